@@ -1,0 +1,112 @@
+"""Checks of values, and dataclasses from and to TOML; an error names the nearest known choice."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from subgenre import files
+from subgenre.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not among `choices`; the error names the nearest."""
+    if value not in choices:
+        raise ConfigError(f"{name} is '{value}'{nearest(value, choices)}; choose {either(choices)}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside [low, high], NaN included."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
+    """Build the dataclass `kind` from plain values, sections nested.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), or a value of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(
+                f"{where}: unknown key '{key}'{nearest(key, tuple(known))}; known: {', '.join(known)}"
+            )
+        built[key] = _convert(known[key], value, f"{where}: {key}")
+    return kind(**built)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a configuration into plain values for TOML and JSON."""
+    return {
+        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for f in dataclasses.fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: missing, or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError(f"{path} can't be read as TOML: {problem}") from problem
+
+
+def save_toml(path: Path, config: Any) -> None:
+    """Write a configuration as TOML, atomically."""
+    files.write_text(path, tomli_w.dumps(to_dict(config)))
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check one value against its type hint; whole numbers serve as floats."""
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table")
+        return from_dict(typing.cast(type, hint), value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where} is {value!r}; a list is wanted")
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
+    kinds = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if any(type(value) is kind for kind in kinds):
+        return value
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    raise ConfigError(f"{where} is {value!r}; {wanted} is wanted")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def nearest(value: str, choices: tuple[str, ...]) -> str:
+    """Say which choice a misspelt value was meant to be, or nothing."""
+    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def either(choices: tuple[str, ...]) -> str:
+    """Join choices for a sentence."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]

@@ -1,0 +1,367 @@
+"""One frozen dataclass a stage, and the recipes.
+
+Only `pipeline` and `cli` see the whole: every other module takes its own section or plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from subgenre.checks import check_choice, check_range, either, from_dict, load_toml, nearest
+from subgenre.errors import ConfigError
+
+DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
+CHUNK_STRATEGIES = ("random", "sequential", "spaced")
+TUNES = ("head", "last:N", "lora", "full")
+POOLINGS = ("mean", "cls")
+BATCH_KINDS = ("triplet", "pk")
+LOSSES = (
+    "triplet",
+    "quadruplet",
+    "multi_similarity",
+    "supcon",
+    "proxy_anchor",
+    "norm_softmax",
+    "arcface",
+    "track_triplet",
+)
+MININGS = ("none", "semihard", "hard")
+SCHEDULES = ("constant", "cosine")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "fp32", "bf16")
+MULTI = ("exclude", "keep")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How tracks become chunks.
+
+    Attributes:
+        chunk_s: length of a chunk, seconds.
+        max_chunks: at most this many chunks a track.
+        chunk_strategy: one of `CHUNK_STRATEGIES`.
+        min_track_s: a track shorter than this is skipped, seconds.
+        store_s: length of the stored window, seconds, for random crops in training; 0: `chunk_s`.
+        multi: one recording in two subgenres: `exclude` it, or `keep` both copies.
+        seed: the windows of `random` are drawn from it and the track's id.
+    """
+
+    chunk_s: float = 10.0
+    max_chunks: int = 3
+    chunk_strategy: str = "random"
+    min_track_s: float = 3.0
+    store_s: float = 0.0
+    multi: str = "exclude"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_choice("chunk_strategy", self.chunk_strategy, CHUNK_STRATEGIES)
+        check_choice("multi", self.multi, MULTI)
+        check_range("chunk_s", self.chunk_s, 0.5, 600)
+        check_range("max_chunks", self.max_chunks, 1, 10_000)
+        check_range("min_track_s", self.min_track_s, 0.1, 3600)
+        if self.store_s and self.store_s < self.chunk_s:
+            raise ConfigError(
+                f"store_s is {self.store_s:g}, shorter than chunk_s {self.chunk_s:g}; "
+                "give 0 or a longer window"
+            )
+
+    @property
+    def window_s(self) -> float:
+        """Length of what is stored of each chunk, seconds."""
+        return self.store_s or self.chunk_s
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder: backbone, pooling, projection head.
+
+    Attributes:
+        backbone: a hub name, a folder, or `musicnn`.
+        tune: how much of the backbone learns: `head`, `last:N`, `lora` or `full`.
+        layer: the block whose output is pooled, -1 for the last; `weighted` learns a sum of all.
+        pooling: `mean` over all tokens, or `cls` (AST: class and distillation token).
+        head: sizes of the head's hidden layers.
+        embedding_size: D.
+        dropout: before each linear layer of the head.
+        skip: add a linear path around the head's hidden layers.
+        standardise: pooled vectors to zero mean and unit deviation by the training chunks:
+            `auto` does so where the backbone is frozen.
+        lora_rank: rank of the adapters with `tune = "lora"`.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    tune: str = "full"
+    layer: int | str = -1
+    pooling: str = "mean"
+    head: tuple[int, ...] = (768, 512)
+    embedding_size: int = 128
+    dropout: float = 0.0
+    skip: bool = False
+    standardise: str = "auto"
+    lora_rank: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        if not self.backbone:
+            raise ConfigError("backbone is empty; give a hub name, a folder or musicnn")
+        check_tune(self.tune)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("standardise", self.standardise, ("auto", "on", "off"))
+        if isinstance(self.layer, str) and self.layer != "weighted":
+            raise ConfigError(f"layer is '{self.layer}'; give a whole number or 'weighted'")
+        check_range("embedding_size", self.embedding_size, 2, 65_536)
+        check_range("dropout", self.dropout, 0.0, 0.95)
+        check_range("lora_rank", self.lora_rank, 1, 1024)
+        if any(size < 1 for size in self.head):
+            raise ConfigError(f"head is {list(self.head)}; each size must be 1 or more")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How chunks are put together.
+
+    Attributes:
+        kind: `triplet` (one triplet a training chunk an epoch) or `pk`.
+        size: triplets a step, for `triplet`.
+        subgenres: P, tracks: K (each subgenre), chunks: C (each track), for `pk`; 0: all there are.
+        same_genre: share of the `pk` batches drawn from one genre (siblings are hard negatives).
+        accumulate: steps whose gradients are added up before the weights move.
+    """
+
+    kind: str = "triplet"
+    size: int = 2
+    subgenres: int = 8
+    tracks: int = 4
+    chunks: int = 2
+    same_genre: float = 0.5
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_choice("kind", self.kind, BATCH_KINDS)
+        check_range("size", self.size, 1, 1_000_000)
+        for name in ("subgenres", "tracks", "chunks"):
+            check_range(name, getattr(self, name), 0, 1_000_000)
+        if self.tracks == 1:
+            raise ConfigError("tracks is 1: two chunks of one track would be the only positive")
+        check_range("same_genre", self.same_genre, 0.0, 1.0)
+        check_range("accumulate", self.accumulate, 1, 100_000)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss and its numbers.
+
+    Attributes:
+        name: one of `LOSSES`.
+        margin: triplet margin on cosine distance.
+        negative_margin, trash_margin, trash_weight: quadruplet loss (0.2, 0.5, 1).
+        mining: `none`, `semihard` or `hard` triplets of the batch.
+        genre_margin: added to the margin where the negative is of another genre.
+        temperature: of `supcon`, `norm_softmax`.
+        alpha, beta, base: of `multi_similarity`.
+        scale, angular_margin: of `arcface` (degrees) and `proxy_anchor` (margin 0.1).
+    """
+
+    name: str = "triplet"
+    margin: float = 0.3
+    negative_margin: float = 0.2
+    trash_margin: float = 0.5
+    trash_weight: float = 1.0
+    mining: str = "none"
+    genre_margin: float = 0.0
+    temperature: float = 0.1
+    alpha: float = 2.0
+    beta: float = 50.0
+    base: float = 0.5
+    scale: float = 32.0
+    angular_margin: float = 28.6
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_choice("loss", self.name, LOSSES)
+        check_choice("mining", self.mining, MININGS)
+        check_range("margin", self.margin, 0.0, 2.0)
+        check_range("temperature", self.temperature, 1e-4, 100.0)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule.
+
+    Attributes:
+        epochs: passes over the training chunks (`pk`: as many batches as cover them).
+        lr: learning rate of the head. backbone_lr: of the backbone; 0: the same.
+        weight_decay: of AdamW. warmup: share of all steps. schedule: one of `SCHEDULES`.
+        layer_decay: each block below the last learns at this factor of the one above.
+        head_epochs: the head alone first (LP-FT), out of `epochs`.
+        clip_norm: largest norm of the gradient; 0: not clipped.
+    """
+
+    epochs: int = 30
+    lr: float = 1e-4
+    backbone_lr: float = 0.0
+    weight_decay: float = 0.01
+    warmup: float = 0.0
+    schedule: str = "constant"
+    layer_decay: float = 1.0
+    head_epochs: int = 0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_range("epochs", self.epochs, 1, 1_000_000)
+        check_range("lr", self.lr, 1e-12, 1e6)
+        check_range("backbone_lr", self.backbone_lr, 0.0, 1e6)
+        check_range("warmup", self.warmup, 0.0, 1.0)
+        check_range("layer_decay", self.layer_decay, 1e-3, 1.0)
+        check_range("head_epochs", self.head_epochs, 0, self.epochs)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation on the device; all off by default.
+
+    Attributes:
+        time_mask, freq_mask: widest mask, as a share of the frames and of the bands.
+        gain_db: largest change of level, either way. mixup: share of another chunk of the batch.
+        crop: random crop inside the stored window (`store_s`).
+        patchout: share of the AST's patch tokens dropped in training.
+        vector_noise, vector_mixup: on cached vectors, in units of their standard deviation and share.
+    """
+
+    time_mask: float = 0.0
+    freq_mask: float = 0.0
+    gain_db: float = 0.0
+    mixup: float = 0.0
+    crop: bool = False
+    patchout: float = 0.0
+    vector_noise: float = 0.0
+    vector_mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        for name in ("time_mask", "freq_mask", "mixup", "patchout", "vector_mixup"):
+            check_range(name, getattr(self, name), 0.0, 0.9)
+        check_range("gain_db", self.gain_db, 0.0, 60.0)
+        check_range("vector_noise", self.vector_noise, 0.0, 10.0)
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """Validation, early stopping, collapse.
+
+    Attributes:
+        val_share: share of the training tracks held out for validation; 0: none.
+        patience: epochs without a better validation MAP@R before the run stops; 0: never.
+        every: epochs between two validations.
+        collapse: look for collapsed embeddings.
+    """
+
+    val_share: float = 0.0
+    patience: int = 0
+    every: int = 1
+    collapse: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_range("val_share", self.val_share, 0.0, 0.5)
+        check_range("patience", self.patience, 0, 1_000_000)
+        check_range("every", self.every, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how exactly it runs.
+
+    Attributes:
+        device: one of `DEVICES`. precision: one of `PRECISIONS`; `auto` measures on a CPU.
+        compile: torch.compile. checkpointing: trade time for memory in the backbone.
+        test_share: share of the tracks held out for test. strict_groups: refuse a split that
+            can't keep artists and albums together. seed: of everything.
+        save_every: steps between checkpoints; 0: at the end of each epoch.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    checkpointing: bool = False
+    test_share: float = 0.2
+    strict_groups: bool = False
+    seed: int = 0
+    save_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_range("test_share", self.test_share, 0.02, 0.5)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: what a recipe says and `config.toml` in a model folder keeps."""
+
+    recipe: str = "thesis"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def check_tune(tune: str) -> int:
+    """Return how many last blocks `tune` names (`last:N`), 0 for the other choices.
+
+    Raises:
+        ConfigError: neither `head`, `last:N`, `lora` nor `full`.
+    """
+    if tune in ("head", "lora", "full"):
+        return 0
+    kind, _, count = tune.partition(":")
+    if kind == "last" and count.isdecimal() and int(count) > 0:
+        return int(count)
+    raise ConfigError(f"tune is '{tune}'; choose head, last:N (N = 1, 2, ...), lora or full")
+
+
+def replace(config: T, section: str, **values: Any) -> T:
+    """Return `config` with some values of one section replaced (and checked again)."""
+    part = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **{section: part})  # type: ignore[type-var]
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes in the package, sorted."""
+    found = resources.files("subgenre").joinpath("recipes").iterdir()
+    return tuple(sorted(Path(f.name).stem for f in found if f.name.endswith(".toml")))
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """Read a recipe by its name in the package, or a user's own TOML file.
+
+    Raises:
+        ConfigError: neither a known name nor a file; an unknown key or a bad value in the file.
+    """
+    if name in recipe_names():
+        source = resources.files("subgenre").joinpath("recipes", f"{name}.toml")
+        values, where = tomllib.loads(source.read_text(encoding="utf-8")), f"recipe {name}"
+    elif name.endswith(".toml") or Path(name).is_file():
+        values, where = load_toml(Path(name)), name
+    else:
+        near = nearest(name, recipe_names())
+        raise ConfigError(
+            f"no recipe '{name}'{near}; choose {either(recipe_names())} or a TOML file"
+        )
+    return from_dict(TrainConfig, {"recipe": Path(name).stem, **values}, where)
