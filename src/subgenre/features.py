@@ -1,0 +1,240 @@
+"""Samples to log-mel by a `FeatureSpec`, and running statistics over them.
+
+Two front ends. `ast` is Kaldi's filter bank as the Audio Spectrogram Transformer was trained on
+(Gong et al. 2021, arXiv:2104.01778, section 2.1) and as the hub's `ASTFeatureExtractor` computes
+it: samples stay in [-1, 1], they are not scaled to 16 bits. `musicnn` is that of Pons & Serra 2019
+(arXiv:1909.06654). Each frame depends on its own samples alone, so a batch may be cut anywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from subgenre import checks
+from subgenre.errors import FeatureError
+
+FRONT_ENDS = ("ast", "musicnn")
+NORMALISATIONS = ("half", "none")
+N_FFT = 512
+AST_FRAME = 400  # samples: 25 ms at 16 kHz
+AST_PREEMPHASIS = 0.97
+AST_LOW_HZ = 20.0
+AST_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
+MUSICNN_GAIN = 10_000.0
+PAD_VALUE = 0.0  # a short chunk is padded with it after the log-mel, before normalisation
+_CPU_FRAMES = 256  # frames at a time on a CPU: the spectra of a slice stay in its cache
+_DEVICE_FRAMES = 65_536
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a backbone takes in.
+
+    Attributes:
+        front_end: `ast` or `musicnn`.
+        rate: of the samples, Hz.
+        n_mels: mel bands, F.
+        hop: samples from one frame to the next.
+        normalise: `half` for (x - mean) / (2 std) over the training chunks, `none` for no change.
+    """
+
+    front_end: str
+    rate: int
+    n_mels: int
+    hop: int
+    normalise: str
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense."""
+        checks.check_choice("front_end", self.front_end, FRONT_ENDS)
+        checks.check_choice("normalise", self.normalise, NORMALISATIONS)
+        checks.check_range("rate", self.rate, 1_000, 400_000)
+        checks.check_range("n_mels", self.n_mels, 1, 4_096)
+        checks.check_range("hop", self.hop, 1, N_FFT)
+
+    def frames(self, n_samples: int) -> int:
+        """Return T, the number of frames that `n_samples` samples give."""
+        if self.front_end == "musicnn":
+            return 1 + n_samples // self.hop
+        return max(0, (n_samples - AST_FRAME) // self.hop + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return checks.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FeatureSpec:
+        """Build a spec from `to_dict`'s values.
+
+        Raises:
+            ConfigError: an unknown key or a value of another type.
+        """
+        return checks.from_dict(cls, values, "feature spec")
+
+
+AST_SPEC = FeatureSpec("ast", rate=16_000, n_mels=128, hop=160, normalise="half")
+MUSICNN_SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=96, hop=256, normalise="none")
+
+
+@torch.no_grad()
+def log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
+    """Turn samples [B, n] in [-1, 1] at `spec.rate` into log-mel [B, T, F], float32, un-normalised.
+
+    Runs on the device of `samples`; T is `spec.frames(n)`.
+
+    Raises:
+        FeatureError: `samples` is not [B, n].
+    """
+    if samples.ndim != 2:
+        raise FeatureError(f"samples have shape {list(samples.shape)}; [B, n] is wanted")
+    samples = samples.to(torch.float32)
+    B, T = samples.shape[0], spec.frames(samples.shape[1])
+    if B * T == 0:
+        return samples.new_zeros((B, T, spec.n_mels))
+    slices = _ast_slice if spec.front_end == "ast" else _musicnn_slice
+    window, filters = _tables(spec, str(samples.device))
+    x = samples if spec.front_end == "ast" else F.pad(samples, (N_FFT // 2, N_FFT // 2))
+    length = window.shape[0]
+    frames = x.unfold(1, length, spec.hop)[:, :T]  # [B, T, length], a view
+    out = samples.new_empty((B, T, spec.n_mels))
+    step = _CPU_FRAMES if samples.device.type == "cpu" else max(1, _DEVICE_FRAMES // B)
+    rows = [slice(b, b + 1) for b in range(B)] if samples.device.type == "cpu" else [slice(0, B)]
+    for row in rows:
+        for t in range(0, T, step):
+            slices(frames[row, t : t + step], window, filters, out[row, t : t + step])
+    return out
+
+
+def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
+    """Kaldi's order: DC removal, pre-emphasis, window, power, mel, floor, logarithm.
+
+    The sample before a frame's first is taken to be the first one itself.
+    """
+    centred = frames - frames.mean(dim=-1, keepdim=True)
+    buffer = frames.new_zeros((*frames.shape[:-1], N_FFT))
+    emphasised = buffer[..., :AST_FRAME]
+    torch.sub(centred[..., 1:], centred[..., :-1], alpha=AST_PREEMPHASIS, out=emphasised[..., 1:])
+    emphasised[..., 0] = centred[..., 0] * (1.0 - AST_PREEMPHASIS)
+    emphasised.mul_(window)
+    out.copy_(torch.matmul(_power(buffer), filters).clamp_(min=AST_FLOOR).log_())
+
+
+def _musicnn_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
+    mel = torch.matmul(_power(frames * window), filters)
+    out.copy_(mel.mul_(MUSICNN_GAIN).add_(1.0).log10_())
+
+
+def _power(frames: Tensor) -> Tensor:
+    """Return squared magnitudes [..., N_FFT // 2 + 1]."""
+    spectrum = torch.view_as_real(torch.fft.rfft(frames))
+    return spectrum.square().sum(dim=-1)
+
+
+@functools.lru_cache(maxsize=16)
+def _tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
+    """Return the analysis window and the mel matrix [N_FFT // 2 + 1, F] on `device`."""
+    if spec.front_end == "ast":
+        window = torch.hann_window(AST_FRAME, periodic=False, dtype=torch.float64)
+        filters = kaldi_mel_filters(spec.n_mels, spec.rate)
+    else:
+        window = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)
+        filters = slaney_mel_filters(spec.n_mels, spec.rate)
+    return (
+        window.to(device=device, dtype=torch.float32),
+        torch.from_numpy(filters).to(device=device, dtype=torch.float32),
+    )
+
+
+def kaldi_mel_filters(
+    n_mels: int, rate: int, *, n_fft: int = N_FFT, low_hz: float = AST_LOW_HZ
+) -> NDArray[np.float64]:
+    """Return Kaldi's mel matrix [n_fft // 2 + 1, n_mels]: triangles in mel, `low_hz` to rate / 2.
+
+    mel(f) = 1127 ln(1 + f / 700). Bands narrower than a bin are all zero, as in Kaldi.
+    """
+    mel = 1127.0 * np.log1p(np.arange(n_fft // 2 + 1) * (rate / n_fft) / 700.0)
+    low, high = 1127.0 * np.log1p(np.array([low_hz, rate / 2]) / 700.0)
+    return _triangles(mel, np.linspace(low, high, n_mels + 2))
+
+
+def slaney_mel_filters(
+    n_mels: int, rate: int, *, n_fft: int = N_FFT, high_hz: float | None = None
+) -> NDArray[np.float64]:
+    """Return the Auditory Toolbox's mel matrix [n_fft // 2 + 1, n_mels], each band of area 1 in Hz.
+
+    Slaney 1998, Auditory Toolbox, Interval Research TR 1998-010: linear below 1 kHz (15 mel),
+    logarithmic above (27 steps for a factor of 6.4). Triangles lie in Hz,
+    from 0 to `high_hz` (rate / 2 unless given).
+    """
+    step = math.log(6.4) / 27.0
+    top = high_hz or rate / 2
+    highest = 15.0 + math.log(top / 1000.0) / step if top > 1000.0 else top * 3.0 / 200.0
+    mel = np.linspace(0.0, highest, n_mels + 2)
+    edges: NDArray[np.float64] = np.where(
+        mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * step)
+    )
+    bins = np.arange(n_fft // 2 + 1) * (rate / n_fft)
+    filters: NDArray[np.float64] = _triangles(bins, edges) * (2.0 / (edges[2:] - edges[:-2]))
+    return filters
+
+
+def _triangles(bins: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Height at each bin of the triangles over (edges[i], edges[i + 1], edges[i + 2])."""
+    left, peak, right = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins[:, None] - left) / (peak - left)
+    falling = (right - bins[:, None]) / (right - peak)
+    return np.maximum(0.0, np.minimum(rising, falling))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Count, mean and sum of squared deviations of scalars, mergeable in constant memory.
+
+    Chan, Golub & LeVeque 1979, STAN-CS-79-773, equations 2.1; all in float64.
+
+    Attributes:
+        count: how many values. mean: of them. m2: sum of (x - mean)^2.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the population; 0 where there is no value."""
+        return math.sqrt(self.m2 / self.count) if self.count else 0.0
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Return the statistics of both sets of values together."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        m2 = self.m2 + other.m2 + delta * delta * (self.count * (other.count / count))
+        return Statistics(count, mean, m2)
+
+    @classmethod
+    def of(cls, array: ArrayLike) -> Statistics:
+        """Return the statistics of all values of an array (or a tensor on the CPU)."""
+        values = np.asarray(array, dtype=np.float64)
+        if not values.size:
+            return cls()
+        mean = float(values.mean())
+        return cls(int(values.size), mean, float(np.square(values - mean).sum()))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Statistics]) -> Statistics:
+        """Return the statistics of all parts together, merged in their order."""
+        return functools.reduce(cls.merge, parts, cls())
