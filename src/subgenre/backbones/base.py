@@ -1,0 +1,121 @@
+"""What every backbone does: normalised log-mel in, tokens out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subgenre.checks import check_choice
+from subgenre.config import POOLINGS
+from subgenre.errors import ConfigError
+from subgenre.features import FeatureSpec
+
+Layer = int | str
+
+
+class Backbone(nn.Module, ABC):
+    """A pretrained network that turns a chunk's log-mel into tokens.
+
+    Attributes:
+        kind: `ast` or `musicnn`.
+        spec: the front end that it was trained on.
+        hidden_size: H, values a token.
+        n_blocks: blocks that can be chosen by `layer` and tuned by `last:N`.
+        licence: of the weights.
+        source: where the weights come from, as given to `load`.
+    """
+
+    kind: str
+    spec: FeatureSpec
+    hidden_size: int
+    n_blocks: int
+    licence: str
+    source: str
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        layer: Layer = -1,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Encode normalised log-mel [B, T, F] as tokens [B, S, H].
+
+        Args:
+            x: padded by `pad`, then normalised as `spec` says.
+            layer: block whose output is wanted, as a Python index; `weighted`: a sum of all.
+            keep: share of the patch tokens that a training step keeps (patchout).
+            generator: draws the tokens that are kept; on the CPU.
+        """
+
+    @abstractmethod
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad un-normalised log-mel [B, T, F] with 0.0 at the end, as the network wants it."""
+
+    @abstractmethod
+    def config_dict(self) -> dict[str, Any]:
+        """Give what `build` needs to make the same structure, without the weights."""
+
+    @abstractmethod
+    def prefix(self, x: Tensor, n_last: int) -> Tensor:
+        """Run everything below the last `n_last` blocks: [B, T, F] -> hidden [B, S, H]."""
+
+    @abstractmethod
+    def suffix(
+        self,
+        hidden: Tensor,
+        n_last: int,
+        layer: Layer = -1,
+        *,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Run the last `n_last` blocks on what `prefix` gave: hidden [B, S, H] -> tokens."""
+
+    @abstractmethod
+    def use_layer(self, layer: Layer) -> None:
+        """Check a choice of layer and make the weights that it needs.
+
+        Raises:
+            ConfigError: this backbone has no such layer.
+        """
+
+    @abstractmethod
+    def set_checkpointing(self, on: bool) -> None:
+        """Trade time for memory: compute activations again in the backward pass.
+
+        Raises:
+            ConfigError: this backbone can't.
+        """
+
+    @abstractmethod
+    def parameters_by_depth(self) -> list[list[nn.Parameter]]:
+        """Parameters below the first block, of each block, and above the last; in that order."""
+
+    def check_pooling(self, how: str) -> None:
+        """Refuse a pooling that this backbone has no tokens for.
+
+        Raises:
+            ConfigError: unknown, or not of this backbone.
+        """
+        check_choice("pooling", how, POOLINGS)
+
+    def pool(self, tokens: Tensor, how: str = "mean") -> Tensor:
+        """Pool tokens [B, S, H] to [B, H]: `mean` of all, or of the two class tokens (`cls`).
+
+        Raises:
+            ConfigError: a pooling that this backbone has no tokens for.
+        """
+        self.check_pooling(how)
+        return (tokens if how == "mean" else tokens[:, :2]).mean(dim=1)
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a share of kept tokens outside (0, 1]."""
+    if not 0.0 < keep <= 1.0:
+        raise ConfigError(f"keep is {keep}; it must lie above 0 and be at most 1")

@@ -1,0 +1,228 @@
+"""The built-in backbone: MSD_musicnn, a small CNN trained to tag music; its weights lie beside.
+
+Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging"
+(ISMIR late-breaking 2019, arXiv:1909.06654); architecture: Pons et al., "End-to-end learning for
+music audio tagging at scale" (ISMIR 2018, arXiv:1711.02520), section 3. Names of the parameters are
+those of the weights file.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subgenre.backbones.base import Backbone, Layer
+from subgenre.errors import BackboneError, ConfigError
+from subgenre.features import MUSICNN_SPEC
+
+PATCH = 187  # frames of 16 ms: 3 s; also the hop, as in the original
+BANDS = 96
+TIMBRAL = ((38, 204), (67, 204))  # bands, filters; 7 frames wide
+TEMPORAL = ((128, 51), (64, 51), (32, 51))  # frames, filters; 1 band high
+FRONT = sum(filters for _, filters in TIMBRAL + TEMPORAL)  # 561
+MID = 64
+POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
+WEIGHTS = "MSD_musicnn.safetensors"
+
+
+class FixedNorm(nn.Module):
+    """Batch norm by the statistics of the pretraining, while training too.
+
+    Batches here are small and of few playlists: their own statistics would be noise, and what is
+    cached from the frozen network would differ from what it gives live. Gain and bias can learn.
+    """
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_channels))
+        self.bias = nn.Parameter(torch.zeros(n_channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(n_channels))
+        self.register_buffer("running_var", torch.ones(n_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, ...] channel by channel."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-3
+        )
+
+
+class Musicnn(Backbone):
+    """MSD_musicnn up to its pools: a token a patch of 187 frames (3 s).
+
+    A token holds the maximum and the mean over time of 753 channels, interleaved [max0, mean0,
+    max1, ...]: the order of the weights file. A remainder of less than a patch is dropped.
+    """
+
+    kind = "musicnn"
+    spec = MUSICNN_SPEC
+    hidden_size = POOLED
+    n_blocks = 1
+    licence = "ISC"
+    source = "musicnn"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn_in = FixedNorm(1)
+        self.timbral = nn.ModuleList(
+            nn.Conv2d(1, filters, (7, bands), padding=(3, 0)) for bands, filters in TIMBRAL
+        )
+        self.temporal = nn.ModuleList(
+            nn.Conv2d(1, filters, (frames, 1)) for frames, filters in TEMPORAL
+        )
+        self.bn_front = nn.ModuleList(FixedNorm(n) for _, n in TIMBRAL + TEMPORAL)
+        self.mid = nn.ModuleList(nn.Conv1d(n, MID, 7, padding=3) for n in (FRONT, MID, MID))
+        self.bn_mid = nn.ModuleList(FixedNorm(MID) for _ in range(3))
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        layer: Layer = -1,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,  # noqa: ARG002 (nothing is drawn here)
+    ) -> Tensor:
+        """Encode log-mel [B, T, 96], T at least 187, as tokens [B, T // 187, 1506].
+
+        Raises:
+            ConfigError: a layer other than the last, or patchout.
+        """
+        self.use_layer(layer)
+        if keep != 1.0:
+            raise ConfigError("patchout drops tokens of a transformer; musicnn has none: set it 0")
+        B, T, n_bands = x.shape
+        P = T // PATCH
+        patches = x[:, : P * PATCH].reshape(B * P, 1, PATCH, n_bands)
+        front = self._front(self.bn_in(patches))  # [B * P, 561, 187]
+        return _pools(torch.cat([front, *self._mid(front)], dim=1)).reshape(B, P, POOLED)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad [B, T, F] to one patch where it is shorter; 0.0 is silence in this front end."""
+        return F.pad(x, (0, 0, 0, max(0, PATCH - x.shape[1])))
+
+    def config_dict(self) -> dict[str, Any]:
+        """Give nothing: the structure is fixed."""
+        return {}
+
+    def prefix(self, *_args: Any, **_kwargs: Any) -> Tensor:
+        """Refuse: the network has no blocks to keep apart."""
+        raise _no_blocks()
+
+    def suffix(self, *_args: Any, **_kwargs: Any) -> Tensor:
+        """Refuse: the network has no blocks to keep apart."""
+        raise _no_blocks()
+
+    def use_layer(self, layer: Layer) -> None:
+        """Accept the last layer only."""
+        if layer not in (-1, 0):
+            raise ConfigError(f"layer is {layer!r}; musicnn has one block: leave it at -1")
+
+    def check_pooling(self, how: str) -> None:
+        """Accept the mean over the patches only."""
+        super().check_pooling(how)
+        if how != "mean":
+            raise ConfigError(f"pooling is '{how}'; musicnn has no class token: use mean")
+
+    def set_checkpointing(self, on: bool) -> None:
+        """Accept only that it stays off."""
+        if on:
+            raise ConfigError("checkpointing is for transformers; musicnn needs none: leave it off")
+
+    def parameters_by_depth(self) -> list[list[nn.Parameter]]:
+        """Give the input norm, everything else as the one block, and nothing above."""
+        first = list(self.bn_in.parameters())
+        return [first, [p for p in self.parameters() if all(p is not q for q in first)], []]
+
+    def _front(self, x: Tensor) -> Tensor:
+        """Timbral and temporal filters, each the maximum over frequency: [N, 561, T]."""
+        outputs = []
+        for conv, norm in zip([*self.timbral, *self.temporal], self.bn_front, strict=True):
+            k = conv.kernel_size[0]
+            # a temporal filter of even length k sees (k - 1) // 2 frames before and k // 2 after
+            padded = x if k % 2 else F.pad(x, (0, 0, (k - 1) // 2, k // 2))
+            outputs.append(norm(F.relu(conv(padded))).amax(dim=3))
+        return torch.cat(outputs, dim=1)
+
+    def _mid(self, front: Tensor) -> list[Tensor]:
+        """Three convolutions over time, the second and third residual: each [N, 64, T]."""
+        outputs: list[Tensor] = []
+        for conv, norm in zip(self.mid, self.bn_mid, strict=True):
+            below = outputs[-1] if outputs else front
+            y = norm(F.relu(conv(below)))
+            outputs.append(y + below if outputs else y)
+        return outputs
+
+
+class TagHead(nn.Module):
+    """What the original puts on the pools: 200 values, then the probabilities of 50 tags.
+
+    No part of the backbone, which would carry weights that nothing trains.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn_flat = FixedNorm(POOLED)
+        self.dense = nn.Linear(POOLED, 200)
+        self.bn_dense = FixedNorm(200)
+        self.out = nn.Linear(200, 50)
+
+    def penultimate(self, tokens: Tensor) -> Tensor:
+        """Pools [N, 1506] -> [N, 200]."""
+        hidden: Tensor = self.bn_dense(F.relu(self.dense(self.bn_flat(tokens))))
+        return hidden
+
+    def tags(self, tokens: Tensor) -> Tensor:
+        """Pools [N, 1506] -> tag probabilities [N, 50]."""
+        return torch.sigmoid(self.out(self.penultimate(tokens)))
+
+
+def load() -> Musicnn:
+    """Build the network with the weights that lie in the package.
+
+    Raises:
+        BackboneError: the weights file does not fit, as in a damaged installation.
+    """
+    network = Musicnn()
+    _fill(network, TagHead())
+    return network.eval()
+
+
+def load_tag_head() -> TagHead:
+    """Build the tag head with the weights that lie in the package.
+
+    Raises:
+        BackboneError: the weights file does not fit, as in a damaged installation.
+    """
+    head = TagHead()
+    _fill(Musicnn(), head)
+    return head.eval()
+
+
+def _fill(network: Musicnn, head: TagHead) -> None:
+    """Load the file strictly: together the two take every tensor of it, and no other."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as read
+
+    try:
+        tensors = read(resources.files("subgenre.backbones").joinpath(WEIGHTS).read_bytes())
+        of_head = {name: tensors.pop(name) for name in head.state_dict()}
+        network.load_state_dict(tensors, strict=True)
+        head.load_state_dict(of_head, strict=True)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise BackboneError(
+            f"the built-in weights {WEIGHTS} can't be used ({problem}); install subgenre again"
+        ) from problem
+
+
+def _pools(x: Tensor) -> Tensor:
+    """Maximum and mean over time, interleaved: [N, C, T] -> [N, 2 C]."""
+    return torch.stack([x.amax(dim=2), x.mean(dim=2)], dim=2).flatten(1)
+
+
+def _no_blocks() -> ConfigError:
+    return ConfigError("musicnn has no blocks to tune apart; choose tune = head or full")
