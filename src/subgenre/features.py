@@ -9,6 +9,7 @@ it: samples stay in [-1, 1], they are not scaled to 16 bits. `musicnn` is that o
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -101,17 +102,17 @@ def log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
     B, T = samples.shape[0], spec.frames(samples.shape[1])
     if B * T == 0:
         return samples.new_zeros((B, T, spec.n_mels))
-    slices = _ast_slice if spec.front_end == "ast" else _musicnn_slice
+    is_ast, on_cpu = spec.front_end == "ast", samples.device.type == "cpu"
     window, filters = _tables(spec, str(samples.device))
-    x = samples if spec.front_end == "ast" else F.pad(samples, (N_FFT // 2, N_FFT // 2))
-    length = window.shape[0]
-    frames = x.unfold(1, length, spec.hop)[:, :T]  # [B, T, length], a view
+    padded = samples if is_ast else F.pad(samples, (N_FFT // 2, N_FFT // 2))
+    frames = padded.unfold(1, window.shape[0], spec.hop)[:, :T]  # [B, T, length], a view
     out = samples.new_empty((B, T, spec.n_mels))
-    step = _CPU_FRAMES if samples.device.type == "cpu" else max(1, _DEVICE_FRAMES // B)
-    rows = [slice(b, b + 1) for b in range(B)] if samples.device.type == "cpu" else [slice(0, B)]
-    for row in rows:
-        for t in range(0, T, step):
-            slices(frames[row, t : t + step], window, filters, out[row, t : t + step])
+    compute = _ast_slice if is_ast else _musicnn_slice
+    rows = 1 if on_cpu else B
+    step = _CPU_FRAMES if on_cpu else max(1, _DEVICE_FRAMES // B)
+    for b, t in itertools.product(range(0, B, rows), range(0, T, step)):
+        piece = (slice(b, b + rows), slice(t, t + step))
+        compute(frames[piece], window, filters, out[piece])
     return out
 
 
@@ -126,33 +127,33 @@ def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> 
     torch.sub(centred[..., 1:], centred[..., :-1], alpha=AST_PREEMPHASIS, out=emphasised[..., 1:])
     emphasised[..., 0] = centred[..., 0] * (1.0 - AST_PREEMPHASIS)
     emphasised.mul_(window)
-    out.copy_(torch.matmul(_power(buffer), filters).clamp_(min=AST_FLOOR).log_())
+    torch.log(torch.matmul(_squares(buffer), filters).clamp_(min=AST_FLOOR), out=out)
 
 
 def _musicnn_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
-    mel = torch.matmul(_power(frames * window), filters)
-    out.copy_(mel.mul_(MUSICNN_GAIN).add_(1.0).log10_())
+    mel = torch.matmul(_squares(frames * window), filters)
+    torch.log10(mel.mul_(MUSICNN_GAIN).add_(1.0), out=out)
 
 
-def _power(frames: Tensor) -> Tensor:
-    """Return squared magnitudes [..., N_FFT // 2 + 1]."""
-    spectrum = torch.view_as_real(torch.fft.rfft(frames))
-    return spectrum.square().sum(dim=-1)
+def _squares(frames: Tensor) -> Tensor:
+    """Return squared real and imaginary parts in turn, [..., N_FFT + 2].
+
+    Their sum, the power, is left to the product with the mel matrix: a pass over memory less.
+    """
+    return torch.view_as_real(torch.fft.rfft(frames)).square_().flatten(-2)
 
 
 @functools.lru_cache(maxsize=16)
 def _tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
-    """Return the analysis window and the mel matrix [N_FFT // 2 + 1, F] on `device`."""
+    """Return the analysis window and the mel matrix, each row twice [N_FFT + 2, F], on `device`."""
     if spec.front_end == "ast":
         window = torch.hann_window(AST_FRAME, periodic=False, dtype=torch.float64)
         filters = kaldi_mel_filters(spec.n_mels, spec.rate)
     else:
         window = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)
         filters = slaney_mel_filters(spec.n_mels, spec.rate)
-    return (
-        window.to(device=device, dtype=torch.float32),
-        torch.from_numpy(filters).to(device=device, dtype=torch.float32),
-    )
+    twice = torch.from_numpy(filters.repeat(2, axis=0))
+    return window.to(torch.float32).to(device), twice.to(torch.float32).to(device)
 
 
 def kaldi_mel_filters(
@@ -188,12 +189,14 @@ def slaney_mel_filters(
     return filters
 
 
-def _triangles(bins: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def _triangles(
+    bins: NDArray[np.floating[Any]], edges: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """Height at each bin of the triangles over (edges[i], edges[i + 1], edges[i + 2])."""
     left, peak, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - left) / (peak - left)
     falling = (right - bins[:, None]) / (right - peak)
-    return np.maximum(0.0, np.minimum(rising, falling))
+    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float64)
 
 
 @dataclass(frozen=True)
