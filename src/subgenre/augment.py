@@ -1,0 +1,103 @@
+"""Augmentation of un-normalised log-mels and of pooled vectors, on the device, by a generator.
+
+Every function returns a new tensor and draws from the generator it is given, so that a step of
+training is repeatable.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from subgenre.config import AugmentConfig
+
+# A gain of x dB on samples multiplies their power by 10 ** (x / 10).
+_NEPER_PER_DB = 0.2302585092994046
+
+
+def crop(features: Tensor, frames: int, generator: torch.Generator | None = None) -> Tensor:
+    """Cut [B, T, F] to `frames` frames: at random with a generator, else from the middle."""
+    spare = features.shape[1] - frames
+    if spare <= 0:
+        return features
+    if generator is None:
+        return features[:, spare // 2 : spare // 2 + frames]
+    starts = torch.randint(0, spare + 1, (len(features),), generator=generator)
+    rows = starts[:, None] + torch.arange(frames)
+    return features[torch.arange(len(features))[:, None], rows.to(features.device)]
+
+
+def gain(
+    features: Tensor, largest_db: float, generator: torch.Generator, *, front_end: str
+) -> Tensor:
+    """Change the level of each chunk [T, F] by up to `largest_db`, either way, as on the samples.
+
+    `ast` features are natural logs of power, `musicnn` features log10(1 + 10000 power). Frames that
+    are padding (all zero) stay so.
+    """
+    db = (_uniform(len(features), generator) * 2 - 1) * largest_db
+    neper = (db * _NEPER_PER_DB).to(features.device)[:, None, None]
+    if front_end == "musicnn":
+        return torch.log10(1 + (10**features - 1).clamp_min(0) * neper.exp())
+    return features + (features != 0).any(2, keepdim=True) * neper
+
+
+def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -> Tensor:
+    """Set one random stripe of each chunk to its mean: SpecAugment (Park et al. 2019, s. 2).
+
+    Args:
+        features: [B, T, F].
+        share: widest stripe, as a share of the axis.
+        dim: 1 for time, 2 for frequency.
+        generator: on the CPU.
+    """
+    length = features.shape[dim]
+    width = _uniform(len(features), generator) * share * length
+    start = _uniform(len(features), generator) * (length - width)
+    place = torch.arange(length)
+    stripe = (place >= start[:, None]) & (place < (start + width)[:, None])
+    stripe = stripe.to(features.device)
+    stripe = stripe[:, :, None] if dim == 1 else stripe[:, None, :]
+    return torch.where(stripe, features.mean((1, 2), keepdim=True), features)
+
+
+def mixup(values: Tensor, largest: float, generator: torch.Generator) -> Tensor:
+    """Blend each row [B, ...] with another of the batch by a share of up to `largest`; labels stay.
+
+    (Zhang et al. 2018, eq. 1, with the larger share always the row's own.)
+    """
+    other = torch.randperm(len(values), generator=generator).to(values.device)
+    share = (_uniform(len(values), generator) * largest).to(values.device)
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return values * (1 - share) + values[other] * share
+
+
+def features(
+    values: Tensor, config: AugmentConfig, generator: torch.Generator, *, front_end: str
+) -> Tensor:
+    """Apply what `config` asks of log-mels [B, T, F], in a fixed order."""
+    if config.gain_db:
+        values = gain(values, config.gain_db, generator, front_end=front_end)
+    if config.mixup:
+        values = mixup(values, config.mixup, generator)
+    if config.time_mask:
+        values = mask(values, config.time_mask, 1, generator)
+    if config.freq_mask:
+        values = mask(values, config.freq_mask, 2, generator)
+    return values
+
+
+def vectors(
+    values: Tensor, deviation: Tensor, config: AugmentConfig, generator: torch.Generator
+) -> Tensor:
+    """Apply what `config` asks of pooled vectors [B, H]; noise is in units of `deviation` [H]."""
+    if config.vector_mixup:
+        values = mixup(values, config.vector_mixup, generator)
+    if config.vector_noise:
+        noise = torch.randn(values.shape, generator=generator).to(values.device)
+        values = values + noise * deviation * config.vector_noise
+    return values
+
+
+def _uniform(n: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=generator)

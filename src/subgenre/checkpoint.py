@@ -1,0 +1,72 @@
+"""Checkpoints: everything that a run needs to go on as if it had not stopped.
+
+No state of a random generator is kept: every draw of the trainer is a pure function of the seed
+and the step (`train`), so that model, optimizer and position suffice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError  # the error alone
+from typing import Any
+
+import torch
+
+from subgenre import files
+from subgenre.errors import CheckpointError
+
+FORMAT_VERSION = 1
+NAME = "checkpoint.pt"
+
+
+def digest(value: Any) -> str:
+    """Hash plain values by their sorted JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def save(folder: Path, state: Mapping[str, Any], fingerprint: Mapping[str, str]) -> Path:
+    """Write a checkpoint, atomically.
+
+    Args:
+        folder: of this run alone.
+        state: tensors and plain values.
+        fingerprint: what must be the same for the run to go on, e.g. configuration, data, split.
+    """
+    path = folder / NAME
+    with files.atomic_path(path) as temporary:
+        torch.save(
+            {"format_version": FORMAT_VERSION, "fingerprint": dict(fingerprint), **state}, temporary
+        )
+    return path
+
+
+def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
+    """Read a checkpoint of exactly this run.
+
+    Raises:
+        CheckpointError: damaged, of another format, or of another configuration, data or split.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as problem:
+        raise CheckpointError(f"{path} can't be read: {problem}") from problem
+    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is no checkpoint of format {FORMAT_VERSION}")
+    found = state["fingerprint"]
+    changed = [key for key, value in fingerprint.items() if found.get(key) != value]
+    if changed:
+        raise CheckpointError(
+            f"{path} belongs to a run with another {' and another '.join(changed)}; "
+            "start anew without --resume, or restore what it was"
+        )
+    return dict(state)
+
+
+def newest(root: Path) -> Path | None:
+    """Return the newest checkpoint under `root` by its run's name, or None."""
+    found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name)
+    return found[-1] if found else None

@@ -1,0 +1,119 @@
+"""Several processes that share one batch: torchrun's environment, gathering with gradient.
+
+Each process encodes its share of the batch, gathers the others' vectors, and computes the loss of
+the whole batch. The gradient of that loss by its own vectors is exact, so the gradients of the
+encoder's parameters add up (a sum, not a mean) to those of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from subgenre.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place among those that train together."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files and talks."""
+        return self.rank == 0
+
+
+def start(device: str) -> Group:
+    """Join the processes that torchrun started; alone, do nothing.
+
+    NCCL on CUDA, gloo elsewhere. The addresses come from torchrun's environment.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world < 2 or "MASTER_ADDR" not in os.environ:
+        return Group()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def stop() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def share(batch: NDArray[np.int64], group: Group) -> NDArray[np.int64]:
+    """Return this process's part of a batch of positions [b, ...]: a contiguous slice.
+
+    Raises:
+        ConfigError: fewer rows than processes.
+    """
+    if group.world == 1:
+        return batch
+    if len(batch) < group.world:
+        raise ConfigError(
+            f"a batch of {len(batch)} can't be shared by {group.world} processes; "
+            "start fewer processes or enlarge the batch"
+        )
+    part: NDArray[np.int64] = np.array_split(batch, group.world)[group.rank]
+    return part
+
+
+def gather(vectors: Tensor, group: Group) -> Tensor:
+    """Gather vectors [b, D] of all processes into [B, D], in rank order.
+
+    The own rows keep their gradient.
+    The parts may differ in length, as `share` makes them.
+    """
+    if group.world == 1:
+        return vectors
+    own = torch.tensor([len(vectors)], device=vectors.device)
+    sizes = [torch.zeros_like(own) for _ in range(group.world)]
+    dist.all_gather(sizes, own)
+    longest = max(int(size) for size in sizes)
+    padded = vectors.new_zeros(longest, *vectors.shape[1:])
+    padded[: len(vectors)] = vectors.detach()
+    parts = [torch.empty_like(padded) for _ in range(group.world)]
+    dist.all_gather(parts, padded)
+    whole = [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+    whole[group.rank] = vectors
+    return torch.cat(whole)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
+    """Add up the gradients of all processes in place, as one flat message.
+
+    A parameter without a gradient here counts as zero, so that the messages have equal form.
+    """
+    if group.world == 1:
+        return
+    learning = list(parameters)
+    if not learning:
+        return
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    for parameter, grad, summed in zip(
+        learning, grads, torch.split(flat, [g.numel() for g in grads]), strict=True
+    ):
+        parameter.grad = summed.view_as(grad)
+
+
+def agree(flag: bool, group: Group, device: torch.device) -> bool:
+    """Return whether any process raised its flag: all take the same branch."""
+    if group.world == 1:
+        return flag
+    value = torch.tensor([int(flag)], device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())

@@ -1,0 +1,102 @@
+"""Which parameters learn, how fast, and how that changes over the run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from subgenre.config import OptimConfig, check_tune
+from subgenre.errors import ConfigError
+
+_BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)embeddings\.")
+
+
+def block_of(name: str, n_blocks: int) -> int:
+    """Return the block a backbone parameter belongs to: -1 for what lies below the first block.
+
+    What follows the last block (the final layer norm) counts as the last block.
+    """
+    found = _BLOCK.search(name)
+    if found:
+        return int(found.group(1))
+    return -1 if _EMBEDDING.search(name) else n_blocks - 1
+
+
+def freeze(backbone: nn.Module, tune: str, n_blocks: int) -> None:
+    """Let exactly those backbone parameters learn that `tune` names (adapters are left alone).
+
+    Raises:
+        ConfigError: `last:N` with more blocks than there are, or on a backbone of a single block.
+    """
+    last = check_tune(tune)
+    if last and n_blocks < 2:
+        raise ConfigError(f"tune '{tune}' can't act on this backbone: it has no stack of blocks")
+    if last > n_blocks:
+        raise ConfigError(f"tune is '{tune}', but the backbone has {n_blocks} blocks")
+    for name, parameter in backbone.named_parameters():
+        if tune == "lora":
+            parameter.requires_grad_("lora_" in name)
+        elif tune == "full":
+            parameter.requires_grad_(True)
+        else:
+            parameter.requires_grad_(bool(last) and block_of(name, n_blocks) >= n_blocks - last)
+
+
+def optimizer(
+    encoder: nn.Module, loss: nn.Module, config: OptimConfig, *, n_blocks: int
+) -> torch.optim.AdamW:
+    """Build AdamW with layer-wise decay of the backbone's rate and none of the weights' on biases.
+
+    Each group carries `base_lr` (what the schedule scales) and `part`, `head` or `backbone`.
+    """
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+    backbone_lr = config.backbone_lr or config.lr
+    for name, parameter in [*encoder.named_parameters(), *loss.named_parameters()]:
+        if not parameter.requires_grad:
+            continue
+        decay = 0.0 if parameter.ndim < 2 else config.weight_decay
+        if name.startswith("backbone."):
+            depth = n_blocks - 1 - block_of(name, n_blocks)
+            key = ("backbone", backbone_lr * config.layer_decay**depth, decay)
+        else:
+            key = ("head", config.lr, decay)
+        groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise ConfigError("nothing is left to learn: every parameter is frozen")
+    return torch.optim.AdamW(
+        [
+            {"params": p, "lr": lr, "base_lr": lr, "part": part, "weight_decay": decay}
+            for (part, lr, decay), p in groups.items()
+        ]
+    )
+
+
+def factor(step: int, total: int, config: OptimConfig) -> float:
+    """Return what the learning rates are multiplied with at `step` of `total`.
+
+    Linear warm-up over the first `warmup` share of the steps, then constant or a half cosine to
+    zero (Loshchilov & Hutter 2017, eq. 5 without restarts).
+    """
+    warm = round(config.warmup * total)
+    if step < warm:
+        return (step + 1) / warm
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, scale: float, *, head_only: bool = False) -> None:
+    """Set each group's rate to `scale` times its base; the backbone's to 0 while `head_only`."""
+    for group in optimizer.param_groups:
+        still = head_only and group["part"] == "backbone"
+        group["lr"] = 0.0 if still else group["base_lr"] * scale
+
+
+def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """List the parameters that learn."""
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
