@@ -1,16 +1,134 @@
-"""Playlist files, read and written."""
+"""Playlist files, read and written: M3U8, rekordbox XML, CSV.
+
+What is read comes from anywhere: a file is size-limited, must be a regular one, and an XML file
+with a document type or entities is refused before anything is expanded.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-import stat
-import urllib.parse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from subgenre import files
 from subgenre.errors import PlaylistError
+from subgenre.locations import PlaylistTrack, path_of_uri, read_regular, uri_of
+from subgenre.rekordbox import read_rekordbox, write_rekordbox
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
+EXTENSIONS = M3U_EXTENSIONS | {".xml", ".csv"}
 MAX_M3U_BYTES = 64 * 2**20
+CSV_COLUMNS = ("path", "genre", "subgenre", "artist", "title", "album", "bpm", "duration_s", "id")
+
+
+def read_playlist(path: Path) -> list[Path]:
+    """Read the tracks of a playlist file, by its extension: M3U, M3U8, rekordbox XML or CSV.
+
+    A rekordbox file gives the tracks of all its playlists, each once; `read_rekordbox` keeps them
+    apart.
+
+    Raises:
+        PlaylistError: another extension, or a file that can't be read as its extension says.
+    """
+    kind = path.suffix.lower()
+    if kind in M3U_EXTENSIONS:
+        return read_m3u(path)
+    if kind == ".csv":
+        return read_csv(path)
+    if kind == ".xml":
+        every = (track for tracks in read_rekordbox(path).values() for track in tracks)
+        return list(dict.fromkeys(every))
+    known = ", ".join(sorted(EXTENSIONS))
+    raise PlaylistError(f"{path} is no playlist by its extension; give one of {known}")
+
+
+def write_playlist(path: Path, tracks: Sequence[PlaylistTrack]) -> None:
+    """Write tracks in order, in the format of the extension; a rekordbox list has the file's name.
+
+    Raises:
+        PlaylistError: an extension that is none of `EXTENSIONS`.
+    """
+    kind = path.suffix.lower()
+    if kind in M3U_EXTENSIONS:
+        write_m3u8(path, tracks)
+    elif kind == ".csv":
+        write_csv(path, tracks)
+    elif kind == ".xml":
+        write_rekordbox(path, {path.stem: tracks})
+    else:
+        known = ", ".join(sorted(EXTENSIONS))
+        raise PlaylistError(f"{path} has no extension of a playlist; give one of {known}")
+
+
+def write_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
+    """Write an extended M3U8 playlist: UTF-8, paths relative to its folder, EXTINF lines.
+
+    A name that can't stand on a line (line breaks, backslashes, trailing blanks, no UTF-8) is
+    written as an absolute `file://` URI with percent-escapes, which players and `read_m3u` undo.
+    """
+    lines = ["#EXTM3U"]
+    for track in tracks:
+        seconds = round(track.duration_s) if track.duration_s > 0 else -1
+        lines += [f"#EXTINF:{seconds},{_one_line(_name(track))}", _line(path, Path(track.path))]
+    files.write_text(path, "\n".join(lines) + "\n")
+
+
+def write_csv(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
+    """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it serves as labels too."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(CSV_COLUMNS)
+    for track in tracks:
+        name = str(Path(track.path).absolute())
+        rows.writerow([name, *(getattr(track, column) for column in CSV_COLUMNS[1:])])
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_csv(path: Path) -> list[Path]:
+    """Read the column `path` of a CSV; relative paths stand on the CSV's folder.
+
+    Raises:
+        PlaylistError: no such column, or no text.
+    """
+    text = _read_text_bytes(path).decode("utf-8", "surrogateescape")
+    try:
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        if "path" not in (table.fieldnames or ()):
+            found = ", ".join(table.fieldnames or ()) or "nothing"
+            raise PlaylistError(f"{path} has no column 'path' but {found}; name one in line 1")
+        return [path.parent / row["path"] for row in table if row["path"]]
+    except csv.Error as problem:
+        raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
+
+
+def _line(playlist: Path, track: Path) -> str:
+    """Name a track on one line of an M3U8 playlist."""
+    folder = Path(os.path.realpath(playlist.parent))
+    try:
+        name = os.path.relpath(track.absolute(), folder)
+    except ValueError:  # another drive
+        name = str(track.absolute())
+    if os.sep == "\\":
+        name = name.replace("\\", "/")
+    if any(c in name for c in "\n\r\\") or name[-1] in " \t" or not _is_text(name):
+        return uri_of(track)
+    return f"./{name}" if name[0] in "# \t" or name[:7].lower() == "file://" else name
+
+
+def _is_text(name: str) -> bool:
+    return not any(0xD800 <= ord(c) < 0xE000 for c in name)
+
+
+def _name(track: PlaylistTrack) -> str:
+    title = track.title or Path(track.path).stem
+    return f"{track.artist} - {title}" if track.artist else title
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 def read_m3u(path: Path) -> list[Path]:
@@ -29,15 +147,7 @@ def read_m3u(path: Path) -> list[Path]:
 
 def _read_text_bytes(path: Path) -> bytes:
     """Return the file's bytes without a byte order mark; UTF-16 with a mark becomes UTF-8."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise PlaylistError(f"{path} is no regular file; name an M3U or M3U8 file")
-        if status.st_size > MAX_M3U_BYTES:
-            raise PlaylistError(f"{path} has {status.st_size} bytes: too large for a playlist")
-        data = path.read_bytes()
-    except OSError as problem:
-        raise PlaylistError(f"{path} can't be read: {problem.strerror or problem}") from problem
+    data = read_regular(path, MAX_M3U_BYTES, "text")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = data.decode("utf-16", "replace").encode("utf-8")
     if b"\0" in data:
@@ -50,7 +160,7 @@ def _read_text_bytes(path: Path) -> bytes:
 def _entry(playlist: Path, line: bytes) -> Path:
     """Turn one line into a path."""
     if line[:7].lower() == b"file://":
-        return playlist.parent / _path_of_uri(line)
+        return playlist.parent / path_of_uri(line)
     # os.fsdecode keeps bytes that are no UTF-8, so that a file with such a name is still found
     name = playlist.parent / os.fsdecode(line)
     if os.sep == "/" and b"\\" in line and not os.path.lexists(name):
@@ -59,13 +169,6 @@ def _entry(playlist: Path, line: bytes) -> Path:
     if playlist.suffix.lower() == ".m3u" and not _is_utf8(line) and not os.path.lexists(name):
         return playlist.parent / line.decode("latin-1")
     return name
-
-
-def _path_of_uri(line: bytes) -> str:
-    """Return the path of `file://[host]/path`, percent-escapes undone."""
-    _, slash, rest = line[7:].partition(b"/")
-    path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest)).replace("\0", "")
-    return path.lstrip("/") if os.name == "nt" else path
 
 
 def _is_utf8(line: bytes) -> bool:

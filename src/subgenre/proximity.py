@@ -245,10 +245,8 @@ def _cosines(block: Floats, queries: Floats, allowed: Mask | None) -> Floats:
         cosines = np.full((len(queries), len(block)), -np.inf, dtype=np.float32)
         cosines[:, rows] = queries @ block[rows].T
         return cosines
-    if len(queries) == 1:
-        cosines = (block @ queries[0])[None]
-    else:
-        cosines = queries @ block.T
+    single = len(queries) == 1  # a product with one vector runs at the speed of the memory
+    cosines = (block @ queries[0])[None] if single else queries @ block.T
     if allowed is not None:
         cosines[:, ~allowed] = -np.inf
     return cosines
