@@ -1,0 +1,349 @@
+"""The feature folder: chunk files and the tables beside them, written, opened and read.
+
+    <folder>/<subgenre>/<name>-<id>_chunk<N>.pt   one chunk: log-mel [T, F], float16, un-normalised
+    <folder>/trash/...                            chunks of the trash pool
+    <folder>/chunks.parquet                       one row a chunk file
+    <folder>/tracks.parquet                       one row a track; paths relative to the root
+    <folder>/dataset.json                         spec, settings, labels, statistics, versions
+    <folder>/skipped.csv                          path, reason
+
+The tables are not trusted: a chunk file is opened by its name inside the folder only, and read as
+plain tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from subgenre import checks, files, measures
+from subgenre.config import PreprocessConfig
+from subgenre.errors import ConfigError, FeatureError
+from subgenre.features import PAD_VALUE, FeatureSpec, Statistics
+from subgenre.library import Track
+
+FORMAT_VERSION = 1
+DATASET, CHUNKS, TRACKS = "dataset.json", "chunks.parquet", "tracks.parquet"
+SKIPPED = "skipped.csv"
+TRASH_FOLDER = "trash"
+AGAIN = "run `subgenre preprocess` again"
+
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),
+        ("track", pa.string()),
+        ("label", pa.string()),
+        ("index", pa.int64()),
+        ("start_s", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("count", pa.int64()),
+        ("mean", pa.float64()),
+        ("m2", pa.float64()),
+        *((name, pa.float64()) for name in measures.COLUMNS),
+    ]
+)
+_TRACK_KINDS = {"str": pa.string(), "Path": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
+TRACK_SCHEMA = pa.schema(
+    [(f.name, _TRACK_KINDS.get(str(f.type), pa.float64())) for f in dataclasses.fields(Track)]
+)
+
+
+def chunk_file(label: str, path: Path, track_id: str, index: int) -> str:
+    """Return a chunk's file name inside the folder; `label` "" is the trash pool."""
+    return f"{label or TRASH_FOLDER}/{files.safe_name(path.stem)}-{track_id[:8]}_chunk{index}.pt"
+
+
+def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) -> None:
+    """Write one chunk [T, F] as float16, atomically; `torch.load(weights_only=True)` reads it."""
+    # a view would take its whole storage along
+    stored = features.to(torch.float16).clone(memory_format=torch.contiguous_format)
+    buffer = io.BytesIO()
+    torch.save({"input_values": stored, "start_s": float(start_s), "track": track_id}, buffer)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def pad(features: Tensor, n_frames: int) -> Tensor:
+    """Pad [T, F] with `PAD_VALUE` to `n_frames` frames, as the hub's extractor does; never cut."""
+    missing = max(0, n_frames - features.shape[0])
+    return torch.nn.functional.pad(features, (0, 0, 0, missing), value=PAD_VALUE)
+
+
+def window_frames(spec: FeatureSpec, config: PreprocessConfig) -> int:
+    """Return T of every stored chunk."""
+    return spec.frames(round(config.window_s * spec.rate))
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFolder:
+    """A feature folder opened for reading; `open` makes it.
+
+    Attributes:
+        path: of the folder. root: the library's, which the tracks' paths start from.
+        spec, config: what made the chunks.
+        tracks, trash: with at least one chunk, by label folder and id.
+        labels: folder names of the subgenres, sorted; the index is the class number.
+        genres: the genre of each label.
+        chunks: `chunks.parquet`, tracks first, then trash.
+        track_of: int [n], position in tracks + trash of each chunk row.
+        label_of: int [n], class number of each chunk row, -1 for trash.
+    """
+
+    path: Path
+    root: Path
+    spec: FeatureSpec
+    config: PreprocessConfig
+    tracks: tuple[Track, ...]
+    trash: tuple[Track, ...]
+    labels: tuple[str, ...]
+    genres: tuple[str, ...]
+    chunks: pa.Table
+    track_of: NDArray[np.int64]
+    label_of: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, path: Path) -> FeatureFolder:
+        """Open a feature folder.
+
+        Raises:
+            FeatureError: missing, damaged, of another version, or its tables don't fit together.
+        """
+        path = Path(path)
+        dataset = read_dataset(path)
+        try:
+            root = Path(dataset["root"])
+            spec = FeatureSpec.from_dict(dataset["spec"])
+            config = checks.from_dict(PreprocessConfig, dataset["config"])
+            folders = {(d["genre"], d["subgenre"]): d["folder"] for d in dataset["labels"]}
+            genre_of = {d["folder"]: d["genre"] for d in dataset["labels"]}
+        except (ConfigError, KeyError, TypeError) as problem:
+            raise FeatureError(f"{path / DATASET} is damaged ({problem}); {AGAIN}") from problem
+        chunks, everyone = read_chunks(path), read_tracks(path, root)
+        tracks = tuple(t for t in everyone if not t.trash)
+        trash = tuple(t for t in everyone if t.trash)
+        labels = tuple(sorted(genre_of))
+        keys = [(t.id, folders.get((t.genre, t.subgenre), "?")) for t in tracks]
+        keys += [(t.id, "") for t in trash]
+        position = {key: i for i, key in enumerate(keys)}
+        number = {"": -1, **{label: i for i, label in enumerate(labels)}}
+        rows = list(zip(_column(chunks, "track"), _column(chunks, "label"), strict=True))
+        if any(row not in position for row in rows) or any(r[1] not in number for r in rows):
+            raise FeatureError(f"{path / CHUNKS} and {TRACKS} don't fit together; {AGAIN}")
+        track_of = np.array([position[row] for row in rows], dtype=np.int64)
+        label_of = np.array([number[label] for _, label in rows], dtype=np.int64)
+        genres = tuple(genre_of[label] for label in labels)
+        return cls(
+            path, root, spec, config, tracks, trash, labels, genres, chunks, track_of, label_of
+        )
+
+    def rows(self, track_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows of these tracks' chunks, ascending.
+
+        Raises:
+            FeatureError: an id that has no chunk here.
+        """
+        wanted = set(track_ids)
+        everyone = [t.id for t in (*self.tracks, *self.trash)]
+        unknown = sorted(wanted.difference(everyone))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise FeatureError(f"{self.path} has no track {unknown[0]}{more}; {AGAIN}")
+        chosen = np.array([id_ in wanted for id_ in everyone], dtype=bool)
+        return np.flatnonzero(chosen[self.track_of])
+
+    def load(self, rows: ArrayLike) -> Tensor:
+        """Load chunks [B, T, F], float32, un-normalised, as stored.
+
+        Raises:
+            FeatureError: a file that is missing or damaged, or holds something else.
+        """
+        T = window_frames(self.spec, self.config)
+        out = torch.empty((np.size(rows), T, self.spec.n_mels), dtype=torch.float32)
+        for i, row in enumerate(np.asarray(rows, dtype=np.int64).ravel().tolist()):
+            file, track = self.chunks["file"][row].as_py(), self.chunks["track"][row].as_py()
+            out[i] = read_chunk(self.path / file, (T, self.spec.n_mels), track)
+        return out
+
+    def n_frames(self, rows: ArrayLike) -> NDArray[np.int64]:
+        """Return how many frames of each chunk are music, not padding."""
+        return self._numbers("n_frames").astype(np.int64)[np.asarray(rows, dtype=np.int64)]
+
+    def statistics(self, rows: ArrayLike) -> Statistics:
+        """Return the statistics over all values of these chunks, padded frames left out."""
+        index = np.asarray(rows, dtype=np.int64)
+        columns = [self._numbers(name)[index].tolist() for name in ("count", "mean", "m2")]
+        return Statistics.merged(
+            Statistics(int(count), mean, m2) for count, mean, m2 in zip(*columns, strict=True)
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of spec, config and chunks; where the folder lies and file names don't count."""
+        content = self.chunks.drop_columns(["file"]).to_pydict()
+        settings = [self.spec.to_dict(), checks.to_dict(self.config), content]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+    def _numbers(self, name: str) -> NDArray[np.float64]:
+        return np.asarray(self.chunks[name].to_numpy())
+
+
+def read_chunk(path: Path, shape: tuple[int, int], track_id: str) -> Tensor:
+    """Read one chunk file: float16 [T, F] of the track `track_id`, finite.
+
+    Raises:
+        FeatureError: missing, damaged, or holding something else.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        values, track = stored["input_values"], stored["track"]
+    except FileNotFoundError:
+        raise FeatureError(f"{path} is missing; {AGAIN}") from None
+    except (
+        *(OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError),
+        pickle.UnpicklingError,
+    ) as problem:
+        raise FeatureError(f"{path} is damaged; delete it and {AGAIN}") from problem
+    right = isinstance(values, Tensor) and values.dtype == torch.float16
+    if not right or tuple(values.shape) != shape or track != track_id:
+        raise FeatureError(
+            f"{path} does not hold chunk {list(shape)} of track {track_id}; delete it and {AGAIN}"
+        )
+    if not torch.isfinite(values).all():
+        raise FeatureError(f"{path} holds values that are not finite; delete it and {AGAIN}")
+    loaded: Tensor = values
+    return loaded
+
+
+def read_dataset(path: Path) -> dict[str, Any]:
+    """Read `dataset.json` of the feature folder `path`.
+
+    Raises:
+        FeatureError: the folder or the file is missing, damaged or of another version.
+    """
+    if not path.is_dir():
+        raise FeatureError(f"{path} is no folder; `subgenre preprocess` makes one")
+    return files.read_json(path / DATASET, version=FORMAT_VERSION, error=FeatureError)
+
+
+def read_chunks(path: Path) -> pa.Table:
+    """Read `chunks.parquet`; every `file` is `<folder>/<name>.pt` inside the feature folder.
+
+    Raises:
+        FeatureError: missing or damaged, or a file that lies elsewhere.
+    """
+    table = _read_table(path / CHUNKS, CHUNK_SCHEMA)
+    for name in _column(table, "file"):
+        parts = PurePosixPath(name).parts
+        if len(parts) != 2 or ".." in parts or set(name) & set("\\:\0") or parts[0] == "/":
+            raise FeatureError(f"{path / CHUNKS} names a file outside its folder: {name!r}")
+    return table
+
+
+def write_chunks(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write `chunks.parquet`, atomically."""
+    _write_table(path / CHUNKS, pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA))
+
+
+def read_tracks(path: Path, root: Path) -> list[Track]:
+    """Read `tracks.parquet`; paths start from `root`.
+
+    Raises:
+        FeatureError: missing or damaged.
+    """
+    rows = _read_table(path / TRACKS, TRACK_SCHEMA).to_pylist()
+    return [Track(**{**row, "path": root / path_from_text(row["path"])}) for row in rows]
+
+
+def write_tracks(path: Path, tracks: Iterable[Track], root: Path) -> None:
+    """Write `tracks.parquet`, atomically; paths inside `root` are relative to it."""
+    rows = [
+        {name: _plain(getattr(track, name)) for name in TRACK_SCHEMA.names}
+        | {"path": path_to_text(track.path, root)}
+        for track in tracks
+    ]
+    _write_table(path / TRACKS, pa.Table.from_pylist(rows, schema=TRACK_SCHEMA))
+
+
+def path_to_text(path: Path, root: Path) -> str:
+    """Return a path as text with `/`, relative to `root` where inside it.
+
+    A name that is no UTF-8 (Linux allows any bytes) is percent-encoded after `bytes:`.
+    """
+    text = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    if text.startswith("bytes:") or _plain(text) != text:
+        return "bytes:" + quote(text.encode("utf-8", "surrogateescape"))
+    return text
+
+
+def path_from_text(text: str) -> Path:
+    """Return the path that `path_to_text` wrote."""
+    if text.startswith("bytes:"):
+        return Path(unquote_to_bytes(text[6:]).decode("utf-8", "surrogateescape"))
+    return Path(text)
+
+
+def dataset_json(
+    *,
+    root: Path,
+    settings: Mapping[str, Any],
+    labels: Iterable[tuple[str, str, str]],
+    rows: list[dict[str, Any]],
+    n_tracks: int,
+    n_trash: int,
+    **more: Any,
+) -> dict[str, Any]:
+    """Build `dataset.json`; `labels` are (folder, genre, subgenre), `rows` those of the chunks."""
+    everything = Statistics.merged(Statistics(r["count"], r["mean"], r["m2"]) for r in rows)
+    named = [{"folder": f, "genre": g, "subgenre": s} for f, g, s in sorted(labels)]
+    return {
+        "format_version": FORMAT_VERSION,
+        "root": str(root),
+        **settings,
+        "labels": named,
+        "genres": sorted({label["genre"] for label in named}),
+        "statistics": {**dataclasses.asdict(everything), "std": everything.std},
+        "counts": {"tracks": n_tracks, "trash": n_trash, "chunks": len(rows)},
+        **more,
+    }
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.read_table(path, partitioning=None).select(schema.names).cast(schema)
+    except FileNotFoundError:
+        raise FeatureError(f"{path} does not exist; {AGAIN}") from None
+    except (OSError, KeyError, ValueError, pa.ArrowException) as problem:
+        raise FeatureError(f"{path} is damaged ({problem}); {AGAIN}") from problem
+    if any(column.null_count for column in table.columns):
+        raise FeatureError(f"{path} has empty fields; {AGAIN}")
+    return table
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with files.atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def _column(table: pa.Table, name: str) -> list[str]:
+    values: list[str] = table[name].to_pylist()
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Return text that any table can hold: what is no Unicode becomes a question mark."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
