@@ -1,0 +1,169 @@
+"""A function over many files, in worker processes: one that dies or hangs costs one file."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from subgenre.errors import SubgenreError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_REASON = 300  # characters; what a library says of a broken file can be a page long
+CRASHED = "the reader crashed on this file"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no result for one item; `reason` is one line for a person."""
+
+    reason: str
+
+
+def worker_count(workers: int | None = None) -> int:
+    """Return `workers`, or the number of cores that this process may use."""
+    if workers is not None:
+        return max(1, workers)
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def map_files(
+    fn: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    workers: int,
+    timeout_s: float,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Iterator[tuple[int, R | Failure]]:
+    """Apply `fn` to each item and yield (position, result or Failure) as they finish.
+
+    `fn`, the items and the results travel between processes and must be picklable; `initializer`
+    runs once in each worker. One worker isolates too: `fn` never runs in the calling process. An
+    item that takes more than `timeout_s` seconds is given up and its worker killed.
+
+    Raises:
+        SubgenreError: no worker process can start.
+    """
+    waiting: Iterator[tuple[int, T]] = iter(enumerate(items))
+    workers = max(1, workers)
+    while (first := next(waiting, None)) is not None:
+        run = _Run(fn, itertools.chain([first], waiting), workers, timeout_s, initializer, initargs)
+        try:
+            yield from run.results()
+            return
+        except BrokenProcessPool:
+            suspects, waiting = sorted(run.pending.values(), key=_position), run.items
+        # the pool could not tell which item killed its worker; one at a time, it is clear
+        for suspect in suspects:
+            alone = _Run(fn, iter([suspect]), 1, timeout_s, initializer, initargs)
+            try:
+                yield from alone.results()
+            except BrokenProcessPool:
+                yield suspect[0], Failure(CRASHED)
+
+
+class _Run:
+    """One pool, and the items under way in it."""
+
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        items: Iterator[tuple[int, Any]],
+        workers: int,
+        timeout_s: float,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> None:
+        self.fn, self.items, self.workers, self.timeout_s = fn, items, workers, timeout_s
+        self.pending: dict[concurrent.futures.Future[Any], tuple[int, Any]] = {}
+        self.pool = ProcessPool(
+            max_workers=workers,
+            initializer=initializer,
+            initargs=initargs,
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        """Yield results as they finish, then end the pool.
+
+        Raises:
+            BrokenProcessPool: `pending` and `items` hold what is left.
+        """
+        try:
+            self._check_start()
+            while self._fill():
+                done, _ = concurrent.futures.wait(
+                    self.pending, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                yield from self._finish(done)
+        finally:
+            # also on Ctrl-C, and when the caller drops the generator
+            self.pool.stop()
+            self.pool.join()
+
+    def _check_start(self) -> None:
+        """Wait for one worker, so that a start that fails is not blamed on the files."""
+        problem = self.pool.schedule(_nothing).exception()
+        if problem is not None:
+            raise SubgenreError(
+                f"no worker process can start ({_one_line(problem)}); a script that calls this "
+                "must be a file, and guard its own start with: if __name__ == '__main__':"
+            ) from problem
+
+    def _fill(self) -> bool:
+        """Keep each worker supplied with a next item; False when none is left."""
+        for position, item in itertools.islice(self.items, 2 * self.workers - len(self.pending)):
+            try:
+                future = self.pool.schedule(self.fn, args=[item], timeout=self.timeout_s)
+            except RuntimeError as problem:  # the pool broke since the last look
+                self.items = itertools.chain([(position, item)], self.items)
+                raise BrokenProcessPool(str(problem)) from problem
+            self.pending[future] = (position, item)
+        return bool(self.pending)
+
+    def _finish(self, done: set[concurrent.futures.Future[Any]]) -> Iterator[tuple[int, Any]]:
+        for future in sorted(done, key=lambda future: self.pending[future][0]):
+            problem = future.exception()
+            if isinstance(problem, BrokenProcessPool):
+                raise problem
+            position, _ = self.pending.pop(future)
+            yield position, _failure(problem, self.timeout_s) if problem else future.result()
+
+
+def _position(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+def _nothing() -> None:
+    """Give a worker something to do."""
+
+
+def _failure(problem: BaseException, timeout_s: float) -> Failure:
+    """Say for a person why there is no result."""
+    if isinstance(problem, ProcessExpired):
+        return Failure(CRASHED)
+    if isinstance(problem, concurrent.futures.TimeoutError):
+        return Failure(f"took longer than {timeout_s:g} s")
+    if isinstance(problem, MemoryError):
+        return Failure("needs more memory than there is")
+    if isinstance(problem, SubgenreError):
+        return Failure(_one_line(problem))
+    return Failure(f"{type(problem).__name__}: {_one_line(problem)}"[:MAX_REASON])
+
+
+def _one_line(problem: BaseException) -> str:
+    """Return the message on one line that any terminal and any file can hold."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")[:MAX_REASON]

@@ -1,0 +1,112 @@
+"""A worker that dies or hangs costs one item; everything else arrives, whatever the count."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from subgenre.parallel import Failure, map_files, worker_count
+from tests import workers
+
+
+def collect(fn, items, **options):
+    return dict(map_files(fn, items, **{"workers": 2, "timeout_s": 30, **options}))
+
+
+def test_every_position_comes_once_with_its_result():
+    assert collect(workers.double, range(25)) == {i: 2 * i for i in range(25)}
+
+
+def test_no_items_start_no_process():
+    assert collect(workers.double, []) == {}
+
+
+def test_one_worker_still_runs_outside_this_process():
+    assert os.getpid() not in collect(workers.process_id, range(3), workers=1).values()
+
+
+def test_bad_items_cost_themselves_and_nothing_else():
+    items = ["a", "kill", "b", "hang", "c", "raise", "d", "exit", "e", "leave", "f"]
+    found = collect(workers.misbehave, items, timeout_s=2)
+    assert {i: found[i] for i in range(0, 11, 2)} == dict(
+        zip(range(0, 11, 2), "abcdef", strict=True)
+    )
+    crashed = Failure("the reader crashed on this file")
+    assert (found[1], found[7]) == (crashed, crashed)
+    assert found[3] == Failure("took longer than 2 s")
+    assert found[5] == Failure(r"ValueError: two lines of \udcff text")
+    assert isinstance(found[9], Failure)
+
+
+def test_each_worker_is_prepared_once():
+    found = collect(
+        workers.prepared, range(4), workers=1, initializer=workers.prepare, initargs=("ready",)
+    )
+    assert list(found.values()) == [["ready"]] * 4
+
+
+def test_dropping_the_generator_ends_the_workers(tmp_path: Path):
+    results = map_files(workers.process_id, range(100), workers=1, timeout_s=30)
+    _, pid = next(results)
+    os.kill(pid, 0)  # alive
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_ctrl_c_ends_the_workers(tmp_path: Path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from subgenre.parallel import map_files\n"
+        "from tests import workers\n"
+        "if __name__ == '__main__':\n"
+        f"    folder = Path({str(tmp_path)!r})\n"
+        "    list(map_files(workers.leave_mark, [folder], workers=1, timeout_s=99))\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    running = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE
+    )
+    mark = _wait_for_mark(tmp_path, running)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(mark, 0)
+
+
+def _wait_for_mark(folder: Path, running: subprocess.Popen[bytes]) -> int:
+    for _ in range(600):
+        marks = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+        if marks:
+            return marks[0]
+        assert running.poll() is None, running.communicate()[1].decode()
+        time.sleep(0.1)
+    raise AssertionError("the worker never began")
+
+
+def test_a_start_that_fails_is_told_and_not_blamed_on_the_files():
+    # a program read from standard input can't be imported by a spawned worker
+    code = (
+        "from subgenre.parallel import map_files\n"
+        "try: print(dict(map_files(len, ['a'], workers=1, timeout_s=9)))\n"
+        "except Exception as problem: print(type(problem).__name__, problem)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=code, capture_output=True, text=True, timeout=60
+    )
+    assert "SubgenreError no worker process can start" in done.stdout
+
+
+def test_worker_count():
+    assert worker_count(3) == 3
+    assert worker_count(0) == 1
+    assert 1 <= worker_count() <= (os.cpu_count() or 1)

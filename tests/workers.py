@@ -1,0 +1,48 @@
+"""Functions for worker processes: spawned workers import them by name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+STATE: list[str] = []
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def misbehave(what: str) -> str:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "segfault":
+        ctypes.string_at(0)
+    if what == "exit":
+        os._exit(3)
+    if what == "hang":
+        time.sleep(1000)
+    if what == "raise":
+        raise ValueError("two\nlines of \udcff text")
+    if what == "leave":
+        raise SystemExit(2)
+    return what
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def prepare(word: str) -> None:
+    STATE.append(word)
+
+
+def prepared(_: int) -> list[str]:
+    return STATE
+
+
+def leave_mark(folder: Path) -> None:
+    (folder / f"{os.getpid()}").touch()
+    time.sleep(1000)
