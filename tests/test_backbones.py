@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from subgenre import backbones
-from subgenre.backbones import musicnn
+from subgenre.backbones import ast, musicnn
+from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import BackboneError, ConfigError
-from subgenre.features import MUSICNN_SPEC
+from subgenre.features import AST_SPEC, MUSICNN_SPEC
+from tests.toy import make_ast_folder
 
 GOLDEN = Path(__file__).parent / "data" / "musicnn_golden.npz"
 
@@ -91,3 +95,261 @@ def test_musicnn_needs_no_file_of_the_user() -> None:
     assert sum(len(part) for part in net.parameters_by_depth()) == len(list(net.parameters()))
     with pytest.raises(BackboneError, match="'vgg'"):
         backbones.build("vgg", {})
+
+
+@pytest.fixture(scope="module")
+def ast_folder(tmp_path_factory) -> Path:
+    return make_ast_folder(tmp_path_factory.mktemp("toy") / "ast")
+
+
+@pytest.fixture(scope="module")
+def toy(ast_folder) -> ast.Ast:
+    return ast.load(str(ast_folder))
+
+
+def hub_model(folder: Path):
+    from transformers import ASTModel
+
+    with ast.hub.quiet():
+        return ASTModel.from_pretrained(folder).eval()
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def test_ast_equals_the_hubs_model_on_ten_seconds(toy, ast_folder) -> None:
+    x = noise(2, 998, 128) * 4 - 5
+    ours = toy((toy.pad(x) + 4.2677) / (2 * 4.569))
+    padded = torch.nn.ZeroPad2d((0, 0, 0, 1024 - 998))(x)  # the hub's extractor: pad, normalise
+    theirs = hub_model(ast_folder)((padded + 4.2677) / (2 * 4.569))
+    torch.testing.assert_close(ours, theirs.last_hidden_state, atol=1e-4, rtol=0)
+    torch.testing.assert_close(toy.pool(ours, "cls"), theirs.pooler_output, atol=1e-4, rtol=0)
+    torch.testing.assert_close(toy.pool(ours), theirs.last_hidden_state.mean(1))
+
+
+def test_ast_pads_only_what_is_nearly_full(toy) -> None:
+    assert [toy.pad(torch.ones(1, T, 128)).shape[1] for T in (3, 500, 921, 922, 1024, 1300)] == [
+        *(16, 500, 921, 1024, 1024, 1300)
+    ]
+
+
+def cubic(grid: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Cubic convolution (Keys 1981, a = -0.75) of columns [T, H] onto n columns."""
+    a, T = -0.75, len(grid)
+    out = np.zeros((n, grid.shape[1]))
+    for i in range(n):
+        at = (i + 0.5) * T / n - 0.5
+        for j in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+            d = abs(at - j)
+            near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+            out[i] += (near if d <= 1 else far) * grid[min(max(j, 0), T - 1)]
+    return out
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("T", [16, 498, 1500])
+def test_ast_takes_the_matching_positions(toy, T, tmp_path) -> None:
+    """A hub model of that very length, its positions laid out by hand, gives the same."""
+    rows, trained, columns = 12, 101, (T - 16) // 10 + 1
+    at = "model.embeddings.position_embeddings"
+    weights = toy.state_dict()
+    grid = weights[at][0, 2:].double().numpy().reshape(rows, trained, -1)
+    wanted = [cubic(row, columns) if columns > trained else row[:columns] for row in grid]
+    weights = {name.removeprefix("model."): value for name, value in weights.items()}
+    weights["embeddings.position_embeddings"] = torch.cat(
+        [
+            weights["embeddings.position_embeddings"][:, :2],
+            torch.tensor(np.concatenate(wanted))[None],
+        ],
+        dim=1,
+    ).float()
+    config = {**toy.config_dict(), "max_length": T}
+    other = ast.build(config).model
+    other.load_state_dict(weights, strict=True)
+    x = noise(1, T, 128)
+    torch.testing.assert_close(toy(x), other(x).last_hidden_state, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_ast_layers(ast_folder, toy) -> None:
+    x = noise(1, 500, 128)
+    deep = ast.build({**toy.config_dict(), "num_hidden_layers": 3})
+    fill = torch.Generator().manual_seed(5)
+    for value in deep.parameters():
+        value.normal_(0.0, 0.3, generator=fill)
+    streams = []
+    hooks = [
+        block.register_forward_hook(lambda *a: streams.append(a[2])) for block in deep.model.layers
+    ]
+    deep(x)
+    for hook in hooks:
+        hook.remove()
+
+    def plain(h: torch.Tensor) -> torch.Tensor:
+        return (h - h.mean(-1, keepdim=True)) / h.var(-1, unbiased=False, keepdim=True).sqrt()
+
+    wanted = [plain(streams[0]), plain(streams[1]), deep.model.layernorm(streams[2])]
+    for layer in (0, 1, 2):
+        torch.testing.assert_close(deep(x, layer=layer), wanted[layer], atol=1e-4, rtol=1e-4)
+        assert torch.equal(deep(x, layer=layer), deep(x, layer=layer - 3))
+    even = deep(x, layer="weighted")
+    torch.testing.assert_close(even, sum(wanted) / 3, atol=1e-4, rtol=1e-4)
+    deep.use_layer("weighted")
+    torch.testing.assert_close(deep(x, layer="weighted"), even)
+    deep.layer_weights.copy_(torch.tensor([0.0, 60.0, 0.0]))
+    torch.testing.assert_close(deep(x, layer="weighted"), wanted[1], atol=1e-4, rtol=1e-4)
+    for layer in (3, -4, "middle"):
+        with pytest.raises(ConfigError, match="3 blocks"):
+            deep.use_layer(layer)
+
+
+def test_ast_weighted_layers_learn(ast_folder) -> None:
+    net = ast.load(str(ast_folder))
+    net.use_layer("weighted")
+    net(noise(1, 200, 128), layer="weighted").pow(3).sum().backward()
+    assert net.layer_weights.grad.abs().max() > 0
+    assert any(p is net.layer_weights for p in net.parameters_by_depth()[-1])
+    everything = [id(p) for part in net.parameters_by_depth() for p in part]
+    assert sorted(everything) == sorted(id(p) for p in net.parameters())
+    assert len(net.parameters_by_depth()) == net.n_blocks + 2
+
+
+def test_ast_patchout_keeps_the_class_tokens(ast_folder) -> None:
+    net = ast.load(str(ast_folder)).train()
+    x = noise(3, 200, 128)
+    n_patches = 12 * 19
+    embedded = net.prefix(x, 2)
+    thin = net.suffix(embedded, 0, keep=0.25, generator=torch.Generator().manual_seed(3))
+    full = net.suffix(embedded, 0)
+    assert thin.shape == (3, 2 + n_patches // 4, 32)
+    # each kept token is one of the full set, the same one in every chunk, in its old order
+    places = [(full - thin[:, i : i + 1]).abs().amax(dim=(0, 2)).argmin().item() for i in range(59)]
+    assert torch.equal(thin, full[:, places])
+    assert places[:2] == [0, 1]
+    assert places == sorted(set(places))
+    again = net.suffix(embedded, 0, keep=0.25, generator=torch.Generator().manual_seed(3))
+    other = net.suffix(embedded, 0, keep=0.25, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(thin, again)
+    assert not torch.equal(thin, other)
+    net.eval()
+    assert net(x, keep=0.25).shape[1] == 2 + n_patches
+    with pytest.raises(ConfigError, match="keep is 0"):
+        net(x, keep=0.0)
+
+
+def test_ast_prefix_and_suffix_make_the_whole(toy) -> None:
+    x = noise(2, 300, 128)
+    whole = toy(x)
+    for n_last in (0, 1, 2):
+        torch.testing.assert_close(toy.suffix(toy.prefix(x, n_last), n_last), whole)
+    torch.testing.assert_close(toy.suffix(toy.prefix(x, 1), 1, 0), toy(x, layer=0))
+    with pytest.raises(ConfigError, match="below the last 0 of 2"):
+        toy.suffix(toy.prefix(x, 0), 0, 0)
+    with pytest.raises(ConfigError, match="below the last 1 of 2"):
+        toy.suffix(toy.prefix(x, 1), 1, "weighted")
+    with pytest.raises(ConfigError, match="last 3 blocks"):
+        toy.prefix(x, 3)
+
+
+def test_ast_checkpointing_gives_the_same_gradients(ast_folder) -> None:
+    x, gradients = noise(1, 100, 128), []
+    for on in (False, True):
+        net = ast.load(str(ast_folder)).train()
+        net.set_checkpointing(on)
+        net(x).square().sum().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_ast_loads_what_the_hub_saves(ast_folder, toy, tmp_path) -> None:
+    model = hub_model(ast_folder)
+    for name, value in model.state_dict().items():
+        assert torch.equal(toy.model.state_dict()[name], value)
+    assert any(
+        name.startswith("classifier") for name in load_file(ast_folder / "model.safetensors")
+    )
+    model.save_pretrained(tmp_path)  # an ASTModel this time
+    again = ast.load(str(tmp_path))
+    assert all(torch.equal(v, toy.state_dict()[k]) for k, v in again.state_dict().items())
+    assert (toy.hidden_size, toy.n_blocks, toy.spec.n_mels) == (32, 2, 128)
+    rebuilt = backbones.build("ast", json.loads(json.dumps(toy.config_dict())))
+    rebuilt.load_state_dict(toy.state_dict(), strict=True)
+    assert torch.equal(rebuilt(noise(1, 64, 128)), toy(noise(1, 64, 128)))
+
+
+def test_ast_refuses_a_checkpoint_with_holes(tmp_path) -> None:
+    folder = make_ast_folder(tmp_path / "ast")
+    tensors = load_file(folder / "model.safetensors")
+    lost = next(name for name in tensors if name.endswith("1.layernorm_before.weight"))
+    del tensors[lost]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneError, match=r"lacks 1 weights.*layers.1.layernorm_before.weight"):
+        ast.load(str(folder))
+    tensors[lost] = torch.ones(7)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BackboneError, match="musicnn"):
+        ast.load(str(folder))
+    (folder / "model.safetensors").write_bytes(b"no tensors at all")
+    with pytest.raises(BackboneError, match="musicnn"):
+        ast.load(str(folder))
+
+
+def test_ast_opens_no_pickle(tmp_path) -> None:
+    folder = make_ast_folder(tmp_path / "ast")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(
+        BackboneError, match=r"no model\.safetensors \(a pickled pytorch_model\.bin"
+    ):
+        ast.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "word"),
+    [
+        ("preprocessor_config.json", {"sampling_rate": 44100}, "sampling_rate is 44100"),
+        ("preprocessor_config.json", {"num_mel_bins": 96}, "num_mel_bins is 96"),
+        ("preprocessor_config.json", {"feature_extractor_type": "Other"}, "front end"),
+        ("config.json", {"model_type": "wav2vec2"}, "'wav2vec2', not an AST"),
+        ("config.json", {"hidden_size": "many"}, "can't be built"),
+        ("config.json", {"num_attention_heads": 3}, "heads"),
+    ],
+)
+def test_ast_refuses_what_it_was_not_made_for(tmp_path, file, values, word) -> None:
+    folder = make_ast_folder(tmp_path / "ast")
+    path = folder / file
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, **values}))
+    for act in (ast.load, ast.feature_spec):
+        with pytest.raises(BackboneError, match=word):
+            act(str(folder))
+
+
+def test_feature_specs_by_name(tmp_path) -> None:
+    assert backbones.feature_spec(DEFAULT_BACKBONE) == AST_SPEC  # no file, no network
+    folder = make_ast_folder(tmp_path / "ast", num_mel_bins=64)
+    assert backbones.feature_spec(str(folder)).n_mels == 64
+    assert backbones.load(str(folder)).spec.n_mels == 64
+
+
+def test_a_hub_out_of_reach_names_both_ways_on(monkeypatch, tmp_path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BackboneError, match=r"'nobody/no-such-ast'.*folder.*--backbone musicnn"):
+        backbones.load("nobody/no-such-ast")
+    for name in (str(tmp_path / "gone"), "musicn"):
+        with pytest.raises(BackboneError, match=r"neither a folder nor a hub name.*musicnn"):
+            backbones.load(name)
+
+
+def test_loading_leaves_the_hubs_logging_as_it_was(ast_folder, capfd) -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    ast.load(str(ast_folder))
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert capfd.readouterr() == ("", "")
