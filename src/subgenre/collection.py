@@ -1,0 +1,269 @@
+"""Tracks with their vectors, frozen: lookup, filters and exact search.
+
+A `Collection` never changes, so that any number of threads may read it while an index is written;
+it also serves without an index, over the rows of `embeddings.parquet`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from subgenre import proximity
+from subgenre.checks import nearest
+from subgenre.errors import IndexStoreError
+from subgenre.proximity import Ints, Mask, Moments, Spread
+from subgenre.track_rows import Filter, IndexedTrack, table_of, unit
+
+MIN_MUTUAL = 20  # tracks below which means and deviations of cosines say little
+
+
+class Collection:
+    """N tracks and their unit vectors.
+
+    Args:
+        parts: vectors [n, D] of unit norm, together the rows; memory maps serve.
+        rows: pyarrow table of `vector_files.SCHEMA`, a row a vector.
+        alive: [N], rows that count; all where None.
+        stored: moments, and spread of the first rows, as kept on disk.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[NDArray[np.float32]],
+        rows: pa.Table,
+        alive: Mask | None = None,
+        stored: tuple[Moments, Spread] | None = None,
+    ) -> None:
+        self.parts = tuple(parts)
+        self.rows = rows
+        self.alive = np.ones(rows.num_rows, dtype=bool) if alive is None else alive
+        self._stored = stored
+
+    @classmethod
+    def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
+        """Make one in memory from tracks (any objects with the fields of `IndexedTrack`).
+
+        Raises:
+            IndexStoreError: vectors of another count, zero or not finite.
+        """
+        rows = table_of(tracks)
+        return cls([unit(vectors, rows.num_rows)], rows)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.alive))
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.parts[0].shape[1])
+
+    @cached_property
+    def live(self) -> Ints:
+        """Rows that count, ascending."""
+        return np.flatnonzero(self.alive)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        ids = self.rows["id"].to_pylist()
+        return {ids[row]: int(row) for row in self.live}
+
+    @cached_property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (genre, subgenre) that stand in the collection, sorted; the unlabelled left out."""
+        pairs = self.rows.select(["genre", "subgenre"]).filter(pa.array(self.alive))
+        found = pairs.group_by(["genre", "subgenre"]).aggregate([]).to_pylist()
+        return tuple(sorted((r["genre"], r["subgenre"]) for r in found if r["subgenre"]))
+
+    def track(self, row: int) -> IndexedTrack:
+        """Tell one row."""
+        found = self.rows.slice(int(row), 1).to_pylist()[0]
+        return IndexedTrack(**{**found, "path": Path(found["path"])})
+
+    def tracks(self, rows: Iterable[int]) -> list[IndexedTrack]:
+        """Tell several rows, in order."""
+        found = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
+        return [IndexedTrack(**{**r, "path": Path(r["path"])}) for r in found]
+
+    def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
+        """Vectors [n, D] of rows, in order."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        found = np.empty((len(wanted), self.dim), dtype=np.float32)
+        offset = 0
+        for part in self.parts:
+            inside = (wanted >= offset) & (wanted < offset + len(part))
+            found[inside] = part[wanted[inside] - offset]
+            offset += len(part)
+        return found
+
+    def row(self, name: str | Path) -> int:
+        """Find a track by its id, its path, or its title or file name where only one has it.
+
+        Raises:
+            IndexStoreError: none or several; the nearest name is told.
+        """
+        text = str(name)
+        if text in self._row_of:
+            return self._row_of[text]
+        by_path = self._by_path.get(text, self._by_path.get(str(Path(text).absolute())))
+        if by_path is not None:
+            return by_path
+        found = self._by_name.get(text.casefold(), [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            told = ", ".join(str(self.track(row).path) for row in found[:3])
+            raise IndexStoreError(f"'{text}' names {len(found)} tracks: {told}; give a path")
+        near = difflib.get_close_matches(text.casefold(), self._by_name, n=1, cutoff=0.6)
+        hint = f" (did you mean '{self.track(self._by_name[near[0]][0]).name}'?)" if near else ""
+        raise IndexStoreError(f"the index has no track '{text}'{hint}; give an id, path or title")
+
+    @cached_property
+    def _by_path(self) -> dict[str, int]:
+        paths = self.rows["path"].to_pylist()
+        return {paths[row]: int(row) for row in self.live}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        """Rows by title, by 'artist - title', and by file name with and without extension."""
+        found: dict[str, list[int]] = {}
+        told = self.rows.select(["path", "artist", "title"]).to_pydict()
+        for row in map(int, self.live):
+            path, artist, title = (told[c][row] for c in ("path", "artist", "title"))
+            names = {Path(path).name, Path(path).stem}
+            names |= {title, f"{artist} - {title}"} if title else set()
+            for name in {n.casefold() for n in names}:
+                found.setdefault(name, []).append(row)
+        return found
+
+    def label(self, name: str) -> tuple[str, str]:
+        """Find (genre, subgenre) by 'subgenre' or 'genre/subgenre', upper and lower case alike.
+
+        Raises:
+            IndexStoreError: unknown (the nearest is told), or one name in two genres.
+        """
+        wanted = name.strip().casefold()
+        found = [p for p in self.labels if wanted in (p[1].casefold(), "/".join(p).casefold())]
+        exact = [p for p in found if "/".join(p).casefold() == wanted]
+        if len(found) == 1 or len(exact) == 1:
+            return (exact or found)[0]
+        if found:
+            told = " or ".join("/".join(pair) for pair in found)
+            raise IndexStoreError(f"subgenre '{name}' stands in several genres; give {told}")
+        choices = tuple(dict.fromkeys(p[1] for p in self.labels))
+        near = nearest(name, choices) or nearest(name, tuple("/".join(p) for p in self.labels))
+        told = f"known: {', '.join(choices[:20])}" if choices else "no track has a subgenre"
+        raise IndexStoreError(f"no subgenre '{name}'{near}; {told}")
+
+    def members(self, name: str) -> Ints:
+        """Rows of a subgenre's tracks, ascending; see `label` for names and errors."""
+        genre, subgenre = self.label(name)
+        return np.flatnonzero(
+            self.alive & self._is("genre", (genre,)) & self._is("subgenre", (subgenre,))
+        )
+
+    def allowed(self, wanted: Filter | None = None) -> Mask:
+        """Return [N], rows that a filter lets through.
+
+        Raises:
+            IndexStoreError: a genre, subgenre or artist that no track has.
+        """
+        mask = self.alive.copy()
+        if wanted is None:
+            return mask
+        for column in ("genre", "subgenre", "artist"):
+            if names := getattr(wanted, column):
+                mask &= self._is(column, self._known(column, names))
+        if wanted.folder:
+            mask &= self._below(wanted.folder)
+        for column, limits in (("duration_s", wanted.duration_s), ("bpm", wanted.bpm)):
+            if limits is not None:
+                values = self._numbers(column)
+                mask &= (values >= limits[0]) & (values <= limits[1]) & (values > 0)
+        gone = [self._row_of[i] for i in wanted.exclude if i in self._row_of]
+        mask[gone] = False
+        return mask
+
+    @cached_property
+    def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
+        """Numbers instead of names, for the columns that filters compare."""
+        found = {}
+        for column in ("genre", "subgenre", "artist", "folder"):
+            coded = self.rows[column].combine_chunks().dictionary_encode()
+            if isinstance(coded, pa.ChunkedArray):
+                coded = coded.combine_chunks()
+            found[column] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
+        return found
+
+    def _is(self, column: str, names: tuple[str, ...]) -> Mask:
+        codes, values = self._codes[column]
+        folded = {n.casefold() for n in names}
+        return np.isin(codes, [i for i, value in enumerate(values) if value.casefold() in folded])
+
+    def _known(self, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Check names against those of the column; 'genre/subgenre' serves for a subgenre."""
+        if column == "subgenre":
+            return tuple(n if self._has(column, n) else self.label(n)[1] for n in names)
+        for name in names:
+            if not self._has(column, name):
+                near = nearest(name, tuple(v for v in self._codes[column][1] if v))
+                raise IndexStoreError(f"no track of {column} '{name}'{near}")
+        return names
+
+    def _has(self, column: str, name: str) -> bool:
+        return any(value.casefold() == name.casefold() for value in self._codes[column][1])
+
+    def _below(self, folders: tuple[str, ...]) -> Mask:
+        codes, values = self._codes["folder"]
+        roots = [Path(folder).absolute() for folder in folders]
+        inside = [i for i, v in enumerate(values) if any(Path(v).is_relative_to(r) for r in roots)]
+        return np.isin(codes, inside)
+
+    def _numbers(self, column: str) -> NDArray[np.float64]:
+        return np.asarray(self.rows[column].to_numpy(), dtype=np.float64)
+
+    @cached_property
+    def _mutual(self) -> tuple[Moments, Spread]:
+        """Moments of all tracks and the spread of each; those on disk while little has changed."""
+        if self._stored is not None:
+            whole, known = self._stored
+            changed = self.rows.num_rows - len(known.mean) + np.count_nonzero(~self.alive)
+            if changed <= 0.1 * whole.count:
+                later = proximity.spread_of(self.parts[1:], whole, own=False)
+                return whole, Spread(
+                    np.concatenate([known.mean, later.mean]),
+                    np.concatenate([known.inverse, later.inverse]),
+                )
+        whole = proximity.moments(self.parts, self.alive)
+        return whole, proximity.spread_of(self.parts, whole)
+
+    def rank(
+        self,
+        queries: NDArray[np.floating],
+        k: int,
+        *,
+        allowed: Mask | None = None,
+        own: bool = False,
+        mutual: bool = True,
+    ) -> list[tuple[Ints, NDArray[np.float64]]]:
+        """Find the k best rows of each query [B, D] and their scores, exactly, best first.
+
+        Args:
+            queries: unit vectors. k: how many. allowed: [N]; all that count where None.
+            own: the queries are tracks of the collection (for mutual proximity's means).
+            mutual: rank by mutual proximity; by cosine where False, or below `MIN_MUTUAL` tracks.
+        """
+        both = None
+        if mutual and len(self) >= MIN_MUTUAL:
+            whole, spread = self._mutual
+            both = (whole.spread(queries, own=own), spread)
+        mask = self.alive if allowed is None else allowed
+        every = mask if not mask.all() else None
+        return proximity.top_k(self.parts, queries, k, allowed=every, mutual=both)

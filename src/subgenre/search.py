@@ -1,0 +1,185 @@
+"""Search: the nearest tracks that a filter lets through, with limits on what a list may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre.collection import Collection
+from subgenre.errors import IndexStoreError
+from subgenre.track_rows import Filter, IndexedTrack
+from subgenre.versions import artist_key, recording_key
+
+SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A track that was found: its cosine to the query, and the score that ranked it.
+
+    The score is log mutual proximity (0 best) or the cosine itself.
+    """
+
+    track: IndexedTrack
+    row: int
+    cosine: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a list is full, and what it may hold.
+
+    Attributes:
+        k: tracks; None: no limit. minutes: of music, the last track may exceed it; None: no limit.
+        per_artist: tracks of one artist at most; 0: no limit.
+        versions: keep several versions of one recording.
+    """
+
+    k: int | None = 10
+    minutes: float | None = None
+    per_artist: int = 0
+    versions: bool = False
+
+
+class Picker:
+    """Fills a list from candidates, best first, within `Limits`.
+
+    Args:
+        tracks: the collection. limits: what the list may hold.
+        seeds: rows that are themselves left out, and their other versions with them.
+    """
+
+    def __init__(self, tracks: Collection, limits: Limits, seeds: Sequence[int] = ()) -> None:
+        self.tracks, self.limits = tracks, limits
+        self.rows: list[int] = []
+        self.seconds = 0.0
+        self._taken = set(seeds)
+        self._artists: dict[str, int] = {}
+        self._songs: dict[str, list[tuple[str, int, float]]] = {}
+        self._seen: list[tuple[int, float]] = []
+        for seed in seeds:
+            self._remember(seed, tracks.track(seed))
+
+    @property
+    def full(self) -> bool:
+        """Whether the list has its length."""
+        k, minutes = self.limits.k, self.limits.minutes
+        return (k is not None and len(self.rows) >= k) or (
+            minutes is not None and self.seconds >= 60 * minutes
+        )
+
+    def offer(self, row: int) -> bool:
+        """Take a row, unless the list is full, has it already or may hold no more of its kind."""
+        if self.full or row in self._taken:
+            return False
+        track = self.tracks.track(row)
+        artist = artist_key(track.artist)
+        cap = self.limits.per_artist
+        if cap and artist and self._artists.get(artist, 0) >= cap:
+            return False
+        if not self.limits.versions and self._is_version(row, track):
+            return False
+        self._taken.add(row)
+        self.rows.append(row)
+        self.seconds += track.duration_s
+        self._artists[artist] = self._artists.get(artist, 0) + 1
+        self._remember(row, track)
+        return True
+
+    def extend(self, rows: Iterable[int]) -> list[int]:
+        """Offer rows in order until the list is full; return the list."""
+        for row in rows:
+            if self.full:
+                break
+            self.offer(int(row))
+        return self.rows
+
+    def _remember(self, row: int, track: IndexedTrack) -> None:
+        artist, song = recording_key(track.artist, track.title, track.path)
+        self._songs.setdefault(song, []).append((artist, row, track.duration_s))
+        self._seen.append((row, track.duration_s))
+
+    def _is_version(self, row: int, track: IndexedTrack) -> bool:
+        """Compare with what is in the list: by tags, and by vectors that are all but equal."""
+        artist, song = recording_key(track.artist, track.title, track.path)
+        for other, _, seconds in self._songs.get(song, []) if song else []:
+            if artist and artist == other:
+                return True
+            if not (artist and other) and abs(seconds - track.duration_s) <= SAME_S:
+                return True
+        near = [seen for seen, s in self._seen if s and abs(s - track.duration_s) <= SAME_S]
+        if not near:
+            return False
+        cosines = self.tracks.vectors(near) @ self.tracks.vectors([row])[0]
+        return bool(cosines.max() >= SAME_COSINE)
+
+
+def search(
+    tracks: Collection,
+    query: NDArray[np.floating],
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    seeds: Sequence[int] = (),
+    mutual: bool = True,
+) -> list[Hit]:
+    """Find the tracks nearest to a vector [D], exactly, best first.
+
+    Args:
+        tracks: the collection. query: any length but zero.
+        limits: ten tracks where None. wanted: which rows may come back; all where None.
+        seeds: rows to leave out, with their other versions.
+        mutual: rank by mutual proximity, else by cosine.
+
+    Raises:
+        IndexStoreError: a query of another dimension, zero or not finite; an unknown name in the
+            filter.
+    """
+    limits = limits or Limits()
+    vector = checked(tracks, query)
+    mask = tracks.allowed(wanted)
+    mask[list(seeds)] = False
+    picker = Picker(tracks, limits, seeds)
+    count = int(np.count_nonzero(mask))
+    want = min(count, 2 * limits.k if limits.k is not None else 256)
+    own = len(seeds) == 1
+    while True:
+        found, scores = tracks.rank(vector[None], want, allowed=mask, own=own, mutual=mutual)[0]
+        picker.extend(found[len(picker.rows) and _after(found, picker) :])
+        if picker.full or want >= count:
+            break
+        want = min(count, 4 * want)
+    score = dict(zip(found.tolist(), scores.tolist(), strict=True))
+    cosines = tracks.vectors(picker.rows) @ vector
+    told = tracks.tracks(picker.rows)
+    return [
+        Hit(track, row, float(cosine), score[row])
+        for track, row, cosine in zip(told, picker.rows, cosines, strict=True)
+    ]
+
+
+def _after(found: NDArray[np.int64], picker: Picker) -> int:
+    """Position behind the last candidate that was taken, so that none is asked twice."""
+    return int(np.flatnonzero(found == picker.rows[-1])[0]) + 1
+
+
+def checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return a query [D] with norm 1.
+
+    Raises:
+        IndexStoreError: another dimension than the collection's, zero or not finite.
+    """
+    vector = np.asarray(query, dtype=np.float64)
+    if vector.shape != (tracks.dim,):
+        raise IndexStoreError(
+            f"the query has shape {vector.shape}, the index holds vectors of {tracks.dim}; "
+            "use the model that made the index"
+        )
+    norm = float(np.sqrt((vector**2).sum()))
+    if not np.isfinite(norm) or norm == 0.0:
+        raise IndexStoreError("the query vector is zero or not finite")
+    return np.asarray(vector / norm, dtype=np.float32)
