@@ -1,0 +1,19 @@
+"""Batches of chunk rows: drawn triplets, and P subgenres x K tracks x C chunks.
+
+Every drawing is a pure function of its seed and its epoch: neither workers, nor ranks, nor an
+interruption change what comes. Two chunks of one recording are never anchor and positive, nor
+anchor and negative.
+"""
+
+from subgenre.batches.pk import pk_batches
+from subgenre.batches.table import ChunkTable, chunk_table
+from subgenre.batches.triplets import TripletAudioDataset, draw_triplets, triplet_batches
+
+__all__ = [
+    "ChunkTable",
+    "TripletAudioDataset",
+    "chunk_table",
+    "draw_triplets",
+    "pk_batches",
+    "triplet_batches",
+]

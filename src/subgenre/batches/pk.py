@@ -1,0 +1,128 @@
+"""Batches of P subgenres x K tracks x C chunks.
+
+The P x K layout: Hermans, Beyer, Leibe, "In Defense of the Triplet Loss for Person
+Re-Identification" (2017), section 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from subgenre.batches.table import ChunkTable, Ints, deal
+from subgenre.errors import ConfigError, SplitError
+
+_PK = 3  # apart from the streams of the drawn triplets
+
+
+def pk_batches(
+    table: ChunkTable,
+    *,
+    subgenres: int,
+    tracks: int,
+    chunks: int,
+    same_genre: float,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+) -> list[Ints]:
+    """Return an epoch of batches of P subgenres x K tracks x C chunks: positions in the table [b].
+
+    An epoch draws as many chunks as there are, and each about once: subgenres are drawn by the
+    chunks they have left, and inside one the tracks and chunks that were drawn least come first.
+    The share `same_genre` of the batches takes its subgenres from one genre with two or more of
+    them. Trash in the table adds K tracks x C chunks of it to every batch.
+
+    With `world` ranks the global batch has K x world tracks a subgenre, and rank r gets the r-th
+    part of it, so that all ranks together see what one rank with K x world tracks would.
+
+    Args:
+        table: chunks to draw from.
+        subgenres: P. tracks: K, of each subgenre. chunks: C, of each track. 0: all there are.
+        same_genre: share of the batches, 0 to 1.
+        seed, epoch: of the drawing.
+        rank, world: this process and how many there are.
+
+    Raises:
+        ConfigError: P or K of 1.
+        SplitError: fewer than two subgenres, or none with two recordings.
+    """
+    if subgenres == 1 or tracks == 1:
+        raise ConfigError(
+            f"a batch of {subgenres} subgenres x {tracks} tracks has no triplet; choose 2 or more "
+            "of both, or 0 for all"
+        )
+    deck = _Deck(table, np.random.default_rng([seed, epoch, _PK]))
+    batches: list[Ints] = []
+    while deck.drawn < deck.total:
+        step = len(batches)
+        of_one_genre = int((step + 1) * same_genre) > int(step * same_genre)
+        names = deck.labels(subgenres, of_one_genre)
+        batch = [deck.chunks(label, tracks * world, chunks) for label in names]
+        if (table.label < 0).any():
+            batch.append(deck.chunks(-1, tracks * world, chunks))
+        batches.append(deal(np.concatenate(batch), rank, world))
+    return batches
+
+
+class _Deck:
+    """The chunks of each label by track, and how often each was drawn."""
+
+    def __init__(self, table: ChunkTable, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self.genre = table.genre
+        self.tracks: dict[int, list[Ints]] = {}
+        for label in np.unique(table.label):
+            positions = np.flatnonzero(table.label == label)
+            of_track = table.track[positions]
+            self.tracks[int(label)] = [positions[of_track == t] for t in np.unique(of_track)]
+        self.names = np.array([label for label in self.tracks if label >= 0], dtype=np.int64)
+        if len(self.names) < 2 or all(len(self.tracks[int(n)]) < 2 for n in self.names):
+            raise SplitError(
+                f"batches need 2 or more subgenres in training, one of them with 2 tracks; there "
+                f"are {len(self.names)}"
+            )
+        self.genre_of = np.array([self.genre[self.tracks[int(n)][0][0]] for n in self.names])
+        self.size = np.array([sum(map(len, self.tracks[int(n)])) for n in self.names])
+        self.drawn_of = np.zeros(len(self.names), dtype=np.int64)
+        self.times = np.zeros(len(table), dtype=np.int64)
+        self.total = int(self.size.sum())
+
+    @property
+    def drawn(self) -> int:
+        """Chunks drawn so far, trash apart."""
+        return int(self.drawn_of.sum())
+
+    def labels(self, n: int, of_one_genre: bool) -> list[int]:
+        """Draw `n` labels (0: all), the more chunks one has left the likelier."""
+        left = np.maximum(self.size - self.drawn_of, 0) + 1e-3
+        places = np.arange(len(self.names))
+        if of_one_genre:
+            genres, count = np.unique(self.genre_of, return_counts=True)
+            genres = genres[count >= 2]
+            if len(genres):
+                weight = np.array([left[self.genre_of == g].sum() for g in genres])
+                chosen = self.rng.choice(genres, p=weight / weight.sum())
+                places = np.flatnonzero(self.genre_of == chosen)
+        n = min(n, len(places)) or len(places)
+        chance = left[places] / left[places].sum()
+        return [int(self.names[i]) for i in self.rng.choice(places, n, replace=False, p=chance)]
+
+    def chunks(self, label: int, n_tracks: int, n_chunks: int) -> Ints:
+        """Draw chunks of one label (-1: trash), first those that were drawn least."""
+        tracks = self.tracks[label]
+        times = np.array([self.times[track].mean() for track in tracks])
+        found = [
+            tracks[i][self._least(self.times[tracks[i]], n_chunks)]
+            for i in self._least(times, n_tracks)
+        ]
+        positions = np.concatenate(found)
+        self.times[positions] += 1
+        if label >= 0:
+            self.drawn_of[np.searchsorted(self.names, label)] += len(positions)
+        return positions
+
+    def _least(self, times: np.ndarray, n: int) -> Ints:
+        """Return the places of the `n` smallest (0: all), ties in random order."""
+        order = np.lexsort((self.rng.random(len(times)), times))
+        return order[: n or len(order)]

@@ -1,0 +1,56 @@
+"""The chunks of some tracks as parallel arrays: what batches are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre.store import FeatureFolder
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """The chunks of some tracks, as parallel arrays [n].
+
+    Attributes:
+        label: class number, -1 for trash. genre: number of the label's genre, -1 for trash.
+        track: number of the track. recording: number of the recording; two tracks that are one
+            recording in two subgenres share it.
+        row: row in the feature folder.
+    """
+
+    label: Ints
+    genre: Ints
+    track: Ints
+    recording: Ints
+    row: Ints
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def chunk_table(
+    folder: FeatureFolder, track_ids: Sequence[str], *, trash: bool = False
+) -> ChunkTable:
+    """Return the chunks of `track_ids`, then, with `trash`, those of the whole trash pool."""
+    row = np.asarray(folder.rows(track_ids), dtype=np.int64)
+    if trash and folder.trash:
+        row = np.concatenate([row, folder.rows([track.id for track in folder.trash])])
+    number = {name: i for i, name in enumerate(sorted(set(folder.genres)))}
+    genre_of = np.array([*(number[name] for name in folder.genres), -1], dtype=np.int64)
+    ids = np.array([track.id for track in (*folder.tracks, *folder.trash)])
+    recording_of = np.unique(ids, return_inverse=True)[1]
+    label = np.asarray(folder.label_of, dtype=np.int64)[row]
+    track = np.asarray(folder.track_of, dtype=np.int64)[row]
+    return ChunkTable(label, genre_of[label], track, recording_of[track].astype(np.int64), row)
+
+
+def deal(batch: Ints, rank: int, world: int) -> Ints:
+    """Return the rank's part of a global batch; all parts are of one size."""
+    size = len(batch) // world
+    return batch[rank * size : (rank + 1) * size]

@@ -1,0 +1,116 @@
+"""Drawn triplets and quadruplets: for training step by step, and as a PyTorch data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from subgenre.batches.table import ChunkTable, Ints, chunk_table, deal
+from subgenre.batches.units import Units
+from subgenre.errors import SplitError
+from subgenre.store import FeatureFolder
+
+# One number a kind of drawing, so that no two of them share a stream of one seed.
+_TRIPLETS, _ORDER = 1, 2
+
+
+def draw_triplets(table: ChunkTable, *, seed: int, epoch: int, quadruplet: bool = False) -> Ints:
+    """Draw one triplet or quadruplet for each chunk that can be an anchor, in the table's order.
+
+    Positive: another recording of the anchor's subgenre, then one of its chunks. Negative: another
+    subgenre, then one of its recordings, then a chunk, each step uniform, never the anchor's own
+    recording. Trash: a recording of the trash pool, or of another genre where there is no pool. A
+    subgenre with a single recording gives no anchors, only negatives.
+
+    Returns:
+        Positions in the table, [m, 3] or [m, 4].
+
+    Raises:
+        SplitError: fewer than two subgenres, or none with two recordings.
+        ConfigError: a quadruplet without trash pool and with one genre only.
+    """
+    units = Units(table)
+    if len(units.labels) < 2:
+        raise SplitError(
+            f"triplets need 2 or more subgenres in training; there are {len(units.labels)}"
+        )
+    rng = np.random.default_rng([seed, epoch, _TRIPLETS])
+    anchor = np.flatnonzero((table.label >= 0) & (units.siblings >= 2))
+    if not len(anchor):
+        raise SplitError("no subgenre has two training tracks, so no anchor has a positive")
+    columns = [anchor, units.positives(anchor, rng), units.negatives(anchor, rng)]
+    if quadruplet:
+        columns.append(units.trash(anchor, rng))
+    return np.stack(columns, axis=1)
+
+
+def triplet_batches(
+    table: ChunkTable,
+    *,
+    size: int,
+    seed: int,
+    epoch: int,
+    quadruplet: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> list[Ints]:
+    """Return an epoch of drawn triplets, shuffled, `size` a step: positions [b, 3 or 4].
+
+    With `world` ranks each gets its part of one global batch of `size * world`; what is left at
+    the epoch's end is dealt evenly, at most `world - 1` triplets being dropped.
+
+    Raises:
+        As `draw_triplets`.
+    """
+    drawn = draw_triplets(table, seed=seed, epoch=epoch, quadruplet=quadruplet)
+    np.random.default_rng([seed, epoch, _ORDER]).shuffle(drawn)
+    whole = range(0, len(drawn), size * world)
+    dealt = [deal(drawn[start : start + size * world], rank, world) for start in whole]
+    return [batch for batch in dealt if len(batch)]
+
+
+class TripletAudioDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """One triplet a training chunk: features of anchor, positive, negative and, asked for, trash.
+
+    An item is a dict of un-normalised log-mels [T, F]. Which triplet an item is depends on the seed
+    and the epoch alone; call `set_epoch` before each.
+
+    Args:
+        folder: the features.
+        track_ids: tracks of the training side.
+        seed: of the drawing.
+        quadruplet: add a trash sample.
+
+    Raises:
+        As `draw_triplets`.
+    """
+
+    def __init__(
+        self,
+        folder: FeatureFolder,
+        track_ids: Sequence[str],
+        *,
+        seed: int,
+        quadruplet: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.table = chunk_table(folder, track_ids, trash=quadruplet)
+        self.seed = seed
+        self.quadruplet = quadruplet
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the triplets of an epoch."""
+        self.triplets = draw_triplets(
+            self.table, seed=self.seed, epoch=epoch, quadruplet=self.quadruplet
+        )
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        features = self.folder.load(self.table.row[self.triplets[index]])
+        names = ("anchor", "positive", "negative", "trash")[: len(features)]
+        return dict(zip(names, features, strict=True))

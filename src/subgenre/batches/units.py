@@ -1,0 +1,99 @@
+"""Drawing positives, negatives and trash for many anchors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from subgenre.batches.table import ChunkTable, Ints
+from subgenre.errors import ConfigError, SplitError
+
+_REDRAWS = 100
+
+
+class Units:
+    """The table's chunks by unit: one recording in one subgenre (or in the trash pool).
+
+    Units are numbered by label, so those of a label are `first[l]` to `first[l] + count[l] - 1`,
+    l being the place of the label among `labels`.
+    """
+
+    def __init__(self, table: ChunkTable) -> None:
+        self.table = table
+        pairs, unit_of = np.unique(
+            np.stack([table.label, table.recording], axis=1), axis=0, return_inverse=True
+        )
+        self.unit_of = unit_of.reshape(-1).astype(np.int64)
+        self.n_trash = int((pairs[:, 0] < 0).sum())  # trash comes first, its label being -1
+        self.labels, first, count = np.unique(
+            pairs[self.n_trash :, 0], return_index=True, return_counts=True
+        )
+        self.first, self.count = first + self.n_trash, count
+        self.place = np.searchsorted(self.labels, table.label)
+        self.siblings = np.where(table.label >= 0, self.count[self.place.clip(0)], 0)
+        self.chunks = np.argsort(self.unit_of, kind="stable")
+        self.chunk_first = np.searchsorted(self.unit_of[self.chunks], np.arange(len(pairs)))
+        self.chunk_count = np.bincount(self.unit_of, minlength=len(pairs))
+
+    def positives(self, anchor: Ints, rng: np.random.Generator) -> Ints:
+        """Return a chunk of another unit of the anchor's label."""
+        place = self.place[anchor]
+        own = self.unit_of[anchor] - self.first[place]
+        other = rng.integers(self.count[place] - 1)
+        return self._chunk(self.first[place] + other + (other >= own), rng)
+
+    def negatives(self, anchor: Ints, rng: np.random.Generator) -> Ints:
+        """Return a chunk of another label and another recording."""
+
+        def draw(anchor: Ints) -> Ints:
+            other = rng.integers(len(self.labels) - 1, size=len(anchor))
+            place = other + (other >= self.place[anchor])
+            return self._chunk(self.first[place] + rng.integers(self.count[place]), rng)
+
+        return self._other_recording(anchor, draw)
+
+    def trash(self, anchor: Ints, rng: np.random.Generator) -> Ints:
+        """Return a chunk of the trash pool, or of another genre where there is none."""
+        if self.n_trash:
+            return self._other_recording(
+                anchor, lambda some: self._chunk(rng.integers(self.n_trash, size=len(some)), rng)
+            )
+        genre_of = np.empty(len(self.chunk_count), dtype=np.int64)
+        genre_of[self.unit_of] = self.table.genre
+        order = np.argsort(genre_of, kind="stable")
+        genres, first, count = np.unique(genre_of[order], return_index=True, return_counts=True)
+        if len(genres) < 2:
+            raise ConfigError(
+                "a quadruplet needs trash: there is no trash pool and one genre only; "
+                "add a folder of trash, a second genre, or choose another loss"
+            )
+        place = np.searchsorted(genres, self.table.genre)
+
+        def draw(anchor: Ints) -> Ints:
+            # uniform over the units outside the anchor's genre, which lie around its own block
+            own = place[anchor]
+            other = rng.integers(len(order) - count[own])
+            unit = order[other + np.where(other >= first[own], count[own], 0)]
+            return self._chunk(unit, rng)
+
+        return self._other_recording(anchor, draw)
+
+    def _chunk(self, unit: Ints, rng: np.random.Generator) -> Ints:
+        """Return a position in the table a unit."""
+        at = self.chunk_first[unit] + rng.integers(self.chunk_count[unit])
+        return np.asarray(self.chunks[at])
+
+    def _other_recording(self, anchor: Ints, draw: Callable[[Ints], Ints]) -> Ints:
+        """Draw for each anchor, again where the anchor's own recording came up."""
+        found = draw(anchor)
+        recording = self.table.recording
+        for _ in range(_REDRAWS):
+            again = np.flatnonzero(recording[found] == recording[anchor])
+            if not len(again):
+                return found
+            found[again] = draw(anchor[again])
+        raise SplitError(
+            f"recording {recording[anchor[again[0]]]} has nothing to be told from: the other "
+            "subgenres hold the same recordings; preprocess with --multi exclude"
+        )

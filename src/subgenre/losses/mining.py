@@ -1,0 +1,112 @@
+"""Which triplets of a batch count, and the triplet loss over them.
+
+A valid triplet: anchor and positive of one label and of two tracks; a negative of another label and
+another recording. Trash (label -1) is a negative for everyone and anchor or positive for none.
+
+`none` takes every valid triplet. `semihard` those with d(a, p) < d(a, n) < d(a, p) + margin
+(FaceNet, section 3.2). `hard` takes for each anchor its farthest positive and its nearest negative
+(Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", 2017, equation 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from subgenre.losses.triplet import LossResult, share
+
+# Numbers held at once while a batch's triplets are gone through (32 MB of float32).
+_BLOCK_NUMBERS = 8_000_000
+
+
+def pair_masks(label: Tensor, track: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
+    """Return who is a positive and who a negative of each anchor, two boolean [B, B].
+
+    `label`, `track`, `recording`: whole numbers [B]; label -1 is trash.
+    """
+    known = label >= 0
+    same_label = label[:, None] == label[None, :]
+    other_track = track[:, None] != track[None, :]
+    other_recording = recording[:, None] != recording[None, :]
+    positive = same_label & other_track & other_recording & known[:, None]
+    negative = ~same_label & other_recording & known[:, None]
+    return positive, negative
+
+
+def mine(
+    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: Tensor, mining: str = "none"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the triplets that `mining` picks, as positions (anchor, positive, negative), each [n].
+
+    `distances`, `margin` [B, B]; `positive`, `negative` boolean [B, B] as `pair_masks` gives.
+    Sorted by anchor, positive, negative. Where distances tie, `hard` takes the first row.
+    """
+    found = []
+    for anchors, positives, mask in _blocks(distances, positive, negative, margin, mining):
+        pair, other = mask.nonzero(as_tuple=True)
+        found.append(torch.stack([anchors[pair], positives[pair], other]))
+    nothing = torch.zeros((3, 0), dtype=torch.long, device=distances.device)
+    anchor, near, far = torch.cat([nothing, *found], dim=1)
+    return anchor, near, far
+
+
+def batch_triplet_loss(
+    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: Tensor, mining: str = "none"
+) -> LossResult:
+    """Return the mean of max(0, d(a, p) - d(a, n) + margin[a, n]) over the mined triplets.
+
+    Shapes as for `mine`. No triplet gives a zero that is tied to the graph of `distances`.
+    """
+    # With the set of active triplets fixed the loss is linear in the distances: the weight of
+    # d(a, p) is the number of its active negatives, that of d(a, n) minus the number of its active
+    # positives. So value and gradient need one [B, B] matrix in the graph, not all triplets.
+    weight = torch.zeros_like(distances)
+    margins = distances.new_zeros(())
+    n = n_active = 0
+    fixed = distances.detach()
+    for anchors, positives, mask in _blocks(fixed, positive, negative, margin, mining):
+        hinge = fixed[anchors, positives][:, None] - fixed[anchors] + margin[anchors]
+        active = mask & (hinge > 0)
+        weight.index_put_((anchors, positives), active.sum(dim=1).to(weight), accumulate=True)
+        weight.index_add_(0, anchors, -active.to(weight))
+        margins = margins + (margin[anchors] * active).sum()
+        n += int(mask.sum())
+        n_active += int(active.sum())
+    # not weight * 0: a distance that is not a number must not hide behind a weight of zero
+    value = ((weight * distances).sum() + margins) / max(1, n)
+    return LossResult(value, share(n_active, n), n)
+
+
+def _blocks(
+    distances: Tensor, positive: Tensor, negative: Tensor, margin: Tensor, mining: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield anchors [m], positives [m] and the mask [m, B] of the negatives that count for them."""
+    if mining == "hard":
+        yield _hardest(distances.detach(), positive, negative)
+        return
+    anchors, positives = positive.nonzero(as_tuple=True)
+    step = max(1, _BLOCK_NUMBERS // max(1, distances.shape[0]))
+    for start in range(0, len(anchors), step):
+        a, p = anchors[start : start + step], positives[start : start + step]
+        mask = negative[a]
+        if mining == "semihard":
+            to_positive = distances[a, p][:, None]
+            beyond = distances[a] > to_positive
+            mask = mask & beyond & (distances[a] < to_positive + margin[a])
+        yield a, p, mask
+
+
+def _hardest(
+    distances: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    anchors = (positive.any(dim=1) & negative.any(dim=1)).nonzero(as_tuple=True)[0]
+    rows = distances[anchors]
+    far = rows.masked_fill(~positive[anchors], -torch.inf)
+    near = rows.masked_fill(~negative[anchors], torch.inf)
+    mask = torch.zeros_like(negative[anchors])
+    if len(anchors):
+        mask[torch.arange(len(anchors), device=anchors.device), near.argmin(dim=1)] = True
+        return anchors, far.argmax(dim=1), mask
+    return anchors, anchors, mask

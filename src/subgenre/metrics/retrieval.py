@@ -1,0 +1,223 @@
+"""Scores by neighbours: nearest centroid, k-NN, precision at 1, R-precision, MAP@R, triplets.
+
+MAP@R: Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (ECCV 2020), section 3.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from subgenre.errors import EvaluationError
+from subgenre.metrics.vectors import (
+    Floats,
+    Ints,
+    check_pair,
+    need_classes,
+    neighbour_order,
+    one_hot,
+    similarities,
+)
+
+DEFAULT_K = 5
+
+
+def centroids(vectors: ArrayLike, labels: ArrayLike) -> tuple[Ints, Floats]:
+    """Return the labels there are, ascending [C], and the mean direction of each, [C, D].
+
+    A centroid is the mean of its unit vectors, at norm 1 again.
+    """
+    rows, numbers = check_pair(vectors, labels, "training")
+    names, place = np.unique(numbers, return_inverse=True)
+    total = one_hot(place, len(names)).T @ rows
+    norm = np.linalg.norm(total, axis=1, keepdims=True)
+    return names, total / np.where(norm > 0, norm, 1.0)
+
+
+def nearest_centroids(
+    train_vectors: ArrayLike, train_labels: ArrayLike, vectors: ArrayLike
+) -> Ints:
+    """Return the label of the nearest centroid for each of `vectors` [Q, D]; ties: the lowest."""
+    names, centres = centroids(train_vectors, train_labels)
+    rows, _ = check_pair(vectors, np.zeros(len(np.asarray(vectors)), dtype=np.int64), "test")
+    return np.asarray(names[similarities(rows, centres).argmax(axis=1)])
+
+
+def centroid_accuracy(
+    train_vectors: ArrayLike,
+    train_labels: ArrayLike,
+    test_vectors: ArrayLike,
+    test_labels: ArrayLike,
+) -> float:
+    """Share of test tracks whose nearest training centroid, by cosine, is their subgenre's.
+
+    Nearest class mean: Mensink et al., "Distance-Based Image Classification" (PAMI 2013), eq. 1.
+    """
+    _, numbers = check_pair(test_vectors, test_labels, "test")
+    return float((nearest_centroids(train_vectors, train_labels, test_vectors) == numbers).mean())
+
+
+def nearest_labels(
+    train_vectors: ArrayLike, train_labels: ArrayLike, vectors: ArrayLike, k: int = 1
+) -> Ints:
+    """Return the labels of the `k` training tracks nearest to each of `vectors`, [Q, k]."""
+    if k < 1:
+        raise EvaluationError(f"k is {k}; give 1 or more neighbours")
+    train, numbers = check_pair(train_vectors, train_labels, "training")
+    rows, _ = check_pair(vectors, np.zeros(len(np.asarray(vectors)), dtype=np.int64), "test")
+    return np.asarray(numbers[neighbour_order(similarities(rows, train))[:, :k]])
+
+
+def knn_labels(neighbours: Ints) -> Ints:
+    """Return the majority of each row of neighbours' labels [Q, k]; ties: the nearer label."""
+    votes = (neighbours[:, :, None] == neighbours[:, None, :]).sum(axis=2)
+    return np.asarray(neighbours[np.arange(len(neighbours)), votes.argmax(axis=1)])
+
+
+def knn_accuracy(
+    train_vectors: ArrayLike,
+    train_labels: ArrayLike,
+    test_vectors: ArrayLike,
+    test_labels: ArrayLike,
+    k: int = DEFAULT_K,
+) -> float:
+    """Share of test tracks whose `k` nearest training tracks vote for their subgenre.
+
+    Cover, Hart, "Nearest Neighbor Pattern Classification" (1967).
+    """
+    _, numbers = check_pair(test_vectors, test_labels, "test")
+    voted = knn_labels(nearest_labels(train_vectors, train_labels, test_vectors, k))
+    return float((voted == numbers).mean())
+
+
+def precision_at_1(
+    train_vectors: ArrayLike,
+    train_labels: ArrayLike,
+    test_vectors: ArrayLike,
+    test_labels: ArrayLike,
+) -> float:
+    """Share of test tracks whose nearest training track is of their subgenre."""
+    return knn_accuracy(train_vectors, train_labels, test_vectors, test_labels, k=1)
+
+
+def r_precision(vectors: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of `r_precisions` over the tracks with a match."""
+    return _mean_over_matches(vectors, labels, r_precisions)
+
+
+def map_at_r(vectors: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of `average_precisions` over the tracks with a match: MAP@R."""
+    return _mean_over_matches(vectors, labels, average_precisions)
+
+
+def triplet_accuracy(vectors: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of `triplet_shares` over the tracks with a match."""
+    rows, numbers = _checked(vectors, labels)
+    return _mean(triplet_shares(similarity_ranks(rows), numbers[None])[0])
+
+
+def r_precisions(order: Ints, labels: Ints) -> Floats:
+    """Share of a track's subgenre among its R nearest, R being the number of its matches.
+
+    Args:
+        order: candidates of each track, nearest first, itself left out: [N, N - 1].
+        labels: one or more labellings of the tracks, [S, N].
+
+    Returns:
+        By labelling and track, [S, N]; NaN for a track without a match.
+    """
+    hits, matches = _hits(order, labels)
+    return _divide(hits.sum(axis=2), matches)
+
+
+def average_precisions(order: Ints, labels: Ints) -> Floats:
+    """Average precision at R of each track: 1/R sum over i <= R of P(i) rel(i).
+
+    P(i) is the precision at i, rel(i) whether the i-th nearest matches. Arguments and result are
+    those of `r_precisions`.
+    """
+    hits, matches = _hits(order, labels)
+    precision = hits.cumsum(axis=2) / np.arange(1, hits.shape[2] + 1)
+    return _divide((precision * hits).sum(axis=2), matches)
+
+
+def triplet_shares(ranks: Floats, labels: Ints) -> Floats:
+    """Share of a track's triplets in which the positive is nearer than the negative; ties: half.
+
+    All pairs of a match and a non-match count: this is the area under the track's ROC curve, here
+    by the rank sum of Mann and Whitney.
+
+    Args:
+        ranks: of the similarities in each row, from 1 up, ties averaged, the track itself 0.
+        labels: one or more labellings, [S, N].
+
+    Returns:
+        By labelling and track, [S, N]; NaN for a track without a match or without a non-match.
+    """
+    hot = one_hot(labels, int(labels.max()) + 1)
+    count = hot.sum(axis=1)
+    matches = np.take_along_axis(count, labels, axis=1) - 1
+    others = labels.shape[1] - 1 - matches
+    rank_sum = np.take_along_axis(ranks @ hot, labels[..., None], axis=2)[..., 0]
+    return _divide(rank_sum - matches * (matches + 1) / 2, matches * others)
+
+
+def similarity_ranks(rows: Floats) -> Floats:
+    """Return the rank of each other track by similarity, from 1 for the farthest; itself 0."""
+    from scipy.stats import rankdata
+
+    similarity = similarities(rows, rows)
+    np.fill_diagonal(similarity, -np.inf)
+    return np.asarray(rankdata(similarity, axis=1) - 1, dtype=np.float64)
+
+
+def own_order(rows: Floats) -> Ints:
+    """Return the other tracks of each, nearest first, [N, N - 1]."""
+    similarity = similarities(rows, rows)
+    np.fill_diagonal(similarity, -np.inf)
+    return neighbour_order(similarity)[:, :-1]
+
+
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, n_labels: int) -> Ints:
+    """Return how many tracks of each label (row) were taken for each (column), [n, n]."""
+    truth, taken = np.asarray(labels, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
+    flat = np.bincount(truth * n_labels + taken, minlength=n_labels * n_labels)
+    return np.asarray(flat.reshape(n_labels, n_labels), dtype=np.int64)
+
+
+def per_label_accuracy(matrix: Ints) -> dict[int, float]:
+    """Return the share of each label's tracks on the matrix's diagonal; labels without any: none."""
+    total = matrix.sum(axis=1)
+    return {i: float(matrix[i, i] / total[i]) for i in np.flatnonzero(total).tolist()}
+
+
+def _hits(order: Ints, labels: Ints) -> tuple[Floats, Ints]:
+    """Return rel(i) up to R, [S, N, max R], and R, [S, N]."""
+    counts = (labels[:, :, None] == np.arange(labels.max() + 1)).sum(axis=1)
+    matches = np.take_along_axis(counts, labels, axis=1) - 1
+    depth = max(1, int(matches.max()))
+    near = labels[:, order[:, :depth]]
+    inside = np.arange(depth) < matches[:, :, None]
+    return ((near == labels[:, :, None]) & inside).astype(np.float64), matches
+
+
+def _divide(part: Floats, whole: Floats | Ints) -> Floats:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+
+
+def _checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
+    rows, numbers = check_pair(vectors, labels, "test")
+    need_classes(numbers, "test")
+    return rows, np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
+
+
+def _mean_over_matches(vectors: ArrayLike, labels: ArrayLike, score: object) -> float:
+    rows, numbers = _checked(vectors, labels)
+    assert callable(score)
+    return _mean(score(own_order(rows), numbers[None])[0])
+
+
+def _mean(values: Floats) -> float:
+    if np.isnan(values).all():
+        raise EvaluationError("no test track has another of its subgenre among the test tracks")
+    return float(np.nanmean(values))

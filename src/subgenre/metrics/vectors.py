@@ -1,0 +1,71 @@
+"""Checked vectors and labels, cosine similarity, and one order of neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from subgenre.errors import EvaluationError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Similarities closer than this are ties: they differ by rounding alone.
+_DECIMALS = 12
+
+
+def check_pair(vectors: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats, Ints]:
+    """Return `vectors` [N, D] at norm 1 in float64, and `labels` [N] as whole numbers.
+
+    Raises:
+        EvaluationError: shapes that don't match, no track, a label below 0, a vector that is zero
+            or holds NaN or infinity.
+    """
+    rows = np.asarray(vectors, dtype=np.float64)
+    numbers = np.asarray(labels)
+    if rows.ndim != 2 or numbers.shape != rows.shape[:1]:
+        raise EvaluationError(
+            f"{what} vectors have shape {rows.shape} and labels {numbers.shape}; "
+            "give [N, D] and [N]"
+        )
+    if not len(rows):
+        raise EvaluationError(f"there are no {what} tracks to score")
+    if numbers.dtype.kind not in "iu" or numbers.min() < 0:
+        raise EvaluationError(f"{what} labels must be whole numbers from 0; leave trash out")
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise EvaluationError(
+            f"{what} vector {int(bad.argmax())} ({int(bad.sum())} in all) holds NaN or infinity; "
+            "the model is damaged: train it again"
+        )
+    norm = np.linalg.norm(rows, axis=1)
+    if (norm == 0).any():
+        raise EvaluationError(f"{what} vector {int((norm == 0).argmax())} is zero: no direction")
+    return rows / norm[:, None], numbers.astype(np.int64)
+
+
+def need_classes(labels: Ints, what: str) -> None:
+    """Refuse labels of one class, among which there is nothing to tell apart."""
+    found = len(np.unique(labels))
+    if found < 2:
+        raise EvaluationError(f"the {what} tracks are all of one class; 2 or more are needed")
+
+
+def similarities(queries: Floats, candidates: Floats) -> Floats:
+    """Return the cosine similarities [Q, N] of unit rows, rounded so that equal ones tie."""
+    return np.asarray(np.round(queries @ candidates.T, _DECIMALS))
+
+
+def neighbour_order(similarity: Floats) -> Ints:
+    """Return the candidates of each query, nearest first, [Q, N].
+
+    Ties come in one fixed random order: in the order of the rows, sorted by label as a rule, a
+    collapsed embedding would score as if it knew the labels.
+    """
+    shuffled = np.random.default_rng(0).permutation(similarity.shape[1])
+    return np.asarray(shuffled[np.argsort(-similarity[:, shuffled], axis=1, kind="stable")])
+
+
+def one_hot(labels: Ints, n: int) -> Floats:
+    """Return `labels` [..., N] as zeros and ones, [..., N, n]."""
+    return (labels[..., None] == np.arange(n)).astype(np.float64)

@@ -1,0 +1,18 @@
+"""Train/test splits and folds by track, stratified by subgenre, that refuse to leak."""
+
+from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
+from subgenre.splits.split import Split, check, folds, load, save, split, validation
+
+__all__ = [
+    "BY_ARTIST",
+    "BY_TRACK",
+    "UNBOUND",
+    "LabelledTrack",
+    "Split",
+    "check",
+    "folds",
+    "load",
+    "save",
+    "split",
+    "validation",
+]

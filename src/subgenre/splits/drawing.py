@@ -1,0 +1,96 @@
+"""Which rows are held out: the most even of several drawings by scikit-learn's grouped folds."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ATTEMPTS = 10  # drawings compared before the most even one is taken
+
+
+def counts(label: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many rows of `mask` each label has."""
+    return np.bincount(label[mask], minlength=int(label.max()) + 1).astype(np.int64)
+
+
+def _fold_numbers(
+    label: NDArray[np.int64], groups: NDArray[np.int64], k: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the fold of each row, 0 to k - 1, by scikit-learn's StratifiedGroupKFold."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fold_of = np.zeros(len(label), dtype=np.int64)
+    k = min(k, int(np.bincount(label).max()))
+    if k < 2:
+        return fold_of
+    cutter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # labels with fewer tracks than folds are allowed here and told of by the caller
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for i, (_, held) in enumerate(cutter.split(label, label, groups)):
+            fold_of[held] = i
+    return fold_of
+
+
+def _seeds(seed: int) -> list[int]:
+    return [int(s) for s in np.random.SeedSequence(seed).generate_state(_ATTEMPTS)]
+
+
+def _unevenness(label: NDArray[np.int64], test: NDArray[np.bool_], share: float) -> float:
+    wanted = share * np.bincount(label)
+    return float(np.abs(counts(label, test) - wanted).sum() + abs(test.sum() - wanted.sum()))
+
+
+def even_folds(
+    label: NDArray[np.int64], groups: NDArray[np.int64], k: int, seed: int
+) -> NDArray[np.int64]:
+    """Return the most even of several drawings, one that keeps all labels in training if any."""
+
+    def cost(fold_of: NDArray[np.int64]) -> tuple[int, float]:
+        held_out_whole = sum(int((counts(label, fold_of != i) == 0).sum()) for i in range(k))
+        return held_out_whole, sum(_unevenness(label, fold_of == i, 1 / k) for i in range(k))
+
+    return min((_fold_numbers(label, groups, k, s) for s in _seeds(seed)), key=cost)
+
+
+def draw(
+    label: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Return the held-out rows: the most even of several drawings, after `_mend`."""
+    k = max(2, round(1 / share))
+    drawn = []
+    for s in _seeds(seed):
+        fold_of = _fold_numbers(label, groups, k, s)
+        best = min(range(k), key=lambda i: _unevenness(label, fold_of == i, share))
+        drawn.append(_mend(label, groups, fold_of == best, share))
+    least = np.minimum(1, np.bincount(label) - 1)
+    return min(
+        drawn,
+        key=lambda t: (int((counts(label, t) < least).sum()), _unevenness(label, t, share)),
+    )
+
+
+def _mend(
+    label: NDArray[np.int64], groups: NDArray[np.int64], test: NDArray[np.bool_], share: float
+) -> NDArray[np.bool_]:
+    """Move groups across until each label is on both sides, where that can be.
+
+    First back to training what training lacks, then into test, each time the group that leaves the
+    sizes most even, so long as no label loses its last place on the other side.
+    """
+    test = test.copy()
+    total = np.bincount(label)
+    keep = np.minimum(2, np.maximum(total - 1, 1))
+    for i in range(len(total)):
+        while counts(label, ~test)[i] < keep[i]:
+            test[groups == groups[test & (label == i)].min()] = False
+    for i in np.argsort(total, kind="stable"):
+        if total[i] < 2 or counts(label, test)[i]:
+            continue
+        moved = [test | (groups == g) for g in np.unique(groups[label == i])]
+        moved = [t for t in moved if (counts(label, ~t) >= keep).all()]
+        if moved:
+            test = min(moved, key=lambda t: _unevenness(label, t, share))
+    return test

@@ -1,0 +1,110 @@
+"""What binds tracks together: recording, artist, album; and the tracks in an order of their own."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre.errors import SplitError
+
+BY_TRACK = ("track", "recording")
+BY_ARTIST = ("track", "recording", "artist", "album")
+UNBOUND = frozenset({"", "unknown", "unknown artist", "various artists", "various", "va"})
+"""Artists and albums (case and spaces aside) that say nothing about who made a track."""
+
+
+class LabelledTrack(Protocol):
+    """What a split needs to know of a track."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def genre(self) -> str: ...  # noqa: D102
+    @property
+    def subgenre(self) -> str: ...  # noqa: D102
+    @property
+    def artist(self) -> str: ...  # noqa: D102
+    @property
+    def album(self) -> str: ...  # noqa: D102
+
+
+def _normal(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def bonds(track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what binds a track to others, as (kind, name)."""
+    yield "recording", track.id
+    for kind in ("artist", "album"):
+        name = _normal(getattr(track, kind))
+        if kind in grouped_by and name not in UNBOUND:
+            yield kind, name
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tracks in an order of their own, with the class number of each."""
+
+    tracks: tuple[LabelledTrack, ...]
+    label: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tracks: Iterable[LabelledTrack]) -> Rows:
+        """Sort them, so that the order in which they come plays no part; trash is left out."""
+        kept = [track for track in tracks if not getattr(track, "trash", False)]
+        rows = tuple(sorted(kept, key=lambda t: (t.id, t.genre, t.subgenre)))
+        pairs = sorted({(t.genre, t.subgenre) for t in rows})
+        number = {pair: i for i, pair in enumerate(pairs)}
+        label = np.array([number[t.genre, t.subgenre] for t in rows], dtype=np.int64)
+        return cls(rows, label, tuple(f"{genre}/{name}" for genre, name in pairs))
+
+    def demand(self, n: int, purpose: str) -> None:
+        """Refuse a library in which a subgenre has fewer than `n` recordings."""
+        if len(self.names) < 2:
+            raise SplitError(f"{len(self.names)} subgenres were given; 2 or more are needed")
+        for i, name in enumerate(self.names):
+            ids = {t.id for t, label in zip(self.tracks, self.label, strict=True) if label == i}
+            if len(ids) < n:
+                raise SplitError(
+                    f"subgenre {name} has {len(ids)} track; it needs {n}, {purpose}: "
+                    "add tracks or take the folder out"
+                )
+
+    def groups(self, grouped_by: Sequence[str]) -> NDArray[np.int64]:
+        """Return a group number a track: tracks joined by any chain of bonds share one."""
+        parent = list(range(len(self.tracks)))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        first: dict[tuple[str, str], int] = {}
+        for i, track in enumerate(self.tracks):
+            for bond in bonds(track, grouped_by):
+                parent[root(i)] = root(first.setdefault(bond, i))
+        roots = np.array([root(i) for i in range(len(parent))], dtype=np.int64)
+        return np.asarray(np.unique(roots, return_inverse=True)[1], dtype=np.int64)
+
+    def blocker(self, label: int) -> str:
+        """Name the subgenre and the artist or album that holds most of its tracks."""
+        names = [
+            (kind, getattr(track, kind).strip())
+            for track, i in zip(self.tracks, self.label, strict=True)
+            for kind, _ in bonds(track, BY_ARTIST)
+            if i == label and kind != "recording"
+        ]
+        n = int((self.label == label).sum())
+        where = f"subgenre {self.names[label]} ({n} tracks)"
+        if not names:
+            return f"{where} can't be parted"
+        (kind, name), count = Counter(names).most_common(1)[0]
+        return f"{where} can't be parted, {count} of them by {kind} '{name}'"
