@@ -1,0 +1,171 @@
+"""The map: track vectors in two dimensions, by UMAP, and new tracks beside their neighbours.
+
+UMAP's own transform places a new point by what else is in the call; here a new track lies at the
+mean of its nearest training tracks' coordinates, weighted by nearness, and so at one place only.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre.errors import EvaluationError
+
+FEW_TRACKS = 10  # below it UMAP's graph of neighbours says nothing
+NEIGHBOURS = 15
+PLACE_NEIGHBOURS = 5
+QUALITY_NEIGHBOURS = 10
+QUALITY_TRACKS = 4000
+
+
+@dataclass(frozen=True)
+class Map:
+    """A fitted map.
+
+    Attributes:
+        coordinates: [N, 2] of the training tracks, in their order.
+        method: "UMAP", or "PCA" where there are too few tracks for it.
+        trustworthiness: share of neighbours on the map that are neighbours in truth, rank-weighted
+            (Venna and Kaski 2001, eq. 2); None below 3 tracks.
+        knn_agreement: share of a track's k nearest vectors that are among its k nearest on the
+            map; None below 3 tracks.
+        k: neighbours that the two figures look at.
+    """
+
+    coordinates: NDArray[np.float64]
+    method: str
+    trustworthiness: float | None
+    knn_agreement: float | None
+    k: int
+    vectors: NDArray[np.float64]
+
+    def place(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Place tracks by their nearest training tracks: [M, D] -> [M, 2].
+
+        Inverse-distance weights over the 5 nearest by cosine (Shepard 1968). A track's place
+        does not depend on the others in the call.
+
+        Raises:
+            EvaluationError: another width than the map's; a vector that is zero or not finite.
+        """
+        rows = _unit(vectors, self.vectors.shape[1])
+        # row by row: a matrix product may round differently with the number of rows
+        placed = [self._place_one(row) for row in rows]
+        return np.array(placed, dtype=np.float64).reshape(len(rows), 2)
+
+    def _place_one(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        distance = np.maximum(0.0, 1.0 - self.vectors @ vector)
+        nearest = np.argsort(distance, kind="stable")[:PLACE_NEIGHBOURS]
+        weight = 1.0 / np.maximum(distance[nearest], 1e-9)
+        place: NDArray[np.float64] = weight @ self.coordinates[nearest] / weight.sum()
+        return place
+
+
+def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
+    """Fit a map to the training tracks' vectors [N, D]; the same seed gives the same map.
+
+    UMAP (McInnes et al. 2018) by cosine with min(15, N - 1) neighbours; PCA below 10 tracks.
+
+    Raises:
+        EvaluationError: no track, a value that is not finite, a zero vector.
+    """
+    vectors = _unit(train_vectors, None)
+    if len(vectors) == 0:
+        raise EvaluationError("a map needs at least one training track")
+    if len(vectors) < FEW_TRACKS:
+        coordinates, method = _pca(vectors), "PCA"
+    else:
+        coordinates, method = _umap(vectors, seed), "UMAP"
+        if not np.isfinite(coordinates).all():  # a track that UMAP's graph reaches by no edge
+            coordinates, method = _pca(vectors), "PCA"
+    trust, agreement, k = _quality(vectors, coordinates, seed)
+    return Map(coordinates, method, trust, agreement, k, vectors)
+
+
+def _quality(
+    vectors: NDArray[np.float64], coordinates: NDArray[np.float64], seed: int
+) -> tuple[float | None, float | None, int]:
+    # both figures compare all pairs: beyond a few thousand tracks a sample of them says the same
+    if len(vectors) > QUALITY_TRACKS:
+        chosen = np.random.default_rng(seed).permutation(len(vectors))[:QUALITY_TRACKS]
+        vectors, coordinates = vectors[chosen], coordinates[chosen]
+    k = min(QUALITY_NEIGHBOURS, (len(vectors) - 1) // 2)
+    if k < 1:
+        return None, None, 0
+    return _trust(vectors, coordinates, k), knn_agreement(vectors, coordinates, k), k
+
+
+def knn_agreement(
+    vectors: NDArray[np.floating], coordinates: NDArray[np.floating], k: int
+) -> float:
+    """Share of each track's `k` nearest vectors (cosine) that are its `k` nearest on the map.
+
+    Shapes: vectors [N, D], unit norm; coordinates [N, 2]. 1 is perfect, k / (N - 1) is chance.
+    """
+    shares = []
+    for row in range(len(vectors)):
+        in_truth = _nearest(1.0 - vectors @ vectors[row], row, k)
+        on_map = _nearest(((coordinates - coordinates[row]) ** 2).sum(axis=1), row, k)
+        shares.append(len(set(in_truth) & set(on_map)) / k)
+    return float(np.mean(shares))
+
+
+def _nearest(distance: NDArray[np.floating], itself: int, k: int) -> list[int]:
+    order = np.argsort(distance, kind="stable")
+    return [int(i) for i in order if i != itself][:k]
+
+
+def _trust(vectors: NDArray[np.float64], coordinates: NDArray[np.float64], k: int) -> float | None:
+    from sklearn.manifold import trustworthiness
+
+    value = float(trustworthiness(vectors, coordinates, n_neighbors=k, metric="cosine"))
+    return value if math.isfinite(value) else None
+
+
+def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    import umap  # compiles with numba: seconds, and only a map needs it
+
+    mapper = umap.UMAP(
+        n_neighbors=min(NEIGHBOURS, len(vectors) - 1),
+        min_dist=0.1,
+        metric="cosine",
+        random_state=seed,
+        n_jobs=1,  # more threads would make the map depend on their order
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its spectral start and its graph: it falls back itself
+        placed = mapper.fit_transform(vectors.astype(np.float32))
+    coordinates: NDArray[np.float64] = np.asarray(placed, dtype=np.float64)
+    coordinates -= coordinates.mean(axis=0)
+    return coordinates
+
+
+def _pca(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = vectors - vectors.mean(axis=0)
+    left, scale, right = np.linalg.svd(centred, full_matrices=False)
+    # a sign is free in an SVD: the largest loading of each axis points up
+    largest = np.argmax(np.abs(right), axis=1)
+    sign = np.where(right[np.arange(len(right)), largest] < 0, -1.0, 1.0)
+    found = (left * scale * sign)[:, :2]
+    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+
+
+def _unit(vectors: NDArray[np.floating], width: int | None) -> NDArray[np.float64]:
+    rows = np.asarray(vectors, dtype=np.float64)
+    if rows.ndim != 2 or (width is not None and rows.shape[1] != width):
+        wanted = "[N, D]" if width is None else f"[N, {width}], as the map was fitted"
+        raise EvaluationError(f"vectors have shape {list(rows.shape)}; the map takes {wanted}")
+    norm = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
+    if bad.size:
+        what = "zero" if norm[bad[0]] == 0 else "not finite"
+        raise EvaluationError(
+            f"the vector of track number {bad[0]} is {what}"
+            f" ({bad.size} such in all); embed these tracks again or leave them out"
+        )
+    unit: NDArray[np.float64] = rows / norm[:, None]
+    return unit

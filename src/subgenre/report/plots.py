@@ -1,0 +1,162 @@
+"""The map and the confusion matrix as pictures (PNG), drawn without a display."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from subgenre import files
+from subgenre.report.data import Point, drawable
+from subgenre.report.palette import Style, styles
+
+DPI = 150
+INK = "#22252b"
+# size of a marker in points squared, its opacity and the width of its outline, by split
+_LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7), "new": (90.0, 1.0, 1.6)}
+_SPLIT_WORDS = {"train": "training", "test": "held out", "new": "new"}
+
+
+def save_map(
+    path: Path,
+    points: Sequence[Point],
+    labels: Sequence[str],
+    genres: Sequence[str],
+    note: str = "",
+) -> None:
+    """Draw the map: colour and shape by subgenre, training tracks faint, held-out ones strong.
+
+    `note` stands below the map (trustworthiness, k-NN agreement). Points without coordinates
+    are left out. The picture is written atomically.
+    """
+    figure = Figure(figsize=(11.0, 6.6), facecolor="white")
+    axes = figure.add_axes((0.02, 0.07, 0.66, 0.90))
+    known = styles(labels, genres)
+    shown = [point for point in drawable(points) if point.subgenre in known]
+    for split in _LOOK:
+        for label, style in known.items():
+            _scatter(axes, [p for p in shown if (p.split, p.subgenre) == (split, label)], style)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.spines[:].set_color("#c9ccd3")
+    _legend(figure, known, genres, labels, {point.split for point in shown})
+    figure.text(0.02, 0.02, plain(note, 130), fontsize=9, color="#5a606b")
+    _save(figure, path)
+
+
+def save_confusion(
+    path: Path, matrix: Sequence[Sequence[int]], labels: Sequence[str], genres: Sequence[str]
+) -> None:
+    """Draw the confusion matrix [true, predicted]: counts, shaded by their share of the row.
+
+    Lines part the genres. The picture grows with the number of subgenres; it is written atomically.
+    """
+    counts = np.asarray(matrix, dtype=np.float64).reshape(len(labels), len(labels))
+    side = max(4.5, 0.42 * len(labels) + 3.0)
+    figure = Figure(figsize=(side, side), facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts > 0):
+        ink = "white" if share[row, column] > 0.55 else INK
+        text = f"{counts[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color=ink)
+    names = [plain(label, 28) for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=90, fontsize=9)
+    axes.set_yticks(range(len(labels)), names, fontsize=9)
+    for edge in [i for i in range(1, len(genres)) if genres[i] != genres[i - 1]]:
+        axes.axhline(edge - 0.5, color="#9aa0ab", linewidth=0.9)
+        axes.axvline(edge - 0.5, color="#9aa0ab", linewidth=0.9)
+    axes.set_xlabel("taken for", fontsize=10, color=INK)
+    axes.set_ylabel("belongs to", fontsize=10, color=INK)
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def plain(text: str, limit: int) -> str:
+    """Text for a plot: shortened in its middle, one line, no formulas read into `$`."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    if len(line) > limit:
+        half = (limit - 1) // 2
+        line = f"{line[: limit - 1 - half]}…{line[-half:]}"
+    return line.replace("$", r"\$")
+
+
+def _scatter(axes: Axes, points: list[Point], style: Style) -> None:
+    if not points:
+        return
+    size, opacity, outline = _LOOK[points[0].split]
+    axes.scatter(
+        [point.x for point in points],
+        [point.y for point in points],
+        s=size,
+        c=style.colour,
+        marker=style.marker,
+        alpha=opacity,
+        linewidths=outline,
+        edgecolors=INK if outline else "none",
+    )
+
+
+def _legend(
+    figure: Figure,
+    known: dict[str, Style],
+    genres: Sequence[str],
+    labels: Sequence[str],
+    splits: set[str],
+) -> None:
+    genre_of = dict(zip(labels, genres, strict=True))
+    handles: list[Line2D] = []
+    names: list[str] = []
+    last = None
+    for label, style in known.items():
+        if genre_of[label] != last:
+            last = genre_of[label]
+            handles.append(_handle("none", "none", 0))
+            names.append(" " + plain(last, 34))
+        handles.append(_handle(style.marker, style.colour, 7))
+        names.append(" " + plain(label, 34))  # matplotlib drops names that start with "_"
+    for split in [split for split in _LOOK if split in splits]:
+        size, opacity, outline = _LOOK[split]
+        handles.append(_handle("o", "#6b7280", size**0.5, opacity, outline))
+        names.append(f" {_SPLIT_WORDS[split]}")
+    rows = max(1, len(names))
+    columns = 1 if rows <= 34 else 2
+    legend = figure.legend(
+        handles,
+        names,
+        loc="center left",
+        bbox_to_anchor=(0.69, 0.5),
+        frameon=False,
+        ncols=columns,
+        fontsize=max(4.0, min(9.5, 9.5 * 31 * columns / rows, 9.5 / columns**0.5)),
+        handletextpad=0.2,
+        labelspacing=0.35,
+    )
+    for handle, text in zip(handles, legend.get_texts(), strict=True):
+        if handle.get_marker() == "none":
+            text.set_color("#5a606b")
+            text.set_fontweight("bold")
+
+
+def _handle(
+    marker: str, colour: str, size: float, opacity: float = 1.0, outline: float = 0.5
+) -> Line2D:
+    return Line2D(
+        [], [], linestyle="none", marker=marker, color=colour, markersize=size,
+        alpha=opacity, markeredgewidth=outline, markeredgecolor=INK if outline else "none",
+    )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with files.atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script without font
+        figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
