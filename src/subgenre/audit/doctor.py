@@ -1,0 +1,257 @@
+"""The doctor: which tracks look as if they were in the wrong playlist, and which are broken?
+
+Each track is judged by a probe that hasn't seen it (out-of-fold). Where the probe finds another
+subgenre more probable than the track's own, and more probable than it usually is for that
+subgenre's own tracks, the track is named: confident learning (Northcutt, Jiang and Chuang 2021,
+section 3.1), ranked by the margin between the two. Duplicates, outliers and silent or clipped
+recordings are listed beside. Nothing is moved: a person listens and decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from subgenre.audit.duplicates import Duplicates
+from subgenre.audit.probe import (
+    Floats,
+    Fold,
+    Ints,
+    checked,
+    checked_folds,
+    lda_scores,
+    standardise,
+    unit,
+)
+from subgenre.audit.result import Result
+from subgenre.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from subgenre.library import Track
+
+TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread
+OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
+SILENT_SHARE = 0.5  # of a track's chunks together
+CLIPPED_SHARE = 0.001  # of the samples: audible distortion
+CSV_COLUMNS = ("track", "path", "kind", "subgenre", "suggestion", "confidence", "why")
+
+
+@dataclass(frozen=True)
+class Finding(Result):
+    """One thing to look at.
+
+    Attributes: track: id; path; kind: "wrong playlist", "two playlists", "duplicate", "outlier",
+    "silent" or "clipped"; subgenre: where it is; suggestion: the playlist that it fits, or the path
+    of the other copy, or ""; confidence: 0..1; why: one sentence.
+    """
+
+    track: str
+    path: str
+    kind: str
+    subgenre: str
+    suggestion: str
+    confidence: float
+    why: str
+
+
+def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold]) -> Floats:
+    """Return the probability of each subgenre for each track, by probes that haven't seen it.
+
+    The probe is shrunk linear discriminant analysis, fitted inside each fold; tracks that stand in
+    the test side of several folds (repeats) get the mean of the log-likelihoods. One temperature
+    for all, by least log loss, makes the probabilities honest (Guo et al. 2017, section 4.2).
+
+    Shapes: vectors [N, D], labels [N], folds of positions -> [N, C], C = largest label + 1; rows of
+    NaN for tracks that no fold tests.
+
+    Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
+    """
+    x, y = checked(vectors, labels)
+    n_classes = int(y.max()) + 1
+    total, times = np.zeros((len(y), n_classes)), np.zeros(len(y))
+    for train, test in checked_folds(folds, len(y)):
+        scores = lda_scores(x[train], y[train], x[test], n_classes)
+        total[test] += scores - logsumexp(scores, axis=1, keepdims=True)
+        times[test] += 1
+    seen = times > 0
+    logits = total[seen] / times[seen, None]
+    result = np.full((len(y), n_classes), np.nan)
+    result[seen] = _softmax(logits / _temperature(logits, y[seen]))
+    return result
+
+
+def wrong_playlist(
+    probabilities: ArrayLike, labels: ArrayLike, names: Sequence[str], tracks: Sequence[Track]
+) -> list[Finding]:
+    """Return the tracks that fit another subgenre better, the surest first.
+
+    Shapes: probabilities [N, C] out-of-fold, NaN rows are passed over; labels [N]; names [C]. The
+    confidence is the share of the suggested subgenre in what it and the own one have together.
+    """
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    ranked = suspects(p, y)
+    best = np.where(np.isfinite(p), p, -1.0).argmax(axis=1)
+    rows = []
+    for i in ranked:
+        own, other = p[i, y[i]], p[i, best[i]]
+        sure = float(other / (other + own))
+        why = f"by its sound {names[best[i]]} {other:.0%}, {names[y[i]]} {own:.0%}"
+        rows.append(_finding(tracks[i], "wrong playlist", names[y[i]], names[best[i]], sure, why))
+    return rows
+
+
+def suspects(probabilities: Floats, labels: Ints) -> list[int]:
+    """Return positions of tracks probably mislabelled, ordered by margin, the largest first.
+
+    A track counts where its most probable subgenre is not its own. Shapes: [N, C] and [N].
+    """
+    p = np.where(np.isfinite(probabilities), probabilities, 0.0)
+    margins = margin(p, labels)
+    found = np.flatnonzero(margins > 0)
+    return [int(i) for i in found[np.argsort(-margins[found], kind="stable")]]
+
+
+def margin(probabilities: Floats, labels: Ints) -> Floats:
+    """Return how much more probable the best other subgenre is than the own one: [N], -1..1.
+
+    The normalised margin of Northcutt et al. 2021, section 4. Shapes: [N, C] and [N].
+    """
+    rows = np.arange(len(labels))
+    others = probabilities.copy()
+    others[rows, labels] = -1.0
+    return np.asarray(others.max(axis=1) - probabilities[rows, labels])
+
+
+def _softmax(logits: Floats) -> Floats:
+    return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
+
+
+def _temperature(logits: Floats, labels: Ints) -> float:
+    """The temperature of least log loss, between 0.1 and 1000."""
+    rows = np.flatnonzero(np.isfinite(logits[np.arange(len(labels)), labels]))
+    if not rows.size:
+        return 1.0
+
+    def loss(log_t: float) -> float:
+        scaled = logits[rows] / np.exp(log_t)
+        return float(
+            np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(rows)), labels[rows]])
+        )
+
+    found = minimize_scalar(loss, bounds=(np.log(0.1), np.log(1000.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def outliers(
+    vectors: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    tracks: Sequence[Track],
+    *,
+    k: int = 3,
+) -> list[Finding]:
+    """Return tracks that lie unusually far from the others of their own subgenre.
+
+    Distance: mean of 1 - cos to the k nearest of the own subgenre, as a robust z over the subgenre
+    (median and 1.4826 times the median absolute deviation). Subgenres under 8 tracks are passed
+    over. The confidence is Cantelli's bound 1 - 1 / (1 + z^2), true for any distribution.
+
+    Shapes: vectors [N, D], labels [N]. Raises: EvaluationError for vectors that are not finite.
+    """
+    x, y = checked(vectors, labels)
+    near = unit(standardise(x)[0])
+    rows = []
+    for c in np.unique(y):
+        own = np.flatnonzero(y == c)
+        if own.size < TOO_FEW:
+            continue
+        distance = 1 - near[own] @ near[own].T
+        np.fill_diagonal(distance, np.inf)
+        mean = np.sort(distance, axis=1)[:, :k].mean(axis=1)
+        spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
+        z = (mean - np.median(mean)) / max(spread, 1e-12)
+        for i in np.flatnonzero((z > OUTLIER_Z) & (mean > 1e-6)):
+            why = f"{z[i]:.1f} robust deviations further from its playlist than the middle track"
+            sure = 1 - 1 / (1 + float(z[i]) ** 2)
+            rows.append(_finding(tracks[own[i]], "outlier", names[c], "", sure, why))
+    return rows
+
+
+def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:
+    """Return a finding a pair of copies: "duplicate", or "two playlists" across subgenres."""
+    rows = []
+    for pair in duplicates.pairs:
+        a, b = tracks[pair.a], tracks[pair.b]
+        same = (a.genre, a.subgenre) == (b.genre, b.subgenre)
+        kind, other = ("duplicate", str(b.path)) if same else ("two playlists", b.subgenre)
+        why = f"the same recording as {b.path.name}: {pair.evidence}"
+        rows.append(_finding(a, kind, a.subgenre, other, pair.confidence, why))
+    return rows
+
+
+def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[Finding]:
+    """Return tracks that are silent or clipped, by the mean measures of their chunks.
+
+    `measures` holds columns [N] among "silent_share" and "clipped_share"; a missing column or a NaN
+    finds nothing. The confidence is the silent share, or 1 - half the limit over the clipped share.
+    """
+    rows = []
+    nothing = np.zeros(len(tracks))
+    silent = np.nan_to_num(np.asarray(measures.get("silent_share", nothing), dtype=np.float64))
+    clipped = np.nan_to_num(np.asarray(measures.get("clipped_share", nothing), dtype=np.float64))
+    for track, quiet, over in zip(tracks, silent, clipped, strict=True):
+        if quiet >= SILENT_SHARE:
+            why = f"{quiet:.0%} of what was heard is silence"
+            rows.append(_finding(track, "silent", track.subgenre, "", float(quiet), why))
+        if over >= CLIPPED_SHARE:
+            why = f"{over:.2%} of the samples are clipped"
+            sure = 1 - CLIPPED_SHARE / (2 * float(over))
+            rows.append(_finding(track, "clipped", track.subgenre, "", sure, why))
+    return rows
+
+
+def diagnose(
+    vectors: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    tracks: Sequence[Track],
+    folds: Sequence[Fold],
+    *,
+    duplicates: Duplicates | None = None,
+    measures: Mapping[str, ArrayLike] | None = None,
+) -> list[Finding]:
+    """Return all findings, the surest first.
+
+    Shapes: vectors [N, D], labels [N], names [C], N tracks in the same order, folds of positions.
+
+    Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
+    """
+    if len(tracks) != np.asarray(labels).shape[0]:
+        raise EvaluationError(f"{len(tracks)} tracks and {np.asarray(labels).shape[0]} labels")
+    found = wrong_playlist(oof_probabilities(vectors, labels, folds), labels, names, tracks)
+    found += outliers(vectors, labels, names, tracks)
+    found += copies(duplicates, tracks) if duplicates else []
+    found += broken(tracks, measures or {})
+    return sorted(found, key=lambda f: -f.confidence)
+
+
+def csv_rows(findings: Sequence[Finding]) -> list[list[str]]:
+    """Return a header and one row of text a finding, for a CSV file."""
+    body = [[_cell(getattr(f, name)) for name in CSV_COLUMNS] for f in findings]
+    return [list(CSV_COLUMNS), *body]
+
+
+def _cell(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"
+
+
+def _finding(
+    track: Track, kind: str, subgenre: str, suggestion: str, sure: float, why: str
+) -> Finding:
+    return Finding(track.id, str(track.path), kind, subgenre, suggestion, sure, why)

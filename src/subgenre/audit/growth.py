@@ -1,0 +1,186 @@
+"""The learning curve: what would more tracks a subgenre bring?
+
+A light probe is fitted on n tracks of each subgenre, drawn several times inside each fold, and
+judged on the same held-out tracks. The error falls as c + a n^-b in most learning problems (inverse
+power law; Figueroa et al. 2012; Viering and Loog 2023); the fitted law is followed a little beyond
+today's n, with an interval from a bootstrap over tracks. Where no forecast holds, it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from subgenre.audit.probe import Floats, Fold, Ints, checked, checked_folds, lda_scores
+from subgenre.audit.result import Result
+from subgenre.metrics import Score
+
+SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)
+EXPONENTS = np.linspace(0.1, 2.0, 39)
+AHEAD = (1.5, 2.0)  # times today's tracks: further than that nobody should trust a curve
+BOOTSTRAPS = 300
+FLAT = 0.01  # gain of accuracy from twice the tracks, below which it is not worth collecting
+WIDE = 0.12  # width of the gain's interval, above which it says nothing
+FEWEST_POINTS = 3
+
+
+@dataclass(frozen=True)
+class CurvePoint(Result):
+    """Accuracy with n_tracks a subgenre in training (the mean, where some subgenres have fewer)."""
+
+    n_tracks: float
+    accuracy: Score
+
+
+@dataclass(frozen=True)
+class Forecast(Result):
+    """Accuracy to expect with n_tracks a subgenre in training, and its 95 % interval."""
+
+    n_tracks: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LearningCurve(Result):
+    """The measured points, the forecasts, and what they say.
+
+    Attributes: floor: error that no number of tracks removes, None without a fit; verdict:
+    "rising", "flat", "uncertain" or "too few tracks"; gain: accuracy that twice the tracks should
+    bring, with its interval.
+    """
+
+    points: tuple[CurvePoint, ...]
+    forecasts: tuple[Forecast, ...]
+    floor: float | None
+    gain: Forecast | None
+    verdict: str
+    text: str
+
+
+def learning_curve(
+    vectors: ArrayLike,
+    labels: ArrayLike,
+    folds: Sequence[Fold],
+    *,
+    sizes: Sequence[int] | None = None,
+    draws: int = 5,
+    seed: int = 0,
+) -> LearningCurve:
+    """Measure accuracy against the number of training tracks a subgenre, and look ahead.
+
+    Shapes: vectors [N, D], frozen; labels [N]; folds of positions. Vectors of an encoder that was
+    trained on more than n tracks know more than n tracks: with them the curve is too flat.
+
+    Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
+    """
+    x, y = checked(vectors, labels)
+    parts = checked_folds(folds, len(y))
+    generator = np.random.default_rng(seed)
+    largest = min(_typical_size(y[train]) for train, _ in parts)
+    wanted = [n for n in (sizes or SIZES) if n < largest] + [largest]
+    columns, used = [], []
+    for n in dict.fromkeys(wanted):
+        right, mean_n = _right(x, y, parts, n, 1 if n >= _most(y, parts) else draws, generator)
+        columns.append(right)
+        used.append(mean_n)
+    seen = np.isin(np.arange(len(y)), np.concatenate([test for _, test in parts]))
+    return _look_ahead(np.array(used), np.stack(columns)[:, seen], y[seen], generator)
+
+
+def power_law(n: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
+    """Fit errors = c + a n^-b by least squares, with a, c >= 0 and b in 0.1 .. 2.
+
+    Shapes: n [S], errors [S, K] (K curves at once) -> a, b, c [K]. b is searched on a grid; for a
+    given b the other two follow in closed form.
+    """
+    best = np.full(errors.shape[1], np.inf)
+    a, b, c = (np.zeros(errors.shape[1]) for _ in range(3))
+    for exponent in EXPONENTS:
+        x = n**-exponent
+        spread = x - x.mean()
+        slope = spread @ errors / max(float(spread @ spread), 1e-300)
+        level = errors.mean(axis=0) - slope * x.mean()
+        through_zero = x @ errors / float(x @ x)
+        slope = np.where(level < 0, through_zero, slope)
+        level = np.where(slope < 0, errors.mean(axis=0), np.maximum(level, 0))
+        slope = np.maximum(slope, 0)
+        loss = ((errors - level - slope * x[:, None]) ** 2).sum(axis=0)
+        better = loss < best
+        best = np.where(better, loss, best)
+        a, c = np.where(better, slope, a), np.where(better, level, c)
+        b = np.where(better, exponent, b)
+    return a, b, c
+
+
+def _typical_size(labels: Ints) -> int:
+    counts = np.bincount(labels)
+    return int(np.median(counts[counts > 0]))
+
+
+def _most(y: Ints, folds: Sequence[Fold]) -> int:
+    return max(int(np.bincount(y[train]).max()) for train, _ in folds)
+
+
+def _right(
+    x: Floats, y: Ints, folds: Sequence[Fold], n: int, draws: int, generator: np.random.Generator
+) -> tuple[Floats, float]:
+    """Share of draws in which each track is placed right [N], and the mean tracks a subgenre."""
+    right, times, sizes = np.zeros(len(y)), np.zeros(len(y)), []
+    for train, test in folds:
+        for _ in range(draws):
+            mixed = generator.permutation(train)
+            chosen = np.concatenate([mixed[y[mixed] == c][:n] for c in np.unique(y[train])])
+            scores = lda_scores(x[chosen], y[chosen], x[test], int(y.max()) + 1)
+            right[test] += scores.argmax(axis=1) == y[test]
+            times[test] += 1
+            sizes.append(chosen.size / np.unique(y[chosen]).size)
+    return right / np.maximum(times, 1), float(np.mean(sizes))
+
+
+def _look_ahead(
+    n: Floats, right: Floats, labels: Ints, generator: np.random.Generator
+) -> LearningCurve:
+    """Points with intervals, the fitted law with its bootstrap, and the words for it."""
+    n_tracks = right.shape[1]
+    weights = generator.multinomial(n_tracks, np.full(n_tracks, 1 / n_tracks), BOOTSTRAPS)
+    curves = right @ weights.T / n_tracks  # [S, K]
+    chance = float(np.bincount(labels).max() / n_tracks)
+    low, high = np.percentile(curves, [2.5, 97.5], axis=1)
+    scores = [
+        Score(value=float(r.mean()), low=float(low[i]), high=float(high[i]), chance=chance)
+        for i, r in enumerate(right)
+    ]
+    points = tuple(CurvePoint(float(size), score) for size, score in zip(n, scores, strict=True))
+    if len(points) < FEWEST_POINTS:
+        text = "too few tracks for a learning curve: 4 a subgenre are the least"
+        return LearningCurve(points, (), None, None, "too few tracks", text)
+    a, b, c = power_law(n, 1 - np.column_stack([right.mean(axis=1), curves]))
+    now = n[-1]
+
+    def accuracy(size: float) -> Floats:
+        return np.asarray(1 - c - a * size**-b)
+
+    forecasts = tuple(_forecast(now * times, accuracy(now * times)) for times in AHEAD)
+    gain = _forecast(now * AHEAD[-1], accuracy(now * AHEAD[-1]) - accuracy(now))
+    verdict, text = _words(now, gain)
+    return LearningCurve(points, forecasts, float(c[0]), gain, verdict, text)
+
+
+def _forecast(n: float, values: Floats) -> Forecast:
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Forecast(float(n), float(values[0]), float(low), float(high))
+
+
+def _words(now: float, gain: Forecast) -> tuple[str, str]:
+    span = f"{gain.low:+.0%} to {gain.high:+.0%}"
+    if gain.high - gain.low > WIDE:
+        return "uncertain", f"what twice the tracks would bring can't be said: {span}"
+    if gain.value < FLAT:
+        return "flat", f"more tracks would bring little: twice as many {gain.value:+.0%} ({span})"
+    text = f"twice the tracks ({gain.n_tracks:.0f} instead of {now:.0f} a subgenre in training) "
+    return "rising", text + f"would bring about {gain.value:+.0%} ({span})"
