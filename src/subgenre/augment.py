@@ -6,13 +6,17 @@ training is repeatable.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from subgenre.config import AugmentConfig
+from subgenre.features import AST_FLOOR
 
 # A gain of x dB on samples multiplies their power by 10 ** (x / 10).
 _NEPER_PER_DB = 0.2302585092994046
+_FLOOR = math.log(AST_FLOOR)
 
 
 def crop(features: Tensor, frames: int, generator: torch.Generator | None = None) -> Tensor:
@@ -39,7 +43,9 @@ def gain(
     neper = (db * _NEPER_PER_DB).to(features.device)[:, None, None]
     if front_end == "musicnn":
         return torch.log10(1 + (10**features - 1).clamp_min(0) * neper.exp())
-    return features + (features != 0).any(2, keepdim=True) * neper
+    moved = (features + (features != 0).any(2, keepdim=True) * neper).clamp_min(_FLOOR)
+    # A band at the floor holds no power, and nothing times any gain is nothing.
+    return torch.where(features <= _FLOOR + 1e-3, features, moved)
 
 
 def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -> Tensor:

@@ -13,17 +13,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subgenre import augment, batches, checkpoint, distributed, optim, precision, watch
-from subgenre.batches import Batch, ChunkTable
+from subgenre import batches, checkpoint, distributed, optim, precision, watch
+from subgenre.batches import ChunkTable
 from subgenre.config import TrainConfig
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import TrainingError
 from subgenre.losses import Loss, LossResult
 from subgenre.sources import Source
+
+Batch = NDArray[np.int64]  # positions in the table: [b], or [b, 3 or 4] of drawn triplets
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,10 @@ class Trainer:
         self.modules = nn.ModuleList([encoder, loss]).to(device)
         self.learning = optim.trainable(self.modules[:1])
         self.optimizer = optim.optimizer(encoder, loss, config.optim, n_blocks=self.n_blocks)
-        self.columns = batches.columns(table, device)
+        columns = (table.label, table.track, table.recording)
+        self.label, self.track, self.recording = (
+            torch.from_numpy(column).to(device) for column in columns
+        )
         self.state = State()
         self.watch = watch.CollapseWatch(
             config.loss.margin if config.loss.name in ("triplet", "track_triplet") else None
@@ -184,7 +191,7 @@ class Trainer:
         seed = _seed(self.config.run.seed, self.state.done, self.group.rank)
         vectors = self._encode(batch, seed)
         vectors = distributed.gather(vectors, self.group)
-        result = self.loss(vectors, self.columns.at(batch.positions), grouped=batch.grouped)
+        result = self._loss(vectors, torch.from_numpy(batch).to(self.device))
         if result.value.requires_grad:
             (result.value / every).backward()
         if last or (self.state.step + 1) % every == 0:
@@ -197,15 +204,25 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
         return result, watch.spread(vectors)
 
+    def _loss(self, vectors: Tensor, batch: Tensor) -> LossResult:
+        """Compare drawn triplets [b, 3 or 4] as they are, a P x K batch [b] in every way."""
+        if batch.ndim == 2:
+            return self.loss.explicit(vectors.view(*batch.shape, -1), self.label[batch])
+        return self.loss(vectors, self.label[batch], self.track[batch], self.recording[batch])
+
     def _encode(self, batch: Batch, seed: int) -> Tensor:
-        """Return the unit vectors [b, D] of this process's share, in float32."""
-        mine = distributed.share(batch.positions, self.group)
+        """Return the unit vectors [b, D] of this process's share, in float32.
+
+        A chunk that stands in the batch more than once is encoded once.
+        """
+        mine = distributed.share(batch, self.group).reshape(-1)
+        chunks, places = np.unique(mine, return_inverse=True)
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout draws from the global generator, which is forked here
-        inputs = self.source.batch(self.table.row[mine.reshape(-1)], generator)
+        inputs = self.source.batch(self.table.row[chunks], generator)
         with precision.autocast(self.device, self.state.bf16):
             vectors = self.source.encode(self.encoder, inputs.to(self.device), generator)
-        return vectors.float()
+        return vectors.float()[torch.from_numpy(places).to(self.device)]
 
     def _look(self, loss: float, active: float, spread: float) -> None:
         """Add up the figures and stop a run that has gone wrong."""
@@ -287,11 +304,19 @@ class Trainer:
 
     def _batches(self, epoch: int) -> list[Batch]:
         """Return the whole batches of an epoch, the same in every process."""
-        return batches.epoch(
+        settings, seed = self.config.batch, self.config.run.seed
+        if settings.kind == "triplet":
+            quadruplet = self.config.loss.name == "quadruplet"
+            return batches.triplet_batches(
+                self.table, size=settings.size, seed=seed, epoch=epoch, quadruplet=quadruplet
+            )
+        return batches.pk_batches(
             self.table,
-            self.config.batch,
-            self.config.loss.name,
-            seed=self.config.run.seed,
+            subgenres=settings.subgenres,
+            tracks=settings.tracks,
+            chunks=settings.chunks,
+            same_genre=settings.same_genre,
+            seed=seed,
             epoch=epoch,
         )
 
@@ -300,10 +325,11 @@ class Trainer:
         if self.config.model.tune == "head":
             return False, "fp32: the head alone is small"
         asked = self.config.run.precision
-        return precision.pick_dtype(asked, self.device, lambda half: self._dry_step(batch, half))
+        few = batch[: self.group.world]
+        return precision.pick_dtype(asked, self.device, lambda half: self._dry_step(few, half))
 
     def _dry_step(self, batch: Batch, bf16: bool) -> None:
-        """Run one forward and backward pass and forget it."""
+        """Run one forward and backward pass over a few chunks of a batch and forget it."""
         kept, self.state.bf16 = self.state.bf16, bf16
         self.modules.train()
         self._encode(batch, 0).square().sum().backward()
@@ -311,9 +337,11 @@ class Trainer:
         self.state.bf16 = kept
 
     def _estimate(self, batch: Batch, steps: int, why: str) -> Estimate:
-        """Measure one step and tell what all of them will take."""
-        seconds = precision.timed(lambda: self._dry_step(batch, self.state.bf16), runs=1)
-        return Estimate(seconds * steps, precision.peak_memory(), steps, why)
+        """Measure one small step and tell what all of them will take."""
+        few = batch[: self.group.world]
+        seconds = precision.timed(lambda: self._dry_step(few, self.state.bf16), runs=1)
+        seconds *= len(np.unique(batch)) / len(np.unique(few)) * steps
+        return Estimate(seconds, precision.peak_memory(), steps, why)
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

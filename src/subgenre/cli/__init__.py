@@ -1,0 +1,56 @@
+"""The command line: arguments -> pipeline -> exit code, nothing else.
+
+Exit codes: 0 all done; 1 done, but some files were skipped; 2 refused or failed, with one line that
+says what and what to do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from subgenre import __version__
+from subgenre.cli import learn
+from subgenre.cli.console import Terminal
+from subgenre.errors import SubgenreError
+
+app = App(
+    name="subgenre",
+    help="Learn the nuance between your playlists, and hear what was learnt.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+    help_format="plaintext",
+)
+learn.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except SubgenreError as problem:
+        Terminal().fail(str(problem))
+        return 2
+    except CycloptsError as problem:
+        Terminal().fail(f"{problem} (see `subgenre {_command(words)}--help`)")
+        return 2
+    except KeyboardInterrupt:
+        Terminal().fail("stopped from the keyboard")
+        return 130
+    except BrokenPipeError:  # `subgenre ... | head`
+        sys.stderr.close()
+        return 0
+    return int(code or 0)
+
+
+def _dashed(word: str) -> str:
+    """Write an option's underscores as dashes: the original commands had `--test_run`."""
+    name, equals, value = word.partition("=")
+    return (name.replace("_", "-") if name.startswith("--") else name) + equals + value
+
+
+def _command(words: Sequence[str]) -> str:
+    return f"{words[0]} " if words and words[0] in {name for name in app if name[0] != "-"} else ""

@@ -1,0 +1,101 @@
+"""The terminal: sentences on standard error, results on standard output, progress bars by rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from subgenre.talk import Progress
+
+
+class Terminal:
+    """Talks to a person, or stays quiet; never mixes talk into the results.
+
+    Args:
+        quiet: only warnings and errors.
+        as_json: results as one JSON object on standard output.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        from rich.console import Console
+
+        self.quiet, self.as_json = quiet, as_json
+        # Tags and file names are shown as they are: nothing in them is markup.
+        self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.out = Console(markup=False, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Tell something, unless quiet."""
+        if not self.quiet:
+            self.err.print(printable(text))
+
+    def warn(self, text: str) -> None:
+        """Tell something that matters even when quiet."""
+        self.err.print(printable(text), style="yellow")
+
+    def fail(self, text: str) -> None:
+        """Tell why the command ends, in one line."""
+        self.err.print(printable(f"subgenre: {text}".replace("\n", " ")), style="red")
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Show a bar on a terminal; elsewhere (a log file) a line at each tenth."""
+        if self.quiet:
+            yield lambda _done, _total: None
+        elif self.err.is_terminal:
+            with _bar(self, title) as update:
+                yield update
+        else:
+            yield _tenths(self, title)
+
+    def result(self, value: Mapping[str, Any]) -> None:
+        """Print a command's result for machines, if that was asked for."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table on standard output, unless the result goes out as JSON."""
+        from rich.table import Table
+        from rich.text import Text
+
+        if self.as_json:
+            return
+        table = Table(title=title, title_justify="left")
+        for position, column in enumerate(columns):
+            table.add_column(column, justify="right" if position else "left")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self.out.print(table)
+
+
+@contextmanager
+def _bar(terminal: Terminal, title: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn())
+    with Bars(*columns, MofNCompleteColumn(), TimeRemainingColumn(), console=terminal.err) as bars:
+        task = bars.add_task(printable(title), total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _tenths(terminal: Terminal, title: str) -> Progress:
+    said = -1
+
+    def update(done: int, total: int) -> None:
+        nonlocal said
+        tenth = 10 * done // max(total, 1)
+        if tenth != said:
+            said = tenth
+            terminal.say(f"{title}: {done} of {total}")
+
+    return update
+
+
+def printable(text: str) -> str:
+    """Show what a terminal can't or must not show (control characters, broken names) escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)

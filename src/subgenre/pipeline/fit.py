@@ -1,0 +1,267 @@
+"""Training chunks -> a trained encoder, nothing written but checkpoints and the vector cache.
+
+One function serves a single run, the folds of an evaluation and the search over recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from subgenre import backbones, batches, embed, losses, metrics, precision, sources, splits
+from subgenre.backbones import Backbone
+from subgenre.config import ModelConfig, TrainConfig
+from subgenre.distributed import Group
+from subgenre.encoder import Encoder
+from subgenre.errors import ConfigError, FeatureError
+from subgenre.pipeline.words import duration
+from subgenre.sources import FeatureSource, Source, VectorSource
+from subgenre.store import FeatureFolder
+from subgenre.talk import Progress, Silent, Talk
+from subgenre.train import Callbacks, Epoch, Estimate, Result, Trainer
+
+CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
+_HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained encoder, in eval mode, and what else a run keeps.
+
+    Attributes:
+        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen.
+    """
+
+    encoder: Encoder
+    result: Result
+    pooled: NDArray[np.float32] | None
+
+
+def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
+    """Load a backbone and check that the features are made for it.
+
+    Raises:
+        BackboneError: it can't be had.
+        FeatureError: the features are of another front end.
+    """
+    backbone = backbones.load(name)
+    if backbone.spec != folder.spec:
+        raise FeatureError(
+            f"{folder.path} holds '{folder.spec.front_end}' features with {folder.spec.n_mels} "
+            f"bands; {name} needs '{backbone.spec.front_end}' with {backbone.spec.n_mels}: run "
+            f"`subgenre preprocess --backbone {name} --out OTHER`, or train with the backbone "
+            "that they were made for"
+        )
+    return backbone
+
+
+def new_encoder(
+    backbone: Backbone,
+    settings: ModelConfig,
+    folder: FeatureFolder,
+    rows: NDArray[np.int64],
+    seed: int,
+) -> Encoder:
+    """Build the encoder on a pretrained backbone; the head's first weights follow from the seed.
+
+    Args:
+        rows: the training chunks: the input's statistics come from them alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = Encoder(
+            backbone,
+            layer=settings.layer,
+            pooling=settings.pooling,
+            head=settings.head,
+            embedding_size=settings.embedding_size,
+            dropout=settings.dropout,
+            skip=settings.skip,
+        )
+    encoder.set_statistics(folder.statistics(rows))
+    return encoder
+
+
+def fit(
+    folder: FeatureFolder,
+    train_ids: Iterable[str],
+    settings: TrainConfig,
+    *,
+    backbone: Backbone | None = None,
+    device: torch.device | None = None,
+    group: Group | None = None,
+    checkpoints: Path | None = None,
+    resume: Path | None = None,
+    fingerprint: Mapping[str, str] | None = None,
+    stop_asked: Callable[[], bool] | None = None,
+    talk: Talk | None = None,
+) -> Fitted:
+    """Train an encoder on some tracks of a feature folder.
+
+    Args:
+        folder, train_ids: the features, and the tracks that may be seen.
+        settings: the recipe.
+        backbone: loaded already; else `settings.model.backbone` is.
+        device, group: where, and beside which other processes.
+        checkpoints, resume, fingerprint: see `Trainer`.
+        stop_asked: looked at between steps.
+        talk: hears how it goes.
+    """
+    talk, group = talk or Silent(), group or Group()
+    device = device or precision.pick_device(settings.run.device)
+    ids = tuple(train_ids)
+    backbone = backbone or load_backbone(settings.model.backbone, folder)
+    rows = folder.rows(ids)
+    encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
+    fit_ids, val_ids = _hold_out(folder, ids, settings)
+    source, pooled = _source(encoder, folder, rows, settings, device, talk)
+    table = batches.chunk_table(folder, fit_ids, trash=settings.loss.name == "quadruplet")
+    genres = {genre: number for number, genre in enumerate(sorted(set(folder.genres)))}
+    loss = losses.build(
+        settings.loss,
+        n_labels=len(folder.labels),
+        embedding_size=settings.model.embedding_size,
+        label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
+        seed=settings.run.seed,
+    )
+    validate = _validation(encoder, source, folder, val_ids, device) if val_ids else None
+    with _progress(talk, settings) as (on_step, on_epoch):
+        trainer = Trainer(
+            encoder,
+            loss,
+            source,
+            table,
+            settings,
+            device=device,
+            validate=validate,
+            group=group,
+            folder=checkpoints,
+            fingerprint=fingerprint,
+            callbacks=Callbacks(_told(talk, settings, device), on_step, on_epoch, stop_asked),
+        )
+        result = trainer.run(resume=resume)
+    return Fitted(encoder.eval(), result, pooled)
+
+
+def standardise(encoder: Encoder, pooled: NDArray[np.float32]) -> None:
+    """Set the pooled statistics by training chunks [n, H]; constant columns stay as they are."""
+    values = pooled.astype(np.float64)
+    deviation = values.std(0)
+    encoder.set_pooled_statistics(
+        torch.from_numpy(values.mean(0)), torch.from_numpy(np.where(deviation > 0, deviation, 1.0))
+    )
+
+
+def _hold_out(
+    folder: FeatureFolder, ids: tuple[str, ...], settings: TrainConfig
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split the training side once more, where the recipe wants validation."""
+    share = settings.watch.val_share
+    if not share:
+        return ids, ()
+    known = set(ids)
+    tracks = [track for track in folder.tracks if track.id in known]
+    return splits.validation(tracks, ids, share=share, seed=settings.run.seed)
+
+
+def _source(
+    encoder: Encoder,
+    folder: FeatureFolder,
+    rows: NDArray[np.int64],
+    settings: TrainConfig,
+    device: torch.device,
+    talk: Talk,
+) -> tuple[Source, NDArray[np.float32] | None]:
+    """Choose what a step reads: cached vectors, cached activations, or log-mels."""
+    model = settings.model
+    wanted = model.standardise == "on" or (model.standardise == "auto" and model.tune == "head")
+    everything = np.arange(len(folder.track_of))
+    pooled = None
+    if model.tune == "head" or wanted:
+        with talk.progress("backbone") as bar:
+            pooled = embed.pooled_vectors(
+                encoder,
+                folder,
+                everything,
+                cache=folder.path / CACHE,
+                device=device,
+                on_progress=bar,
+            )
+    if wanted and pooled is not None:
+        standardise(encoder, pooled[rows])
+    if model.tune == "head" and pooled is not None:
+        return VectorSource(everything, pooled, settings.augment), pooled
+    if model.tune.startswith("last:"):
+        raise ConfigError(f"tune '{model.tune}' is not there yet")
+    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
+    return FeatureSource(folder, everything, settings.augment, frames=frames), None
+
+
+def _validation(
+    encoder: Encoder,
+    source: Source,
+    folder: FeatureFolder,
+    ids: tuple[str, ...],
+    device: torch.device,
+) -> Callable[[], float]:
+    """Return a function that gives MAP@R among the validation tracks."""
+    rows = folder.rows(ids)
+    track = folder.track_of[rows]
+    label = {int(t): int(c) for t, c in zip(track, folder.label_of[rows], strict=True)}
+
+    def score() -> float:
+        chunks = sources.encode_rows(source, encoder, rows, device=device)
+        tracks, vectors = embed.track_vectors(chunks, track)
+        return metrics.map_at_r(vectors, np.array([label[int(t)] for t in tracks]))
+
+    return score
+
+
+def _told(talk: Talk, settings: TrainConfig, device: torch.device) -> Callable[[Estimate], None]:
+    """Return a function that says what the run will take, and what would be cheaper."""
+
+    def tell(estimate: Estimate) -> None:
+        talk.say(
+            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)}, "
+            f"{estimate.memory / 2**30:.1f} GB of memory so far; {estimate.why_precision}"
+        )
+        if device.type == "cpu" and settings.model.tune != "head" and estimate.seconds > _HOUR:
+            talk.warn(
+                f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
+                "CPU; --tune head trains the projection head alone, in minutes"
+            )
+
+    return tell
+
+
+class _progress:  # noqa: N801 - a context manager, used like a function
+    """Bars for the steps of a long epoch, a line an epoch."""
+
+    def __init__(self, talk: Talk, settings: TrainConfig) -> None:
+        self.talk, self.epochs = talk, settings.optim.epochs
+        self.bar: Progress = lambda _done, _total: None
+
+    def __enter__(self) -> tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]:
+        self.open = self.talk.progress("training")
+        self.bar = self.open.__enter__()
+        return self.on_step, self.on_epoch
+
+    def __exit__(self, *error: object) -> None:
+        self.open.__exit__(*error)  # type: ignore[arg-type]
+
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        self.bar(epoch * steps + step, self.epochs * steps)
+
+    def on_epoch(self, row: Epoch) -> None:
+        value = "" if row.val_map_at_r is None else f", validation MAP@R {row.val_map_at_r:.3f}"
+        if row.epoch == 1 or row.epoch == self.epochs or row.epoch % max(1, self.epochs // 10) == 0:
+            self.talk.say(
+                f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
+                f"{row.active:.0%}, spread {row.spread:.3f}{value}"
+            )
+

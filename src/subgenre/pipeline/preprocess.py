@@ -1,0 +1,99 @@
+"""Library -> feature folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from subgenre import backbones, library, preprocess as room, store
+from subgenre.config import PreprocessConfig
+from subgenre.library import Track
+from subgenre.pipeline import work
+from subgenre.pipeline.words import duration, size
+from subgenre.preprocess import Summary
+from subgenre.talk import Silent, Talk
+
+_SHOWN = 20
+
+
+def preprocess(
+    source: Path = work.LIBRARY,
+    out: Path = work.FEATURES,
+    *,
+    backbone: str,
+    settings: PreprocessConfig | None = None,
+    trash: Path | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    talk: Talk | None = None,
+) -> Summary:
+    """Scan a library and write the features of its chunks.
+
+    Args:
+        source: folder genre/subgenre/*, a CSV, or a folder of playlists.
+        out: the feature folder.
+        backbone: whose features to compute; its weights are not loaded.
+        settings: chunks, strategy, seed.
+        trash: music of none of the subgenres.
+        workers: processes; by default the cores.
+        overwrite: replace features of other settings.
+        talk: hears how it goes.
+
+    Raises:
+        LibraryError, BackboneError, FeatureError.
+    """
+    talk, settings = talk or Silent(), settings or PreprocessConfig()
+    workers = workers or cores()
+    spec = backbones.feature_spec(backbone)
+    with talk.progress("reading tracks") as bar:
+        tracks = library.scan(
+            source,
+            trash=trash,
+            multi=settings.multi,
+            workers=workers,
+            known=_known(out),
+            on_progress=bar,
+        )
+    for note in tracks.notes:
+        talk.warn(note)
+    estimate = room.estimate(tracks, spec, settings, workers)
+    talk.say(
+        f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
+        f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
+        f"{workers} processes and {size(estimate.bytes)} in {out}"
+    )
+    with talk.progress("computing features") as bar:
+        summary = room.preprocess(
+            tracks, out, spec, settings, workers=workers, on_progress=bar, overwrite=overwrite
+        )
+    _tell(summary, out, talk)
+    return summary
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _known(out: Path) -> Mapping[str, Track]:
+    """Return the tracks of an earlier run: unchanged files need not be read again."""
+    if not (out / store.DATASET).is_file():
+        return {}
+    folder = store.FeatureFolder.open(out)
+    return {str(track.path): track for track in (*folder.tracks, *folder.trash)}
+
+
+def _tell(summary: Summary, out: Path, talk: Talk) -> None:
+    """Say what was done and what was skipped, with the reasons."""
+    for skipped in summary.skipped[:_SHOWN]:
+        talk.warn(f"skipped {skipped.path}: {skipped.reason}")
+    if len(summary.skipped) > _SHOWN:
+        talk.warn(f"... and {len(summary.skipped) - _SHOWN} more")
+    told = f", {len(summary.skipped)} files skipped ({out / 'skipped.csv'})"
+    talk.say(
+        f"{out}: {summary.n_chunks} chunks of {summary.n_tracks} tracks, {summary.n_done} of them "
+        f"new, in {duration(summary.seconds)}{told if summary.skipped else ''}"
+    )

@@ -1,0 +1,197 @@
+"""Feature folder -> model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from subgenre import checkpoint, checks, config, distributed, encoder, files, precision, splits
+from subgenre.config import TrainConfig
+from subgenre.pipeline import fit, work
+from subgenre.pipeline.words import versions
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent, Talk
+from subgenre.train import Epoch
+
+# A test run takes this much of the library: enough to go through every line, no more.
+_TEST_LABELS, _TEST_TRACKS = 3, 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` made."""
+
+    run: Path
+    best_epoch: int
+    seconds: float
+    stopped_early: bool
+    history: tuple[Epoch, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        last = self.history[-1]
+        return {
+            "run": str(self.run),
+            "best_epoch": self.best_epoch,
+            "epochs": len(self.history),
+            "loss": last.loss,
+            "train_s": self.seconds,
+            "stopped_early": self.stopped_early,
+        }
+
+
+def train(
+    features: Path = work.FEATURES,
+    settings: TrainConfig | None = None,
+    *,
+    out: Path | None = None,
+    checkpoints: Path = work.CHECKPOINTS,
+    resume: bool = False,
+    test_run: bool = False,
+    talk: Talk | None = None,
+) -> Trained:
+    """Train a model on a feature folder and write its model folder.
+
+    Args:
+        features: as `preprocess` wrote it.
+        settings: by default the recipe `thesis`.
+        out: the model folder; by default `fully_trained_models_<time>` here.
+        checkpoints: each run keeps its own folder below it.
+        resume: go on from the newest checkpoint; where there is none, start anew.
+        test_run: a small subset, start to end.
+        talk: hears how it goes.
+
+    Raises:
+        FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
+    """
+    talk, settings = talk or Silent(), settings or config.load_recipe("thesis")
+    folder = FeatureFolder.open(features)
+    device = precision.pick_device(settings.run.device)
+    group = distributed.start(device.type)
+    split = splits.split(
+        folder.tracks,
+        test_share=settings.run.test_share,
+        seed=settings.run.seed,
+        strict_groups=settings.run.strict_groups,
+    )
+    if test_run:
+        split, settings = _small(folder, split, settings)
+    if group.first:
+        for warning in split.warnings:
+            talk.warn(warning)
+    fingerprint = _fingerprint(folder, split, settings)
+    old = checkpoint.newest(checkpoints) if resume else None
+    if resume and old is None and group.first:
+        talk.say(f"no checkpoint under {checkpoints}: starting anew")
+    name = old.parent.name if old else work.stamp()
+    run = work.new_run(out, name) if group.first else Path()
+    with _stop_signals() as stop_asked:
+        fitted = fit.fit(
+            folder,
+            split.train,
+            settings,
+            device=device,
+            group=group,
+            checkpoints=checkpoints / name,
+            resume=old,
+            fingerprint=fingerprint,
+            stop_asked=stop_asked,
+            talk=talk if group.first else Silent(),
+        )
+    if group.first:
+        _write(run, fitted, folder, split, settings)
+        talk.say(f"model: {run}")
+    distributed.stop()
+    result = fitted.result
+    return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
+
+
+def _small(
+    folder: FeatureFolder, split: splits.Split, settings: TrainConfig
+) -> tuple[splits.Split, TrainConfig]:
+    """Cut a split down to a few tracks of a few subgenres, and the recipe to one epoch."""
+    labels = folder.labels[:_TEST_LABELS]
+    label = {
+        folder.all_tracks[t].id: c for t, c in zip(folder.track_of, folder.label_of, strict=True)
+    }
+
+    def few(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
+        kept: dict[int, list[str]] = {}
+        for track in ids:
+            kept.setdefault(int(label[track]), []).append(track)
+        return tuple(t for c in range(len(labels)) for t in kept.get(c, [])[:most])
+
+    small = dataclasses.replace(
+        split, train=few(split.train, _TEST_TRACKS - 1), test=few(split.test, 1)
+    )
+    settings = config.replace(settings, "optim", epochs=1, head_epochs=0)
+    return small, config.replace(settings, "watch", val_share=0.0)
+
+
+def _fingerprint(
+    folder: FeatureFolder, split: splits.Split, settings: TrainConfig
+) -> dict[str, str]:
+    """Say what must be the same for a run to be resumed."""
+    plain = checks.to_dict(settings)
+    # The device and how often it is saved change no result that a resume could mix up.
+    plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
+    return {
+        "configuration": checkpoint.digest(plain),
+        "data": folder.fingerprint,
+        "split": checkpoint.digest([split.train, split.test]),
+    }
+
+
+def _write(
+    run: Path, fitted: fit.Fitted, folder: FeatureFolder, split: splits.Split, settings: TrainConfig
+) -> None:
+    """Write the model folder; `config.toml` last: with it the folder counts as a model."""
+    encoder.save(fitted.encoder, run)
+    splits.save(split, run / work.SPLIT, folder.tracks)
+    rows = [dataclasses.asdict(epoch) for epoch in fitted.result.history]
+    with files.atomic_path(run / work.HISTORY) as temporary:
+        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+    data = {
+        "format_version": 1,
+        "features": str(folder.path.resolve()),
+        "fingerprint": folder.fingerprint,
+        "root": str(folder.root),
+        "labels": list(folder.labels),
+        "genres": list(folder.genres),
+        "train_s": fitted.result.seconds,
+        "best_epoch": fitted.result.best_epoch,
+        "stopped_early": fitted.result.stopped_early,
+        "versions": versions(),
+    }
+    files.write_json(run / work.DATA, data)
+    checks.save_toml(run / work.CONFIG, settings)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Catch SIGTERM and SIGUSR1 while training: a cluster's way to say that time is up."""
+    asked = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal asked
+        asked = True
+
+    caught = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in caught}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,66 @@
+"""The names in a work folder, and how the newest model is found."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from subgenre.errors import RunError
+
+LIBRARY = Path("WAV")
+FEATURES = Path("preprocessed_features")
+CHECKPOINTS = Path("ast_triplet_output")
+RUN_PREFIX = "fully_trained_models_"
+
+CONFIG = "config.toml"
+SPLIT = "split.json"
+HISTORY = "history.parquet"
+CARD = "README.md"
+METRICS = "metrics.json"
+REPORT = "report.html"
+MAP = "map.png"
+CONFUSION = "confusion.png"
+EMBEDDINGS = "embeddings.parquet"
+DATA = "data.json"
+
+
+def stamp() -> str:
+    """Return the present local time as a run's name carries it: YYYYMMDD_HHMMSS."""
+    return time.strftime("%Y%m%d_%H%M%S")
+
+
+def new_run(out: Path | None, name: str) -> Path:
+    """Return the folder of a new model: `out`, or `fully_trained_models_<name>` here.
+
+    Raises:
+        RunError: it exists and holds something.
+    """
+    folder = out or Path(f"{RUN_PREFIX}{name}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists and is not empty; name another with --out")
+    return folder
+
+
+def runs(root: Path) -> list[Path]:
+    """List the model folders in `root`, oldest first."""
+    found = [p.parent for p in root.glob(f"{RUN_PREFIX}*/{CONFIG}")]
+    return sorted(found, key=lambda folder: folder.name)
+
+
+def find_run(run: Path | None) -> Path:
+    """Return the model folder that was named, or the newest here.
+
+    Raises:
+        RunError: there is none; the error says how to make one.
+    """
+    if run is not None:
+        if not (run / CONFIG).is_file():
+            what = "holds no model" if run.is_dir() else "does not exist"
+            raise RunError(f"{run} {what}; name a {RUN_PREFIX}... folder with --run")
+        return run
+    found = runs(Path())
+    if not found:
+        raise RunError(
+            f"no {RUN_PREFIX}... folder here; run `subgenre train`, or name one with --run"
+        )
+    return found[-1]

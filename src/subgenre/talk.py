@@ -1,0 +1,37 @@
+"""How long work tells of itself: sentences, warnings and progress, to whoever listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+Progress = Callable[[int, int], None]
+
+
+class Talk(Protocol):
+    """A listener; the command line has one for the terminal, a notebook may bring its own."""
+
+    def say(self, text: str) -> None:
+        """Tell something that went as it should."""
+
+    def warn(self, text: str) -> None:
+        """Tell something that the user should look at."""
+
+    def progress(self, title: str) -> AbstractContextManager[Progress]:
+        """Open a progress bar; the function it gives takes (done, total)."""
+
+
+class Silent:
+    """A listener that hears nothing."""
+
+    def say(self, text: str) -> None:
+        """Drop the sentence."""
+
+    def warn(self, text: str) -> None:
+        """Drop the warning."""
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:  # noqa: ARG002 - one interface
+        """Give a function that does nothing."""
+        yield lambda _done, _total: None

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from subgenre import checkpoint
+from subgenre.errors import CheckpointError
+
+SAME = {"configuration": "a", "data": "b", "split": "c"}
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    state = {"epoch": 3, "weights": {"w": torch.arange(3.0)}, "best_weights": None}
+    found = checkpoint.load(checkpoint.save(tmp_path / "run", state, SAME), SAME)
+    assert found["epoch"] == 3
+    assert found["best_weights"] is None
+    assert torch.equal(found["weights"]["w"], torch.arange(3.0))
+
+
+def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, {}, SAME)
+    with pytest.raises(CheckpointError, match="another data and another split"):
+        checkpoint.load(path, {**SAME, "data": "x", "split": "y"})
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format_version": 1, "path": Path()}, path)
+    with pytest.raises(CheckpointError, match="can't be read"):
+        checkpoint.load(path, SAME)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all"])
+def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        checkpoint.load(path, SAME)
+
+
+def test_the_newest_run_is_found(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) is None
+    for name in ("20260102_000000", "20251231_235959"):
+        checkpoint.save(tmp_path / name, {}, SAME)
+    found = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.parent.name == "20260102_000000"

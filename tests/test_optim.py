@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from subgenre import optim
+from subgenre.config import OptimConfig
+from subgenre.errors import ConfigError
+
+
+class Blocks(nn.Module):
+    """Names as the AST wrapper has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Linear(2, 2)
+        self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(4)])
+        self.layernorm = nn.LayerNorm(2)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = Blocks()
+        self.head = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("tune", "names"),
+    [
+        ("head", set()),
+        ("last:1", {"layers.3.weight", "layers.3.bias", "layernorm.weight", "layernorm.bias"}),
+        ("full", {name for name, _ in Blocks().named_parameters()}),
+    ],
+)
+def test_freeze_lets_exactly_the_named_blocks_learn(tune: str, names: set[str]) -> None:
+    backbone = Blocks()
+    optim.freeze(backbone, tune, 4)
+    assert {n for n, p in backbone.named_parameters() if p.requires_grad} == names
+
+
+def test_last_is_refused_where_it_can_not_act() -> None:
+    with pytest.raises(ConfigError, match="has 4 blocks"):
+        optim.freeze(Blocks(), "last:5", 4)
+    with pytest.raises(ConfigError, match="no stack of blocks"):
+        optim.freeze(nn.Linear(2, 2), "last:1", 1)
+
+
+def test_rates_fall_towards_the_input_and_biases_do_not_decay() -> None:
+    model = Model()
+    config = OptimConfig(lr=1.0, backbone_lr=0.1, layer_decay=0.5, weight_decay=0.3)
+    built = optim.optimizer(model, nn.Module(), config, n_blocks=4)
+    rate = {p: g["lr"] for g in built.param_groups for p in g["params"]}
+    decay = {p: g["weight_decay"] for g in built.param_groups for p in g["params"]}
+    assert rate[model.head.weight] == 1.0
+    assert rate[model.backbone.layernorm.weight] == 0.1
+    for block in range(4):
+        assert rate[model.backbone.layers[block].weight] == pytest.approx(0.1 * 0.5 ** (3 - block))
+    assert rate[model.backbone.embeddings.weight] == pytest.approx(0.1 * 0.5**4)
+    assert decay[model.head.weight] == 0.3
+    assert decay[model.head.bias] == 0
+    assert sum(len(g["params"]) for g in built.param_groups) == len(list(model.parameters()))
+
+
+def test_nothing_to_learn_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nothing is left to learn"):
+        optim.optimizer(nn.Module(), nn.Module(), OptimConfig(), n_blocks=1)
+
+
+def test_the_schedule_warms_up_and_falls_to_zero() -> None:
+    config = OptimConfig(warmup=0.1, schedule="cosine")
+    factors = [optim.factor(step, 100, config) for step in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == 1.0
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
+    assert factors[99] < 0.001
+    assert optim.factor(55, 100, config) == pytest.approx(0.5)
+    assert {optim.factor(s, 9, OptimConfig()) for s in range(9)} == {1.0}
+
+
+def test_head_first_keeps_the_backbone_still() -> None:
+    model = Model()
+    built = optim.optimizer(model, nn.Module(), OptimConfig(lr=1.0), n_blocks=4)
+    before = [p.clone() for p in model.backbone.parameters()]
+    optim.set_rate(built, 0.5, head_only=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    head = model.head.weight.clone()
+    built.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.backbone.parameters(), strict=True))
+    assert not torch.equal(head, model.head.weight)
+    assert {g["lr"] for g in built.param_groups if g["part"] == "head"} == {0.5}
