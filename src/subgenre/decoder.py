@@ -1,0 +1,184 @@
+"""Regular audio files opened with PyAV, their packets and frames; damage is passed over."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from subgenre.errors import AudioError
+
+Float32: TypeAlias = NDArray[np.float32]
+
+EXTENSIONS: frozenset[str] = frozenset(
+    {".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
+)
+# A file's content decides how it is read, not its name; but a playlist or a text that poses as
+# music must not make the library open other files or the network.
+_FORMATS = "mp3,wav,w64,flac,ogg,mov,aac,aiff,asf,caf,matroska,ape,wv"
+_RATES_HZ = (2_000, 768_000)
+_MAX_CHANNELS = 64
+_RESTARTS = 64  # after damage that stops the reader
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
+    """Open a regular file and its first audio stream.
+
+    Raises:
+        AudioError: no regular file, or no audio; errors of the library inside the block, too.
+    """
+    with _open_regular(path) as file:
+        try:
+            with _open_container(file, path) as container:
+                if not container.streams.audio:
+                    raise AudioError("holds no audio stream")
+                stream = container.streams.audio[0]
+                stream.codec_context.thread_count = 1
+                yield container, stream
+        except av.FFmpegError as problem:
+            raise AudioError(f"holds no audio that can be read ({_reason(problem)})") from problem
+        except OSError as problem:
+            raise AudioError(f"can't be read ({problem.strerror or problem})") from problem
+
+
+def _open_container(file: io.FileIO, path: Path) -> InputContainer:
+    try:
+        return av.open(
+            _Named(file, path),
+            "r",
+            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except (ValueError, EOFError) as problem:
+        raise AudioError(f"holds no audio that can be read ({_reason(problem)})") from problem
+
+
+def _open_regular(path: Path) -> io.FileIO:
+    """Open a file, but never a pipe, a socket or a device: reading those could wait for ever."""
+    try:
+        _check_regular(path.stat())
+        # not blocking, and asked once more: the name may have changed its meaning in between
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = io.FileIO(os.open(path, flags), "r")
+    except OSError as problem:
+        raise AudioError(_open_reason(problem, path)) from problem
+    try:
+        _check_regular(os.fstat(file.fileno()))
+    except AudioError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result) -> None:
+    kinds: tuple[tuple[Callable[[int], bool], str], ...] = (
+        (stat.S_ISDIR, "a folder, not a file"),
+        (stat.S_ISFIFO, "a pipe, not a file"),
+        (stat.S_ISSOCK, "a socket, not a file"),
+        (stat.S_ISREG, ""),
+    )
+    reason = next((text for test, text in kinds if test(status.st_mode)), "a device, not a file")
+    if reason:
+        raise AudioError(reason)
+    if status.st_size == 0:
+        raise AudioError("an empty file")
+
+
+def _open_reason(problem: OSError, path: Path) -> str:
+    if problem.errno == errno.ENOENT:
+        return "a link to a file that is gone" if path.is_symlink() else "does not exist"
+    if problem.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        return "may not be read; its permissions forbid it"
+    return f"can't be opened ({problem.strerror or problem})"
+
+
+class _Named:
+    """An open file under a plain name: the library looks at the extension alone."""
+
+    def __init__(self, file: io.FileIO, path: Path) -> None:
+        suffix = path.suffix.lower()
+        self.name = f"audio{suffix if suffix in EXTENSIONS else ''}"
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
+    """Yield the stream's packets; damage is passed over, as far as the library goes on after it."""
+    for _ in range(_RESTARTS):
+        try:
+            yield from (packet for packet in container.demux(stream) if packet.size)
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            continue
+        return
+
+
+def decode(packet: Any) -> list[av.AudioFrame]:
+    """Decode a packet; a damaged one gives nothing."""
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []
+
+
+def seek(container: InputContainer, stream: av.AudioStream, at_s: float) -> bool:
+    """Go to the last place at or before `at_s`, in the stream's own time; False if it can't."""
+    ticks = (stream.start_time or 0) + math.floor(at_s / float(stream.time_base or 1))
+    try:
+        container.seek(ticks, stream=stream, backward=True, any_frame=False)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def seconds(ticks: int | None, stream: av.AudioStream) -> float:
+    """Turn ticks of the stream's clock into seconds; none are 0."""
+    return float((ticks or 0) * (stream.time_base or 0))
+
+
+def check_shape(frame: av.AudioFrame) -> tuple[int, int]:
+    """Return rate (Hz) and number of channels.
+
+    Raises:
+        AudioError: no music has such ones.
+    """
+    rate, channels = frame.sample_rate, len(frame.layout.channels)
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise AudioError(
+            f"a sample rate of {rate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} can be read"
+        )
+    if not 1 <= channels <= _MAX_CHANNELS:
+        raise AudioError(f"has {channels} channels; 1 to {_MAX_CHANNELS} can be read")
+    return rate, channels
+
+
+def to_float(frame: av.AudioFrame) -> Float32:
+    """Return a frame's samples as [C, n] in [-1, 1]."""
+    samples: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    scaled: Float32 = samples.astype(np.float32)
+    if samples.dtype == np.uint8:
+        scaled -= 128
+        scaled /= 128
+    elif samples.dtype.kind == "i":
+        scaled /= -float(np.iinfo(samples.dtype).min)
+    return scaled
+
+
+def _reason(problem: Exception) -> str:
+    return " ".join(str(getattr(problem, "strerror", None) or problem).split())
