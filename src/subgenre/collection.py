@@ -75,6 +75,20 @@ class Collection:
         ids = self.rows["id"].to_pylist()
         return {ids[row]: int(row) for row in self.live}
 
+    def has(self, track_id: str) -> bool:
+        """Say whether a track of this id is there."""
+        return track_id in self._row_of
+
+    def row_of_id(self, track_id: str) -> int:
+        """Find a track by its id alone.
+
+        Raises:
+            IndexStoreError: not there.
+        """
+        if track_id not in self._row_of:
+            raise IndexStoreError(f"the index has no track with id '{track_id}'")
+        return self._row_of[track_id]
+
     @cached_property
     def labels(self) -> tuple[tuple[str, str], ...]:
         """Pairs (genre, subgenre) that stand in the collection, sorted; the unlabelled left out."""
@@ -243,6 +257,12 @@ class Collection:
                 )
         whole = proximity.moments(self.parts, self.alive)
         return whole, proximity.spread_of(self.parts, whole)
+
+    def fresh_proximity(self) -> tuple[Moments, Spread]:
+        """Compute the moments of all tracks anew, and the spread of each that counts."""
+        whole = proximity.moments(self.parts, self.alive)
+        spread = proximity.spread_of(self.parts, whole)
+        return whole, Spread(spread.mean[self.alive], spread.inverse[self.alive])
 
     def rank(
         self,

@@ -14,6 +14,7 @@ from subgenre.track_rows import Filter, IndexedTrack
 from subgenre.versions import artist_key, recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
+UNKNOWN_S = 240.0  # what a track of unknown duration adds to a list measured in minutes
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Picker:
             return False
         self._taken.add(row)
         self.rows.append(row)
-        self.seconds += track.duration_s
+        self.seconds += track.duration_s or UNKNOWN_S
         self._artists[artist] = self._artists.get(artist, 0) + 1
         self._remember(row, track)
         return True
@@ -132,7 +133,7 @@ def search(
     Args:
         tracks: the collection. query: any length but zero.
         limits: ten tracks where None. wanted: which rows may come back; all where None.
-        seeds: rows to leave out, with their other versions.
+        seeds: rows to leave out, with their other versions; the query is one of them.
         mutual: rank by mutual proximity, else by cosine.
 
     Raises:
@@ -146,7 +147,7 @@ def search(
     picker = Picker(tracks, limits, seeds)
     count = int(np.count_nonzero(mask))
     want = min(count, 2 * limits.k if limits.k is not None else 256)
-    own = len(seeds) == 1
+    own = len(seeds) > 0
     while True:
         found, scores = tracks.rank(vector[None], want, allowed=mask, own=own, mutual=mutual)[0]
         picker.extend(found[len(picker.rows) and _after(found, picker) :])

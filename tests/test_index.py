@@ -1,0 +1,396 @@
+"""The index: exact against a naive loop, safe against a kill, clear about the wrong model."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subgenre import vector_files
+from subgenre.collection import Collection
+from subgenre.errors import IndexStoreError
+from subgenre.index import Index, Plan
+from subgenre.search import Limits, search
+from subgenre.track_rows import Filter
+from subgenre.versions import recording_key
+
+
+@dataclass(frozen=True)
+class Song:
+    id: str
+    path: Path
+    genre: str = "Techno"
+    subgenre: str = ""
+    artist: str = ""
+    album: str = ""
+    title: str = ""
+    bpm: float = 0.0
+    duration_s: float = 200.0
+    size: int = 0
+    mtime_ns: int = 0
+
+
+def songs(count, first=0, **values):
+    return [
+        Song(f"id{i:06d}", Path(f"/music/f{i % 3}/song number {i}.mp3"), **values)
+        for i in range(first, first + count)
+    ]
+
+
+def unit_vectors(count, dim, seed=0):
+    x = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def index(tmp_path):
+    return Index.create(tmp_path / "index", dim=8, fingerprint="model-a")
+
+
+# collection and search --------------------------------------------------------------------------
+
+
+def library():
+    made = []
+    for i in range(60):
+        made.append(
+            Song(
+                f"id{i}",
+                Path(f"/music/{'ab'[i % 2]}/deep/{i}.mp3"),
+                genre=["Techno", "House"][i % 2],
+                subgenre=["Dark Techno", "Deep House", "Acid"][i % 3],
+                artist=f"Artist {i % 7}",
+                title=f"Title {i}",
+                bpm=0.0 if i % 5 == 0 else 100.0 + i,
+                duration_s=100.0 + i,
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passes"),
+    [
+        (Filter(genre=("techno",)), lambda s: s.genre == "Techno"),
+        (Filter(subgenre=("Acid", "deep house")), lambda s: s.subgenre != "Dark Techno"),
+        (Filter(artist=("artist 3",)), lambda s: s.artist == "Artist 3"),
+        (Filter(folder=("/music/a",)), lambda s: s.path.is_relative_to("/music/a")),
+        (Filter(folder=("/mus",)), lambda s: False),
+        (Filter(duration_s=(110, 120)), lambda s: 110 <= s.duration_s <= 120),
+        (Filter(bpm=(0, 130)), lambda s: 0 < s.bpm <= 130),
+        (Filter(exclude=("id3", "id4", "nobody")), lambda s: s.id not in ("id3", "id4")),
+        (
+            Filter(genre=("House",), bpm=(120, 150)),
+            lambda s: s.genre == "House" and 120 <= s.bpm <= 150,
+        ),
+    ],
+)
+def test_filters(wanted, passes):
+    made = library()
+    tracks = Collection.of(made, unit_vectors(60, 8))
+    assert tracks.allowed(wanted).tolist() == [passes(s) for s in made]
+    found = search(tracks, unit_vectors(1, 8, 3)[0], Limits(k=100), wanted)
+    assert {h.track.id for h in found} == {s.id for s in made if passes(s)}
+
+
+def test_search_by_cosine_equals_a_naive_loop():
+    x, q = unit_vectors(60, 8), unit_vectors(1, 8, 3)[0]
+    found = search(Collection.of(library(), x), q * 7, Limits(k=12), mutual=False)
+    assert [h.row for h in found] == np.argsort(-(x @ q))[:12].tolist()
+    assert [h.cosine for h in found] == pytest.approx(np.sort(x @ q)[::-1][:12].tolist(), abs=1e-6)
+
+
+def test_limits_on_artists_and_minutes():
+    tracks = Collection.of(library(), unit_vectors(60, 8))
+    q = unit_vectors(1, 8, 3)[0]
+    one = [h.track.artist for h in search(tracks, q, Limits(k=50, per_artist=1))]
+    assert sorted(one) == [f"Artist {i}" for i in range(7)]
+    timed = search(tracks, q, Limits(k=None, minutes=20))
+    seconds = [h.track.duration_s for h in timed]
+    assert sum(seconds) >= 1200 > sum(seconds[:-1])
+
+
+def test_versions_are_collapsed_and_the_seed_left_out():
+    made = [
+        *songs(3),
+        Song("a", Path("/a.mp3"), artist="X", title="Run"),
+        Song("b", Path("/b.mp3"), artist="x", title="Run (Extended Mix)"),
+        Song("c", Path("/c.mp3"), artist="X", title="Run - 2011 Remastered"),
+        Song("d", Path("/d.mp3"), artist="X", title="Run (Somebody Remix)"),
+        Song("e", Path("/e.mp3"), artist="Y", title="Run"),
+        Song("f", Path("/copy.mp3"), duration_s=77.2),
+        Song("g", Path("/other.mp3"), duration_s=77.0),
+    ]
+    x = unit_vectors(10, 8)
+    x[9] = x[8]
+    tracks = Collection.of(made, x)
+
+    def ids(**kwargs):
+        return {h.track.id for h in search(tracks, x[3], Limits(k=10), **kwargs)}
+
+    rest = {"id000000", "id000001", "id000002", "d", "e"}
+    assert ids(seeds=[3]) - {"f", "g"} == rest
+    assert len(ids(seeds=[3]) & {"f", "g"}) == 1
+    everything = search(tracks, x[3], Limits(k=10, versions=True))
+    assert len(everything) == 10
+
+
+@pytest.mark.parametrize(
+    ("title", "same"),
+    [
+        ("Run (Original Mix)", True),
+        ("run [2011 Remaster]", True),
+        ("Run feat. Somebody", True),
+        ("Run (Radio Edit) [feat. Z]", True),
+        ("Run (Dub Mix by Z)", False),
+        ("Run (Live)", False),
+        ("Running", False),
+    ],
+)
+def test_recording_key(title, same):
+    key = recording_key("X", "Run", Path("x"))
+    assert (recording_key("X", title, Path("x")) == key) == same
+
+
+def test_names_of_tracks_and_labels():
+    tracks = Collection.of(library(), unit_vectors(60, 8))
+    assert tracks.row("id7") == tracks.row("/music/b/deep/7.mp3") == tracks.row("title 7") == 7
+    with pytest.raises(IndexStoreError, match="did you mean 'Artist 0 - Title 7'"):
+        tracks.row("Titel 77")
+    assert tracks.label("techno/acid") == ("Techno", "Acid")
+    with pytest.raises(IndexStoreError, match=r"several genres.*House/Acid or Techno/Acid"):
+        tracks.label("acid")
+    with pytest.raises(IndexStoreError, match="did you mean 'Dark Techno'"):
+        tracks.allowed(Filter(subgenre=("Drak Techno",)))
+    with pytest.raises(IndexStoreError, match="did you mean 'Artist 3'"):
+        tracks.allowed(Filter(artist=("Artst 3",)))
+
+
+@pytest.mark.parametrize("bad", [np.zeros(8), np.full(8, np.nan), np.ones(9), np.ones((1, 8))])
+def test_bad_queries(bad):
+    tracks = Collection.of(library(), unit_vectors(60, 8))
+    with pytest.raises(IndexStoreError, match=r"zero or not finite|holds vectors of 8"):
+        search(tracks, bad)
+
+
+# the index on disk ------------------------------------------------------------------------------
+
+
+def contents(index):
+    c = index.collection
+    ids = [t.id for t in c.tracks(c.live)]
+    return dict(zip(ids, map(tuple, c.vectors(c.live).tolist()), strict=True))
+
+
+def test_upsert_delete_and_reopen_equal_a_dict(index, monkeypatch):
+    monkeypatch.setattr("subgenre.index.JOURNAL_ROWS", 20)
+    generator = np.random.default_rng(0)
+    wanted = {}
+    for step in range(25):
+        made = [songs(1, int(i))[0] for i in generator.choice(60, 5, replace=False)]
+        x = unit_vectors(5, 8, seed=step)
+        index.upsert(made, x * generator.uniform(0.5, 3))
+        wanted |= {s.id: tuple(v) for s, v in zip(made, x.tolist(), strict=True)}
+        lost = [f"id{i:06d}" for i in generator.choice(60, 2)]
+        assert index.delete(lost) == len({i for i in lost if i in wanted})
+        wanted = {i: v for i, v in wanted.items() if i not in lost}
+        for there in (index, Index.open(index.path, dim=8, fingerprint="model-a")):
+            found = contents(there)
+            assert there.count == len(wanted)
+            assert found.keys() == wanted.keys()
+            for i, vector in wanted.items():
+                np.testing.assert_allclose(found[i], vector, atol=1e-6)
+    assert vector_files.read_header(index.path).generation > 0
+    index.compact()
+    assert contents(Index.open(index.path)) == contents(index)
+    assert not list(index.path.glob("journal-*"))
+    assert len(list(index.path.glob("vectors-*"))) == 1
+
+
+def test_search_is_the_same_from_journal_and_base(index):
+    x = unit_vectors(200, 8)
+    index.upsert(songs(150), x[:150])
+    index.compact()
+    index.upsert(songs(50, 150), x[150:])
+    index.delete(["id000003"])
+    before = [(h.track.id, h.cosine) for h in index.search(x[7], 20, mutual=False)]
+    index.compact()
+    assert [(h.track.id, h.cosine) for h in index.search(x[7], 20, mutual=False)] == before
+    alive = np.delete(np.arange(200), 3)
+    fresh = Collection.of([songs(1, int(i))[0] for i in alive], x[alive])
+    assert [h.track.id for h in index.search(x[7], 20)] == [
+        h.track.id for h in search(fresh, x[7], Limits(k=20))
+    ]
+
+
+def test_emptied_index(index):
+    index.upsert(songs(3), unit_vectors(3, 8))
+    index.delete([s.id for s in songs(3)])
+    index.compact()
+    assert Index.open(index.path).count == 0
+    assert index.search(np.ones(8), 5) == []
+
+
+def test_another_model_is_refused_by_name(index):
+    with pytest.raises(IndexStoreError, match=r"model-a.*8.*model-b"):
+        Index.open(index.path, fingerprint="model-b")
+    with pytest.raises(IndexStoreError, match=r"8 values by model model-a.*model-b.*128"):
+        Index.open(index.path, dim=128, fingerprint="model-b")
+    with pytest.raises(IndexStoreError, match="vectors of 9 values"):
+        index.upsert(songs(1), np.ones((1, 9)))
+    with pytest.raises(IndexStoreError, match="zero or not finite"):
+        index.upsert(songs(1), np.full((1, 8), np.inf))
+    with pytest.raises(IndexStoreError, match="already"):
+        Index.create(index.path, dim=8, fingerprint="model-a")
+
+
+def test_missing_and_damaged_index(index, tmp_path):
+    with pytest.raises(IndexStoreError, match="holds no index"):
+        Index.open(tmp_path / "nowhere")
+    index.upsert(songs(30), unit_vectors(30, 8))
+    index.compact()
+    path = next(index.path.glob("vectors-*"))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(IndexStoreError, match="damaged"):
+        Index.open(index.path)
+
+
+def _write_forever(path, acknowledged):
+    index = Index.open(path)
+    step = 0
+    while True:
+        index.upsert(songs(3, 3 * step), unit_vectors(3, 8, seed=step))
+        acknowledged.value = step + 1
+        step += 1
+
+
+def test_killed_writer_loses_nothing(index, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr("subgenre.index.JOURNAL_ROWS", 30)
+    done = context.Value("i", 0)
+    writer = context.Process(target=_write_forever, args=(index.path, done))
+    writer.start()
+    deadline = time.monotonic() + 30
+    while done.value < 40 and time.monotonic() < deadline:
+        time.sleep(0.003)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    steps = done.value
+    assert steps >= 40
+    found = contents(Index.open(index.path))
+    assert len(found) in (3 * steps, 3 * steps + 3)
+    for step in range(steps):
+        for song, vector in zip(songs(3, 3 * step), unit_vectors(3, 8, seed=step), strict=True):
+            np.testing.assert_allclose(found[song.id], vector, atol=1e-6)
+    later = Index.open(index.path)
+    later.upsert(songs(1, 10**5), unit_vectors(1, 8))
+    later.compact()
+    assert later.count == len(found) + 1
+    assert not list(later.path.glob(".tmp-*"))
+
+
+def test_compacting_that_fails_half_way_changes_nothing(index, monkeypatch):
+    index.upsert(songs(50), unit_vectors(50, 8))
+    before = contents(index)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(vector_files, "write_header", fail)
+    with pytest.raises(OSError, match="disk full"):
+        index.compact()
+    monkeypatch.undo()
+    assert contents(Index.open(index.path)) == before == contents(index)
+
+
+def test_another_process_is_seen_after_refresh(index):
+    other = Index.open(index.path)
+    index.upsert(songs(4), unit_vectors(4, 8))
+    assert other.count == 0
+    assert other.refresh()
+    assert other.count == 4
+    assert not other.refresh()
+    other.upsert(songs(2, 4), unit_vectors(2, 8, 1))
+    index.upsert(songs(2, 6), unit_vectors(2, 8, 2))  # sees what the other has written
+    assert index.count == 8
+
+
+def test_reading_while_writing(index):
+    index.upsert(songs(200), unit_vectors(200, 8))
+    problems, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            found = index.search(np.ones(8), 10)
+            if len({h.track.id for h in found}) != 10:
+                problems.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for step in range(12):
+        index.upsert(songs(20, 20 * step), unit_vectors(20, 8, seed=step))
+        index.delete([f"id{i:06d}" for i in range(10 * step, 10 * step + 5)])
+        if step % 4 == 3:
+            index.compact()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not problems
+
+
+def test_plan_new_changed_updated_gone(index):
+    held = songs(6)
+    index.upsert(held, unit_vectors(6, 8))
+    library_now = [
+        held[0],
+        replace(held[1], path=Path("/music/moved.mp3")),
+        replace(held[2], title="Now tagged", bpm=128.3),
+        replace(held[3], id="other-audio"),
+        Song("brand-new", Path("/music/new.mp3")),
+        replace(held[0], path=Path("/music/a second copy.mp3")),
+    ]
+    plan = index.plan(library_now)
+    assert [t.id for t in plan.new] == ["other-audio", "brand-new"]
+    assert [t.id for t in plan.changed] == ["other-audio"]
+    assert [t.id for t in plan.updated] == [held[1].id, held[2].id]
+    assert plan.gone == tuple(s.id for s in held[3:])
+    vectors = contents(index)
+    index.update(plan.updated)
+    index.upsert(plan.new, unit_vectors(2, 8, 1))
+    index.delete(plan.gone)
+    after = index.plan(library_now)
+    assert after == Plan((), (), (), ())
+    np.testing.assert_allclose(index.vector(held[1].id), vectors[held[1].id], atol=1e-6)
+    assert index.get(held[2].id).title == "Now tagged"
+
+
+def test_relink_by_ids(index, tmp_path):
+    old = tmp_path / "old"
+    made = []
+    for i in range(5):
+        path = old / f"s{i % 2}" / f"{i}.mp3"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"audio{i}")
+        made.append(Song(f"audio{i}", path, size=6))
+    index.upsert(made, unit_vectors(5, 8))
+    shutil.move(old, tmp_path / "new")
+    (tmp_path / "new" / "s0" / "0.mp3").rename(tmp_path / "new" / "renamed.mp3")
+    (tmp_path / "new" / "s1" / "1.mp3").unlink()
+    (tmp_path / "new" / "s1" / "stranger.mp3").write_text("nobody!")
+    done = index.relink(tmp_path / "new", identify=lambda path: path.read_text())
+    assert set(done.found) == {"audio0", "audio2", "audio3", "audio4"}
+    assert done.missing == ("audio1",)
+    again = Index.open(index.path)
+    assert again.get("audio0").path == tmp_path / "new" / "renamed.mp3"
+    assert all(again.get(i).path.is_file() for i in done.found)
+    with pytest.raises(IndexStoreError, match="no folder"):
+        index.relink(tmp_path / "nowhere")
