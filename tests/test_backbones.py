@@ -76,10 +76,11 @@ def test_musicnn_refuses_what_it_can_not_do(net) -> None:
     for act, word in [
         (lambda: net(x, keep=0.5), "patchout"),
         (lambda: net(x, layer=3), "one block"),
-        (lambda: net.use_layer("weighted"), "one block"),
+        (lambda: net.check_layer("weighted"), "one block"),
         (lambda: net.pool(torch.zeros(1, 3, 1506), "cls"), "use mean"),
         (lambda: net.prefix(x, 1), "head or full"),
         (lambda: net.suffix(x, 1), "head or full"),
+        (lambda: net.every_block(x), "head or full"),
         (lambda: net.set_checkpointing(True), "leave it off"),
     ]:
         with pytest.raises(ConfigError, match=word):
@@ -195,26 +196,18 @@ def test_ast_layers(ast_folder, toy) -> None:
     for layer in (0, 1, 2):
         torch.testing.assert_close(deep(x, layer=layer), wanted[layer], atol=1e-4, rtol=1e-4)
         assert torch.equal(deep(x, layer=layer), deep(x, layer=layer - 3))
-    even = deep(x, layer="weighted")
-    torch.testing.assert_close(even, sum(wanted) / 3, atol=1e-4, rtol=1e-4)
-    deep.use_layer("weighted")
-    torch.testing.assert_close(deep(x, layer="weighted"), even)
-    deep.layer_weights.copy_(torch.tensor([0.0, 60.0, 0.0]))
-    torch.testing.assert_close(deep(x, layer="weighted"), wanted[1], atol=1e-4, rtol=1e-4)
+    for tokens, plan in zip(deep.every_block(x), wanted, strict=True):
+        torch.testing.assert_close(tokens, plan, atol=1e-4, rtol=1e-4)
+    deep.check_layer("weighted")
     for layer in (3, -4, "middle"):
         with pytest.raises(ConfigError, match="3 blocks"):
-            deep.use_layer(layer)
+            deep.check_layer(layer)
 
 
-def test_ast_weighted_layers_learn(ast_folder) -> None:
-    net = ast.load(str(ast_folder))
-    net.use_layer("weighted")
-    net(noise(1, 200, 128), layer="weighted").pow(3).sum().backward()
-    assert net.layer_weights.grad.abs().max() > 0
-    assert any(p is net.layer_weights for p in net.parameters_by_depth()[-1])
-    everything = [id(p) for part in net.parameters_by_depth() for p in part]
-    assert sorted(everything) == sorted(id(p) for p in net.parameters())
-    assert len(net.parameters_by_depth()) == net.n_blocks + 2
+def test_ast_parameters_by_depth(toy) -> None:
+    everything = [id(p) for part in toy.parameters_by_depth() for p in part]
+    assert sorted(everything) == sorted(id(p) for p in toy.parameters())
+    assert len(toy.parameters_by_depth()) == toy.n_blocks + 2
 
 
 def test_ast_patchout_keeps_the_class_tokens(ast_folder) -> None:
@@ -248,8 +241,6 @@ def test_ast_prefix_and_suffix_make_the_whole(toy) -> None:
     torch.testing.assert_close(toy.suffix(toy.prefix(x, 1), 1, 0), toy(x, layer=0))
     with pytest.raises(ConfigError, match="below the last 0 of 2"):
         toy.suffix(toy.prefix(x, 0), 0, 0)
-    with pytest.raises(ConfigError, match="below the last 1 of 2"):
-        toy.suffix(toy.prefix(x, 1), 1, "weighted")
     with pytest.raises(ConfigError, match="last 3 blocks"):
         toy.prefix(x, 3)
 

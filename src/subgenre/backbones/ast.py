@@ -8,6 +8,7 @@ of any length, middle layers, patchout and cached activations work on unchanged 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from subgenre.backbones import hub
-from subgenre.backbones.base import Backbone, Layer, check_keep
+from subgenre.backbones.base import Backbone, check_keep
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import ConfigError
 from subgenre.features import AST_SPEC, FeatureSpec
@@ -32,8 +33,7 @@ class Ast(Backbone):
     band, and along time within a band. A layer is a block, counted as Python counts (0 the first,
     -1 the last). The last block's tokens pass the model's final layer norm, as in the hub's model.
     Those of an earlier block pass a layer norm without weights: the residual stream grows from
-    block to block, and the final norm's gain was learnt for the last one alone. `weighted` is the
-    sum of all these by softmax weights that can learn; they start equal.
+    block to block, and the final norm's gain was learnt for the last one alone.
     """
 
     kind = "ast"
@@ -49,14 +49,12 @@ class Ast(Backbone):
         self.patch_size: int = config.patch_size
         self.source, self.licence = source, licence
         self.checkpointing = False
-        self.layer_weights: nn.Parameter | None
-        self.register_parameter("layer_weights", None)
 
     def forward(
         self,
         x: Tensor,
         *,
-        layer: Layer = -1,
+        layer: int = -1,
         keep: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -86,7 +84,7 @@ class Ast(Backbone):
         self,
         hidden: Tensor,
         n_last: int,
-        layer: Layer = -1,
+        layer: int = -1,
         *,
         keep: float = 1.0,
         generator: torch.Generator | None = None,
@@ -96,23 +94,25 @@ class Ast(Backbone):
         Raises:
             ConfigError: `layer` needs blocks below these.
         """
-        first = self._first(n_last)
-        last = self._last(layer)
-        if first > (0 if layer == "weighted" else last + 1):
+        first, last = self._first(n_last), self._last(layer)
+        if first > last + 1:
             raise ConfigError(
-                f"layer {layer!r} needs blocks below the last {n_last} of {self.n_blocks}; "
+                f"layer {layer} lies below the last {n_last} of {self.n_blocks} blocks; "
                 "choose a later layer, or more blocks"
             )
         hidden = self._thin(hidden, keep, generator)
-        outputs: list[Tensor] = []
         for block in self.model.layers[first : last + 1]:
             hidden = self._run(block, hidden)
-            if layer == "weighted":
-                outputs.append(self._normed(hidden, len(outputs)))
-        if layer != "weighted":
-            return self._normed(hidden, last)
-        weights = self._softmax_weights(hidden)
-        return torch.stack([w * h for w, h in zip(weights, outputs, strict=True)]).sum(0)
+        return self._normed(hidden, last)
+
+    def every_block(
+        self, x: Tensor, *, keep: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the tokens [B, 2 + patches, H] of each block in turn, as `forward` gives them."""
+        hidden = self._thin(self._embed(x), keep, generator)
+        for index, block in enumerate(self.model.layers):
+            hidden = self._run(block, hidden)
+            yield self._normed(hidden, index)
 
     def pad(self, x: Tensor) -> Tensor:
         """Pad [B, T, F] with 0.0 before normalisation, as the hub's extractor does.
@@ -129,11 +129,9 @@ class Ast(Backbone):
         structure = {name: getattr(self.model.config, name) for name in hub.STRUCTURE}
         return {**structure, "source": self.source, "licence": self.licence}
 
-    def use_layer(self, layer: Layer) -> None:
-        """Check a choice of layer; `weighted` makes its weights, one a block."""
-        self._last(layer)
-        if layer == "weighted" and self.layer_weights is None:
-            self.layer_weights = nn.Parameter(torch.zeros(self.n_blocks))
+    def check_layer(self, layer: int | str) -> None:
+        """Refuse a block that there is not; `weighted` stands for all of them."""
+        self._last(-1 if layer == "weighted" else layer)
 
     def set_checkpointing(self, on: bool) -> None:
         """Compute each block's activations again in the backward pass, or keep them."""
@@ -142,8 +140,6 @@ class Ast(Backbone):
     def parameters_by_depth(self) -> list[list[nn.Parameter]]:
         """Give the embeddings' parameters, each block's, and those above the last block."""
         above = list(self.model.layernorm.parameters())
-        if self.layer_weights is not None:
-            above.append(self.layer_weights)
         blocks = [list(block.parameters()) for block in self.model.layers]
         return [list(self.model.embeddings.parameters()), *blocks, above]
 
@@ -198,20 +194,13 @@ class Ast(Backbone):
         out: Tensor = self.model.layernorm(hidden)
         return out
 
-    def _softmax_weights(self, like: Tensor) -> Tensor:
-        if self.layer_weights is None:
-            return torch.full((self.n_blocks,), 1 / self.n_blocks, device=like.device)
-        return self.layer_weights.softmax(0)
-
     def _first(self, n_last: int) -> int:
         if not 0 <= n_last <= self.n_blocks:
             raise ConfigError(f"last {n_last} blocks are wanted; this AST has {self.n_blocks}")
         return self.n_blocks - n_last
 
-    def _last(self, layer: Layer) -> int:
+    def _last(self, layer: int | str) -> int:
         """Index of the last block that a choice of layer needs."""
-        if layer == "weighted":
-            return self.n_blocks - 1
         if isinstance(layer, str) or not -self.n_blocks <= layer < self.n_blocks:
             raise ConfigError(
                 f"layer is {layer!r}; this AST has {self.n_blocks} blocks: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,8 +13,6 @@ from subgenre.checks import check_choice
 from subgenre.config import POOLINGS
 from subgenre.errors import ConfigError
 from subgenre.features import FeatureSpec
-
-Layer = int | str
 
 
 class Backbone(nn.Module, ABC):
@@ -40,7 +39,7 @@ class Backbone(nn.Module, ABC):
         self,
         x: Tensor,
         *,
-        layer: Layer = -1,
+        layer: int = -1,
         keep: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -48,7 +47,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             x: padded by `pad`, then normalised as `spec` says.
-            layer: block whose output is wanted, as a Python index; `weighted`: a sum of all.
+            layer: block whose output is wanted, as a Python index.
             keep: share of the patch tokens that a training step keeps (patchout).
             generator: draws the tokens that are kept; on the CPU.
         """
@@ -70,7 +69,7 @@ class Backbone(nn.Module, ABC):
         self,
         hidden: Tensor,
         n_last: int,
-        layer: Layer = -1,
+        layer: int = -1,
         *,
         keep: float = 1.0,
         generator: torch.Generator | None = None,
@@ -78,11 +77,21 @@ class Backbone(nn.Module, ABC):
         """Run the last `n_last` blocks on what `prefix` gave: hidden [B, S, H] -> tokens."""
 
     @abstractmethod
-    def use_layer(self, layer: Layer) -> None:
-        """Check a choice of layer and make the weights that it needs.
+    def every_block(
+        self, x: Tensor, *, keep: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the tokens [B, S, H] of each block in turn, as `forward` gives them.
 
         Raises:
-            ConfigError: this backbone has no such layer.
+            ConfigError: this backbone has no stack of blocks.
+        """
+
+    @abstractmethod
+    def check_layer(self, layer: int | str) -> None:
+        """Refuse a layer that this backbone does not have; `weighted` is all blocks together.
+
+        Raises:
+            ConfigError: naming the layers that there are.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ those of the weights file.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subgenre.backbones.base import Backbone, Layer
+from subgenre.backbones.base import Backbone
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.features import MUSICNN_SPEC
 
@@ -83,7 +84,7 @@ class Musicnn(Backbone):
         self,
         x: Tensor,
         *,
-        layer: Layer = -1,
+        layer: int = -1,
         keep: float = 1.0,
         generator: torch.Generator | None = None,  # noqa: ARG002 (nothing is drawn here)
     ) -> Tensor:
@@ -92,7 +93,7 @@ class Musicnn(Backbone):
         Raises:
             ConfigError: a layer other than the last, or patchout.
         """
-        self.use_layer(layer)
+        self.check_layer(layer)
         if keep != 1.0:
             raise ConfigError("patchout drops tokens of a transformer; musicnn has none: set it 0")
         B, T, n_bands = x.shape
@@ -117,7 +118,11 @@ class Musicnn(Backbone):
         """Refuse: the network has no blocks to keep apart."""
         raise _no_blocks()
 
-    def use_layer(self, layer: Layer) -> None:
+    def every_block(self, *_args: Any, **_kwargs: Any) -> Iterator[Tensor]:
+        """Refuse: the network has no blocks to weigh."""
+        raise _no_blocks()
+
+    def check_layer(self, layer: int | str) -> None:
         """Accept the last layer only."""
         if layer not in (-1, 0):
             raise ConfigError(f"layer is {layer!r}; musicnn has one block: leave it at -1")

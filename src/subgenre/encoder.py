@@ -1,0 +1,308 @@
+"""THE model: backbone, pooling, projection head, unit norm; saved as SafeTensors and JSON.
+
+log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
+                  -> standardise -> head [B, D] -> unit norm
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from subgenre import backbones, checks, files
+from subgenre.backbones import Backbone
+from subgenre.errors import BackboneError, ConfigError, RunError
+from subgenre.features import Statistics
+
+FORMAT_VERSION = 1
+WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What the encoder is made of beside its backbone; see `config.ModelConfig`."""
+
+    layer: int | str
+    pooling: str
+    head: tuple[int, ...]
+    embedding_size: int
+    dropout: float
+    skip: bool
+
+
+class Encoder(nn.Module):
+    """Un-normalised log-mel [B, T, F] -> embeddings [B, D], each row of L2 norm 1.
+
+    Attributes:
+        mean, std: of the training side's log-mel; 0 and 0.5 (no change) until they are set.
+        pooled_mean, pooled_std: of the training chunks' pooled vectors; 0 and 1 until they are set.
+        layer_weights: with `layer = "weighted"`, one a block; their softmax weighs the blocks.
+
+    Args:
+        backbone: pretrained, or filled in by `load`.
+        layer: block that is pooled, a Python index; `weighted`: a learnt sum over all L blocks.
+            Its pooled vectors are [B, L, H], summed after they are standardised, so that the
+            weights can learn on what is cached from a frozen backbone.
+        pooling: `mean` or `cls`.
+        head: sizes of the head's hidden layers.
+        embedding_size: D.
+        dropout: before each linear layer of the head.
+        skip: add one linear layer from the pooled vector straight to the output.
+        generator: draws the head's first weights; without it torch's global one does.
+
+    Raises:
+        ConfigError: the backbone has no such layer or pooling.
+    """
+
+    mean: Tensor
+    std: Tensor
+    pooled_mean: Tensor
+    pooled_std: Tensor
+    skip: nn.Module | None
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        layer: int | str = -1,
+        pooling: str = "mean",
+        head: tuple[int, ...] = (768, 512),
+        embedding_size: int = 128,
+        dropout: float = 0.0,
+        skip: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        backbone.check_layer(layer)
+        backbone.check_pooling(pooling)
+        H = backbone.hidden_size
+        shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
+        self.backbone = backbone
+        self.structure = Structure(layer, pooling, tuple(head), embedding_size, dropout, skip)
+        self.register_buffer("mean", torch.tensor(0.0))
+        self.register_buffer("std", torch.tensor(0.5))
+        self.register_buffer("pooled_mean", torch.zeros(shape))
+        self.register_buffer("pooled_std", torch.ones(shape))
+        weights = nn.Parameter(torch.zeros(shape[0])) if layer == "weighted" else None
+        self.register_parameter("layer_weights", weights)
+        self.head = _head([H, *head, embedding_size], dropout, generator)
+        self.skip = _linear(H, embedding_size, generator) if skip else None
+
+    def inputs(self, features: Tensor) -> Tensor:
+        """Pad and normalise log-mel [B, T, F] as the backbone was trained."""
+        padded = self.backbone.pad(features)
+        if self.backbone.spec.normalise == "none":
+            return padded
+        return (padded - self.mean) / (2 * self.std)
+
+    def pooled(
+        self,
+        features: Tensor,
+        *,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Run the backbone and pool: [B, T, F] -> [B, H], before standardisation.
+
+        `weighted` gives [B, L, H]: the pooled tokens of each block. `keep` and `generator`:
+        patchout, see the backbone.
+        """
+        x, how = self.inputs(features), self.structure.pooling
+        layer = self.structure.layer
+        if isinstance(layer, int):
+            tokens = self.backbone(x, layer=layer, keep=keep, generator=generator)
+            return self.backbone.pool(tokens, how)
+        blocks = self.backbone.every_block(x, keep=keep, generator=generator)
+        return torch.stack([self.backbone.pool(tokens, how) for tokens in blocks], dim=1)
+
+    def prefix(self, features: Tensor, n_last: int) -> Tensor:
+        """Run all but the last `n_last` blocks: [B, T, F] -> hidden [B, S, H], to be cached."""
+        return self.backbone.prefix(self.inputs(features), n_last)
+
+    def pooled_from(
+        self,
+        hidden: Tensor,
+        n_last: int,
+        *,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Run the last `n_last` blocks on what `prefix` gave, and pool: [B, S, H] -> [B, H].
+
+        Raises:
+            ConfigError: the layer needs blocks below these, as `weighted` does.
+        """
+        layer = self.structure.layer
+        if isinstance(layer, str):
+            raise ConfigError(
+                f"layer is '{layer}', which needs the output of every block; "
+                f"with tune last:{n_last} choose one layer, or tune head or full"
+            )
+        tokens = self.backbone.suffix(hidden, n_last, layer, keep=keep, generator=generator)
+        return self.backbone.pool(tokens, self.structure.pooling)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Standardise, run the head, scale to unit norm: [B, H] (or [B, L, H]) -> [B, D]."""
+        x = (pooled - self.pooled_mean) / self.pooled_std
+        if self.layer_weights is not None:
+            x = torch.einsum("blh,l->bh", x, self.layer_weights.softmax(0).to(x.dtype))
+        out = self.head(x)
+        if self.skip is not None:
+            out = out + self.skip(x)
+        return F.normalize(out.float(), dim=-1, eps=1e-12)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""
+        return self.project(self.pooled(features))
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Set mean and deviation of the log-mel, from the training side alone.
+
+        Raises:
+            ConfigError: the deviation is 0, as of silence alone, and the backbone divides by it.
+        """
+        if self.backbone.spec.normalise != "none" and not statistics.std > 0:
+            raise ConfigError(
+                f"the training features have a standard deviation of {statistics.std}; "
+                "they hold nothing but silence: check the recordings"
+            )
+        with torch.no_grad():
+            self.mean.fill_(statistics.mean)
+            self.std.fill_(statistics.std)
+
+    def set_pooled_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set what `project` standardises by, [H] ([L, H]); a column of deviation 0 becomes 0."""
+        with torch.no_grad():
+            self.pooled_mean.copy_(mean)
+            # anything over infinity is 0: a column that never varied must not start to now
+            self.pooled_std.copy_(torch.where(std > 0, std, torch.inf))
+
+
+def save(encoder: Encoder, folder: Path) -> None:
+    """Write `model.safetensors` and `encoder.json`; the folder alone rebuilds the encoder."""
+    tensors = {
+        name: value.detach().to("cpu").contiguous() for name, value in encoder.state_dict().items()
+    }
+    with files.atomic_path(Path(folder) / WEIGHTS) as temporary:
+        save_file(tensors, temporary, {"format_version": str(FORMAT_VERSION)})
+    description = {**_describe(encoder), "fingerprint": fingerprint(encoder)}
+    files.write_json(Path(folder) / STRUCTURE, {"format_version": FORMAT_VERSION, **description})
+
+
+def load(folder: Path) -> Encoder:
+    """Rebuild an encoder from its folder alone, on the CPU, in evaluation mode.
+
+    Raises:
+        RunError: a file is missing, damaged or of another version, a tensor is missing or of
+            another shape, or the two files are not of one model.
+    """
+    folder = Path(folder)
+    description = files.read_json(folder / STRUCTURE, version=FORMAT_VERSION, error=RunError)
+    try:
+        kind, config = description["backbone"]["kind"], description["backbone"]["config"]
+        structure = checks.from_dict(Structure, description["structure"], STRUCTURE)
+        encoder = Encoder(backbones.build(kind, config), **vars(structure))
+    except (KeyError, TypeError, ValueError, ConfigError, BackboneError) as problem:
+        raise RunError(f"{folder / STRUCTURE} describes no encoder: {problem}") from problem
+    encoder.load_state_dict(_read_weights(folder / WEIGHTS, encoder.state_dict()), strict=True)
+    found, wanted = fingerprint(encoder), description.get("fingerprint")
+    if found != wanted:
+        raise RunError(
+            f"{folder / WEIGHTS} has fingerprint {found}, {STRUCTURE} was written with {wanted}: "
+            "the two are not of one model; copy the whole folder again, or train again"
+        )
+    return encoder.eval()
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """Hash the weights and the structure: 32 hex digits, the same on every device."""
+    return _hash(encoder, _describe(encoder))
+
+
+def backbone_fingerprint(backbone: Backbone) -> str:
+    """Hash the weights and the structure of a backbone, wherever it came from: 32 hex digits."""
+    return _hash(backbone, _describe_backbone(backbone))
+
+
+def _describe(encoder: Encoder) -> dict[str, Any]:
+    """What `load` needs beside the weights."""
+    return {
+        "backbone": _describe_backbone(encoder.backbone),
+        "spec": encoder.backbone.spec.to_dict(),
+        "structure": asdict(encoder.structure),
+    }
+
+
+def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
+    return {"kind": backbone.kind, "config": backbone.config_dict()}
+
+
+def _hash(module: nn.Module, description: dict[str, Any]) -> str:
+    # where the weights came from is told in the description, but does not make another model
+    config = {
+        key: value
+        for key, value in description.get("backbone", description)["config"].items()
+        if key not in ("source", "licence")
+    }
+    told = [config, description.get("structure"), description.get("backbone", description)["kind"]]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, value in sorted(module.state_dict().items()):
+        tensor = value.detach().to("cpu").contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:32]
+
+
+def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors of `expected`, all of them and of the right shapes."""
+    if not path.is_file():
+        raise RunError(f"{path} does not exist; copy the whole folder again, or train again")
+    try:
+        found = load_file(path)
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise RunError(f"{path} is damaged ({problem}); copy it again, or train again") from problem
+    for name, value in expected.items():
+        if name not in found:
+            raise RunError(f"{path} lacks the tensor {name}; copy it again, or train again")
+        if found[name].shape != value.shape:
+            raise RunError(
+                f"{path}: tensor {name} has shape {list(found[name].shape)}, "
+                f"{list(value.shape)} is wanted; it belongs to another {STRUCTURE}"
+            )
+    if more := sorted(set(found) - set(expected)):
+        raise RunError(f"{path} holds the unknown tensor {more[0]}; it belongs to another model")
+    return found
+
+
+def _head(sizes: list[int], dropout: float, generator: torch.Generator | None) -> nn.Sequential:
+    """Linear layers with ReLUs between them, and dropout before each where there is any."""
+    parts: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        if parts:
+            parts.append(nn.ReLU())
+        if dropout:
+            parts.append(nn.Dropout(dropout))
+        parts.append(_linear(n_in, n_out, generator))
+    return nn.Sequential(*parts)
+
+
+def _linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """Draw as torch does, uniform within 1 / sqrt(n_in), but from a generator of our own."""
+    with torch.device("meta"):
+        linear = nn.Linear(n_in, n_out)
+    linear = linear.to_empty(device="cpu")
+    bound = n_in**-0.5
+    with torch.no_grad():
+        linear.weight.uniform_(-bound, bound, generator=generator)
+        linear.bias.uniform_(-bound, bound, generator=generator)
+    return linear

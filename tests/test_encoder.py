@@ -1,0 +1,234 @@
+"""The encoder: its arithmetic by hand, and a folder that rebuilds it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from subgenre import backbones, encoder
+from subgenre.backbones import Backbone
+from subgenre.encoder import Encoder
+from subgenre.errors import ConfigError, RunError
+from subgenre.features import Statistics
+from tests.toy import make_ast_folder
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Backbone:
+    return backbones.load(str(make_ast_folder(tmp_path_factory.mktemp("toy") / "ast")))
+
+
+def make(backbone: Backbone, seed: int = 0, **options) -> Encoder:
+    generator = torch.Generator().manual_seed(seed)
+    return Encoder(backbone, **options, generator=generator).eval()
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 4 - 5
+
+
+@torch.inference_mode()
+def test_the_thesis_head_on_normalised_features(toy) -> None:
+    net = make(toy)
+    net.set_statistics(Statistics(100, -4.5, 100 * 3.0**2))
+    x = noise(2, 998, 128)
+    padded = torch.cat([x, torch.zeros(2, 26, 128)], dim=1)
+    pooled = toy((padded + 4.5) / 6.0).mean(dim=1)
+    torch.testing.assert_close(net.pooled(x), pooled, atol=1e-5, rtol=1e-5)
+    sizes = [tuple(p.shape) for p in net.head.parameters()]
+    assert sizes == [(768, 32), (768,), (512, 768), (512,), (128, 512), (128,)]
+    w = [p.numpy() for p in net.head.parameters()]
+    hidden = np.maximum(pooled.numpy() @ w[0].T + w[1], 0)
+    out = np.maximum(hidden @ w[2].T + w[3], 0) @ w[4].T + w[5]
+    wanted = out / np.linalg.norm(out, axis=1, keepdims=True)
+    np.testing.assert_allclose(net(x), wanted, atol=1e-5)
+    np.testing.assert_allclose(net(x).norm(dim=1), 1.0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_musicnn_takes_its_features_as_they_are() -> None:
+    net = make(backbones.load("musicnn"), embedding_size=16)
+    net.set_statistics(Statistics(10, 1.0, 40.0))
+    x = noise(1, 400, 96).abs()
+    assert torch.equal(net.inputs(x), x)
+    assert net.inputs(x[:, :90]).shape == (1, 187, 96)
+    assert net.pooled(x).shape == (1, 1506)
+    assert net(x).shape == (1, 16)
+
+
+@torch.inference_mode()
+def test_standardisation_and_skip(toy) -> None:
+    net = make(toy, head=(), embedding_size=4, skip=True)
+    pooled = noise(5, 32)
+    mean, std = pooled.mean(0), pooled.std(0)
+    std[3] = 0.0
+    net.set_pooled_statistics(mean, std)
+    z = (pooled - mean) / std
+    z[:, 3] = 0.0  # a column without deviation tells nothing
+    (w0, b0), (w1, b1) = (part.parameters() for part in (net.head, net.skip))
+    out = z @ w0.T + b0 + z @ w1.T + b1
+    torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
+    again = pooled.clone()
+    again[:, 3] += 100.0
+    assert torch.equal(net.project(again), net.project(pooled))
+
+
+def test_dropout_stands_before_each_linear_and_only_in_training(toy) -> None:
+    net = make(toy, dropout=0.5)
+    kinds = [type(part).__name__ for part in net.head]
+    assert kinds == ["Dropout", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    pooled = noise(3, 32)
+    assert torch.equal(net.project(pooled), net.project(pooled))
+    net.train()
+    assert not torch.equal(net.project(pooled), net.project(pooled))
+
+
+def test_the_generator_decides_the_first_weights(toy) -> None:
+    a, b, c = (make(toy, seed).head[0].weight for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert a.abs().max() <= 32**-0.5
+
+
+def test_weighted_layers_learn_on_cached_vectors(toy) -> None:
+    net = make(toy, layer="weighted", head=(), embedding_size=4)
+    x = noise(2, 200, 128)
+    pooled = net.pooled(x).detach()
+    inputs = net.inputs(x)
+    for block in (0, 1):
+        torch.testing.assert_close(pooled[:, block], toy(inputs, layer=block).mean(1))
+    even = make(toy, head=(), embedding_size=4).project(pooled.mean(1))
+    torch.testing.assert_close(net.project(pooled), even)
+    net.project(pooled)[0, 0].backward()
+    assert net.layer_weights.grad.abs().max() > 0
+    net.set_pooled_statistics(pooled.mean(0), pooled.std(0))
+    assert net(x).shape == (2, 4)
+    with pytest.raises(ConfigError, match="output of every block"):
+        net.pooled_from(net.prefix(x, 1), 1)
+
+
+@torch.inference_mode()
+def test_cached_activations_give_the_same_embedding(toy) -> None:
+    net = make(toy, pooling="cls")
+    x = noise(2, 200, 128)
+    for n_last in (1, 2):
+        hidden = net.prefix(x, n_last)
+        torch.testing.assert_close(net.project(net.pooled_from(hidden, n_last)), net(x))
+
+
+def test_options_that_can_not_act_are_refused(toy) -> None:
+    small = backbones.load("musicnn")
+    for backbone, options, word in [
+        (small, {"pooling": "cls"}, "use mean"),
+        (small, {"layer": "weighted"}, "one block"),
+        (toy, {"layer": 2}, "2 blocks"),
+        (toy, {"pooling": "max"}, "pooling is 'max'"),
+    ]:
+        with pytest.raises(ConfigError, match=word):
+            Encoder(backbone, **options)
+    with pytest.raises(ConfigError, match="silence"):
+        make(toy).set_statistics(Statistics(10, -15.9, 0.0))
+
+
+@pytest.mark.parametrize("kind", ["ast", "musicnn"])
+@torch.inference_mode()
+def test_the_folder_alone_rebuilds_it(toy, tmp_path, kind) -> None:
+    if kind == "ast":
+        net = make(toy, layer="weighted", dropout=0.1, skip=True, head=(16,), embedding_size=8)
+        x = noise(2, 998, 128)
+    else:
+        net = make(backbones.load("musicnn"))
+        x = noise(2, 200, 96)
+    net.set_statistics(Statistics(100, -4.5, 900.0))
+    shape = net.pooled_mean.shape
+    net.set_pooled_statistics(noise(*shape), noise(*shape, seed=1).abs())
+    encoder.save(net, tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        *("encoder.json", "model.safetensors")
+    ]
+    again = encoder.load(tmp_path / "run")
+    assert not again.training
+    assert torch.equal(again(x), net(x))
+    assert again.structure == net.structure
+    assert encoder.fingerprint(again) == encoder.fingerprint(net)
+    assert again.backbone.licence == net.backbone.licence
+
+
+@torch.inference_mode()
+def test_fingerprints_tell_models_apart(toy) -> None:
+    net = make(toy)
+    first = encoder.fingerprint(net)
+    assert first == encoder.fingerprint(make(toy))
+    assert first != encoder.fingerprint(make(toy, seed=1))
+    assert first != encoder.fingerprint(make(toy, pooling="cls"))
+    base = encoder.backbone_fingerprint(toy)
+    moved = backbones.build("ast", {**toy.config_dict(), "source": "elsewhere"})
+    moved.load_state_dict(toy.state_dict())
+    assert encoder.backbone_fingerprint(moved) == base
+    moved.model.layernorm.bias[0] += 1e-6
+    assert encoder.backbone_fingerprint(moved) != base
+    heads = backbones.build("ast", {**toy.config_dict(), "num_attention_heads": 4})
+    heads.load_state_dict(toy.state_dict())  # same tensors, another network
+    assert encoder.backbone_fingerprint(heads) != base
+
+
+@pytest.fixture
+def saved(toy, tmp_path) -> Path:
+    encoder.save(make(toy), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def edit_json(path: Path, **values) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def edit_tensors(path: Path, edit) -> None:
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda run: (run / "encoder.json").unlink(), r"encoder\.json does not exist"),
+        (lambda run: (run / "model.safetensors").unlink(), r"model\.safetensors does not exist"),
+        (lambda run: edit_json(run / "encoder.json", format_version=7), "format version 7"),
+        (lambda run: edit_json(run / "encoder.json", backbone={}), "describes no encoder"),
+        (
+            lambda run: edit_json(run / "encoder.json", backbone={"kind": "vgg", "config": {}}),
+            "'vgg'",
+        ),
+        (lambda run: edit_json(run / "encoder.json", structure={"lair": 3}), "unknown key 'lair'"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "damaged"),
+        (
+            lambda run: edit_tensors(run / "model.safetensors", lambda t: t.pop("head.0.weight")),
+            r"lacks the tensor head\.0\.weight",
+        ),
+        (
+            lambda run: edit_tensors(
+                run / "model.safetensors", lambda t: t.update({"head.0.bias": torch.zeros(3)})
+            ),
+            r"head\.0\.bias has shape \[3\], \[768\] is wanted",
+        ),
+        (
+            lambda run: edit_tensors(
+                run / "model.safetensors", lambda t: t.update(stray=torch.zeros(1))
+            ),
+            "unknown tensor stray",
+        ),
+        (
+            lambda run: edit_tensors(run / "model.safetensors", lambda t: t["mean"].add_(1)),
+            "not of one model",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused(saved, damage, word) -> None:
+    damage(saved)
+    with pytest.raises(RunError, match=word):
+        encoder.load(saved)
