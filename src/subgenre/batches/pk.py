@@ -6,7 +6,10 @@ Re-Identification" (2017), section 2.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from numpy.typing import NDArray
 
 from subgenre.batches.table import ChunkTable, Ints, deal
 from subgenre.errors import ConfigError, SplitError
@@ -28,8 +31,9 @@ def pk_batches(
 ) -> list[Ints]:
     """Return an epoch of batches of P subgenres x K tracks x C chunks: positions in the table [b].
 
-    An epoch draws as many chunks as there are, and each about once: subgenres are drawn by the
-    chunks they have left, and inside one the tracks and chunks that were drawn least come first.
+    An epoch draws about as many chunks as there are, and each about once: subgenres are drawn by
+    the chunks they have left, and inside one the tracks and chunks that were drawn least come
+    first. Every epoch has the same number of batches.
     The share `same_genre` of the batches takes its subgenres from one genre with two or more of
     them. Trash in the table adds K tracks x C chunks of it to every batch.
 
@@ -54,8 +58,7 @@ def pk_batches(
         )
     deck = _Deck(table, np.random.default_rng([seed, epoch, _PK]))
     batches: list[Ints] = []
-    while deck.drawn < deck.total:
-        step = len(batches)
+    for step in range(deck.steps(subgenres, tracks * world, chunks, same_genre)):
         of_one_genre = int((step + 1) * same_genre) > int(step * same_genre)
         names = deck.labels(subgenres, of_one_genre)
         batch = [deck.chunks(label, tracks * world, chunks) for label in names]
@@ -86,24 +89,39 @@ class _Deck:
         self.size = np.array([sum(map(len, self.tracks[int(n)])) for n in self.names])
         self.drawn_of = np.zeros(len(self.names), dtype=np.int64)
         self.times = np.zeros(len(table), dtype=np.int64)
-        self.total = int(self.size.sum())
+        genres, count = np.unique(self.genre_of, return_counts=True)
+        self.genres = genres[count >= 2]
 
-    @property
-    def drawn(self) -> int:
-        """Chunks drawn so far, trash apart."""
-        return int(self.drawn_of.sum())
+    def steps(self, n_labels: int, n_tracks: int, n_chunks: int, same_genre: float) -> int:
+        """Return how many batches draw as many chunks as there are, by their expected size."""
+        of_label = np.array(
+            [
+                min(n_tracks or len(tracks), len(tracks))
+                * np.mean([min(n_chunks or len(t), len(t)) for t in tracks])
+                for tracks in (self.tracks[int(name)] for name in self.names)
+            ]
+        )
+        share = same_genre if len(self.genres) else 0.0
+        groups = [self.genre_of == g for g in self.genres]
+        weights = [self.size[inside].sum() for inside in groups]
+
+        def expected(inside: NDArray[np.bool_]) -> float:
+            n = min(n_labels, int(inside.sum())) or int(inside.sum())
+            return float(n * np.average(of_label[inside], weights=self.size[inside]))
+
+        across = expected(np.ones(len(self.names), dtype=bool))
+        within = float(np.average([expected(g) for g in groups], weights=weights)) if share else 0.0
+        batch = share * within + (1 - share) * across
+        return math.ceil(float(self.size.sum()) / batch - 1e-9)
 
     def labels(self, n: int, of_one_genre: bool) -> list[int]:
         """Draw `n` labels (0: all), the more chunks one has left the likelier."""
         left = np.maximum(self.size - self.drawn_of, 0) + 1e-3
         places = np.arange(len(self.names))
-        if of_one_genre:
-            genres, count = np.unique(self.genre_of, return_counts=True)
-            genres = genres[count >= 2]
-            if len(genres):
-                weight = np.array([left[self.genre_of == g].sum() for g in genres])
-                chosen = self.rng.choice(genres, p=weight / weight.sum())
-                places = np.flatnonzero(self.genre_of == chosen)
+        if of_one_genre and len(self.genres):
+            weight = np.array([left[self.genre_of == g].sum() for g in self.genres])
+            chosen = self.rng.choice(self.genres, p=weight / weight.sum())
+            places = np.flatnonzero(self.genre_of == chosen)
         n = min(n, len(places)) or len(places)
         chance = left[places] / left[places].sum()
         return [int(self.names[i]) for i in self.rng.choice(places, n, replace=False, p=chance)]

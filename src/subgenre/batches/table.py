@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.store import FeatureFolder
+if TYPE_CHECKING:
+    from subgenre.store import FeatureFolder
 
 Ints = NDArray[np.int64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ import torch
 from subgenre.batches.table import ChunkTable, Ints, chunk_table, deal
 from subgenre.batches.units import Units
 from subgenre.errors import SplitError
-from subgenre.store import FeatureFolder
+
+if TYPE_CHECKING:
+    from subgenre.store import FeatureFolder
 
 # One number a kind of drawing, so that no two of them share a stream of one seed.
 _TRIPLETS, _ORDER = 1, 2

@@ -57,11 +57,13 @@ class Loss(nn.Module, ABC):
             f'{label.shape[0]} drawn triplets; set kind = "pk" under [batch]'
         )
 
-    def margins(self, label: Tensor, margin: float) -> Tensor:
-        """Return the margin of each pair [B, B]: wider where the other is of another genre."""
-        genre = self.genres(label)
-        other_genre = genre[:, None] != genre[None, :]
-        return margin + self.config.genre_margin * other_genre.to(torch.get_default_dtype())
+    def margins(self, anchor: Tensor, other: Tensor, margin: float, like: Tensor) -> Tensor:
+        """Return `margin`, wider where the labels `anchor` and `other` are of two genres.
+
+        In the number format of `like`.
+        """
+        apart = self.genres(anchor) != self.genres(other)
+        return margin + self.config.genre_margin * apart.to(like.dtype)
 
     def genres(self, label: Tensor) -> Tensor:
         """Return the genre number of each label, -1 for trash."""
@@ -77,7 +79,7 @@ class TripletLoss(Loss):
         """See `Loss.forward`."""
         distances = cosine_distances(vectors)
         positive, negative = pair_masks(label, track, recording)
-        margin = self.margins(label, self.config.margin).to(distances)
+        margin = self.margins(label[:, None], label[None], self.config.margin, distances)
         return batch_triplet_loss(
             distances, positive, negative, margin=margin, mining=self.config.mining
         )
@@ -86,7 +88,8 @@ class TripletLoss(Loss):
         """See `Loss.explicit`; `label` [b, 3]."""
         if vectors.shape[1] != 3:
             return super().explicit(vectors, label)
-        return explicit_triplets(vectors, margin=_row_margins(self, label, self.config.margin))
+        margin = self.margins(label[:, 0], label[:, 2], self.config.margin, vectors)
+        return explicit_triplets(vectors, margin=margin)
 
 
 class QuadrupletLoss(Loss):
@@ -102,7 +105,7 @@ class QuadrupletLoss(Loss):
         distances = cosine_distances(vectors)
         positive, other = pair_masks(label, track, recording)
         is_trash = (label < 0)[None, :]
-        margin = self.margins(label, self.config.negative_margin).to(distances)
+        margin = self.margins(label[:, None], label[None], self.config.negative_margin, distances)
         near = batch_triplet_loss(
             distances, positive, other & ~is_trash, margin=margin, mining=self.config.mining
         )
@@ -118,9 +121,10 @@ class QuadrupletLoss(Loss):
         """See `Loss.explicit`; `label` [b, 4]."""
         if vectors.shape[1] != 4:
             return super().explicit(vectors, label)
+        margin = self.margins(label[:, 0], label[:, 2], self.config.negative_margin, vectors)
         return explicit_quadruplets(
             vectors,
-            negative_margin=_row_margins(self, label, self.config.negative_margin),
+            negative_margin=margin,
             trash_margin=self.config.trash_margin,
             trash_weight=self.config.trash_weight,
         )
@@ -263,13 +267,6 @@ BUILDERS: dict[str, Callable[[LossConfig, int, int, Tensor], Loss]] = {
     "arcface": _arcface,
     "track_triplet": lambda config, _n, _size, genre: TrackTripletLoss(config, genre),
 }
-
-
-def _row_margins(loss: Loss, label: Tensor, margin: float) -> Tensor:
-    """Return the margin of each drawn triplet [b]; `label` [b, 3 or more]."""
-    genre = loss.genres(label)
-    other_genre = genre[:, 0] != genre[:, 2]
-    return margin + loss.config.genre_margin * other_genre.to(torch.get_default_dtype())
 
 
 def _first_of_each(track: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,15 +6,8 @@ one number (`map_at_r`), by track (`average_precisions`), and with its chance le
 """
 
 from subgenre.metrics.clusters import ari, contingency, kmeans, nmi, silhouette, silhouettes
-from subgenre.metrics.evaluation import (
-    METRICS,
-    VIEWS,
-    Measured,
-    Score,
-    combine,
-    evaluate,
-    measure,
-)
+from subgenre.metrics.evaluation import VIEWS, evaluate, measure
+from subgenre.metrics.intervals import METRICS, Measured, Score, combine
 from subgenre.metrics.retrieval import (
     average_precisions,
     centroid_accuracy,

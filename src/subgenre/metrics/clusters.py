@@ -58,9 +58,8 @@ def nmi_of(table: Floats) -> Floats:
     by_cluster, by_label = joint.sum(axis=-1), joint.sum(axis=-2)
     entropies = _entropy(by_cluster) + _entropy(by_label)
     both = _entropy(joint.reshape(*joint.shape[:-2], -1))
-    found = np.divide(
-        2 * (entropies - both), entropies, out=np.ones_like(both), where=entropies > 0
-    )
+    found = np.ones(both.shape)
+    np.divide(2 * (entropies - both), entropies, out=found, where=entropies > 0)
     return np.asarray(np.clip(found, 0.0, 1.0))
 
 
@@ -71,9 +70,9 @@ def ari_of(table: Floats) -> Floats:
     by_label = _pairs(table.sum(axis=-2)).sum(axis=-1)
     expected = by_cluster * by_label / np.maximum(_pairs(table.sum(axis=(-2, -1))), 1e-300)
     most = (by_cluster + by_label) / 2
-    return np.divide(
-        pairs - expected, most - expected, out=np.ones_like(pairs), where=most != expected
-    )
+    found = np.ones(pairs.shape)
+    np.divide(pairs - expected, most - expected, out=found, where=most != expected)
+    return found
 
 
 def nmi(vectors: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
@@ -113,7 +112,9 @@ def silhouettes(distances: Floats, labels: Ints) -> Floats:
     b = elsewhere.min(axis=2)
     widest = np.maximum(a, b)
     defined = (own_count > 1) & (widest > 0)
-    return np.divide(b - a, widest, out=np.zeros_like(a), where=defined)
+    found = np.zeros(a.shape)
+    np.divide(b - a, widest, out=found, where=defined)
+    return found
 
 
 def cosine_distances(rows: Floats) -> Floats:

@@ -1,33 +1,20 @@
-"""All scores of one or more splits, each beside its chance level, with a 95 % interval.
+"""All scores of a split, each beside its chance level.
 
 Chance: for the two accuracies the share of the largest class among the test tracks; for the others
-the mean over 1,000 shuffles of the test labels, vectors and clusters being kept.
-
-Interval: percentile bootstrap over the TRACKS (Efron, Tibshirani, 1993, section 13.3), 1,000
-replicates. One replicate draws as many tracks as there are, with replacement, and weighs each track
-by how often it came; a track stays together in all its splits. Scores that are means over tracks
-become weighted means of the tracks' own values, neighbours being kept. NMI and ARI are computed anew
-from the weighted table of clusters against labels, clusters being kept; as copies of a track agree
-with one another, these replicates lie too high by a little, and their mean is moved onto the score.
+the mean over 1,000 shuffles of the test labels, vectors and clusters being kept. The intervals are
+told in `intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from subgenre.errors import EvaluationError
-from subgenre.metrics.clusters import (
-    ari_of,
-    contingency,
-    cosine_distances,
-    kmeans,
-    nmi_of,
-    silhouettes,
-)
+from subgenre.metrics.clusters import contingency, cosine_distances, kmeans, silhouettes
+from subgenre.metrics.intervals import METRICS, OF_CLUSTERS, Measured, Score, combine
 from subgenre.metrics.retrieval import (
     DEFAULT_K,
     average_precisions,
@@ -41,66 +28,10 @@ from subgenre.metrics.retrieval import (
 )
 from subgenre.metrics.vectors import Floats, Ints, check_pair, need_classes
 
-METRICS = (
-    "centroid_accuracy",
-    "knn_accuracy",
-    "precision_at_1",
-    "r_precision",
-    "map_at_r",
-    "triplet_accuracy",
-    "nmi",
-    "ari",
-    "silhouette",
-)
 VIEWS = ("all", "within", "across")
 SHUFFLES = 1000
-REPLICATES = 1000
-
-_OF_CLUSTERS: dict[str, tuple[Callable[[Floats], Floats], float]] = {
-    "nmi": (nmi_of, 0.0),
-    "ari": (ari_of, -1.0),
-}
-"""Scores of a contingency table, with the least value each can have."""
 
 _BLOCK_NUMBERS = 4_000_000  # numbers held at once while labels are shuffled (32 MB)
-
-
-@dataclass(frozen=True)
-class Score:
-    """One score.
-
-    Attributes:
-        value: the score. low, high: its 95 % interval. chance: what knowing nothing would give.
-    """
-
-    value: float
-    low: float
-    high: float
-    chance: float
-
-    def to_dict(self) -> dict[str, float]:
-        """Return the four numbers by name, as `metrics.json` holds them."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One split's scores by track, before they are put together by `combine`.
-
-    Attributes:
-        ids: test track of each row, [n].
-        by_track: metric -> value of each track, [n]; NaN where it has none.
-        clusters, labels: k-means cluster and label of each track, [n].
-        chance: metric -> chance level.
-        notes: what could not be scored, and why.
-    """
-
-    ids: tuple[str, ...]
-    by_track: dict[str, Floats]
-    clusters: Ints
-    labels: Ints
-    chance: dict[str, float]
-    notes: tuple[str, ...] = field(default=())
 
 
 def evaluate(
@@ -146,8 +77,8 @@ def measure(
 ) -> list[Measured]:
     """Measure one split, for `combine` to put together with other splits of the same tracks.
 
-    Arguments and errors as for `evaluate`; `ids` name the test tracks, so that one that is tested in
-    several repeats is known again. `within` gives one part a genre.
+    Arguments and errors as for `evaluate`; `ids` name the test tracks, so that one that is tested
+    in several repeats is known again. `within` gives one part a genre.
     """
     if view not in VIEWS:
         raise EvaluationError(f"view is '{view}'; choose all, within or across")
@@ -174,77 +105,6 @@ def measure(
     if not parts:
         raise EvaluationError("no genre has two subgenres among the test tracks to tell apart")
     return parts
-
-
-def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
-    """Put the parts of one or more splits together: folds, repeats, genres.
-
-    A track's values are averaged over its parts, the score is the mean over tracks; NMI and ARI are
-    averaged over parts by their size. Metrics that no part could score are left out.
-
-    Raises:
-        EvaluationError: no parts.
-    """
-    if not parts:
-        raise EvaluationError("there is no split to score")
-    ids = sorted({name for part in parts for name in part.ids})
-    place = {name: i for i, name in enumerate(ids)}
-    rows = [np.array([place[name] for name in part.ids]) for part in parts]
-    rng = np.random.default_rng([seed, REPLICATES])
-    drawn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), REPLICATES).astype(float)
-    scores = {}
-    for metric in METRICS:
-        if metric in _OF_CLUSTERS:
-            scores[metric] = _cluster_score(parts, rows, drawn, metric)
-        elif any(metric in part.by_track for part in parts):
-            scores[metric] = _track_score(parts, rows, drawn, metric)
-    return scores
-
-
-def _track_score(
-    parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> Score:
-    total, times = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
-    chance = weight = 0.0
-    for part, at in zip(parts, rows, strict=True):
-        if metric in part.by_track:
-            values = part.by_track[metric]
-            defined = ~np.isnan(values)
-            np.add.at(total, at[defined], values[defined])
-            np.add.at(times, at[defined], 1.0)
-            chance += part.chance[metric] * defined.sum()
-            weight += defined.sum()
-    scored = times > 0
-    means, counts = total[scored] / times[scored], drawn[:, scored]
-    counts = counts[counts.sum(axis=1) > 0]
-    replicates = counts @ means / counts.sum(axis=1)
-    low, high = np.percentile(replicates, [2.5, 97.5])
-    return Score(float(means.mean()), float(low), float(high), float(chance / weight))
-
-
-def _cluster_score(
-    parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> Score:
-    score, least = _OF_CLUSTERS[metric]
-    sizes = np.array([len(part.ids) for part in parts], dtype=np.float64)
-    values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
-    replicates = np.zeros(len(drawn))
-    for part, at, size in zip(parts, rows, sizes, strict=True):
-        replicates += size * score(_weighted_tables(part, drawn[:, at]))
-    replicates /= sizes.sum()
-    value = float(np.average(values, weights=sizes))
-    centred = np.clip(replicates - replicates.mean() + value, least, 1.0)
-    low, high = np.percentile(centred, [2.5, 97.5])
-    chance = np.average([part.chance[metric] for part in parts], weights=sizes)
-    return Score(value, float(low), float(high), float(chance))
-
-
-def _weighted_tables(part: Measured, weights: Floats) -> Floats:
-    """Return the contingency table of each row of `weights` [S, n], [S, K, C]."""
-    n_clusters, n_labels = int(part.clusters.max()) + 1, int(part.labels.max()) + 1
-    cells = np.zeros((len(part.ids), n_clusters * n_labels))
-    cells[np.arange(len(part.ids)), part.clusters * n_labels + part.labels] = 1.0
-    return (weights @ cells).reshape(-1, n_clusters, n_labels)
 
 
 def _measure(
@@ -276,7 +136,7 @@ def _measure(
     notes = tuple(
         f"{metric}: no test track has another of its class among the {len(test)} test tracks"
         for metric in METRICS
-        if metric not in by_track and metric not in _OF_CLUSTERS
+        if metric not in by_track and metric not in OF_CLUSTERS
     )
     return Measured(ids, by_track, among.clusters, labels, chance, notes)
 
@@ -318,6 +178,6 @@ class _Among:
                 if metric in wanted:
                     found.setdefault(metric, []).append(np.nanmean(values, axis=1))
             table = contingency(self.clusters, shuffled)
-            for metric, (score, _) in _OF_CLUSTERS.items():
+            for metric, (score, _) in OF_CLUSTERS.items():
                 found.setdefault(metric, []).append(score(table))
         return {metric: float(np.concatenate(values).mean()) for metric, values in found.items()}

@@ -5,6 +5,8 @@ MAP@R: Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (ECCV 2020), s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -20,6 +22,8 @@ from subgenre.metrics.vectors import (
 )
 
 DEFAULT_K = 5
+
+_ByTrack = Callable[[Ints, Ints], Floats]
 
 
 def centroids(vectors: ArrayLike, labels: ArrayLike) -> tuple[Ints, Floats]:
@@ -186,7 +190,7 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, n_labels: int) -> 
 
 
 def per_label_accuracy(matrix: Ints) -> dict[int, float]:
-    """Return the share of each label's tracks on the matrix's diagonal; labels without any: none."""
+    """Return the share of each label's tracks on the matrix's diagonal, of labels that have any."""
     total = matrix.sum(axis=1)
     return {i: float(matrix[i, i] / total[i]) for i in np.flatnonzero(total).tolist()}
 
@@ -202,7 +206,9 @@ def _hits(order: Ints, labels: Ints) -> tuple[Floats, Ints]:
 
 
 def _divide(part: Floats, whole: Floats | Ints) -> Floats:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    found = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=found, where=whole > 0)
+    return found
 
 
 def _checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
@@ -211,9 +217,8 @@ def _checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     return rows, np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
 
 
-def _mean_over_matches(vectors: ArrayLike, labels: ArrayLike, score: object) -> float:
+def _mean_over_matches(vectors: ArrayLike, labels: ArrayLike, score: _ByTrack) -> float:
     rows, numbers = _checked(vectors, labels)
-    assert callable(score)
     return _mean(score(own_order(rows), numbers[None])[0])
 
 

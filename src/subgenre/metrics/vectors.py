@@ -68,4 +68,4 @@ def neighbour_order(similarity: Floats) -> Ints:
 
 def one_hot(labels: Ints, n: int) -> Floats:
     """Return `labels` [..., N] as zeros and ones, [..., N, n]."""
-    return (labels[..., None] == np.arange(n)).astype(np.float64)
+    return np.asarray(labels[..., None] == np.arange(n), dtype=np.float64)

@@ -56,41 +56,55 @@ def even_folds(
 
 
 def draw(
-    label: NDArray[np.int64], groups: NDArray[np.int64], share: float, seed: int
+    label: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    share: float,
+    seed: int,
+    *,
+    least: int = 1,
 ) -> NDArray[np.bool_]:
-    """Return the held-out rows: the most even of several drawings, after `_mend`."""
+    """Return the held-out rows: the most even of several drawings, after `_mend`.
+
+    `least` held-out tracks of each label are aimed at where two are left for training.
+    """
     k = max(2, round(1 / share))
+    total = np.bincount(label)
+    keep = np.minimum(2, np.maximum(total - 1, 1))
+    wanted = np.maximum(np.minimum(least, total - keep), 0)
     drawn = []
     for s in _seeds(seed):
         fold_of = _fold_numbers(label, groups, k, s)
         best = min(range(k), key=lambda i: _unevenness(label, fold_of == i, share))
-        drawn.append(_mend(label, groups, fold_of == best, share))
-    least = np.minimum(1, np.bincount(label) - 1)
+        drawn.append(_mend(label, groups, fold_of == best, share, keep, wanted))
     return min(
         drawn,
-        key=lambda t: (int((counts(label, t) < least).sum()), _unevenness(label, t, share)),
+        key=lambda t: (int((counts(label, t) < wanted).sum()), _unevenness(label, t, share)),
     )
 
 
 def _mend(
-    label: NDArray[np.int64], groups: NDArray[np.int64], test: NDArray[np.bool_], share: float
+    label: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    test: NDArray[np.bool_],
+    share: float,
+    keep: NDArray[np.int64],
+    wanted: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Move groups across until each label is on both sides, where that can be.
+    """Move groups across until each label has what it needs on both sides, where that can be.
 
-    First back to training what training lacks, then into test, each time the group that leaves the
-    sizes most even, so long as no label loses its last place on the other side.
+    First back to training what training lacks (`keep`), then into test what test lacks (`wanted`),
+    each time the group that leaves the sizes most even, training keeping what it needs.
     """
     test = test.copy()
-    total = np.bincount(label)
-    keep = np.minimum(2, np.maximum(total - 1, 1))
-    for i in range(len(total)):
+    for i in range(len(keep)):
         while counts(label, ~test)[i] < keep[i]:
             test[groups == groups[test & (label == i)].min()] = False
-    for i in np.argsort(total, kind="stable"):
-        if total[i] < 2 or counts(label, test)[i]:
-            continue
-        moved = [test | (groups == g) for g in np.unique(groups[label == i])]
-        moved = [t for t in moved if (counts(label, ~t) >= keep).all()]
-        if moved:
+    for i in np.argsort(np.bincount(label), kind="stable"):
+        while counts(label, test)[i] < wanted[i]:
+            out = np.unique(groups[(label == i) & ~test])
+            moved = [test | (groups == g) for g in out]
+            moved = [t for t in moved if (counts(label, ~t) >= keep).all()]
+            if not moved:
+                break
             test = min(moved, key=lambda t: _unevenness(label, t, share))
     return test

@@ -114,11 +114,13 @@ def folds(
 
 
 def validation(
-    tracks: Iterable[LabelledTrack], outer: Split, *, share: float, seed: int = 0
+    tracks: Iterable[LabelledTrack], train: Iterable[str], *, share: float, seed: int = 0
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut a part for validation out of the training side, grouped as the split itself is.
+    """Cut a part for validation out of the training side `train` (ids).
 
-    A subgenre too small for it, or all of one artist, stays wholly in training.
+    Grouped by artist and album where that leaves every subgenre of four tracks or more two to
+    validate on (one alone has no match among them), else by recording. A smaller subgenre may stay
+    wholly in training.
 
     Returns:
         Ids to fit on and ids to validate on, each sorted; no validation ids for `share` 0.
@@ -126,17 +128,23 @@ def validation(
     Raises:
         SplitError: no subgenre has tracks to spare.
     """
+    ids = set(train)
     if share == 0:
-        return outer.train, ()
-    train = set(outer.train)
-    rows = Rows.of(track for track in tracks if track.id in train)
-    held = draw(rows.label, rows.groups(outer.grouped_by), share, seed)
+        return tuple(sorted(ids)), ()
+    rows = Rows.of(track for track in tracks if track.id in ids)
+    if not rows.tracks:
+        raise SplitError("none of the training tracks is in the library; draw the split anew")
+    for grouped_by in (BY_ARTIST, BY_TRACK):
+        held = draw(rows.label, rows.groups(grouped_by), share, seed, least=2)
+        n_held = counts(rows.label, held)
+        if (n_held[np.bincount(rows.label) >= 4] >= 2).all():
+            break
     if not held.any():
         raise SplitError(
             f"no subgenre has training tracks to spare for validation (share {share:g}); "
             "set val_share to 0"
         )
-    inner = _sides(rows, held, seed, outer.grouped_by, ())
+    inner = _sides(rows, held, seed, grouped_by, ())
     return inner.train, inner.test
 
 

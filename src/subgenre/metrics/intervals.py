@@ -1,0 +1,149 @@
+"""Scores of one or more splits, each with a 95 % interval: `combine`.
+
+Percentile bootstrap over the TRACKS (Efron, Tibshirani, "An Introduction to the Bootstrap", 1993,
+section 13.3), 1,000 replicates. One replicate draws as many tracks as there are, with replacement,
+and weighs each track by how often it came; a track stays together in all its splits. Scores that
+are means over tracks become weighted means of the tracks' own values, neighbours being kept. NMI
+and ARI are computed anew from the weighted table of clusters against labels, clusters being kept;
+as copies of a track agree with one another, these replicates lie too high by a little, and their
+mean is moved onto the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from subgenre.errors import EvaluationError
+from subgenre.metrics.clusters import ari_of, contingency, nmi_of
+from subgenre.metrics.vectors import Floats, Ints
+
+METRICS = (
+    "centroid_accuracy",
+    "knn_accuracy",
+    "precision_at_1",
+    "r_precision",
+    "map_at_r",
+    "triplet_accuracy",
+    "nmi",
+    "ari",
+    "silhouette",
+)
+REPLICATES = 1000
+
+OF_CLUSTERS: dict[str, tuple[Callable[[Floats], Floats], float]] = {
+    "nmi": (nmi_of, 0.0),
+    "ari": (ari_of, -1.0),
+}
+"""Scores of a contingency table, with the least value each can have."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score.
+
+    Attributes:
+        value: the score. low, high: its 95 % interval. chance: what knowing nothing would give.
+    """
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the four numbers by name, as `metrics.json` holds them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One split's scores by track, before they are put together by `combine`.
+
+    Attributes:
+        ids: test track of each row, [n].
+        by_track: metric -> value of each track, [n]; NaN where it has none.
+        clusters, labels: k-means cluster and label of each track, [n].
+        chance: metric -> chance level.
+        notes: what could not be scored, and why.
+    """
+
+    ids: tuple[str, ...]
+    by_track: dict[str, Floats]
+    clusters: Ints
+    labels: Ints
+    chance: dict[str, float]
+    notes: tuple[str, ...] = field(default=())
+
+
+def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
+    """Put the parts of one or more splits together: folds, repeats, genres.
+
+    A track's values are averaged over its parts, the score is the mean over tracks; NMI and ARI are
+    averaged over parts by their size. Metrics that no part could score are left out.
+
+    Raises:
+        EvaluationError: no parts.
+    """
+    if not parts:
+        raise EvaluationError("there is no split to score")
+    ids = sorted({name for part in parts for name in part.ids})
+    place = {name: i for i, name in enumerate(ids)}
+    rows = [np.array([place[name] for name in part.ids]) for part in parts]
+    rng = np.random.default_rng([seed, REPLICATES])
+    drawn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), REPLICATES).astype(float)
+    scores = {}
+    for metric in METRICS:
+        if metric in OF_CLUSTERS:
+            scores[metric] = _cluster_score(parts, rows, drawn, metric)
+        elif any(metric in part.by_track for part in parts):
+            scores[metric] = _track_score(parts, rows, drawn, metric)
+    return scores
+
+
+def _track_score(
+    parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
+) -> Score:
+    total, times = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
+    chance = weight = 0.0
+    for part, at in zip(parts, rows, strict=True):
+        if metric in part.by_track:
+            values = part.by_track[metric]
+            defined = ~np.isnan(values)
+            np.add.at(total, at[defined], values[defined])
+            np.add.at(times, at[defined], 1.0)
+            chance += part.chance[metric] * defined.sum()
+            weight += defined.sum()
+    scored = times > 0
+    means, counts = total[scored] / times[scored], drawn[:, scored]
+    counts = counts[counts.sum(axis=1) > 0]
+    replicates = counts @ means / counts.sum(axis=1)
+    low, high = np.percentile(replicates, [2.5, 97.5])
+    return Score(float(means.mean()), float(low), float(high), float(chance / weight))
+
+
+def _cluster_score(
+    parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
+) -> Score:
+    score, least = OF_CLUSTERS[metric]
+    sizes = np.array([len(part.ids) for part in parts], dtype=np.float64)
+    values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
+    replicates = np.zeros(len(drawn))
+    for part, at, size in zip(parts, rows, sizes, strict=True):
+        replicates += size * score(_weighted_tables(part, drawn[:, at]))
+    replicates /= sizes.sum()
+    value = float(np.average(values, weights=sizes))
+    centred = np.clip(replicates - replicates.mean() + value, least, 1.0)
+    low, high = np.percentile(centred, [2.5, 97.5])
+    chance = np.average([part.chance[metric] for part in parts], weights=sizes)
+    return Score(value, float(low), float(high), float(chance))
+
+
+def _weighted_tables(part: Measured, weights: Floats) -> Floats:
+    """Return the contingency table of each row of `weights` [S, n], [S, K, C]."""
+    n_clusters, n_labels = int(part.clusters.max()) + 1, int(part.labels.max()) + 1
+    cells = np.zeros((len(part.ids), n_clusters * n_labels))
+    cells[np.arange(len(part.ids)), part.clusters * n_labels + part.labels] = 1.0
+    return (weights @ cells).reshape(-1, n_clusters, n_labels)

@@ -1,0 +1,348 @@
+"""Losses against naive loops and the library's own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from pytorch_metric_learning import losses as library
+from torch import Tensor
+
+from subgenre.config import LOSSES, LossConfig
+from subgenre.errors import ConfigError
+from subgenre.losses import (
+    BUILDERS,
+    Loss,
+    LossResult,
+    build,
+    cosine_distances,
+    explicit_quadruplets,
+    explicit_triplets,
+    mine,
+    pair_masks,
+    quadruplet_loss,
+    triplet_loss,
+)
+
+GENRE = torch.tensor([0, 0, 1])
+
+
+def distance(left: Tensor, right: Tensor) -> float:
+    x, y = left.detach().double().numpy(), right.detach().double().numpy()
+    return 1 - float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
+
+
+def draw(n: int, size: int = 6, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, size, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A batch with trash, chunks of one track, and one recording in two subgenres."""
+    label = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, -1, -1])
+    track = torch.tensor([0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8])
+    recording = torch.tensor([0, 0, 1, 2, 3, 0, 0, 5, 6, 7, 8])  # track 4 is track 0's recording
+    return draw(len(label)).requires_grad_(), label, track, recording
+
+
+def valid_triplets(label: Tensor, track: Tensor, recording: Tensor) -> list[tuple[int, int, int]]:
+    rows = list(enumerate(zip(label.tolist(), track.tolist(), recording.tolist(), strict=True)))
+    return [
+        (a, p, n)
+        for (a, (la, ta, ra)), (p, (lp, tp, rp)), (n, (ln, _, rn)) in itertools.product(
+            rows, repeat=3
+        )
+        if la >= 0 and la == lp and ta != tp and ra != rp and ln != la and rn != ra
+    ]
+
+
+def mined_naively(
+    vectors: Tensor, triplets: list[tuple[int, int, int]], mining: str, margin: float
+) -> set[tuple[int, int, int]]:
+    d = [[distance(x, y) for y in vectors] for x in vectors]
+    if mining == "none":
+        return set(triplets)
+    if mining == "semihard":
+        return {(a, p, n) for a, p, n in triplets if d[a][p] < d[a][n] < d[a][p] + margin}
+    found = set()
+    for anchor in {a for a, _, _ in triplets}:
+        own = [t for t in triplets if t[0] == anchor]
+        far = max({p for _, p, _ in own}, key=lambda p: d[anchor][p])
+        near = min({n for _, _, n in own}, key=lambda n: d[anchor][n])
+        found.add((anchor, far, near))
+    return found
+
+
+def make(name: str, **numbers: object) -> Loss:
+    config = LossConfig(name=name, **numbers)  # type: ignore[arg-type]
+    return build(config, n_labels=3, embedding_size=6, label_genre=GENRE).double()
+
+
+def test_triplet_loss_is_the_loop() -> None:
+    a, p, n = draw(7, seed=1), draw(7, seed=2), draw(7, seed=3)
+    naive = [
+        max(0.0, distance(x, y) - distance(x, z) + 0.3) for x, y, z in zip(a, p, n, strict=True)
+    ]
+    assert triplet_loss(a, p, n, 0.3).item() == pytest.approx(np.mean(naive), abs=1e-12)
+    result = explicit_triplets(torch.stack([a, p, n], dim=1), margin=0.3)
+    assert result.value.item() == pytest.approx(np.mean(naive), abs=1e-12)
+    assert result.active == pytest.approx(np.mean(np.array(naive) > 0))
+    assert result.n == 7
+
+
+def test_quadruplet_loss_is_the_loop() -> None:
+    a, p, n, t = (draw(7, seed=seed) for seed in range(4))
+    naive = [
+        max(0.0, distance(x, y) - distance(x, z) + 0.2)
+        + 0.7 * max(0.0, distance(x, y) - distance(x, w) + 0.5)
+        for x, y, z, w in zip(a, p, n, t, strict=True)
+    ]
+    assert quadruplet_loss(a, p, n, t, trash_weight=0.7).item() == pytest.approx(np.mean(naive))
+    result = explicit_quadruplets(torch.stack([a, p, n, t], dim=1), trash_weight=0.7)
+    assert result.value.item() == pytest.approx(np.mean(naive), abs=1e-12)
+    assert result.n == 14
+
+
+def test_length_of_the_vectors_plays_no_part() -> None:
+    a, p, n = draw(5, seed=1), draw(5, seed=2), draw(5, seed=3)
+    assert triplet_loss(3 * a, 0.1 * p, 7 * n).item() == pytest.approx(
+        triplet_loss(a, p, n).item(), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("case", ["equal", "zero", "tiny"])
+@pytest.mark.parametrize("name", ["triplet", "quadruplet", "track_triplet", "supcon"])
+def test_gradient_is_finite_at_distance_zero(case: str, name: str) -> None:
+    scale = {"equal": 1.0, "zero": 0.0, "tiny": 1e-30}[case]
+    vectors = (torch.ones(6, 6) * scale).requires_grad_()
+    label, rows = torch.tensor([0, 0, 1, 1, 2, -1]), torch.arange(6)
+    result = make(name)(vectors, label, rows, rows)
+    result.value.backward()
+    assert torch.isfinite(result.value)
+    assert vectors.grad is not None
+    assert torch.isfinite(vectors.grad).all()
+    triplet = vectors.detach()[:3].reshape(1, 3, 6).requires_grad_()
+    explicit_triplets(triplet).value.backward()
+    assert triplet.grad is not None
+    assert torch.isfinite(triplet.grad).all()
+
+
+@pytest.mark.parametrize("mining", ["none", "semihard", "hard"])
+@pytest.mark.parametrize("seed", range(5))
+def test_mining_finds_what_a_naive_search_finds(mining: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    label = torch.from_numpy(rng.integers(-1, 3, 14))
+    track = torch.from_numpy(rng.integers(0, 3, 14)) + 3 * (label + 1)
+    recording = torch.from_numpy(np.where(rng.random(14) < 0.2, 0, track.numpy()))
+    vectors = draw(14, size=3, seed=seed)
+    positive, negative = pair_masks(label, track, recording)
+    margin = torch.full((14, 14), 0.4, dtype=torch.float64)
+    found = mine(cosine_distances(vectors), positive, negative, margin=margin, mining=mining)
+    got = list(zip(*(column.tolist() for column in found), strict=True))
+    expected = mined_naively(vectors, valid_triplets(label, track, recording), mining, 0.4)
+    assert len(got) == len(set(got))
+    assert set(got) == expected
+
+
+@pytest.mark.parametrize("mining", ["none", "semihard", "hard"])
+def test_batch_triplet_loss_and_its_gradient_are_the_loop(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor], mining: str
+) -> None:
+    vectors, label, track, recording = batch
+    result = make("triplet", mining=mining, margin=0.4)(vectors, label, track, recording)
+    triplets = sorted(mined_naively(vectors, valid_triplets(label, track, recording), mining, 0.4))
+    a, p, n = (list(column) for column in zip(*triplets, strict=True))
+    naive = triplet_loss(vectors[a], vectors[p], vectors[n], 0.4)
+    assert result.n == len(triplets)
+    assert result.value.item() == pytest.approx(naive.item(), abs=1e-12)
+    ours, theirs = (torch.autograd.grad(x, vectors)[0] for x in (result.value, naive))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_blocks_change_nothing(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make("triplet")(*batch)
+    monkeypatch.setattr("subgenre.losses.mining._BLOCK_NUMBERS", 25)
+    blocks = make("triplet")(*batch)
+    assert (blocks.n, blocks.active) == (whole.n, whole.active)
+    assert blocks.value.item() == pytest.approx(whole.value.item(), abs=1e-12)
+
+
+def test_another_genre_is_pushed_further(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    vectors, label, track, recording = batch
+    result = make("triplet", genre_margin=0.25)(vectors, label, track, recording)
+    genre = [int(GENRE[i]) if i >= 0 else -1 for i in label]
+    hinges = [
+        max(
+            0.0,
+            distance(vectors[a], vectors[p])
+            - distance(vectors[a], vectors[n])
+            + 0.3
+            + 0.25 * (genre[a] != genre[n]),
+        )
+        for a, p, n in valid_triplets(label, track, recording)
+    ]
+    assert result.value.item() == pytest.approx(np.mean(hinges), abs=1e-12)
+    drawn = make("triplet", genre_margin=0.25).explicit(
+        vectors[[0, 2, 4, 0, 2, 7]].view(2, 3, -1), torch.tensor([[0, 0, 1], [0, 0, 2]])
+    )
+    pair = triplet_loss(
+        vectors[[0, 0]],
+        vectors[[2, 2]],
+        vectors[[4, 7]],
+        torch.tensor([0.3, 0.55], dtype=torch.float64),
+    )
+    assert drawn.value.item() == pytest.approx(pair.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("with_trash", [True, False])
+def test_batch_quadruplet_loss_is_the_loop(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor], with_trash: bool
+) -> None:
+    n_rows = 11 if with_trash else 9
+    vectors, label, track, recording = (column[:n_rows] for column in batch)
+    result = make("quadruplet", trash_weight=0.5)(vectors, label, track, recording)
+    near, far = [], []
+    for a, p, n in valid_triplets(label, track, recording):
+        gap = distance(vectors[a], vectors[p]) - distance(vectors[a], vectors[n])
+        if label[n] >= 0:
+            near.append(max(0.0, gap + 0.2))
+        if label[n] < 0 if with_trash else GENRE[label[n]] != GENRE[label[a]]:
+            far.append(max(0.0, gap + 0.5))
+    assert result.value.item() == pytest.approx(np.mean(near) + 0.5 * np.mean(far), abs=1e-12)
+    assert result.n == len(near) + len(far)
+    active = sum(x > 0 for x in near + far) / len(near + far)
+    assert result.active == pytest.approx(active)
+
+
+def test_track_loss_pools_chunks_first(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    vectors, label, track, recording = batch
+    pooled = torch.stack(
+        [
+            torch.nn.functional.normalize(vectors[track == t], dim=1).mean(dim=0)
+            for t in sorted(set(track.tolist()))
+        ]
+    )
+    first = [track.tolist().index(t) for t in sorted(set(track.tolist()))]
+    expected = make("triplet")(pooled, label[first], track[first], recording[first])
+    result = make("track_triplet")(*batch)
+    assert result.n == expected.n
+    assert result.value.item() == pytest.approx(expected.value.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0], [-1, -1, -1]])
+def test_no_pair_gives_a_zero_tied_to_the_graph(name: str, labels: list[int]) -> None:
+    vectors = draw(3).requires_grad_()
+    rows = torch.zeros(3, dtype=torch.long) if labels[0] == 0 == labels[2] else torch.arange(3)
+    result: LossResult = make(name)(vectors, torch.tensor(labels), rows, rows)
+    result.value.backward()
+    assert vectors.grad is not None
+    assert torch.isfinite(vectors.grad).all()
+    assert result.active == 0.0
+    if "proxy" not in name and name not in ("norm_softmax", "arcface", "multi_similarity"):
+        assert result.value.item() == 0.0
+
+
+@pytest.mark.parametrize("name", ["supcon", "multi_similarity"])
+def test_pair_losses_are_the_librarys(name: str) -> None:
+    vectors, label = draw(8).requires_grad_(), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
+    rows = torch.arange(8)
+    inner = {
+        "supcon": library.SupConLoss(temperature=0.1),
+        "multi_similarity": library.MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5),
+    }[name]
+    result = make(name)(vectors, label, rows, rows)
+    assert result.value.item() == pytest.approx(inner(vectors, label).item(), abs=1e-9)
+    assert result.n == len(valid_triplets(label, rows, rows))
+
+
+def test_supcon_leaves_out_pairs_of_one_track_and_takes_trash_as_negative(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    vectors, label, track, recording = batch
+    positive, negative = pair_masks(label, track, recording)
+    similarity = (1 - cosine_distances(vectors.detach())).numpy() / 0.1
+    losses = []
+    for i in range(len(label)):
+        own, others = positive[i].numpy(), negative[i].numpy()
+        if own.any():
+            total = np.log(np.exp(similarity[i][own | others]).sum())
+            losses.append(float(np.mean(total - similarity[i][own])))
+    result = make("supcon")(*batch)
+    assert not positive[0, 1]
+    assert negative[0, 9]
+    assert result.value.item() == pytest.approx(np.mean(losses), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["proxy_anchor", "norm_softmax", "arcface"])
+def test_proxy_losses_are_the_librarys_and_learn(name: str) -> None:
+    vectors, label = draw(9).requires_grad_(), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, -1])
+    rows = torch.arange(9)
+    loss = make(name)
+    inner = {
+        "proxy_anchor": library.ProxyAnchorLoss(3, 6, margin=0.1, alpha=32.0),
+        "norm_softmax": library.NormalizedSoftmaxLoss(3, 6, temperature=0.1),
+        "arcface": library.ArcFaceLoss(3, 6, margin=28.6, scale=32.0),
+    }[name].double()
+    inner.load_state_dict({k.removeprefix("inner."): v for k, v in loss.state_dict().items()})
+    result = loss(vectors, label, rows, rows)
+    # the library keeps its proxies in single precision
+    normed = torch.nn.functional.normalize(vectors[:8], dim=1)
+    assert result.value.item() == pytest.approx(inner(normed, label[:8]).item(), rel=1e-5)
+    result.value.backward()
+    (proxies,) = loss.parameters()
+    assert proxies.grad is not None
+    assert proxies.grad.abs().sum() > 0
+    assert vectors.grad is not None
+    assert not vectors.grad[8].any()
+
+
+def test_proxies_start_from_the_seed_and_leave_torchs_own_alone() -> None:
+    config = LossConfig(name="arcface")
+    state = torch.get_rng_state()
+    one, same, other = (
+        build(config, n_labels=3, embedding_size=4, label_genre=GENRE, seed=seed).state_dict()
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one["inner.W"], same["inner.W"])
+    assert not torch.equal(one["inner.W"], other["inner.W"])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_vector_that_is_no_number_shows_in_the_loss(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> None:
+    vectors = batch[0].detach().clone()
+    vectors[3] = torch.nan
+    for name in ("triplet", "quadruplet", "track_triplet", "supcon"):
+        assert torch.isnan(make(name)(vectors, *batch[1:]).value)
+
+
+def test_autocast_changes_nothing(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+    vectors, *columns = batch
+    single = vectors.detach().float()
+    plain = {name: make(name).float()(single, *columns).value for name in ("triplet", "supcon")}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for name, value in plain.items():
+            assert torch.equal(make(name).float()(single, *columns).value, value)
+
+
+def test_registry_holds_exactly_the_losses_there_are() -> None:
+    assert tuple(sorted(BUILDERS)) == tuple(sorted(LOSSES))
+
+
+def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
+    for name in set(LOSSES) - {"triplet", "quadruplet"}:
+        with pytest.raises(ConfigError, match=f"'{name}' compares whole batches"):
+            make(name).explicit(torch.zeros(2, 3, 6), torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_genres_must_match_the_labels() -> None:
+    with pytest.raises(ConfigError, match="3 genres were given for 4 labels"):
+        build(LossConfig(), n_labels=4, embedding_size=6, label_genre=GENRE)
