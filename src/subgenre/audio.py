@@ -69,13 +69,12 @@ def probe(path: Path) -> Probe:
     tries = 0
     with decoder.opened(path) as (container, stream):
         start_s = decoder.seconds(stream.start_time, stream)
-        half_tick_s = decoder.seconds(1, stream) / 2
         for packet in decoder.packets(container, stream):
             digest.update(packet)
             size += packet.size
             at_s = end_s if packet.pts is None else decoder.seconds(packet.pts, stream) - start_s
             took_s = decoder.seconds(packet.duration, stream)
-            length_s += took_s + half_tick_s  # a clock of milliseconds rounds each packet
+            length_s += took_s
             end_s = max(end_s, at_s + took_s)
             if first is None and tries < _TRIES:
                 tries += 1
@@ -87,7 +86,8 @@ def probe(path: Path) -> Probe:
     if first is None:
         raise AudioError(f"nothing can be decoded from its {codec} stream")
     rate, channels = decoder.check_shape(first)
-    duration_s = min(length_s, end_s)
+    # the packets' lengths are rounded: their sum counts only where the stamps leap over a hole
+    duration_s = end_s if length_s > 0.95 * end_s else length_s
     if duration_s - _AGREE_S < header_s < duration_s:
         duration_s = header_s
     if duration_s <= 0:
