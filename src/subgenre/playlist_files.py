@@ -68,11 +68,30 @@ def write_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
     A name that can't stand on a line (line breaks, backslashes, trailing blanks, no UTF-8) is
     written as an absolute `file://` URI with percent-escapes, which players and `read_m3u` undo.
     """
-    lines = ["#EXTM3U"]
-    for track in tracks:
-        seconds = round(track.duration_s) if track.duration_s > 0 else -1
-        lines += [f"#EXTINF:{seconds},{_one_line(_name(track))}", _line(path, Path(track.path))]
+    lines = ["#EXTM3U", *(line for track in tracks for line in _lines(path, track))]
     files.write_text(path, "\n".join(lines) + "\n")
+
+
+def append_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> int:
+    """Add tracks to the end of a playlist and return how many; those that it has are not added.
+
+    What stands in it stays, as UTF-8. A playlist that does not exist is made.
+
+    Raises:
+        PlaylistError: the playlist can't be read.
+    """
+    chosen = list(tracks)
+    if not path.exists():
+        write_m3u8(path, chosen)
+        return len(chosen)
+    held = {os.path.realpath(entry) for entry in read_m3u(path)}
+    added = [t for t in chosen if os.path.realpath(t.path) not in held]
+    if added:
+        past = _read_text_bytes(path)
+        end = b"" if past.endswith(b"\n") or not past else b"\n"
+        lines = [line for track in added for line in _lines(path, track)]
+        files.write_bytes(path, past + end + ("\n".join(lines) + "\n").encode("utf-8"))
+    return len(added)
 
 
 def write_csv(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
@@ -102,6 +121,12 @@ def read_csv(path: Path) -> list[Path]:
         return [path.parent / row["path"] for row in table if row["path"]]
     except csv.Error as problem:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
+
+
+def _lines(playlist: Path, track: PlaylistTrack) -> tuple[str, str]:
+    """Tell a track on two lines: its EXTINF, and where it is."""
+    seconds = round(track.duration_s) if track.duration_s > 0 else -1
+    return f"#EXTINF:{seconds},{_one_line(_name(track))}", _line(playlist, Path(track.path))
 
 
 def _line(playlist: Path, track: Path) -> str:

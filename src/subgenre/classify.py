@@ -1,0 +1,276 @@
+"""Which playlist does a track belong to, if any: calibrated probabilities and "none of these".
+
+Placing is by the nearest subgenre centroid, as the evaluation scores it. Three numbers go with it:
+
+- the probability of each subgenre: a softmax over the cosines to the centroids, divided by one
+  temperature, fitted on held-out tracks (Guo et al., "On calibration of modern neural networks",
+  ICML 2017, section 4.2). One parameter, since a library has a dozen held-out tracks a subgenre,
+  not hundreds; its targets are smoothed as in Platt 1999, section 2.2, so that a perfect small
+  held-out set doesn't make it certain of everything;
+- the p-value of belonging at all: how near the k nearest training tracks are (Sun et al.,
+  "Out-of-distribution detection with deep nearest neighbors", ICML 2022), ranked among the
+  held-out tracks by split conformal prediction. A track is "none of these" where p <= alpha, and
+  then at most a share alpha of the tracks that do belong is turned away;
+- which chunk spoke for it: the one with the highest probability of the subgenre.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from subgenre.conformal import p_values
+from subgenre.errors import EvaluationError
+from subgenre.proximity import top_k
+
+Label = tuple[str, str]  # genre, subgenre
+Doubles = NDArray[np.float64]
+
+NEIGHBOURS = 5  # training tracks whose cosines say whether a track belongs at all
+ALPHA = 0.1  # share of belonging tracks that may be called "none of these"
+_COLDEST, _HOTTEST = 1e-3, 10.0  # temperatures between which the best is looked for
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one track belongs.
+
+    Attributes:
+        track: as it was given. genre, subgenre: empty where it is none of these.
+        nearest: the subgenre that it is nearest to, also then. probability: of `nearest`.
+        fit: p-value of belonging to any; none of these where it is at most alpha.
+        chances: probability of every subgenre, highest first.
+        chunk_start_s: start of the chunk that speaks most for `nearest`, seconds; NaN where the
+            chunks were not given. chunk_probability: of `nearest` by that chunk alone.
+    """
+
+    track: Any
+    genre: str
+    subgenre: str
+    nearest: Label
+    probability: float
+    fit: float
+    chances: tuple[tuple[Label, float], ...]
+    chunk_start_s: float = math.nan
+    chunk_probability: float = math.nan
+
+    @property
+    def belongs(self) -> bool:
+        """Whether it belongs to one of the subgenres."""
+        return bool(self.subgenre)
+
+    def row(self) -> dict[str, Any]:
+        """Tell the placement in plain values, for CSV and JSON."""
+        heard = not math.isnan(self.chunk_start_s)
+        return {
+            "path": str(Path(self.track.path)),
+            "genre": self.genre,
+            "subgenre": self.subgenre,
+            "probability": round(self.probability, 4),
+            "none_of_these": not self.belongs,
+            "fit": round(self.fit, 4),
+            "nearest_genre": self.nearest[0],
+            "nearest_subgenre": self.nearest[1],
+            "chunk_start_s": round(self.chunk_start_s, 2) if heard else None,
+            "chunk_probability": round(self.chunk_probability, 4) if heard else None,
+            "id": self.track.id,
+        }
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Centroids, temperature and what "none of these" is measured against; made by `fit`.
+
+    Attributes:
+        labels: L pairs (genre, subgenre), sorted. centroids: [L, D], unit norm.
+        temperature: of the softmax. vectors: of the training tracks [N, D], unit norm.
+        calibration: [n], scores of the tracks calibrated on. alpha: error rate of "none of these".
+        held_out: whether those tracks were held out of training; where not, each was left out of
+            its own centroid and neighbours, and probabilities come out too high.
+    """
+
+    labels: tuple[Label, ...]
+    centroids: NDArray[np.float32]
+    temperature: float
+    vectors: NDArray[np.float32]
+    calibration: Doubles
+    alpha: float
+    held_out: bool
+
+    def probabilities(self, vectors: NDArray[np.floating]) -> Doubles:
+        """Calibrated probability of each subgenre for vectors [B, D]: [B, L], rows sum to 1."""
+        return _softmax(_unit(vectors) @ self.centroids.T, self.temperature)
+
+    def fit_p(self, vectors: NDArray[np.floating]) -> Doubles:
+        """p-value of belonging to any of the subgenres for vectors [B, D]: [B], in (0, 1]."""
+        return p_values(self.calibration, _nearness(self.vectors, _unit(vectors)))
+
+    def place(
+        self,
+        tracks: Sequence[Any],
+        vectors: NDArray[np.floating],
+        *,
+        chunks: Sequence[NDArray[np.floating]] | None = None,
+        starts_s: Sequence[Sequence[float]] | None = None,
+    ) -> list[Placement]:
+        """Place tracks (objects with `id` and `path`) by their vectors [B, D].
+
+        Args:
+            tracks: B of them. vectors: of the tracks, any norm but zero.
+            chunks: each track's chunk vectors [n, D]. starts_s: their starts, seconds.
+
+        Raises:
+            EvaluationError: counts or dimensions that don't match, a vector that is not finite.
+        """
+        if len(vectors) != len(tracks):
+            raise EvaluationError(f"{len(tracks)} tracks have {len(vectors)} vectors")
+        if not len(tracks):
+            return []
+        values = _checked(vectors, self.centroids.shape[1])
+        chances, fits = self.probabilities(values), self.fit_p(values)
+        placed = []
+        for i, track in enumerate(tracks):
+            order = np.argsort(-chances[i], kind="stable")
+            best = int(order[0])
+            label = self.labels[best]
+            genre, subgenre = label if fits[i] > self.alpha else ("", "")
+            heard = (math.nan, math.nan)
+            if chunks is not None and starts_s is not None and len(chunks[i]):
+                heard = self._chunk(chunks[i], starts_s[i], best)
+            told = tuple((self.labels[j], float(chances[i, j])) for j in order)
+            placed.append(
+                Placement(track, genre, subgenre, label, told[0][1], float(fits[i]), told, *heard)
+            )
+        return placed
+
+    def _chunk(
+        self, vectors: NDArray[np.floating], starts_s: Sequence[float], label: int
+    ) -> tuple[float, float]:
+        """Start and probability of the chunk that speaks most for a subgenre."""
+        chances = self.probabilities(vectors)[:, label]
+        best = int(np.argmax(chances))
+        return float(starts_s[best]), float(chances[best])
+
+
+def fit(
+    vectors: NDArray[np.floating],
+    labels: Sequence[Label],
+    *,
+    calibration: tuple[NDArray[np.floating], Sequence[Label]] | None = None,
+    alpha: float = ALPHA,
+) -> Classifier:
+    """Fit centroids on training tracks, and calibrate on tracks held out of training.
+
+    Args:
+        vectors: of the training tracks, [N, D]. labels: (genre, subgenre) of each.
+        calibration: vectors [n, D] and labels of held-out tracks; without them every training
+            track is left out in turn, which is too kind where the encoder has learnt from it.
+        alpha: share of belonging tracks that may be called none of these.
+
+    Raises:
+        EvaluationError: fewer than two subgenres; counts that don't match; a held-out track of a
+            subgenre that training has not; vectors that are zero or not finite; alpha not in
+            (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise EvaluationError(f"alpha is {alpha}; it must lie between 0 and 1, such as {ALPHA}")
+    known = tuple(sorted(set(labels)))
+    if len(known) < 2:
+        raise EvaluationError(f"{len(known)} subgenres: placing needs at least two")
+    x, y = _rows(vectors, labels, known, None)
+    centroids = np.stack([_unit(x[y == i].sum(axis=0)) for i in range(len(known))])
+    if calibration is None:
+        cosines, targets, scores = _left_out(x, y, centroids)
+    else:
+        held, targets = _rows(*calibration, known, x.shape[1])
+        cosines, scores = held @ centroids.T, _nearness(x, held)
+    return Classifier(
+        known,
+        centroids,
+        _temperature(cosines, targets),
+        x,
+        scores,
+        alpha,
+        calibration is not None,
+    )
+
+
+def _rows(
+    vectors: NDArray[np.floating], labels: Sequence[Label], known: Sequence[Label], dim: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Check vectors and turn labels into numbers."""
+    if len(vectors) != len(labels):
+        raise EvaluationError(f"{len(vectors)} vectors have {len(labels)} labels")
+    strange = sorted(set(labels) - set(known))
+    if strange:
+        raise EvaluationError(
+            f"held-out tracks of {'/'.join(strange[0])}, which no training track has; "
+            "calibrate on the same subgenres"
+        )
+    number = {label: i for i, label in enumerate(known)}
+    return _checked(vectors, dim), np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def _left_out(
+    x: NDArray[np.float32], y: NDArray[np.int64], centroids: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64], Doubles]:
+    """Cosines and nearness of each training track with itself left out; lone ones are dropped."""
+    sums = np.stack([x[y == i].sum(axis=0) for i in range(len(centroids))])
+    kept = np.flatnonzero(np.bincount(y, minlength=len(centroids))[y] > 1)
+    if not len(kept):
+        raise EvaluationError("every subgenre has one track: nothing can be calibrated on")
+    cosines = x @ centroids.T
+    own = _unit(sums[y[kept]] - x[kept])
+    cosines[kept, y[kept]] = (x[kept] * own).sum(axis=1)
+    found = top_k([x], x, NEIGHBOURS, skip=np.arange(len(x)))
+    near = np.array([scores.mean() if len(scores) else -1.0 for _, scores in found])
+    return cosines[kept], y[kept], near[kept]
+
+
+def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Doubles:
+    """Mean cosine to the `NEIGHBOURS` nearest training tracks."""
+    return np.array([s.mean() for _, s in top_k([training], vectors, NEIGHBOURS)], dtype=np.float64)
+
+
+def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
+    """Temperature of the smallest cross-entropy to smoothed targets; convex in 1 / temperature."""
+    count, classes = cosines.shape
+    wrong = 1.0 / (count + 2)
+    wanted = np.full((count, classes), wrong / (classes - 1))
+    wanted[np.arange(count), targets] = 1.0 - wrong
+
+    def cost(log_temperature: float) -> float:
+        p = _softmax(cosines, math.exp(log_temperature))
+        return float(-(wanted * np.log(np.maximum(p, 1e-300))).sum())
+
+    found = minimize_scalar(cost, bounds=(math.log(_COLDEST), math.log(_HOTTEST)), method="bounded")
+    return float(math.exp(found.x))
+
+
+def _softmax(cosines: NDArray[np.floating], temperature: float) -> Doubles:
+    z = cosines.astype(np.float64) / temperature
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    x = np.asarray(vectors, dtype=np.float64)
+    norm = np.maximum(np.sqrt((x**2).sum(axis=-1, keepdims=True)), 1e-12)
+    return np.asarray(x / norm, dtype=np.float32)
+
+
+def _checked(vectors: NDArray[np.floating], dim: int | None) -> NDArray[np.float32]:
+    """Check a table of vectors and scale them to norm 1."""
+    x = np.asarray(vectors)
+    if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
+        raise EvaluationError(f"vectors have shape {x.shape}; [tracks, {dim or 'D'}] is wanted")
+    if not np.isfinite(x).all() or not np.abs(x).max(axis=1, initial=0.0).all():
+        raise EvaluationError("a vector is zero or not finite")
+    return _unit(x)
