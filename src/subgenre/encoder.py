@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ class Encoder(nn.Module):
     pooled_mean: Tensor
     pooled_std: Tensor
     skip: nn.Module | None
+    layer_weights: nn.Parameter | None
 
     def __init__(
         self,
@@ -232,6 +235,18 @@ def fingerprint(encoder: Encoder) -> str:
 def backbone_fingerprint(backbone: Backbone) -> str:
     """Hash the weights and the structure of a backbone, wherever it came from: 32 hex digits."""
     return _hash(backbone, _describe_backbone(backbone))
+
+
+@contextmanager
+def evaluating(encoder: Encoder, device: torch.device | str) -> Iterator[None]:
+    """Move the encoder to the device, where it stays, and set evaluation mode for a while."""
+    modes = [(module, module.training) for module in encoder.modules()]
+    encoder.to(device).eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _describe(encoder: Encoder) -> dict[str, Any]:

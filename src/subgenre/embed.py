@@ -1,0 +1,186 @@
+"""Chunks and files to vectors: by the whole encoder, or by its frozen part, kept on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from subgenre import augment, pooled_cache
+from subgenre.backbones import Backbone
+from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
+from subgenre.errors import ConfigError
+from subgenre.features import Statistics
+from subgenre.file_vectors import FileVectors, embed_files
+from subgenre.pooled_cache import Cached
+from subgenre.store import FeatureFolder
+from subgenre.vectors import (
+    Embeddings,
+    frozen_track_vectors,
+    read_embeddings,
+    standardisation,
+    standardised,
+    track_vectors,
+    write_embeddings,
+)
+
+__all__ = [
+    "Embeddings",
+    "FileVectors",
+    "chunk_vectors",
+    "embed_files",
+    "frozen_track_vectors",
+    "pooled_vectors",
+    "project_vectors",
+    "read_embeddings",
+    "standardisation",
+    "standardised",
+    "track_vectors",
+    "write_embeddings",
+]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Device = torch.device | str
+Progress = Callable[[int, int], None]
+
+SAVE_EVERY_S = 60.0  # what a killed run loses of a long backbone pass, seconds
+
+
+def chunk_vectors(
+    encoder: Encoder,
+    folder: FeatureFolder,
+    rows: ArrayLike,
+    *,
+    device: Device = "cpu",
+    batch_size: int = 16,
+    on_progress: Progress | None = None,
+) -> Floats:
+    """Encode chunks of a feature folder: float32 [n, D], unit norm, in the order of `rows`.
+
+    The encoder moves to `device` and stays there; its mode comes back as it was.
+    """
+    wanted = np.asarray(rows, dtype=np.int64)
+    size = encoder.structure.embedding_size
+    out = np.empty((len(wanted), size), np.float32)
+    for at, vectors in _batches(encoder, encoder, folder, wanted, device, batch_size):
+        out[at : at + len(vectors)] = vectors
+        if on_progress:
+            on_progress(at + len(vectors), len(wanted))
+    return out
+
+
+def pooled_vectors(
+    encoder: Encoder | Backbone,
+    folder: FeatureFolder,
+    rows: ArrayLike,
+    *,
+    cache: Path | None = None,
+    device: Device = "cpu",
+    batch_size: int = 16,
+    on_progress: Progress | None = None,
+    statistics: Statistics | None = None,
+) -> Floats:
+    """Run the backbone and pool, before standardisation: float32 [n, H], or [n, L, H] weighted.
+
+    Args:
+        encoder: or a backbone alone: mean of its last layer.
+        folder, rows: the chunks.
+        cache: a folder where the vectors are kept; rows that it lacks are added to it, once a
+            minute while they are made. Without it nothing is kept.
+        device, batch_size: where, and how many chunks at a time.
+        on_progress: hears how many of the rows are done.
+        statistics: of the training side, for a backbone alone that normalises its input.
+
+    Returns:
+        vectors in the order of `rows`, not writable where they come from the cache.
+
+    Raises:
+        ConfigError: a backbone alone, without the statistics that it needs.
+    """
+    whole = _around(encoder, statistics)
+    wanted = np.asarray(rows, dtype=np.int64)
+    name = _cache_key(whole, folder)
+    known = pooled_cache.read(cache, name) if cache else None
+    needed = np.unique(wanted)
+    missing = needed if known is None else np.setdiff1d(needed, known.rows)
+    n_known, saved_at = len(needed) - len(missing), time.monotonic()
+    if on_progress:
+        on_progress(n_known, len(needed))
+    new = np.empty((len(missing), *whole.pooled_mean.shape), np.float32)
+    done = 0
+    for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
+        done = at + len(vectors)
+        new[at:done] = vectors
+        if on_progress:
+            on_progress(n_known + done, len(needed))
+        if cache and time.monotonic() - saved_at > SAVE_EVERY_S and done < len(missing):
+            part = Cached(missing[:done], new[:done])
+            pooled_cache.write(cache, name, pooled_cache.merged(known, part))
+            saved_at = time.monotonic()
+    if known is None or done:
+        known = pooled_cache.merged(known, Cached(missing, new))
+        if cache:
+            pooled_cache.write(cache, name, known)
+            known = pooled_cache.read(cache, name) or known
+    return known.take(wanted)
+
+
+def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cpu") -> Floats:
+    """Run the head on pooled vectors: [n, H] (or [n, L, H]) -> float32 [n, D], unit norm."""
+    values = np.asarray(pooled, dtype=np.float32)
+    out = np.empty((len(values), encoder.structure.embedding_size), np.float32)
+    with evaluating(encoder, device), torch.inference_mode():
+        for at in range(0, len(values), 4096):
+            part = torch.tensor(values[at : at + 4096], device=device)
+            out[at : at + len(part)] = encoder.project(part).cpu().numpy()
+    return out
+
+
+def _batches(
+    encoder: Encoder,
+    run: Callable[[Tensor], Tensor],
+    folder: FeatureFolder,
+    rows: Ints,
+    device: Device,
+    batch_size: int,
+) -> Iterator[tuple[int, Floats]]:
+    """Load, crop to the chunk's length and run, a batch at a time: (position, vectors)."""
+    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
+    with evaluating(encoder, device):
+        for at in range(0, len(rows), batch_size):
+            features = augment.crop(folder.load(rows[at : at + batch_size]), frames)
+            with torch.inference_mode():
+                yield at, run(features.to(device)).float().cpu().numpy()
+
+
+def _around(encoder: Encoder | Backbone, statistics: Statistics | None) -> Encoder:
+    """Return an encoder around a backbone alone; its head is not used."""
+    if isinstance(encoder, Encoder):
+        return encoder
+    whole = Encoder(encoder, head=(), embedding_size=2, generator=torch.Generator())
+    if statistics is not None:
+        whole.set_statistics(statistics)
+    elif encoder.spec.normalise != "none":
+        raise ConfigError(
+            f"the {encoder.kind} backbone needs normalised input: give an Encoder, or `statistics` "
+            "of the training chunks"
+        )
+    return whole
+
+
+def _cache_key(encoder: Encoder, folder: FeatureFolder) -> str:
+    """Name everything that a chunk's pooled vector follows from."""
+    normal = encoder.backbone.spec.normalise != "none"
+    return pooled_cache.key(
+        backbone=backbone_fingerprint(encoder.backbone),
+        features=folder.fingerprint,
+        layer=encoder.structure.layer,
+        pooling=encoder.structure.pooling,
+        statistics=[float(encoder.mean), float(encoder.std)] if normal else None,
+    )

@@ -1,0 +1,191 @@
+"""Vectors of tracks, without torch: chunk -> track, standardisation, and `embeddings.parquet`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from subgenre import files
+from subgenre.errors import RunError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+FORMAT_VERSION = 1
+TEXTS = ("id", "path", "genre", "subgenre", "split")
+_CONSTANT = 1e-6  # a column that varies by less than this share of its size does not vary
+
+
+class Labelled(Protocol):
+    """What a row of the table needs of a track."""
+
+    @property
+    def id(self) -> str:
+        """The track id."""
+
+    @property
+    def path(self) -> Path:
+        """Of the audio file."""
+
+    @property
+    def genre(self) -> str:
+        """Its genre, or ""."""
+
+    @property
+    def subgenre(self) -> str:
+        """Its subgenre, or ""."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One row a track.
+
+    Attributes:
+        ids, paths, genres, subgenres: of each track; labels are "" where none is known.
+        splits: `train`, `test` or "".
+        vectors: [N, D], unit norm. fingerprint: of the encoder that made them.
+    """
+
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    genres: tuple[str, ...]
+    subgenres: tuple[str, ...]
+    splits: tuple[str, ...]
+    vectors: Floats
+    fingerprint: str
+
+
+def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
+    """Pool chunks to tracks: mean of a track's vectors, renormalised.
+
+    Args:
+        vectors: [n, D], of unit norm where they are embeddings.
+        track: [n], the track of each chunk.
+
+    Returns:
+        the tracks, ascending [N], and their vectors [N, D] of unit norm.
+    """
+    rows = np.asarray(vectors, dtype=np.float64)
+    tracks, place, count = np.unique(np.asarray(track), return_inverse=True, return_counts=True)
+    total = np.zeros((len(tracks), rows.shape[1]))
+    np.add.at(total, place, rows)
+    return tracks.astype(np.int64), _unit(total / count[:, None])
+
+
+def standardisation(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and population deviation of each column of [n, ...]; 0 where it is constant."""
+    values = np.asarray(vectors, dtype=np.float64)
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(std > _CONSTANT * np.abs(values).max(axis=0), std, 0.0)
+
+
+def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float64]:
+    """Bring columns to mean 0 and deviation 1; a column of deviation 0 becomes 0."""
+    deviation = np.asarray(std, dtype=np.float64)
+    values = np.asarray(vectors, dtype=np.float64) - np.asarray(mean, dtype=np.float64)
+    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 0)
+
+
+def frozen_track_vectors(
+    pooled: ArrayLike, track: ArrayLike, train_rows: Ints, *sides: Ints
+) -> tuple[Floats, ...]:
+    """Turn a frozen backbone's pooled outputs into track vectors: the reference for any training.
+
+    Standardised by mean and deviation over the training chunks, averaged over a track's chunks,
+    scaled to unit norm.
+
+    Args:
+        pooled: [n, H] of all chunks, or [n, L, H] of L layers, which are averaged.
+        track: [n], the track of each chunk.
+        train_rows: rows of the training chunks.
+        sides: rows of further chunks.
+
+    Returns:
+        track vectors [N, H] of the training rows and of each further side, tracks ascending.
+    """
+    values, tracks = np.asarray(pooled), np.asarray(track)
+    mean, std = standardisation(values[train_rows])
+    found = []
+    for rows in (train_rows, *sides):
+        side = standardised(values[rows], mean, std)
+        found.append(track_vectors(side if side.ndim == 2 else side.mean(1), tracks[rows])[1])
+    return tuple(found)
+
+
+def write_embeddings(
+    path: Path,
+    tracks: Sequence[Labelled],
+    vectors: ArrayLike,
+    *,
+    split: Sequence[str] | None = None,
+    fingerprint: str,
+) -> None:
+    """Write `embeddings.parquet`: id, path, genre, subgenre, split, vector; atomically.
+
+    Args:
+        path: of the file.
+        tracks: one a row. vectors: [N, D].
+        split: the side of each track, `train` or `test`.
+        fingerprint: of the encoder that made the vectors.
+    """
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    texts = {
+        "id": [track.id for track in tracks],
+        "path": [_text(track.path.as_posix()) for track in tracks],
+        "genre": [_text(track.genre) for track in tracks],
+        "subgenre": [_text(track.subgenre) for track in tracks],
+        "split": list(split) if split is not None else [""] * len(tracks),
+    }
+    columns = [pa.array(texts[name], pa.string()) for name in TEXTS]
+    columns.append(pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]))
+    told = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint}
+    table = pa.table(columns, names=[*TEXTS, "vector"]).replace_schema_metadata(told)
+    with files.atomic_path(Path(path)) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Read what `write_embeddings` wrote.
+
+    Raises:
+        RunError: missing, damaged or of another format version.
+    """
+    try:
+        table = pq.read_table(path)
+        told = table.schema.metadata or {}
+        version = told.get(b"format_version", b"?").decode()
+        texts = {name: tuple(table[name].to_pylist()) for name in TEXTS}
+        column = table["vector"].combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        vectors = np.asarray(flat, dtype=np.float32).reshape(len(column), column.type.list_size)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; `subgenre embed` writes it") from None
+    except (OSError, KeyError, ValueError, AttributeError, pa.ArrowException) as problem:
+        raise RunError(f"{path} holds no embeddings ({problem}); write it again") from problem
+    if version != str(FORMAT_VERSION):
+        raise RunError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
+    if not np.isfinite(vectors).all():
+        raise RunError(f"{path} holds vectors that are not finite; write it again")
+    paths = tuple(Path(text) for text in texts["path"])
+    labels = (texts["genre"], texts["subgenre"], texts["split"])
+    fingerprint = told.get(b"fingerprint", b"").decode()
+    return Embeddings(texts["id"], paths, *labels, vectors, fingerprint)
+
+
+def _unit(rows: NDArray[np.float64]) -> Floats:
+    """Scale rows to norm 1; a zero row, which has no direction, stays zero."""
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Floats = np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0).astype(np.float32)
+    return unit
+
+
+def _text(text: str) -> str:
+    """Any file name as Unicode: bytes that are none become question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
