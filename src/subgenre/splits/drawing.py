@@ -1,13 +1,16 @@
-"""Which rows are held out: the most even of several drawings by scikit-learn's grouped folds."""
+"""Which rows are held out: scikit-learn's stratified grouped folds, drawn again where they fail."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-_ATTEMPTS = 10  # drawings compared before the most even one is taken
+_Kind = TypeVar("_Kind", bound=np.generic)
+_ATTEMPTS = 5  # drawings, the first that serves being taken
 
 
 def counts(label: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -46,13 +49,15 @@ def _unevenness(label: NDArray[np.int64], test: NDArray[np.bool_], share: float)
 def even_folds(
     label: NDArray[np.int64], groups: NDArray[np.int64], k: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return the most even of several drawings, one that keeps all labels in training if any."""
+    """Return the fold of each row, drawn so that no fold holds a label out whole, if that can be.
 
-    def cost(fold_of: NDArray[np.int64]) -> tuple[int, float]:
-        held_out_whole = sum(int((counts(label, fold_of != i) == 0).sum()) for i in range(k))
-        return held_out_whole, sum(_unevenness(label, fold_of == i, 1 / k) for i in range(k))
+    Otherwise the drawing in which this happens least.
+    """
 
-    return min((_fold_numbers(label, groups, k, s) for s in _seeds(seed)), key=cost)
+    def held_out_whole(fold_of: NDArray[np.int64]) -> int:
+        return sum(int((counts(label, fold_of != i) == 0).sum()) for i in range(k))
+
+    return _first((_fold_numbers(label, groups, k, s) for s in _seeds(seed)), held_out_whole)
 
 
 def draw(
@@ -63,7 +68,7 @@ def draw(
     *,
     least: int = 1,
 ) -> NDArray[np.bool_]:
-    """Return the held-out rows: the most even of several drawings, after `_mend`.
+    """Return the held-out rows: the most even fold of a drawing, after `_mend`.
 
     `least` held-out tracks of each label are aimed at where two are left for training.
     """
@@ -71,15 +76,26 @@ def draw(
     total = np.bincount(label)
     keep = np.minimum(2, np.maximum(total - 1, 1))
     wanted = np.maximum(np.minimum(least, total - keep), 0)
-    drawn = []
-    for s in _seeds(seed):
-        fold_of = _fold_numbers(label, groups, k, s)
-        best = min(range(k), key=lambda i: _unevenness(label, fold_of == i, share))
-        drawn.append(_mend(label, groups, fold_of == best, share, keep, wanted))
-    return min(
-        drawn,
-        key=lambda t: (int((counts(label, t) < wanted).sum()), _unevenness(label, t, share)),
-    )
+
+    def drawn() -> Iterator[NDArray[np.bool_]]:
+        for s in _seeds(seed):
+            fold_of = _fold_numbers(label, groups, k, s)
+            best = min(range(k), key=lambda i: _unevenness(label, fold_of == i, share))
+            yield _mend(label, groups, fold_of == best, share, keep, wanted)
+
+    return _first(drawn(), lambda test: int((counts(label, test) < wanted).sum()))
+
+
+def _first(
+    drawn: Iterable[NDArray[_Kind]], faults: Callable[[NDArray[_Kind]], int]
+) -> NDArray[_Kind]:
+    """Return the first drawing without faults, or else the one with the fewest."""
+    found = []
+    for one in drawn:
+        found.append((faults(one), one))
+        if not found[-1][0]:
+            return one
+    return min(found, key=lambda pair: pair[0])[1]
 
 
 def _mend(

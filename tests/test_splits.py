@@ -1,0 +1,256 @@
+"""Splits: what stands on which side, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subgenre.errors import SplitError
+from subgenre.splits import (
+    BY_ARTIST,
+    BY_TRACK,
+    Split,
+    check,
+    folds,
+    load,
+    save,
+    split,
+    validation,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    genre: str
+    subgenre: str
+    artist: str = ""
+    album: str = ""
+    trash: bool = False
+
+
+def library(n_labels: int = 6, per_label: int = 20, artists: int = 8, seed: int = 0) -> list[Row]:
+    """Tracks of `artists` artists a subgenre; 0: without tags."""
+    rng = np.random.default_rng(seed)
+    return [
+        Row(
+            f"{label:02d}{i:04d}",
+            f"genre{label % 3}",
+            f"sub{label}",
+            artist=f"artist {label}-{rng.integers(artists)}" if artists else "",
+        )
+        for label in range(n_labels)
+        for i in range(per_label)
+    ]
+
+
+def per_label(rows: list[Row], ids: tuple[str, ...]) -> Counter[str]:
+    return Counter(row.subgenre for row in rows if row.id in set(ids))
+
+
+def straddling(rows: list[Row], one: tuple[str, ...], two: tuple[str, ...], field: str) -> set[str]:
+    sides = [{getattr(r, field).casefold().strip() for r in rows if r.id in s} for s in (one, two)]
+    return sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.35, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_without_tags_every_subgenre_gives_its_share(share: float, seed: int) -> None:
+    rows = library(artists=0)
+    found = split(rows, test_share=share, seed=seed)
+    assert set(found.train) | set(found.test) == {row.id for row in rows}
+    assert not set(found.train) & set(found.test)
+    for n in per_label(rows, found.test).values():
+        assert abs(n - 20 * share) <= 3.1
+    assert found.grouped_by == BY_ARTIST
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_artists_and_albums_stay_on_one_side(seed: int) -> None:
+    rows = library(seed=seed)
+    # one album binds two subgenres' tracks together
+    rows[0] = replace(rows[0], album="Compiled ")
+    rows[25] = replace(rows[25], album="compiled")
+    found = split(rows, seed=seed)
+    assert found.grouped_by == BY_ARTIST
+    assert not straddling(rows, found.train, found.test, "artist")
+    assert not straddling(rows, found.train, found.test, "album") - {""}
+    train, test = per_label(rows, found.train), per_label(rows, found.test)
+    assert min(train.values()) >= 2
+    assert len(train) == len(test) == 6
+    assert 0.1 < len(found.test) / len(rows) < 0.35
+
+
+def test_names_that_say_nothing_bind_nothing() -> None:
+    names = ["", "Unknown", " unknown  artist ", "VARIOUS ARTISTS", "Various", "va"]
+    rows = [replace(row, artist=names[i % 6], album="Unknown") for i, row in enumerate(library())]
+    assert split(rows, strict_groups=True).grouped_by == BY_ARTIST
+
+
+def test_order_of_the_tracks_plays_no_part_and_the_seed_does() -> None:
+    rows = library()
+    assert split(rows, seed=3) == split(rows[::-1], seed=3)
+    assert folds(rows, 4, seed=3) == folds(rows[::-1], 4, seed=3)
+    assert split(rows, seed=3).test != split(rows, seed=4).test
+
+
+def test_small_subgenres_are_on_both_sides() -> None:
+    rows = [row for row in library(artists=0) if int(row.id[2:]) < 2 + int(row.id[:2])]
+    for seed in range(5):
+        found = split(rows, seed=seed)
+        train, test = per_label(rows, found.train), per_label(rows, found.test)
+        for label in range(6):
+            total = 2 + label
+            assert test[f"sub{label}"] >= 1
+            assert train[f"sub{label}"] >= min(2, total - 1)
+
+
+def test_an_artist_who_is_a_whole_subgenre_falls_back_with_a_warning(tmp_path: Path) -> None:
+    rows = [replace(r, artist="Solo Act") if r.subgenre == "sub2" else r for r in library()]
+    found = split(rows)
+    assert found.grouped_by == BY_TRACK
+    assert len(found.warnings) == 1
+    assert "genre2/sub2" in found.warnings[0]
+    assert "Solo Act" in found.warnings[0]
+    assert per_label(rows, found.test)["sub2"] == 4
+    save(found, tmp_path / "split.json", rows)
+    assert load(tmp_path / "split.json", rows) == found
+    with pytest.raises(SplitError, match=r"genre2/sub2 \(20 tracks\).*artist 'Solo Act'"):
+        split(rows, strict_groups=True)
+    with pytest.raises(SplitError, match="artist 'Solo Act'"):
+        folds(rows, 5, strict_groups=True)
+    assert folds(rows, 5)[0].warnings == found.warnings
+
+
+def test_one_track_in_a_subgenre_is_refused_by_name() -> None:
+    rows = [*library(), Row("lonely", "genre9", "alone")]
+    for draw in (lambda: split(rows), lambda: folds(rows, 3)):
+        with pytest.raises(SplitError, match="genre9/alone has 1 track; it needs 2"):
+            draw()
+    with pytest.raises(SplitError, match="1 subgenres were given"):
+        split(library(n_labels=1))
+
+
+def test_copies_of_a_recording_stay_together() -> None:
+    rows = library(artists=0)
+    rows += [replace(rows[i], genre="genre1", subgenre="sub1") for i in range(10)]
+    for found in [split(rows, seed=5), *folds(rows, 4, seed=5)]:
+        assert not set(found.train) & set(found.test)
+        check(found, rows)
+
+
+def test_trash_is_on_no_side() -> None:
+    rows = [*library(), *(Row(f"trash{i}", "", "", trash=True) for i in range(5))]
+    found = split(rows)
+    assert not any(i.startswith("trash") for i in (*found.train, *found.test))
+
+
+@pytest.mark.parametrize("artists", [0, 9])
+def test_folds_test_each_track_once(artists: int) -> None:
+    rows = library(artists=artists)
+    found = folds(rows, 5, seed=1)
+    assert sorted(i for one in found for i in one.test) == sorted(row.id for row in rows)
+    for one in found:
+        assert set(one.train) | set(one.test) == {row.id for row in rows}
+        assert len(per_label(rows, one.train)) == 6
+        assert not straddling(rows, one.train, one.test, "artist") - {""}
+        assert one.grouped_by == BY_ARTIST
+        if not artists:
+            assert set(per_label(rows, one.test).values()) == {4}
+
+
+def test_folds_with_a_small_subgenre_say_so() -> None:
+    rows = [*library(artists=0), Row("a", "genre0", "rare"), Row("b", "genre0", "rare")]
+    found = folds(rows, 5)
+    assert all(per_label(rows, one.train)["rare"] >= 1 for one in found)
+    assert "not in the test side of every one of the 5 folds: genre0/rare" in found[0].warnings[0]
+    with pytest.raises(SplitError, match=r"30 folds were asked for and the largest .* 20 tracks"):
+        folds(rows, 30)
+
+
+def test_validation_is_grouped_inside_the_training_side() -> None:
+    rows = library(per_label=30, artists=12)
+    outer = split(rows, seed=2)
+    fit, held = validation(rows, outer.train, share=0.2, seed=2)
+    assert sorted((*fit, *held)) == sorted(outer.train)
+    assert not straddling(rows, fit, held, "artist")
+    assert min(per_label(rows, held).values()) >= 2
+    assert len(per_label(rows, fit)) == 6
+    assert validation(rows, outer.train, share=0.2, seed=2) == (fit, held)
+    assert validation(rows, outer.train, share=0) == (outer.train, ())
+
+
+def test_validation_keeps_small_subgenres_in_training() -> None:
+    rows = [*library(artists=0), Row("rare", "genre0", "rare"), Row("rare2", "genre1", "rare")]
+    fit, held = validation(rows, [row.id for row in rows], share=0.2)
+    assert {"rare", "rare2"} <= set(fit)
+    assert per_label(rows, held)["sub0"] >= 2
+    with pytest.raises(SplitError, match="set val_share to 0"):
+        validation(rows, ["rare", "rare2"], share=0.2)
+
+
+def leak(rows: list[Row], found: Split) -> list[tuple[Split, str]]:
+    by_id = {row.id: row for row in rows}
+    moved = found.test[0]
+    artist = by_id[moved].artist
+    there = [i for i in found.test if by_id[i].artist == artist]
+    return [
+        (replace(found, train=(*found.train, moved)), f"track {moved} is in training and in test"),
+        (
+            replace(found, train=(*found.train, there[0]), test=tuple(there[1:])),
+            f"artist '{artist}'",
+        ),
+        (replace(found, test=(*found.test, "nobody")), "nobody of the split is not in the library"),
+        (replace(found, test=()), "test side of the split is empty"),
+        (replace(found, test=(*found.test, moved)), f"{moved} stands twice"),
+        (replace(found, grouped_by=()), "grouped by"),
+    ]
+
+
+def test_a_leak_is_neither_written_nor_read(tmp_path: Path) -> None:
+    rows = library(artists=3)
+    found = split(rows)
+    path = tmp_path / "split.json"
+    for bad, message in leak(rows, found):
+        with pytest.raises(SplitError, match=message):
+            save(bad, path, rows)
+        assert not path.exists()
+    for bad, message in leak(rows, found):
+        save(found, path, rows)
+        record = json.loads(path.read_text())
+        record |= {k: list(getattr(bad, k)) for k in ("train", "test", "grouped_by")}
+        path.write_text(json.dumps(record))
+        with pytest.raises(SplitError, match=message):
+            load(path, rows)
+
+
+def test_a_split_comes_back_as_it_was(tmp_path: Path) -> None:
+    rows = library()
+    found = split(rows, seed=7)
+    save(found, tmp_path / "split.json", rows)
+    assert load(tmp_path / "split.json", rows[::-1]) == found
+    assert json.loads((tmp_path / "split.json").read_text())["format_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": "all"}, "'train' is no list"),
+        ({"test": [1, 2]}, "'test' is no list"),
+        ({"seed": "x"}, "'seed' is 'x'"),
+        ({"format_version": 2}, "format version 2"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    rows = library()
+    path = tmp_path / "split.json"
+    save(split(rows), path, rows)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SplitError, match=message):
+        load(path, rows)
