@@ -1,0 +1,272 @@
+"""Which files carry which label: from a folder tree, a CSV, or a playlist a subgenre."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from subgenre.audio import EXTENSIONS
+from subgenre.errors import LibraryError, PlaylistError
+from subgenre.files import safe_name
+from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
+from subgenre.tags import clean
+
+TRASH = "trash"
+_COLUMNS = ("path", "genre", "subgenre")
+_TAKEN = (TRASH, "dataset.json", "chunks.parquet", "tracks.parquet", "skipped.csv")
+_WANTED = "name a folder (ROOT/genre/subgenre/*), a CSV (path,genre,subgenre) or a folder of M3U8"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file and its label; `origin` says where a list names it. Trash carries no label."""
+
+    path: Path
+    genre: str
+    subgenre: str
+    trash: bool = False
+    origin: str = ""
+
+
+@dataclass
+class Found:
+    """What a source names: entries in order, what was left out, and notes for a person."""
+
+    entries: list[Entry] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find(source: Path, trash: Path | None = None) -> Found:
+    """List the files of a library with their labels, without opening audio.
+
+    Raises:
+        LibraryError: the source or the trash folder is missing or of another kind.
+    """
+    found = Found()
+    blocked = set()
+    if trash is not None:
+        if not trash.is_dir():
+            raise LibraryError(f"the trash folder {shown(trash)} is no folder that can be read")
+        blocked.add(_identity(trash))
+        _walk(found, trash, Entry(trash, "", "", trash=True), set())
+    suffix = source.suffix.lower()
+    if source.is_dir():
+        _read_folder(found, source, blocked)
+    elif not source.exists():
+        raise LibraryError(f"{shown(source)} does not exist; {_WANTED}")
+    elif suffix in M3U_EXTENSIONS:
+        raise LibraryError(
+            f"{shown(source)} is one playlist, so one subgenre; name the folder that holds "
+            "a playlist for each subgenre"
+        )
+    elif suffix == ".csv" and source.is_file():
+        _read_csv(found, source)
+    else:
+        raise LibraryError(f"{shown(source)} holds no library; {_WANTED}")
+    found.entries = list(dict.fromkeys(found.entries))
+    return found
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as text that any terminal and file can hold: odd bytes and breaks escaped."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def folder_names(labels: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Give each (genre, subgenre) a safe feature folder name that no other has, in any case.
+
+    The subgenre's name alone, or `<genre>__<subgenre>` where two genres share it or a file of the
+    feature folder has it.
+    """
+    ordered = sorted(set(labels))
+    plain = Counter(safe_name(subgenre).casefold() for _, subgenre in ordered)
+    taken = set(_TAKEN)
+    names: dict[tuple[str, str], str] = {}
+    for genre, subgenre in ordered:
+        name = safe_name(subgenre)
+        if plain[name.casefold()] > 1 or name.casefold() in _TAKEN:
+            name = safe_name(f"{safe_name(genre)}__{name}", limit=160)
+        free, count = name, 1
+        while free.casefold() in taken:
+            count += 1
+            free = f"{name}_{count}"
+        taken.add(free.casefold())
+        names[genre, subgenre] = free
+    return names
+
+
+def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> None:
+    """Read ROOT/genre/subgenre/**; playlists serve where no audio lies so deep."""
+    strays: list[Skipped] = []
+    playlists: list[tuple[Path, str]] = []
+    labelled: list[Entry] = []
+    above = blocked | {_identity(root)}
+    for child, is_folder in _listing(found, root):
+        if is_folder and child.name.casefold() == TRASH:
+            _walk(found, child, Entry(child, "", "", trash=True), set(above))
+        elif is_folder:
+            labelled += _read_genre(found, child, above, strays, playlists)
+        else:
+            _sort_stray(child, "the library's folder", root.resolve().name, strays, playlists)
+    if labelled or not playlists:
+        found.entries += labelled
+        found.skipped += strays
+        if playlists:
+            found.notes.append(f"{len(playlists)} playlists passed over: the folders give labels")
+        return
+    for playlist, genre in playlists:
+        _read_playlist(found, playlist, genre)
+
+
+def _read_genre(
+    found: Found,
+    folder: Path,
+    above: set[tuple[int, int]],
+    strays: list[Skipped],
+    playlists: list[tuple[Path, str]],
+) -> list[Entry]:
+    """Return the entries of one genre's subgenres."""
+    if _identity(folder) in above:
+        return []
+    above = above | {_identity(folder)}
+    labelled = Found(skipped=found.skipped)
+    for child, is_folder in _listing(found, folder):
+        if not is_folder:
+            _sort_stray(child, "a genre's folder", folder.name, strays, playlists)
+            continue
+        before = len(labelled.entries)
+        label = Entry(child, clean(folder.name) or "_", clean(child.name) or "_")
+        _walk(labelled, child, label, set(above))
+        if len(labelled.entries) == before and child.suffix.lower() not in EXTENSIONS:
+            found.notes.append(f"{shown(child)} holds no audio")
+    return labelled.entries
+
+
+def _sort_stray(
+    path: Path, where: str, genre: str, strays: list[Skipped], playlists: list[tuple[Path, str]]
+) -> None:
+    suffix = path.suffix.lower()
+    if suffix in EXTENSIONS:
+        strays.append(Skipped(path, f"lies directly in {where}; ROOT/genre/subgenre/ is wanted"))
+    elif suffix in M3U_EXTENSIONS:
+        playlists.append((path, genre))
+
+
+def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> None:
+    """Add all audio under a folder; each real folder once, so that loops of links end."""
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        if _identity(folder) in seen:
+            continue
+        seen.add(_identity(folder))
+        audio = False
+        for child, is_folder in _listing(found, folder):
+            if is_folder:
+                folders.append(child)
+            elif child.suffix.lower() in EXTENSIONS:
+                found.entries.append(Entry(child, label.genre, label.subgenre, label.trash))
+            audio = audio or is_folder or child.suffix.lower() in EXTENSIONS
+        if not audio and folder.suffix.lower() in EXTENSIONS:
+            found.skipped.append(Skipped(folder, "a folder, not a file"))
+
+
+def _listing(found: Found, folder: Path) -> list[tuple[Path, bool]]:
+    """Return a folder's children that are not hidden, sorted, and whether each is a folder."""
+    try:
+        children = sorted(c for c in folder.iterdir() if not c.name.startswith("."))
+    except OSError as problem:
+        found.skipped.append(Skipped(folder, f"the folder can't be read ({problem.strerror})"))
+        return []
+    return [(child, _is_folder(child)) for child in children]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _read_playlist(found: Found, playlist: Path, genre: str) -> None:
+    try:
+        paths = read_m3u(playlist)
+    except PlaylistError as problem:
+        found.skipped.append(Skipped(playlist, shown(str(problem))))
+        return
+    trash = TRASH in (genre.casefold(), playlist.stem.casefold())
+    labels = ("", "") if trash else (clean(genre) or "_", clean(playlist.stem) or "_")
+    for path in paths:
+        _add_listed(found, Entry(path, *labels, trash, f"listed in {shown(playlist.name)}"))
+    if not paths:
+        found.notes.append(f"{shown(playlist)} lists nothing")
+
+
+def _add_listed(found: Found, entry: Entry) -> None:
+    """Add what a list names, if its name says that it is audio."""
+    suffix = entry.path.suffix.lower()
+    if suffix in EXTENSIONS:
+        found.entries.append(entry)
+        return
+    reason = f"not audio by its name: '{shown(suffix)}' ({entry.origin})"
+    found.skipped.append(Skipped(entry.path, reason))
+
+
+def _read_csv(found: Found, source: Path) -> None:
+    """Read `path,genre,subgenre`; relative paths stand on the CSV's folder."""
+    for number, row in _rows(source):
+        origin = f"row {number} of {shown(source.name)}"
+        path, genre, subgenre = (row[column].strip() for column in _COLUMNS)
+        trash = TRASH in (genre.casefold(), "" if genre else subgenre.casefold())
+        empty = [c for c in _COLUMNS if not row[c].strip() and not (trash and c != "path")]
+        if empty:
+            found.skipped.append(Skipped(source, f"{origin} has no {' and no '.join(empty)}"))
+            continue
+        labels = ("", "") if trash else (clean(genre) or "_", clean(subgenre) or "_")
+        _add_listed(found, Entry(source.parent / path, *labels, trash, origin))
+
+
+def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and the three columns of each row that is not blank.
+
+    Raises:
+        LibraryError: unreadable, no CSV, or a column is missing.
+    """
+    try:
+        # bytes that are no UTF-8 may be a file's name: they are kept
+        text = source.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        header = text.split("\n", 1)[0]
+        delimiter = max(",;\t", key=header.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names = [name.strip().casefold() for name in next(reader, [])]
+        missing = [column for column in _COLUMNS if column not in names]
+        if missing:
+            raise LibraryError(
+                f"{shown(source)} has no column {' and no column '.join(missing)}; its first line "
+                f"must name path,genre,subgenre and names {shown(','.join(names)[:200]) or 'none'}"
+            )
+        for cells in reader:
+            row = dict(zip(names, cells + [""] * len(names), strict=False))
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, {c: row[c].replace("\0", "") for c in _COLUMNS}
+    except (OSError, csv.Error) as problem:
+        raise LibraryError(f"{shown(source)} can't be read as a CSV: {problem}") from problem
