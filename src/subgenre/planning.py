@@ -139,7 +139,7 @@ def _discard(out: Path) -> None:
         named |= listed
     (out / store.DATASET).unlink(missing_ok=True)
     _remove_files(out, named)
-    for name in (JOURNAL, feature_tables.CHUNKS, store.TRACKS, store.SKIPPED):
+    for name in (JOURNAL, feature_tables.CHUNKS, feature_tables.TRACKS, store.SKIPPED):
         (out / name).unlink(missing_ok=True)
 
 

@@ -226,6 +226,7 @@ def dataset_json(
     rows: list[dict[str, Any]],
     n_tracks: int,
     n_trash: int,
+    n_skipped: int,
     **more: Any,
 ) -> dict[str, Any]:
     """Build `dataset.json`; `labels` are (folder, genre, subgenre), `rows` those of the chunks."""
@@ -238,7 +239,12 @@ def dataset_json(
         "labels": named,
         "genres": sorted({label["genre"] for label in named}),
         "statistics": {**dataclasses.asdict(everything), "std": everything.std},
-        "counts": {"tracks": n_tracks, "trash": n_trash, "chunks": len(rows)},
+        "counts": {
+            "tracks": n_tracks,
+            "trash": n_trash,
+            "chunks": len(rows),
+            "skipped": n_skipped,
+        },
         **more,
     }
 
