@@ -96,6 +96,11 @@ class Collection:
         found = pairs.group_by(["genre", "subgenre"]).aggregate([]).to_pylist()
         return tuple(sorted((r["genre"], r["subgenre"]) for r in found if r["subgenre"]))
 
+    @cached_property
+    def labelled(self) -> Mask:
+        """Rows that count and have a subgenre."""
+        return self.alive & ~self._is("subgenre", ("",))
+
     def track(self, row: int) -> IndexedTrack:
         """Tell one row."""
         found = self.rows.slice(int(row), 1).to_pylist()[0]
@@ -239,6 +244,11 @@ class Collection:
         roots = [Path(folder).absolute() for folder in folders]
         inside = [i for i, v in enumerate(values) if any(Path(v).is_relative_to(r) for r in roots)]
         return np.isin(codes, inside)
+
+    def durations_s(self) -> NDArray[np.float64]:
+        """Durations of all tracks that tell one, seconds."""
+        values = self._numbers("duration_s")
+        return values[self.alive & (values > 0)]
 
     def _numbers(self, column: str) -> NDArray[np.float64]:
         return np.asarray(self.rows[column].to_numpy(), dtype=np.float64)

@@ -73,16 +73,19 @@ class Picker:
             minutes is not None and self.seconds >= 60 * minutes
         )
 
-    def offer(self, row: int) -> bool:
-        """Take a row, unless the list is full, has it already or may hold no more of its kind."""
-        if self.full or row in self._taken:
+    def offer(self, row: int, *, force: bool = False) -> bool:
+        """Take a row, unless the list is full, has it already or may hold no more of its kind.
+
+        With `force` it is taken in any case; what follows is measured against it.
+        """
+        if not force and (self.full or row in self._taken):
             return False
         track = self.tracks.track(row)
         artist = artist_key(track.artist)
-        cap = self.limits.per_artist
+        cap = 0 if force else self.limits.per_artist
         if cap and artist and self._artists.get(artist, 0) >= cap:
             return False
-        if not self.limits.versions and self._is_version(row, track):
+        if not (force or self.limits.versions) and self._is_version(row, track):
             return False
         self._taken.add(row)
         self.rows.append(row)

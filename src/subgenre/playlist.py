@@ -1,0 +1,253 @@
+"""Playlists from seeds: similar tracks, agreement of several seeds, a subgenre expanded by fit.
+
+Every function takes a `Collection` (`index.collection`), gives `Hit`s in order, leaves the seeds
+out of their own result and keeps to `Limits`. Paths from one track to another: see `journey`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre import belonging
+from subgenre.collection import Collection
+from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.ordering import smooth
+from subgenre.proximity import Ints
+from subgenre.search import Hit, Limits, Picker, checked, search
+from subgenre.track_rows import Filter
+from subgenre.versions import artist_key
+
+Seed = str | Path | NDArray[np.floating]  # a track's id, path or name; or a vector [D] from outside
+
+RRF_CONSTANT = 60  # Cormack et al. 2009
+DEPTH = 1000  # ranks of each seed that are looked at first
+
+
+@dataclass(frozen=True)
+class Place:
+    """A seed in a collection: its vector [D], and its row where it is one of the tracks."""
+
+    vector: NDArray[np.float32]
+    row: int | None
+
+
+def place(tracks: Collection, seed: Seed) -> Place:
+    """Find a seed, or check the vector of one from outside.
+
+    Raises:
+        PlaylistError: an unknown name; the nearest is told.
+    """
+    try:
+        if isinstance(seed, np.ndarray):
+            return Place(checked(tracks, seed), None)
+        row = tracks.row(seed)
+    except IndexStoreError as problem:
+        raise PlaylistError(str(problem)) from problem
+    return Place(tracks.vectors([row])[0], row)
+
+
+def label(tracks: Collection, name: str) -> tuple[str, str]:
+    """Find the (genre, subgenre) that a name means.
+
+    Raises:
+        PlaylistError: unknown (the nearest is told), or in several genres.
+    """
+    try:
+        return tracks.label(name)
+    except IndexStoreError as problem:
+        raise PlaylistError(str(problem)) from problem
+
+
+def similar(
+    tracks: Collection,
+    seed: Seed,
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    mutual: bool = True,
+) -> list[Hit]:
+    """Find the tracks most similar to one, most similar first.
+
+    Raises:
+        PlaylistError: an unknown seed. IndexStoreError: an unknown name in the filter.
+    """
+    start = place(tracks, seed)
+    seeds = [] if start.row is None else [start.row]
+    return search(tracks, start.vector, limits, wanted, seeds=seeds, mutual=mutual)
+
+
+def agreement(
+    tracks: Collection,
+    seeds: Sequence[Seed],
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    mutual: bool = True,
+) -> list[Hit]:
+    """Find the tracks that several seeds agree on, by reciprocal rank fusion.
+
+    Each seed ranks the library for itself and a track's score is the sum of 1 / (60 + rank), so
+    that it must be near several seeds. The mean of the seeds' vectors would ask for something
+    else: the library's most average music between them. (Cormack, Clarke and Büttcher,
+    "Reciprocal rank fusion outperforms Condorcet", SIGIR 2009.)
+
+    Returns:
+        hits with the fused score, and the mean cosine to the seeds.
+
+    Raises:
+        PlaylistError: no seed, or an unknown one.
+    """
+    if not len(seeds):
+        raise PlaylistError("no seed is named; give at least one track")
+    limits = limits or Limits()
+    places = [place(tracks, seed) for seed in seeds]
+    own = [p.row for p in places if p.row is not None]
+    queries = np.stack([p.vector for p in places])
+    mask = tracks.allowed(wanted)
+    mask[own] = False
+    picker = Picker(tracks, limits, own)
+    count, depth = int(np.count_nonzero(mask)), DEPTH
+    while True:
+        ranked = tracks.rank(queries, depth, allowed=mask, own=bool(own), mutual=mutual)
+        score = fuse([rows for rows, _ in ranked])
+        picker.extend(sorted(score, key=lambda row: (-score[row], row)))
+        if picker.full or depth >= count:
+            break
+        depth *= 8
+    cosines = (tracks.vectors(picker.rows) @ queries.T).mean(axis=1)
+    return _hits(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
+
+
+def fuse(ranked: Sequence[Ints]) -> dict[int, float]:
+    """Sum 1 / (60 + rank) over rankings, ranks from 1: row -> score."""
+    score: dict[int, float] = {}
+    for rows in ranked:
+        for rank, row in enumerate(rows.tolist(), start=1):
+            score[row] = score.get(row, 0.0) + 1.0 / (RRF_CONSTANT + rank)
+    return score
+
+
+def expand(
+    tracks: Collection,
+    subgenre: str,
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    until_fit: float | None = 0.9,
+    like: Sequence[Seed] = (),
+    unlike: Sequence[Seed] = (),
+    trusted: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[Hit]:
+    """Find tracks that belong to a subgenre beside its own, best first, until they stop fitting.
+
+    Each call fits the ranking anew (see `belonging`), so that a like or unlike acts at once.
+
+    Args:
+        tracks: the collection. subgenre: its name, or genre/subgenre.
+        limits: no limit of length where None and `until_fit` is set. wanted: which rows.
+        until_fit: least calibrated probability of belonging; None: the limits alone count.
+        like, unlike: tracks that the person wants more of, and less of; left out themselves.
+        trusted: ids to calibrate on, such as tracks held out of training; all labelled ones
+            where None.
+        seed: of the folds that calibrate.
+
+    Returns:
+        hits with the probability as score, and the cosine to the subgenre's centroid.
+
+    Raises:
+        PlaylistError: an unknown subgenre or track; no other labelled tracks to compare with;
+            `until_fit` outside (0, 1].
+    """
+    if until_fit is not None and not 0 < until_fit <= 1:
+        raise PlaylistError(f"until_fit is {until_fit}; it must lie between 0 and 1, such as 0.9")
+    members = tracks.members("/".join(label(tracks, subgenre)))
+    said = [[place(tracks, name) for name in names] for names in (like, unlike)]
+    model = _belonging(tracks, members, said[0], said[1], trusted, seed)
+    own = {p.row for places in said for p in places if p.row is not None} | set(members.tolist())
+    mask = tracks.allowed(wanted)
+    mask[sorted(own)] = False
+    rows = np.flatnonzero(mask)
+    chance = _chances(tracks, model, rows)
+    order = np.lexsort((rows, -chance))
+    if until_fit is not None:
+        order = order[chance[order] >= until_fit]
+    limits = limits or Limits(k=None if until_fit is not None else 10)
+    picker = Picker(tracks, limits, sorted(own))
+    picker.extend(rows[order])
+    score = dict(zip(rows.tolist(), chance.tolist(), strict=True))
+    centroid = tracks.vectors(members).sum(axis=0)
+    cosines = tracks.vectors(picker.rows) @ (centroid / max(float(np.linalg.norm(centroid)), 1e-12))
+    return _hits(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
+
+
+def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = None) -> list[Hit]:
+    """Put hits in a smooth order; it begins near `first`, the seed, where one is named."""
+    rows = [hit.row for hit in hits]
+    if first is not None and len(rows):
+        near = int(np.argmax(tracks.vectors(rows) @ place(tracks, first).vector))
+        rows = [rows[near], *rows[:near], *rows[near + 1 :]]
+    by_row = {hit.row: hit for hit in hits}
+    return [by_row[row] for row in smooth(tracks, rows, start=first is not None)]
+
+
+def _belonging(
+    tracks: Collection,
+    members: Ints,
+    like: Sequence[Place],
+    unlike: Sequence[Place],
+    trusted: Sequence[str] | None,
+    seed: int,
+) -> belonging.Belonging:
+    """Fit members against the tracks of all other subgenres."""
+    labelled = np.flatnonzero(tracks.labelled)
+    spoken = {p.row for p in (*like, *unlike)}
+    members = np.array([row for row in members if row not in spoken or len(members) < 4])
+    others = np.setdiff1d(labelled, members)
+    others = np.array([row for row in others if row not in spoken], dtype=np.int64)
+    if len(others) < 2:
+        raise PlaylistError("no tracks of other subgenres to compare with; index them as well")
+    if len(others) > belonging.MAX_OTHERS:
+        generator = np.random.default_rng(seed)
+        others = np.sort(generator.choice(others, belonging.MAX_OTHERS, replace=False))
+    rows = np.concatenate([members, others]).astype(np.int64)
+    told = tracks.tracks(rows)
+    known = None if trusted is None else set(trusted)
+    return belonging.fit(
+        tracks.vectors(members),
+        tracks.vectors(others),
+        like=_stack(like, tracks.dim),
+        unlike=_stack(unlike, tracks.dim),
+        groups=[artist_key(track.artist) for track in told],
+        trusted=None if known is None else np.array([track.id in known for track in told]),
+        seed=seed,
+    )
+
+
+def _stack(places: Sequence[Place], dim: int) -> NDArray[np.float32]:
+    return np.stack([np.zeros(dim, np.float32), *(p.vector for p in places)])[1:]
+
+
+def _chances(tracks: Collection, model: belonging.Belonging, rows: Ints) -> NDArray[np.float64]:
+    """Probabilities of many rows, a block at a time."""
+    blocks = [rows[start : start + 65_536] for start in range(0, len(rows), 65_536)]
+    parts = [model.probabilities(tracks.vectors(block)) for block in blocks]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _hits(
+    tracks: Collection,
+    rows: Sequence[int],
+    cosines: NDArray[np.floating],
+    scores: Sequence[float],
+) -> list[Hit]:
+    told = tracks.tracks(rows)
+    return [
+        Hit(track, row, float(cosine), float(score))
+        for track, row, cosine, score in zip(told, rows, cosines, scores, strict=True)
+    ]
