@@ -1,0 +1,364 @@
+"""Metrics against scikit-learn, pytorch-metric-learning and naive loops."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+from sklearn.neighbors import NearestCentroid
+
+from subgenre import metrics
+from subgenre.errors import EvaluationError
+from subgenre.metrics import METRICS, VIEWS, Score, combine, evaluate, measure
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+GENRES = np.array([0, 0, 1, 1])
+
+
+def points(
+    n: int, n_labels: int = 4, spread: float = 1.0, seed: int = 0, size: int = 8
+) -> tuple[Floats, Ints]:
+    """Vectors around a centre a label, labels of uneven size."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(n_labels), rng.integers(0, n_labels, n - n_labels)])
+    centres = np.random.default_rng(99).normal(size=(n_labels, size))
+    return centres[labels] + spread * rng.normal(size=(n, size)), labels
+
+
+def unit(vectors: Floats) -> Floats:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def perfect(per_label: int = 5, n_labels: int = 4) -> tuple[Floats, Ints]:
+    labels = np.repeat(np.arange(n_labels), per_label)
+    return np.eye(n_labels)[labels] * 3.0, labels
+
+
+def library_scores(vectors: Floats, labels: Ints, **reference: object) -> dict[str, float]:
+    """The scores of pytorch-metric-learning, in double precision."""
+    import torch
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+    from pytorch_metric_learning.utils.inference import CustomKNN
+
+    calculator = AccuracyCalculator(
+        include=("precision_at_1", "r_precision", "mean_average_precision_at_r"),
+        k="max_bin_count",
+        knn_func=CustomKNN(CosineSimilarity()),
+    )
+    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in reference.items()}
+    found = calculator.get_accuracy(torch.from_numpy(vectors), torch.from_numpy(labels), **tensors)
+    return {name: float(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_retrieval_is_pytorch_metric_learnings(seed: int) -> None:
+    test, labels = points(60, seed=seed)
+    train, train_labels = points(80, seed=seed + 10)
+    among = library_scores(test, labels)
+    assert metrics.r_precision(test, labels) == pytest.approx(among["r_precision"], abs=1e-6)
+    assert metrics.map_at_r(test, labels) == pytest.approx(
+        among["mean_average_precision_at_r"], abs=1e-6
+    )
+    across = library_scores(test, labels, reference=train, reference_labels=train_labels)
+    assert metrics.precision_at_1(train, train_labels, test, labels) == pytest.approx(
+        across["precision_at_1"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_queries_without_a_match_are_left_out(seed: int) -> None:
+    test, labels = points(30, seed=seed)
+    labels = np.append(labels, 7)
+    test = np.concatenate([test, np.random.default_rng(seed).normal(size=(1, 8))])
+    among = library_scores(test, labels)
+    assert metrics.map_at_r(test, labels) == pytest.approx(
+        among["mean_average_precision_at_r"], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_are_scikit_learns(seed: int) -> None:
+    vectors, labels = points(70, seed=seed, spread=1.5)
+    clusters = metrics.kmeans(unit(vectors), 4, seed=seed)
+    assert metrics.nmi(vectors, labels, seed=seed) == pytest.approx(
+        sk.normalized_mutual_info_score(labels, clusters), abs=1e-9
+    )
+    assert metrics.ari(vectors, labels, seed=seed) == pytest.approx(
+        sk.adjusted_rand_score(labels, clusters), abs=1e-9
+    )
+    assert metrics.silhouette(vectors, labels) == pytest.approx(
+        sk.silhouette_score(vectors, labels, metric="cosine"), abs=1e-9
+    )
+
+
+def test_silhouette_of_a_lonely_track_is_zero_as_in_scikit_learn() -> None:
+    vectors, labels = points(20)
+    labels[0] = 9
+    assert metrics.silhouette(vectors, labels) == pytest.approx(
+        sk.silhouette_score(vectors, labels, metric="cosine"), abs=1e-9
+    )
+
+
+def test_nearest_centroid_is_scikit_learns_on_unit_vectors() -> None:
+    train, train_labels = points(80, seed=1)
+    test, labels = points(40, seed=2, spread=2.0)
+    model = NearestCentroid().fit(unit(train), train_labels)
+    predicted = unit(test) @ unit(model.centroids_).T
+    expected = predicted.argmax(axis=1)
+    assert metrics.nearest_centroids(train, train_labels, test).tolist() == expected.tolist()
+    accuracy = metrics.centroid_accuracy(train, train_labels, test, labels)
+    assert accuracy == pytest.approx(sk.accuracy_score(labels, expected))
+
+
+def test_confusion_matrix_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, 50), rng.integers(0, 5, 50)
+    found = metrics.confusion_matrix(labels, predicted, 5)
+    assert found.tolist() == sk.confusion_matrix(labels, predicted, labels=range(5)).tolist()
+    recall = sk.recall_score(labels, predicted, labels=range(4), average=None)
+    accuracy = metrics.per_label_accuracy(found)
+    assert list(accuracy) == [0, 1, 2, 3]
+    np.testing.assert_allclose(list(accuracy.values()), recall)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 200])
+def test_knn_is_the_vote_of_the_nearest(k: int) -> None:
+    train, train_labels = points(40, seed=1, spread=2.0)
+    test, labels = points(30, seed=2, spread=2.0)
+    right = 0
+    for row, label in zip(unit(test), labels, strict=True):
+        near = train_labels[np.argsort(-(unit(train) @ row))[:k]].tolist()
+        most = max(near.count(x) for x in near)
+        right += next(x for x in near if near.count(x) == most) == label
+    found = metrics.knn_accuracy(train, train_labels, test, labels, k=k)
+    assert found == pytest.approx(right / len(labels))
+
+
+def test_triplet_accuracy_is_the_loop() -> None:
+    vectors, labels = points(15, n_labels=3, spread=2.0)
+    vectors[3] = vectors[4]  # a tie counts half
+    rows = unit(vectors)
+    shares = []
+    for a in range(15):
+        own = [
+            (rows[a] @ rows[p], rows[a] @ rows[n])
+            for p, n in product(range(15), repeat=2)
+            if p != a and labels[p] == labels[a] != labels[n]
+        ]
+        wins = [1.0 if p > n + 1e-12 else 0.5 if abs(p - n) < 1e-12 else 0.0 for p, n in own]
+        if own:
+            shares.append(np.mean(wins))
+    assert metrics.triplet_accuracy(vectors, labels) == pytest.approx(np.mean(shares), abs=1e-12)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_perfect_input_scores_one_in_every_metric(view: str) -> None:
+    vectors, labels = perfect()
+    if view == "across":
+        vectors = np.eye(2)[GENRES[labels]]
+    scores = evaluate(vectors, labels, vectors, labels, genres=GENRES, view=view)
+    assert tuple(scores) == METRICS
+    for score in scores.values():
+        assert score.value == pytest.approx(1.0, abs=1e-12)
+        assert (score.low, score.high) == pytest.approx((1.0, 1.0), abs=1e-12)
+        assert score.chance < 0.75
+
+
+def test_one_score_is_the_mean_of_its_function() -> None:
+    train, train_labels = points(60, seed=1)
+    test, labels = points(50, seed=2)
+    scores = evaluate(train, train_labels, test, labels, genres=GENRES, seed=4)
+    both = (train, train_labels, test, labels)
+    expected = {
+        "centroid_accuracy": metrics.centroid_accuracy(*both),
+        "knn_accuracy": metrics.knn_accuracy(*both),
+        "precision_at_1": metrics.precision_at_1(*both),
+        "r_precision": metrics.r_precision(test, labels),
+        "map_at_r": metrics.map_at_r(test, labels),
+        "triplet_accuracy": metrics.triplet_accuracy(test, labels),
+        "nmi": metrics.nmi(test, labels, seed=4),
+        "ari": metrics.ari(test, labels, seed=4),
+        "silhouette": metrics.silhouette(test, labels),
+    }
+    assert {name: score.value for name, score in scores.items()} == pytest.approx(expected)
+    for score in scores.values():
+        assert score.low <= score.value <= score.high
+        assert score.high - score.low < 0.5
+    assert scores == evaluate(*both, genres=GENRES, seed=4)
+
+
+def test_chance_is_what_shuffled_labels_score() -> None:
+    train, train_labels = points(60, seed=1)
+    test, labels = points(40, seed=2)
+    scores = evaluate(train, train_labels, test, labels, genres=GENRES)
+    rng = np.random.default_rng(0)
+    clusters = metrics.kmeans(unit(test), 4)
+    naive: dict[str, list[float]] = {}
+    for _ in range(300):
+        shuffled = rng.permutation(labels)
+        for name in ("r_precision", "map_at_r", "triplet_accuracy", "silhouette"):
+            naive.setdefault(name, []).append(getattr(metrics, name)(test, shuffled))
+        naive.setdefault("precision_at_1", []).append(
+            metrics.precision_at_1(train, train_labels, test, shuffled)
+        )
+        naive.setdefault("nmi", []).append(sk.normalized_mutual_info_score(shuffled, clusters))
+        naive.setdefault("ari", []).append(sk.adjusted_rand_score(shuffled, clusters))
+    for name, values in naive.items():
+        error = np.std(values) * (1 / 300 + 1 / 1000) ** 0.5
+        assert scores[name].chance == pytest.approx(np.mean(values), abs=5 * error), name
+    largest = np.bincount(labels).max() / len(labels)
+    assert scores["centroid_accuracy"].chance == pytest.approx(largest)
+    assert scores["knn_accuracy"].chance == pytest.approx(largest)
+
+
+def test_interval_of_a_share_is_the_binomials() -> None:
+    """The bootstrap of a share of n is binomial: its width is known."""
+    rng = np.random.default_rng(0)
+    train, train_labels = perfect()
+    labels = rng.integers(0, 4, 400)
+    wrong = rng.random(400) < 0.3
+    test = np.eye(4)[np.where(wrong, (labels + 1) % 4, labels)]
+    score = evaluate(train, train_labels, test, labels, genres=GENRES)["centroid_accuracy"]
+    p = 1 - wrong.mean()
+    half = 1.96 * (p * (1 - p) / 400) ** 0.5
+    assert score.value == pytest.approx(p)
+    assert score.low == pytest.approx(p - half, abs=0.01)
+    assert score.high == pytest.approx(p + half, abs=0.01)
+
+
+def test_interval_holds_chance_where_nothing_was_learnt() -> None:
+    held = dict.fromkeys(METRICS, 0)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(4), 25)
+        train, test = rng.normal(size=(100, 8)), rng.normal(size=(100, 8))
+        for name, score in evaluate(train, labels, test, labels, genres=GENRES).items():
+            held[name] += score.low <= score.chance <= score.high
+    assert {name: n for name, n in held.items() if n < 17} == {}
+
+
+def test_within_a_genre_only_its_subgenres_are_candidates() -> None:
+    train, train_labels = points(80, seed=1)
+    test, labels = points(60, seed=2)
+    scores = evaluate(train, train_labels, test, labels, genres=GENRES, view="within")
+    hits, queries, matches, precisions = 0.0, 0, 0, 0.0
+    for genre in (0, 1):
+        ours, here = GENRES[train_labels] == genre, GENRES[labels] == genre
+        part = (train[ours], train_labels[ours], test[here], labels[here])
+        hits += metrics.centroid_accuracy(*part) * here.sum()
+        queries += here.sum()
+        precisions += metrics.map_at_r(test[here], labels[here]) * here.sum()
+        matches += here.sum()
+    assert scores["centroid_accuracy"].value == pytest.approx(hits / queries)
+    assert scores["map_at_r"].value == pytest.approx(precisions / matches)
+
+
+def test_across_genres_the_genre_is_the_label() -> None:
+    train, train_labels = points(80, seed=1)
+    test, labels = points(60, seed=2)
+    scores = evaluate(train, train_labels, test, labels, genres=GENRES, view="across")
+    direct = evaluate(train, GENRES[train_labels], test, GENRES[labels], genres=[0, 0])
+    assert scores == direct
+
+
+def test_folds_and_repeats_count_a_track_once() -> None:
+    train, train_labels = points(60, seed=1)
+    test, labels = points(40, seed=2)
+    ids = [f"track{i}" for i in range(40)]
+    one = measure(train, train_labels, test, labels, genres=GENRES, ids=ids)
+    twice = combine([*one, *one])
+    assert twice == combine(one)
+    halves = [
+        *measure(train, train_labels, test[:20], labels[:20], genres=GENRES, ids=ids[:20]),
+        *measure(train, train_labels, test[20:], labels[20:], genres=GENRES, ids=ids[20:]),
+    ]
+    pooled = combine(halves)["centroid_accuracy"]
+    assert pooled.value == pytest.approx(
+        metrics.centroid_accuracy(train, train_labels, test, labels)
+    )
+    alone = combine(halves[:1])["centroid_accuracy"]
+    assert pooled.high - pooled.low < alone.high - alone.low
+
+
+def test_a_collapsed_embedding_scores_as_chance_does() -> None:
+    labels = np.repeat(np.arange(4), 10)
+    same = np.ones((40, 8))
+    scores = evaluate(same, labels, same, labels, genres=GENRES)
+    assert scores["triplet_accuracy"].value == 0.5
+    assert scores["silhouette"].value == 0.0
+    assert scores["nmi"].value == pytest.approx(0.0)
+    assert scores["centroid_accuracy"].value == 0.25
+    for name in ("precision_at_1", "map_at_r", "r_precision"):
+        assert abs(scores[name].value - scores[name].chance) < 0.12
+
+
+def test_what_can_not_be_scored_is_left_out_and_said() -> None:
+    train, train_labels = points(20)
+    notes: list[str] = []
+    scores = evaluate(train, train_labels, np.eye(8)[:4], np.arange(4), genres=GENRES, notes=notes)
+    assert set(scores) == set(METRICS) - {
+        "r_precision",
+        "map_at_r",
+        "triplet_accuracy",
+        "silhouette",
+    }
+    assert len(notes) == 4
+    assert "map_at_r: no test track has another of its class among the 4 test tracks" in notes
+    with pytest.raises(EvaluationError, match="no test track has another"):
+        metrics.map_at_r(np.eye(4), np.arange(4))
+
+
+def test_scores_are_finite_whatever_the_sizes() -> None:
+    rng = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in range(2, 12):
+            labels = np.append(rng.integers(0, 3, n - 2), [0, 1])
+            vectors = rng.normal(size=(n, 3))
+            for view in ("all", "across"):
+                found = evaluate(vectors, labels, vectors, labels, genres=[0, 1, 1], view=view)
+                for score in found.values():
+                    assert np.isfinite(list(score.to_dict().values())).all()
+
+
+def test_bad_input_is_refused() -> None:
+    vectors, labels = points(20)
+    nan, zero = vectors.copy(), vectors.copy()
+    nan[3, 2], zero[5] = np.nan, 0.0
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((vectors, labels, nan, labels), "test vector 3 .* NaN or infinity"),
+        ((nan, labels, vectors, labels), "training vector 3 .* NaN or infinity"),
+        ((vectors, labels, zero, labels), "test vector 5 is zero"),
+        ((vectors, labels, vectors, labels[:-1]), "give \\[N, D\\] and \\[N\\]"),
+        ((vectors, labels, vectors, labels * 0), "test tracks are all of one class"),
+        ((vectors, labels * 0, vectors, labels), "training tracks are all of one class"),
+        ((vectors, labels, vectors[:0], labels[:0]), "no test tracks"),
+        ((vectors, labels - 1, vectors, labels), "training labels must be whole numbers from 0"),
+        ((vectors, labels, vectors, labels + 2), "label 5 has no genre"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(EvaluationError, match=message):
+            evaluate(*arguments, genres=GENRES)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match="view is 'x'"):
+        evaluate(vectors, labels, vectors, labels, genres=GENRES, view="x")
+    with pytest.raises(EvaluationError, match="no genre has two subgenres"):
+        evaluate(vectors, labels, vectors, labels, genres=np.arange(4), view="within")
+    with pytest.raises(EvaluationError, match="all of one class"):
+        evaluate(vectors, labels, vectors, labels, genres=[0] * 4, view="across")
+    with pytest.raises(EvaluationError, match="no split"):
+        combine([])
+
+
+def test_a_score_is_four_numbers_by_name() -> None:
+    assert Score(0.5, 0.4, 0.6, 0.1).to_dict() == {
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "chance": 0.1,
+    }
