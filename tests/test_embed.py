@@ -1,0 +1,369 @@
+"""Vectors of chunks, tracks and files, and the cache of a frozen backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from subgenre import audio, backbones, embed, features, pooled_cache, store, vectors
+from subgenre.config import PreprocessConfig
+from subgenre.encoder import Encoder
+from subgenre.errors import ConfigError, RunError
+from subgenre.features import AST_SPEC, MUSICNN_SPEC, Statistics
+from subgenre.library import Track
+from subgenre.store import FeatureFolder
+from tests.toy import make_ast_folder
+
+N_TRACKS, N_CHUNKS = 5, 3
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return backbones.load(str(make_ast_folder(tmp_path_factory.mktemp("toy") / "ast")))
+
+
+@pytest.fixture
+def encoder(backbone) -> Encoder:
+    net = Encoder(
+        backbone, head=(16,), embedding_size=8, generator=torch.Generator().manual_seed(1)
+    )
+    net.set_statistics(Statistics(100, -4.5, 900.0))
+    return net
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> FeatureFolder:
+    """Five tracks of three chunks of 1 s, stored in windows of 1.5 s."""
+    path = tmp_path_factory.mktemp("features")
+    config = PreprocessConfig(chunk_s=1.0, store_s=1.5)
+    generator = torch.Generator().manual_seed(0)
+    track = np.repeat(np.arange(N_TRACKS), N_CHUNKS)
+    rows = []
+    for row, number in enumerate(track):
+        shape = (store.window_frames(AST_SPEC, config), 128)
+        x = torch.randn(shape, generator=generator) * 4 - 5 + float(number)
+        store.write_chunk(path / f"{row}.pt", x, start_s=0.0, track_id=f"t{number}")
+        found = Statistics.of(x)
+        stats = {"count": found.count, "mean": found.mean, "m2": found.m2}
+        rows.append({"file": f"{row}.pt", "track": f"t{number}", "n_frames": shape[0], **stats})
+    tracks = tuple(
+        Track(
+            f"t{i}",
+            Path(f"{i}.mp3"),
+            "g",
+            "s",
+            duration_s=9.0,
+            rate=1,
+            channels=1,
+            codec="",
+            container="",
+            bit_rate=1,
+            size=1,
+            mtime_ns=1,
+        )
+        for i in range(N_TRACKS)
+    )
+    return FeatureFolder(
+        path,
+        path,
+        AST_SPEC,
+        config,
+        tracks,
+        (),
+        ("s",),
+        ("g",),
+        pa.Table.from_pylist(rows),
+        track,
+        np.zeros(len(track), np.int64),
+    )
+
+
+@torch.inference_mode()
+def test_chunk_vectors_are_the_encoders_in_the_order_of_the_rows(encoder, folder) -> None:
+    encoder.train()
+    seen = []
+    rows = np.array([7, 2, 11, 2])
+    found = embed.chunk_vectors(
+        encoder, folder, rows, batch_size=3, on_progress=lambda *a: seen.append(a)
+    )
+    assert encoder.training  # as it was
+    assert seen == [(3, 4), (4, 4)]
+    assert found.dtype == np.float32
+    encoder.eval()
+    for row, vector in zip(rows, found, strict=True):
+        middle = folder.load([row])[:, 25:123]  # 98 frames of the 148 that are stored
+        np.testing.assert_allclose(vector, encoder(middle)[0], atol=1e-5)
+    assert embed.chunk_vectors(encoder, folder, []).shape == (0, 8)
+
+
+class Counted:
+    """A feature folder that counts the chunks that are read."""
+
+    def __init__(self, folder: FeatureFolder) -> None:
+        self.folder, self.read, self.largest = folder, 0, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.folder, name)
+
+    def load(self, rows):
+        self.read += len(rows)
+        self.largest = max(self.largest, len(rows))
+        return self.folder.load(rows)
+
+
+def test_pooled_vectors_are_made_once_and_kept(encoder, folder, tmp_path) -> None:
+    counted, rows = Counted(folder), np.arange(15)
+    with torch.inference_mode():
+        wanted = encoder.eval().pooled(folder.load(rows)[:, 25:123]).numpy()
+    few = embed.pooled_vectors(encoder, counted, rows[4:9], cache=tmp_path, batch_size=4)
+    np.testing.assert_allclose(few, wanted[4:9], atol=1e-5)
+    seen = []
+    every = embed.pooled_vectors(
+        encoder, counted, rows, cache=tmp_path, batch_size=4, on_progress=lambda *a: seen.append(a)
+    )
+    np.testing.assert_allclose(every, wanted, atol=1e-5)
+    assert counted.read == 15  # only what was lacking
+    assert counted.largest == 4  # never all features at once
+    assert seen == [(5, 15), (9, 15), (13, 15), (15, 15)]
+    again = embed.pooled_vectors(encoder, counted, rows, cache=tmp_path)
+    shuffled = embed.pooled_vectors(encoder, counted, [3, 14, 3], cache=tmp_path)
+    assert counted.read == 15
+    assert isinstance(again, np.memmap)
+    np.testing.assert_array_equal(again, every)
+    np.testing.assert_array_equal(shuffled, every[[3, 14, 3]])
+    assert len(list(tmp_path.iterdir())) == 2  # one array, one description
+
+
+def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
+    backbone, encoder, folder, tmp_path
+) -> None:
+    counted = Counted(folder)
+
+    def read(net) -> int:
+        counted.read = 0
+        embed.pooled_vectors(net, counted, [0, 1], cache=tmp_path)
+        return counted.read
+
+    statistics = Statistics(100, -4.5, 900.0)
+    assert read(encoder) == 2
+    other_head = Encoder(backbone, head=(), embedding_size=3)
+    other_head.set_statistics(statistics)
+    assert read(other_head) == 0
+    for options in ({"layer": 0}, {"pooling": "cls"}, {"layer": "weighted"}):
+        net = Encoder(backbone, **options)
+        net.set_statistics(statistics)
+        assert read(net) == 2
+    assert read(Encoder(backbone)) == 2  # other statistics
+    counted.fingerprint = "other features"
+    assert read(encoder) == 2
+    del counted.fingerprint
+    with torch.no_grad():
+        encoder.backbone.model.layernorm.bias[0] += 1.0
+    assert read(encoder) == 2
+    with torch.no_grad():
+        encoder.backbone.model.layernorm.bias[0] -= 1.0
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "json", "rows", "gone", "version"])
+def test_a_damaged_cache_is_made_anew(encoder, folder, tmp_path, damage) -> None:
+    counted, rows = Counted(folder), np.arange(6)
+    first = np.array(embed.pooled_vectors(encoder, counted, rows, cache=tmp_path))
+    array, told = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
+    held = json.loads(told.read_text())
+    if damage == "cut":
+        array.write_bytes(array.read_bytes()[:-5])
+    elif damage == "flip":
+        data = bytearray(array.read_bytes())
+        data[-3] ^= 1
+        array.write_bytes(data)
+    elif damage == "json":
+        told.write_text(told.read_text()[:20])
+    elif damage == "rows":
+        told.write_text(json.dumps({**held, "rows": held["rows"][:-1]}))
+    elif damage == "version":
+        told.write_text(json.dumps({**held, "format_version": 0}))
+    else:
+        array.unlink()
+    counted.read = 0
+    np.testing.assert_array_equal(
+        embed.pooled_vectors(encoder, counted, rows, cache=tmp_path), first
+    )
+    assert counted.read == 6
+    embed.pooled_vectors(encoder, counted, rows, cache=tmp_path)
+    assert counted.read == 6
+
+
+def test_a_long_pass_is_kept_on_the_way(encoder, folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(embed, "SAVE_EVERY_S", -1.0)
+    counted = Counted(folder)
+
+    def stop(done: int, total: int) -> None:
+        if done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed.pooled_vectors(
+            encoder, counted, range(15), cache=tmp_path, batch_size=3, on_progress=stop
+        )
+    assert counted.read == 9
+    embed.pooled_vectors(encoder, counted, range(15), cache=tmp_path, batch_size=3)
+    assert counted.read == 9 + 9  # the batch under way was lost, the two before it were not
+
+
+def test_a_backbone_alone(backbone, encoder, folder) -> None:
+    with pytest.raises(ConfigError, match="statistics"):
+        embed.pooled_vectors(backbone, folder, [0])
+    found = embed.pooled_vectors(backbone, folder, [0], statistics=Statistics(100, -4.5, 900.0))
+    np.testing.assert_allclose(found, embed.pooled_vectors(encoder, folder, [0]), atol=1e-6)
+
+
+def test_projected_pools_are_the_chunk_vectors(backbone, encoder, folder) -> None:
+    weighted = Encoder(backbone, layer="weighted", head=(), embedding_size=4)
+    for net in (encoder, weighted):
+        pooled = embed.pooled_vectors(net, folder, range(6))
+        np.testing.assert_allclose(
+            embed.project_vectors(net, pooled),
+            embed.chunk_vectors(net, folder, range(6)),
+            atol=1e-5,
+        )
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_track_vectors_against_a_loop() -> None:
+    chunks = rng().normal(size=(10, 4)).astype(np.float32)
+    track = np.array([5, 2, 5, 5, 9, 2, 9, 9, 9, 0])
+    tracks, found = embed.track_vectors(chunks, track)
+    assert tracks.tolist() == [0, 2, 5, 9]
+    for number, vector in zip(tracks, found, strict=True):
+        mean = chunks[track == number].mean(0)
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=1e-5)
+    opposite = embed.track_vectors([[1.0, 0.0], [-1.0, 0.0]], [0, 0])[1]
+    np.testing.assert_array_equal(opposite, [[0.0, 0.0]])  # no direction, and no NaN
+
+
+def test_frozen_track_vectors_against_scikit_learn() -> None:
+    from sklearn.preprocessing import StandardScaler, normalize
+
+    pooled = rng(1).normal(3.0, 2.0, size=(12, 5)).astype(np.float32)
+    pooled[:, 2] = 0.1  # constant, and no round number
+    track = np.repeat([3, 1, 2, 0], 3)
+    train, test = np.arange(6), np.arange(6, 12)
+    ours = embed.frozen_track_vectors(pooled, track, train, test)
+    scaled = StandardScaler().fit(pooled[train].astype(np.float64)).transform(pooled)
+    scaled[:, 2] = 0.0
+    for found, tracks in zip(ours, ([1, 3], [0, 2]), strict=True):
+        wanted = normalize(np.array([scaled[track == t].mean(0) for t in tracks]))
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        assert not found[:, 2].any()
+    pooled[test, 2] = 7.0  # varies on the other side alone: still tells nothing
+    assert not embed.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    id: str
+    path: Path
+    genre: str = "Techno"
+    subgenre: str = 'Dark, "deep"'
+
+
+def test_embeddings_there_and_back(tmp_path) -> None:
+    values = rng().normal(size=(3, 6)).astype(np.float32)
+    tracks = [Row("a", Path("x/ä b\n.mp3")), Row("b", Path("c")), Row("c", Path("d"), "", "")]
+    path = tmp_path / "embeddings.parquet"
+    vectors.write_embeddings(path, tracks, values, split=["train", "test", ""], fingerprint="f00")
+    found = vectors.read_embeddings(path)
+    np.testing.assert_array_equal(found.vectors, values)
+    assert found.ids == ("a", "b", "c")
+    assert found.paths[0] == tracks[0].path
+    assert found.subgenres == (tracks[0].subgenre, tracks[0].subgenre, "")
+    assert found.splits == ("train", "test", "")
+    assert found.fingerprint == "f00"
+    table = pq.read_table(path)
+    assert table.column_names == ["id", "path", "genre", "subgenre", "split", "vector"]
+    assert table.schema.field("vector").type == pa.list_(pa.float32(), 6)
+    vectors.write_embeddings(path, [], np.empty((0, 6)), fingerprint="f00")
+    assert vectors.read_embeddings(path).vectors.shape == (0, 6)
+    vectors.write_embeddings(path, [Row("a", Path("b\udcff"))], values[:1], fingerprint="")
+    assert vectors.read_embeddings(path).ids == ("a",)  # a name that is no Unicode
+
+
+def test_embeddings_that_are_none(tmp_path) -> None:
+    path = tmp_path / "e.parquet"
+    with pytest.raises(RunError, match="does not exist"):
+        vectors.read_embeddings(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(RunError, match="no embeddings"):
+        vectors.read_embeddings(path)
+    pq.write_table(pa.table({"id": ["a"]}), path)
+    with pytest.raises(RunError, match="no embeddings"):
+        vectors.read_embeddings(path)
+    vectors.write_embeddings(path, [Row("a", Path("b"))], [[np.nan, 1.0]], fingerprint="")
+    with pytest.raises(RunError, match="not finite"):
+        vectors.read_embeddings(path)
+    vectors.write_embeddings(path, [Row("a", Path("b"))], [[0.0, 1.0]], fingerprint="")
+    table = pq.read_table(path).replace_schema_metadata({"format_version": "9"})
+    pq.write_table(table, path)
+    with pytest.raises(RunError, match="format version 9"):
+        vectors.read_embeddings(path)
+
+
+def test_reading_embeddings_needs_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, subgenre.vectors; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_cache_key_depends_on_every_part() -> None:
+    base = pooled_cache.key(a=1, b=[1.0, 2.0])
+    assert base == pooled_cache.key(b=[1.0, 2.0], a=1)
+    assert base != pooled_cache.key(a=1, b=[1.0, 2.5])
+
+
+def write_wav(path: Path, seconds: float, seed: int, rate: int = 16_000) -> None:
+    samples = rng(seed).normal(0, 3000, round(seconds * rate)).clip(-32000, 32000)
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, rate, 0, "NONE", ""))
+        out.writeframes(samples.astype("<i2").tobytes())
+
+
+def test_files_from_outside(tmp_path) -> None:
+    net = Encoder(backbones.load("musicnn"), head=(), embedding_size=8).eval()
+    long, short = tmp_path / "long.wav", tmp_path / "short.wav"
+    write_wav(long, 8.0, 1)
+    write_wav(short, 1.0, 2)
+    (tmp_path / "text.mp3").write_text("no music")
+    paths = [short, tmp_path / "text.mp3", long, tmp_path / "gone.mp3"]
+    config = PreprocessConfig(chunk_s=4.0, max_chunks=2, chunk_strategy="spaced")
+    seen = []
+    found = embed.embed_files(net, paths, config, workers=1, on_progress=lambda *a: seen.append(a))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert found.paths == (long,)
+    assert [s.path for s in found.skipped] == [paths[0], paths[1], paths[3]]
+    assert "1.0 s long" in found.skipped[0].reason
+    assert found.ids == (audio.probe(long).id,)
+    assert found.chunk_start_s.tolist() == [0.0, 4.0]
+    assert found.chunk_file.tolist() == [0, 0]
+    with wave.open(str(long)) as stored:
+        samples = np.frombuffer(stored.readframes(-1), "<i2").astype(np.float32) / 32768
+    for chunk, start in zip(found.chunks, (0, 4), strict=True):
+        window = torch.from_numpy(samples[start * 16_000 : (start + 4) * 16_000])[None]
+        with torch.inference_mode():
+            wanted = net(features.log_mel(window, MUSICNN_SPEC))[0]
+        np.testing.assert_allclose(chunk, wanted, atol=2e-3)  # float16, edges of the window
+    mean = found.chunks.mean(0)
+    np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert embed.embed_files(net, [], workers=1).vectors.shape == (0, 8)
