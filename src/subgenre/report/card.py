@@ -8,6 +8,7 @@ from pathlib import Path
 from subgenre import files
 from subgenre.report import summary
 from subgenre.report.data import ReportData, figure
+from subgenre.report.sections import protocol_words
 from subgenre.report.words import ABSENT, METRICS, interval, md, metric_name, number
 
 
@@ -59,9 +60,7 @@ def _figures(data: ReportData) -> str:
         + [_score(rung.figures.get(name), name) for name in metrics]
         for rung in data.ladder
     ]
-    how = (
-        f"{data.folds} folds, repeated {max(1, data.repeats)} times" if data.folds else "one split"
-    )
+    how = protocol_words(data)
     return (
         f"## Figures\n\nOn held-out tracks ({how}); in brackets the 95 % interval, then chance.\n\n"
         + _table(head, rows)

@@ -161,7 +161,8 @@ class Table:
     """A table with a few sentences above it: leakage, confounders, open set, hubness.
 
     Attributes:
-        columns: their headings. rows: cells, each text, a number, None, or what `figure` reads.
+        columns: their headings; under a metric's own ("Centroid accuracy"), figures are written
+            in its manner. rows: cells, each text, a number, None, or what `figure` reads.
         words: sentences above the table. headline: one for the summary, if it must be known there.
     """
 

@@ -59,14 +59,12 @@ def render(data: ReportData, previews: Previews) -> str:
     """Return the report as HTML."""
     parts = _sections(data, previews)
     links = "".join(f'<a href="#{anchor}">{esc(name)}</a>' for anchor, name, body in parts if body)
-    gl = len(data.points) > SVG_POINTS
-    shown = _map_payload(data, previews.audio, gl)
+    shown = _map_payload(data, previews.audio)
     return _filled(
         _package_text("report.html"),
         {
             "title": esc(data.title),
             "made": esc(data.made),
-            "csp": "'unsafe-inline' 'unsafe-eval'" if gl else "'unsafe-inline'",
             "css": _package_text("report.css"),
             "nav": links,
             "main": "".join(body for _, _, body in parts),
@@ -194,7 +192,7 @@ def _track_list(data: ReportData, heard: Collection[str]) -> str:
     return f"<details><summary>The {len(rows)} {what} as a table</summary>{body}</details>"
 
 
-def _map_payload(data: ReportData, heard: Collection[str], gl: bool) -> dict[str, Any]:
+def _map_payload(data: ReportData, heard: Collection[str]) -> dict[str, Any]:
     known = styles(data.labels, data.genres)
     number = {label: i for i, label in enumerate(data.labels)}
     points = [
@@ -222,7 +220,7 @@ def _map_payload(data: ReportData, heard: Collection[str], gl: bool) -> dict[str
         for label, genre in zip(data.labels, data.genres, strict=True)
     ]
     tracks = {p.id: [sections.name_of(p), p.artist, p.subgenre] for p in data.points}
-    return {"points": points, "labels": looks, "tracks": tracks, "gl": gl}
+    return {"points": points, "labels": looks, "tracks": tracks, "gl": len(points) > SVG_POINTS}
 
 
 def _player(heard: Collection[str]) -> str:

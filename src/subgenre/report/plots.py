@@ -18,6 +18,8 @@ from subgenre.report.palette import Style, styles
 
 DPI = 150
 INK = "#22252b"
+NAME = 34  # letters of a name in the legend
+LONG_LEGEND = 28  # subgenres; more take two columns
 # size of a marker in points squared, its opacity and the width of its outline, by split
 _LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7), "new": (90.0, 1.0, 1.6)}
 _SPLIT_WORDS = {"train": "training", "test": "held out", "new": "new"}
@@ -36,8 +38,11 @@ def save_map(
     are left out. The picture is written atomically.
     """
     figure = Figure(figsize=(11.0, 6.6), facecolor="white")
-    axes = figure.add_axes((0.02, 0.07, 0.66, 0.90))
     known = styles(labels, genres)
+    # the legend takes what its longest name needs
+    longest = max((len(plain(name, NAME)) for name in (*labels, *genres)), default=0)
+    right = 0.69 if len(labels) > LONG_LEGEND else 0.93 - min(0.24, 0.0085 * longest)
+    axes = figure.add_axes((0.02, 0.07, right - 0.03, 0.90))
     shown = [point for point in drawable(points) if point.subgenre in known]
     for split in _LOOK:
         for label, style in known.items():
@@ -46,7 +51,7 @@ def save_map(
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set_color("#c9ccd3")
-    _legend(figure, known, genres, labels, {point.split for point in shown})
+    _legend(figure, known, genres, labels, {point.split for point in shown}, right)
     figure.text(0.02, 0.02, plain(note, 130), fontsize=9, color="#5a606b")
     _save(figure, path)
 
@@ -111,6 +116,7 @@ def _legend(
     genres: Sequence[str],
     labels: Sequence[str],
     splits: set[str],
+    right: float,
 ) -> None:
     genre_of = dict(zip(labels, genres, strict=True))
     handles: list[Line2D] = []
@@ -120,20 +126,20 @@ def _legend(
         if genre_of[label] != last:
             last = genre_of[label]
             handles.append(_handle("none", "none", 0))
-            names.append(" " + plain(last, 34))
+            names.append(" " + plain(last, NAME))
         handles.append(_handle(style.marker, style.colour, 7))
-        names.append(" " + plain(label, 34))  # matplotlib drops names that start with "_"
+        names.append(" " + plain(label, NAME))  # matplotlib drops names that start with "_"
     for split in [split for split in _LOOK if split in splits]:
         size, opacity, outline = _LOOK[split]
         handles.append(_handle("o", "#6b7280", size**0.5, opacity, outline))
         names.append(f" {_SPLIT_WORDS[split]}")
     rows = max(1, len(names))
-    columns = 1 if rows <= 34 else 2
+    columns = 1 if len(labels) <= LONG_LEGEND else 2
     legend = figure.legend(
         handles,
         names,
         loc="center left",
-        bbox_to_anchor=(0.69, 0.5),
+        bbox_to_anchor=(right, 0.5),
         frameon=False,
         ncols=columns,
         fontsize=max(4.0, min(9.5, 9.5 * 31 * columns / rows, 9.5 / columns**0.5)),

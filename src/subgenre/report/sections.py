@@ -9,7 +9,7 @@ from typing import Any
 from subgenre.report import summary
 from subgenre.report.charts import Bar, bars, line_chart
 from subgenre.report.data import Pair, Point, ReportData, Table, figure
-from subgenre.report.words import METRICS, cell, esc, metric_name, score_cell
+from subgenre.report.words import METRICS, cell, esc, glued, metric_name, metric_of, score_cell
 
 SHOWN_PAIRS = 12
 SHOWN_ROWS = 25
@@ -54,7 +54,7 @@ def summary_section(data: ReportData) -> str:
     """The verdict, what follows from the figures, and the warnings."""
     verdict, *rest = summary.sentences(data)
     tone = "none" if summary.learnt_nothing(data) else "some"
-    lines = "".join(f"<li>{esc(line)}</li>" for line in rest)
+    lines = "".join(f"<li>{glued(line)}</li>" for line in rest)
     notes = [*data.warnings]
     if data.skipped:
         files = "file was" if data.skipped == 1 else "files were"
@@ -62,9 +62,13 @@ def summary_section(data: ReportData) -> str:
     warned = "".join(f"<li>{esc(line)}</li>" for line in notes)
     return (
         f'<section id="summary" aria-labelledby="summary-h"><h2 id="summary-h">Summary</h2>'
-        f'<p class="verdict {tone}">{esc(verdict)}</p>'
+        f'<p class="verdict {tone}">{glued(verdict)}</p>'
         + (f'<ul class="findings">{lines}</ul>' if lines else "")
-        + (f'<div class="notice" role="note"><b>Mind</b><ul>{warned}</ul></div>' if warned else "")
+        + (
+            f'<div class="notice" role="note"><b>Please note</b><ul>{warned}</ul></div>'
+            if warned
+            else ""
+        )
         + "</section>"
     )
 
@@ -105,35 +109,22 @@ def confusion(data: ReportData) -> str:
     if not data.confusion:
         return ""
     edges = {i for i in range(1, len(data.genres)) if data.genres[i] != data.genres[i - 1]}
-    groups = "".join(
-        f'<th scope="colgroup" colspan="{n}" class="edge"><span>{esc(name)}</span></th>'
-        for name, n in _runs(data.genres)
-    )
     names = "".join(
-        f'<th scope="col" class="turned{_edge(i, edges)}"><span>{esc(label)}</span></th>'
+        f'<th scope="col" class="turned{_edge(i, edges)}" title="{esc(label)}">'
+        f"<span>{esc(label)}</span></th>"
         for i, label in enumerate(data.labels)
     )
     rows = "".join(_confusion_row(data, row, edges) for row in range(len(data.labels)))
     body = (
         '<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0">'
-        '<table class="confusion"><thead><tr class="groups"><td></td>'
-        f'{groups}</tr><tr><th scope="col" class="corner">belongs to ↓ taken for →</th>{names}</tr>'
+        '<table class="confusion"><thead><tr>'
+        f'<th scope="col" class="corner">belongs to ↓ taken for →</th>{names}</tr>'
         f"</thead><tbody>{rows}</tbody></table></div>"
     )
     lead = (
         "Held-out tracks: each row is a subgenre, each column what the model took its tracks for."
     )
     return section("confusion", "Who is taken for whom", body, lead)
-
-
-def _runs(genres: Sequence[str]) -> list[tuple[str, int]]:
-    runs: list[tuple[str, int]] = []
-    for genre in genres:
-        if runs and runs[-1][0] == genre:
-            runs[-1] = (genre, runs[-1][1] + 1)
-        else:
-            runs.append((genre, 1))
-    return runs
 
 
 def _edge(i: int, edges: Collection[int]) -> str:
@@ -154,9 +145,12 @@ def _confusion_row(data: ReportData, row: int, edges: Collection[int]) -> str:
             f'<td class="{kind}{dark}{_edge(column, edges)}" style="--s:{share}%"{title}>'
             f"{count or ''}</td>"
         )
-    top = ' class="top"' if row in edges or row == 0 else ""
     name = f'<th scope="row"><span>{esc(data.labels[row])}</span></th>'
-    return f"<tr{top}>{name}{''.join(cells)}</tr>"
+    genre = ""
+    if row in edges or row == 0:
+        words = esc(data.genres[row])
+        genre = f'<tr class="genre"><th colspan="{len(counts) + 1}">{words}</th></tr>'
+    return f"{genre}<tr>{name}{''.join(cells)}</tr>"
 
 
 def misplaced(data: ReportData, playable: Collection[str]) -> str:
@@ -166,7 +160,8 @@ def misplaced(data: ReportData, playable: Collection[str]) -> str:
     rows = [
         f"<td>{play_button(p.id, name_of(p), playable)}</td>"
         f'<th scope="row">{esc(name_of(p))}<small>{esc(p.artist)}</small></th>'
-        f"<td>{esc(p.subgenre)}</td><td>{esc(p.predicted)}</td>" + (cell(p.sure) if sure else "")
+        f"<td>{esc(p.subgenre)}</td><td>{esc(p.predicted)}</td>"
+        + (cell(p.sure, "centroid_accuracy") if sure else "")
         for p in wrong
     ]
     head = ["", "Track", "Belongs to", "Taken for", *(["How sure"] if sure else [])]
@@ -253,7 +248,8 @@ def words_and_table(anchor: str, heading: str, found: Table | None) -> str:
     if found is None:
         return ""
     words = "".join(f"<p>{esc(line)}</p>" for line in found.words)
-    rows = ["".join(cell(value) for value in row) for row in found.rows]
+    metrics = [metric_of(heading) for heading in found.columns]
+    rows = ["".join(cell(v, metrics[i]) for i, v in enumerate(row)) for row in found.rows]
     return section(anchor, heading, words + table(found.columns, rows, heading))
 
 
@@ -264,7 +260,7 @@ def doctor(data: ReportData, playable: Collection[str]) -> str:
     rows = [
         f"<td>{play_button(s.id, s.title, playable)}</td>"
         f'<th scope="row">{esc(s.title)}<small>{esc(s.note)}</small></th><td>{esc(s.kind)}</td>'
-        f"<td>{esc(s.subgenre)}</td><td>{esc(s.fits)}</td>{cell(s.sure)}"
+        f"<td>{esc(s.subgenre)}</td><td>{esc(s.fits)}</td>{cell(s.sure, 'centroid_accuracy')}"
         for s in data.doctor
     ]
     head = ["", "Track", "What", "Lies in", "Fits", "How sure"]
@@ -278,7 +274,7 @@ def about(data: ReportData) -> str:
     if data.n_train or data.n_test:
         facts["tracks"] = f"{data.n_train} for training, {data.n_test} held out"
     if data.folds:
-        facts["protocol"] = f"{data.folds} folds, repeated {max(1, data.repeats)} times"
+        facts["protocol"] = protocol_words(data)
     if data.split_by:
         facts["kept on one side"] = data.split_by
     if data.backbone is not None:
@@ -291,6 +287,13 @@ def about(data: ReportData) -> str:
         if values:
             body += f"<details><summary>{heading}</summary>{_facts(values)}</details>"
     return section("about", "How these figures were made", body)
+
+
+def protocol_words(data: ReportData) -> str:
+    """`5 folds, 3 repeats`, or `one split`."""
+    if not data.folds:
+        return "one split"
+    return f"{data.folds} folds" + (f", {data.repeats} repeats" if data.repeats > 1 else "")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,8 +51,9 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 def percent(share: float) -> str:
     """A share as a percentage: whole, or with one digit below 10 %."""
-    points = 100 * share
-    return f"{points:.1f} %" if 0 < abs(points) < 9.95 and points % 1 else f"{points:.0f} %"
+    points = round(100 * share, 1)
+    digits = 1 if abs(points) < 9.95 and points % 1 else 0
+    return f"{points:.{digits}f} %"
 
 
 def with_interval(found: Figure) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 from subgenre.report.data import Figure, figure
@@ -50,11 +51,22 @@ def interval(found: Figure, metric: str = "") -> str:
     """`79 to 87 %`, empty where there is no interval."""
     if found.low is None or found.high is None:
         return ""
-    low, high = number(found.low, metric), number(found.high, metric)
-    return f"{low.removesuffix(' %') if high.endswith(' %') else low} to {high}"
+    if metric in METRICS and METRICS[metric][2]:
+        return f"{100 * found.low:.0f} to {100 * found.high:.0f} %"
+    return f"{number(found.low, metric)} to {number(found.high, metric)}"
 
 
-def cell(value: Any) -> str:
+def glued(text: str) -> str:
+    """Text for HTML in which a number and its unit stay on one line."""
+    return re.sub(r"(\d(?:[\d.]*) %(?: ± \d+)?)", r'<span class="nb">\1</span>', esc(text))
+
+
+def metric_of(heading: str) -> str:
+    """The metric that a column's heading names, "" where it names none."""
+    return next((name for name, (head, *_) in METRICS.items() if heading in (name, head)), "")
+
+
+def cell(value: Any, metric: str = "") -> str:
     """One cell of a table as HTML: text, a number, or a figure with interval and chance."""
     if value is None:
         return f'<td class="num">{ABSENT}</td>'
@@ -65,7 +77,7 @@ def cell(value: Any) -> str:
     found = figure(value)
     if found is None:
         return f'<td class="num">{ABSENT}</td>'
-    return score_cell(found)
+    return score_cell(found, metric)
 
 
 def score_cell(found: Figure | None, metric: str = "") -> str:

@@ -1,0 +1,207 @@
+"""The report in a browser: it opens without a network, fits the screen, and can be heard."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subgenre.report import html, previews
+from tests.conftest import need
+from tests.test_report import EVIL, full_data
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = "/usr/bin/chromium"
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--mute-audio",
+    "--autoplay-policy=no-user-gesture-required",
+]
+# elements of the page that stick out of the window, unless they lie in a box that scrolls
+STICKING_OUT = """() => {
+  const wide = document.documentElement.clientWidth;
+  const found = document.documentElement.scrollWidth > wide ? ["the page itself"] : [];
+  for (const e of document.querySelectorAll("main *, header *")) {
+    if (e.closest(".scroll") && !e.classList.contains("scroll") || e.closest("#plot")) continue;
+    const box = e.getBoundingClientRect();
+    const out = box.right > wide + 1 || box.left < -1;
+    if (box.width && out) found.push(e.tagName + " " + e.className);
+  }
+  return found;
+}"""
+# blocks of text whose boxes cross one another
+OVERLAPPING = """() => {
+  const blocks = [...document.querySelectorAll(
+    "h1, h2, h3, p, li, th, td, dt, dd, .bar-name, .bar-value, .bar, .group button, .plot, "
+    + ".player, nav a, label"
+  )].filter((e) => !e.closest("#plot") && !e.closest("details:not([open]) > :not(summary)"));
+  const boxes = blocks.map((e) => [e, e.getBoundingClientRect()])
+    .filter(([, b]) => b.width && b.height);
+  const found = [];
+  for (const [a, p] of boxes) for (const [b, q] of boxes) {
+    if (a === b || a.contains(b) || b.contains(a)) continue;
+    const scrolled = (e) => e.closest(".scroll");
+    if (scrolled(a) !== scrolled(b)) continue;
+    if (a.closest(".confusion")) continue; // its row names stay while it scrolls
+    const x = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const y = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (x > 2 && y > 2) found.push(`${a.className || a.tagName}: ${a.textContent.slice(0, 30)} / `
+      + `${b.className || b.tagName}: ${b.textContent.slice(0, 30)}`);
+  }
+  return found;
+}"""
+
+
+def tone(hertz: float) -> bytes:
+    t = np.arange(10 * 32_000) / 32_000
+    return previews.encode_mp3((0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), 32_000)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = full_data()
+    evil = dataclasses.replace(data.points[5], title=EVIL, artist=EVIL)
+    data = dataclasses.replace(data, points=(*data.points[:5], evil, *data.points[6:]))
+    order = html.listening_order(data)[:12]
+    sound = {p.id: tone(200.0 + 40 * i) for i, p in enumerate([evil, *order])}
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    html.write_report(path, data, previews=previews.Previews(sound, 242))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Iterator[Any]:
+    """A page with the report; no request may leave the file, nothing may go wrong in it."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda problem: wrong.append(str(problem)))
+    page.goto(report.as_uri())
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    yield page
+    assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+    assert wrong == []
+    assert page.evaluate("window.broken") is None
+    context.close()
+
+
+def test_nothing_is_cut_and_nothing_overlaps(opened: Any) -> None:
+    for width, scheme in ((1400, "light"), (400, "dark"), (760, "light")):
+        opened.emulate_media(color_scheme=scheme)
+        opened.set_viewport_size({"width": width, "height": 900})
+        opened.wait_for_function(
+            "document.querySelector('#plot .main-svg').clientWidth < innerWidth"
+        )
+        assert opened.evaluate(STICKING_OUT) == []
+        assert opened.evaluate(OVERLAPPING) == []
+
+
+def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
+    tracks = opened.evaluate(
+        "[...document.querySelectorAll('[data-preview]')].map(e => e.dataset.preview)"
+    )
+    opened.locator("section#map details summary").click()
+    for track in tracks:
+        button = opened.locator(f'#map [data-play="{track}"]')
+        button.click()
+        opened.wait_for_function("document.getElementById('audio').currentTime > 0.15")
+        assert opened.evaluate("document.getElementById('audio').duration") == pytest.approx(
+            10, abs=0.3
+        )
+        assert button.get_attribute("aria-pressed") == "true"
+        button.click()
+        assert opened.evaluate("document.getElementById('audio').paused")
+
+
+def test_the_audio_element_itself_plays(opened: Any) -> None:
+    opened.evaluate("document.getElementById('audio').play()")
+    opened.wait_for_function("document.getElementById('audio').currentTime > 0.15")
+
+
+def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:
+    heard = "t005"
+    opened.locator("#none").click()
+    opened.locator('[data-label="5"]').click()
+    opened.locator("[data-split=train]").click()
+    place = opened.evaluate(
+        """(id) => {
+      const plot = document.getElementById("plot");
+      for (const trace of plot.data.filter((t) => t.visible)) {
+        const i = trace.customdata.indexOf(id);
+        if (i < 0) continue;
+        const box = plot.getBoundingClientRect(), l = plot._fullLayout;
+        return [box.left + l.xaxis._offset + l.xaxis.d2p(trace.x[i]),
+                box.top + l.yaxis._offset + l.yaxis.d2p(trace.y[i])];
+      }
+    }""",
+        heard,
+    )
+    opened.evaluate("(y) => scrollTo({top: y - 400, behavior: 'instant'})", place[1])
+    scrolled = opened.evaluate("scrollY")
+    opened.mouse.move(place[0], place[1] - scrolled)
+    opened.wait_for_selector("#plot .hoverlayer .hovertext", state="attached")
+    told = opened.locator("#plot .hoverlayer").text_content()
+    assert "</script><script>window.broken" in told  # shown as text
+    opened.mouse.click(place[0], place[1] - scrolled)
+    opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
+
+
+def test_the_player_works_by_keyboard(opened: Any) -> None:
+    opened.locator("#misplaced [data-play]").first.focus()
+    opened.keyboard.press("Enter")
+    opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
+    opened.keyboard.press("Space")
+    assert opened.evaluate("document.getElementById('audio').paused")
+
+
+def test_the_legend_hides_and_shows(opened: Any) -> None:
+    shown = "document.querySelectorAll('#plot .scatterlayer .trace .point').length"
+    whole = opened.evaluate(shown)
+    assert whole == 254
+    opened.locator("[data-label]").first.click()
+    assert opened.evaluate(shown) == whole - 15
+    opened.locator("#none").click()
+    assert opened.evaluate(shown) == 0
+    opened.locator("#all").click()
+    opened.locator("[data-split=train]").click()
+    assert opened.evaluate(shown) == 51
+
+
+def test_every_control_and_picture_has_a_name(opened: Any) -> None:
+    nameless = opened.evaluate(
+        """() => [...document.querySelectorAll(
+        "button, audio, svg[role=img], [role=region], input")]
+      .filter((e) => !e.closest("#plot"))
+      .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")))
+      .map((e) => e.outerHTML.slice(0, 90))"""
+    )
+    assert nameless == []
+    levels = opened.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
