@@ -43,7 +43,8 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "configurat
     for key, value in values.items():
         if key not in known:
             raise ConfigError(
-                f"{where}: unknown key '{key}'{nearest(key, tuple(known))}; known: {', '.join(known)}"
+                f"{where}: unknown key '{key}'{nearest(key, tuple(known))}; "
+                f"known: {', '.join(known)}"
             )
         built[key] = _convert(known[key], value, f"{where}: {key}")
     return kind(**built)

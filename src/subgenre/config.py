@@ -237,7 +237,7 @@ class AugmentConfig:
         gain_db: largest change of level, either way. mixup: share of another chunk of the batch.
         crop: random crop inside the stored window (`store_s`).
         patchout: share of the AST's patch tokens dropped in training.
-        vector_noise, vector_mixup: on cached vectors, in units of their standard deviation and share.
+        vector_noise, vector_mixup: on cached vectors; noise in units of their deviation.
     """
 
     time_mask: float = 0.0

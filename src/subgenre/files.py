@@ -1,4 +1,4 @@
-"""Atomic writing and safe names: a reader never sees half a file, a name never leaves its folder."""
+"""Atomic writing and safe names: never half a file, never a name outside its folder."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def timed(work: Callable[[], None], *, runs: int = 2) -> float:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, bytes (its present one on macOS)."""
+    """Return the largest resident memory of this process so far, bytes (macOS: its present one)."""
     info = psutil.Process().memory_info()
     if hasattr(info, "peak_wset"):  # Windows
         return int(info.peak_wset)

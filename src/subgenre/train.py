@@ -193,7 +193,7 @@ class Trainer:
         vectors = distributed.gather(vectors, self.group)
         result = self._loss(vectors, torch.from_numpy(batch).to(self.device))
         if result.value.requires_grad:
-            (result.value / every).backward()
+            torch.autograd.backward(result.value / every)
         if last or (self.state.step + 1) % every == 0:
             distributed.sum_gradients(self.learning, self.group)
             if self.config.optim.clip_norm:
@@ -208,7 +208,10 @@ class Trainer:
         """Compare drawn triplets [b, 3 or 4] as they are, a P x K batch [b] in every way."""
         if batch.ndim == 2:
             return self.loss.explicit(vectors.view(*batch.shape, -1), self.label[batch])
-        return self.loss(vectors, self.label[batch], self.track[batch], self.recording[batch])
+        found: LossResult = self.loss(
+            vectors, self.label[batch], self.track[batch], self.recording[batch]
+        )
+        return found
 
     def _encode(self, batch: Batch, seed: int) -> Tensor:
         """Return the unit vectors [b, D] of this process's share, in float32.
@@ -303,17 +306,24 @@ class Trainer:
         self.watch.start, self.watch.low_steps = self.state.start_spread, self.state.low_steps
 
     def _batches(self, epoch: int) -> list[Batch]:
-        """Return the whole batches of an epoch, the same in every process."""
-        settings, seed = self.config.batch, self.config.run.seed
+        """Return the whole batches of an epoch, the same in every process.
+
+        N processes with batches of B share batches of N x B.
+        """
+        settings, seed, world = self.config.batch, self.config.run.seed, self.group.world
         if settings.kind == "triplet":
             quadruplet = self.config.loss.name == "quadruplet"
             return batches.triplet_batches(
-                self.table, size=settings.size, seed=seed, epoch=epoch, quadruplet=quadruplet
+                self.table,
+                size=settings.size * world,
+                seed=seed,
+                epoch=epoch,
+                quadruplet=quadruplet,
             )
         return batches.pk_batches(
             self.table,
             subgenres=settings.subgenres,
-            tracks=settings.tracks,
+            tracks=settings.tracks * world,
             chunks=settings.chunks,
             same_genre=settings.same_genre,
             seed=seed,
@@ -332,7 +342,7 @@ class Trainer:
         """Run one forward and backward pass over a few chunks of a batch and forget it."""
         kept, self.state.bf16 = self.state.bf16, bf16
         self.modules.train()
-        self._encode(batch, 0).square().sum().backward()
+        torch.autograd.backward(self._encode(batch, 0).square().sum())
         self.optimizer.zero_grad(set_to_none=True)
         self.state.bf16 = kept
 

@@ -49,7 +49,8 @@ def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
         BackboneError: it can't be had.
         FeatureError: the features are of another front end.
     """
-    backbone = backbones.load(name)
+    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
+        backbone = backbones.load(name)
     if backbone.spec != folder.spec:
         raise FeatureError(
             f"{folder.path} holds '{folder.spec.front_end}' features with {folder.spec.n_mels} "
@@ -72,17 +73,16 @@ def new_encoder(
     Args:
         rows: the training chunks: the input's statistics come from them alone.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder = Encoder(
-            backbone,
-            layer=settings.layer,
-            pooling=settings.pooling,
-            head=settings.head,
-            embedding_size=settings.embedding_size,
-            dropout=settings.dropout,
-            skip=settings.skip,
-        )
+    encoder = Encoder(
+        backbone,
+        layer=settings.layer,
+        pooling=settings.pooling,
+        head=settings.head,
+        embedding_size=settings.embedding_size,
+        dropout=settings.dropout,
+        skip=settings.skip,
+        generator=torch.Generator().manual_seed(seed),
+    )
     encoder.set_statistics(folder.statistics(rows))
     return encoder
 
@@ -149,12 +149,9 @@ def fit(
 
 
 def standardise(encoder: Encoder, pooled: NDArray[np.float32]) -> None:
-    """Set the pooled statistics by training chunks [n, H]; constant columns stay as they are."""
-    values = pooled.astype(np.float64)
-    deviation = values.std(0)
-    encoder.set_pooled_statistics(
-        torch.from_numpy(values.mean(0)), torch.from_numpy(np.where(deviation > 0, deviation, 1.0))
-    )
+    """Set the encoder's pooled statistics by training chunks [n, H] (or [n, L, H])."""
+    values = torch.from_numpy(pooled.astype(np.float64))
+    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0))
 
 
 def _hold_out(
@@ -264,4 +261,3 @@ class _progress:  # noqa: N801 - a context manager, used like a function
                 f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
                 f"{row.active:.0%}, spread {row.spread:.3f}{value}"
             )
-

@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from subgenre import backbones, library, preprocess as room, store
+from subgenre import backbones, library, store
+from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
 from subgenre.library import Track
 from subgenre.pipeline import work
@@ -14,6 +15,7 @@ from subgenre.pipeline.words import duration, size
 from subgenre.preprocess import Summary
 from subgenre.talk import Silent, Talk
 
+TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
 _SHOWN = 20
 
 
@@ -65,7 +67,14 @@ def preprocess(
     )
     with talk.progress("computing features") as bar:
         summary = room.preprocess(
-            tracks, out, spec, settings, workers=workers, on_progress=bar, overwrite=overwrite
+            tracks,
+            out,
+            spec,
+            settings,
+            workers=workers,
+            timeout_s=TIMEOUT_S,
+            on_progress=bar,
+            overwrite=overwrite,
         )
     _tell(summary, out, talk)
     return summary

@@ -120,9 +120,9 @@ def _small(
 ) -> tuple[splits.Split, TrainConfig]:
     """Cut a split down to a few tracks of a few subgenres, and the recipe to one epoch."""
     labels = folder.labels[:_TEST_LABELS]
-    label = {
-        folder.all_tracks[t].id: c for t, c in zip(folder.track_of, folder.label_of, strict=True)
-    }
+    everyone = (*folder.tracks, *folder.trash)
+    pairs = zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True)
+    label = {everyone[track].id: number for track, number in pairs}
 
     def few(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
         kept: dict[int, list[str]] = {}

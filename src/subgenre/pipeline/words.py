@@ -5,7 +5,16 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-_MADE_WITH = ("subgenre", "torch", "transformers", "numpy", "av", "soxr", "scikit-learn", "umap-learn")
+_MADE_WITH = (
+    "subgenre",
+    "torch",
+    "transformers",
+    "numpy",
+    "av",
+    "soxr",
+    "scikit-learn",
+    "umap-learn",
+)
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,68 @@
+"""Audio, or the held-out tracks of a run -> one table of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subgenre import embed as room
+from subgenre import encoder, precision
+from subgenre.library import Skipped
+from subgenre.pipeline import evaluate, score
+from subgenre.talk import Silent, Talk
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` wrote."""
+
+    path: Path
+    n_tracks: int
+    skipped: tuple[Skipped, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return {
+            "path": str(self.path),
+            "n_tracks": self.n_tracks,
+            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+        }
+
+
+def embed(
+    audio: Sequence[Path] = (),
+    run: Path | None = None,
+    out: Path = Path("embeddings.parquet"),
+    *,
+    features: Path | None = None,
+    talk: Talk | None = None,
+) -> Embedded:
+    """Write vectors of audio files or folders, or of the run's held-out tracks.
+
+    Raises:
+        RunError, FeatureError: as for `evaluate`.
+        LibraryError: no audio where it was named, or none of it can be read.
+    """
+    talk = talk or Silent()
+    if audio:
+        return _embed_audio(audio, run, out, talk)
+    opened = evaluate.open_run(run, features)
+    device = precision.pick_device(opened.settings.run.device)
+    rows = opened.folder.rows(opened.split.test)
+    with talk.progress("embedding") as bar:
+        chunks = room.chunk_vectors(
+            opened.encoder.to(device), opened.folder, rows, device=device, on_progress=bar
+        )
+    numbers, vectors = room.track_vectors(chunks, opened.folder.track_of[rows])
+    tracks = score.tracks_of(opened.folder, numbers)
+    room.write_embeddings(
+        out,
+        tracks,
+        vectors,
+        split=["test"] * len(tracks),
+        fingerprint=encoder.fingerprint(opened.encoder),
+    )
+    talk.say(f"{out}: {len(tracks)} held-out tracks, {vectors.shape[1]} values each")
+    return Embedded(out, len(tracks), ())

@@ -1,0 +1,98 @@
+"""Feature folders made by hand, with a difference between the subgenres that can be learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from subgenre import checks, feature_tables, files, store
+from subgenre.config import PreprocessConfig
+from subgenre.features import MUSICNN_SPEC, FeatureSpec, Statistics
+from subgenre.library import Track
+from subgenre.store import FeatureFolder
+
+
+def make_folder(
+    path: Path,
+    *,
+    labels: tuple[tuple[str, str], ...] = (("a", "one"), ("a", "two"), ("b", "three")),
+    tracks: int = 8,
+    chunks: int = 2,
+    trash: int = 0,
+    spec: FeatureSpec = MUSICNN_SPEC,
+    chunk_s: float = 3.2,
+    level: float = 1.0,
+    seed: int = 0,
+) -> FeatureFolder:
+    """Write and open a feature folder; each subgenre has its own band that is louder by `level`."""
+    generator = torch.Generator().manual_seed(seed)
+    config = PreprocessConfig(chunk_s=chunk_s, max_chunks=chunks)
+    frames = store.window_frames(spec, config)
+    rows, everyone = [], []
+    pools = [(*label, tracks, number) for number, label in enumerate(labels)]
+    for genre, subgenre, n, number in [*pools, ("", "", trash, -1)]:
+        for i in range(n):
+            track = _track(f"{number:02x}{i:030x}".replace("-", "f"), genre, subgenre, i, path)
+            everyone.append(track)
+            for index in range(chunks):
+                values = torch.rand(frames, spec.n_mels, generator=generator)
+                if number >= 0:
+                    values[:, 8 * number : 8 * number + 8] += level
+                rows.append(_write(path, track, subgenre, index, values))
+    settings = {"spec": spec.to_dict(), "config": checks.to_dict(config)}
+    described = store.dataset_json(
+        root=path.parent,
+        settings=settings,
+        labels=[(subgenre, genre, subgenre) for genre, subgenre in labels],
+        rows=rows,
+        n_tracks=len(everyone) - trash,
+        n_trash=trash,
+        n_skipped=0,
+    )
+    feature_tables.write_chunks(path, rows)
+    feature_tables.write_tracks(path, everyone, path.parent)
+    files.write_json(path / store.DATASET, described)
+    return FeatureFolder.open(path)
+
+
+def _track(id_: str, genre: str, subgenre: str, i: int, path: Path) -> Track:
+    return Track(
+        id=id_,
+        path=path.parent / (subgenre or "trash") / f"track {i}.mp3",
+        genre=genre,
+        subgenre=subgenre,
+        artist=f"{subgenre} artist {i}",
+        duration_s=60.0,
+        rate=44100,
+        channels=2,
+        codec="mp3",
+        container="mp3",
+        bit_rate=128000,
+        size=1000,
+        mtime_ns=1,
+        trash=not subgenre,
+    )
+
+
+def _write(path: Path, track: Track, label: str, index: int, values: torch.Tensor) -> dict:
+    file = store.chunk_file(label or "trash", track.path, track.id, index)
+    store.write_chunk(path / file, values, start_s=3.0 * index, track_id=track.id)
+    statistics = Statistics.of(values.half().float())
+    return {
+        "file": file,
+        "track": track.id,
+        "label": label,
+        "index": index,
+        "start_s": 3.0 * index,
+        "n_frames": len(values),
+        "count": statistics.count,
+        "mean": statistics.mean,
+        "m2": statistics.m2,
+        "loudness_lufs": -14.0,
+        "peak": 0.5,
+        "clipped_share": 0.0,
+        "silent_share": 0.0,
+        "cutoff_hz": 16000.0,
+        "tempo_bpm": 120.0,
+    }

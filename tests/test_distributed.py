@@ -1,0 +1,92 @@
+"""Two processes against one: same losses, same gradients, same weights."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from subgenre import distributed
+from subgenre.distributed import Group
+from subgenre.errors import ConfigError
+
+
+def test_shares_cover_the_batch_once() -> None:
+    batch = np.arange(11)
+    parts = [distributed.share(batch, Group(rank, 3)) for rank in range(3)]
+    assert np.array_equal(np.concatenate(parts), batch)
+    assert {len(part) for part in parts} == {3, 4}
+    with pytest.raises(ConfigError, match="can't be shared by 3 processes"):
+        distributed.share(batch[:2], Group(0, 3))
+
+
+def test_alone_nothing_is_gathered() -> None:
+    vectors = torch.randn(3, 2, requires_grad=True)
+    assert distributed.gather(vectors, Group()) is vectors
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def join(rank: int, port: int) -> Group:
+    """Become one of two processes, as torchrun would have it."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    return distributed.start("cpu")
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+
+
+def pairwise(vectors: torch.Tensor) -> torch.Tensor:
+    """A loss that ties every row to every other."""
+    return torch.cdist(vectors, vectors).tanh().sum() + (vectors @ vectors.T).square().mean()
+
+
+def work(rank: int, port: int, folder: Path) -> None:
+    group = join(rank, port)
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1)).double()
+    model = net()
+    mine = distributed.share(np.arange(7), group)
+    loss = pairwise(distributed.gather(model(x[mine]), group))
+    loss.backward()
+    distributed.sum_gradients(model.parameters(), group)
+    flags = [distributed.agree(rank == 1, group, torch.device("cpu"))]
+    flags.append(distributed.agree(False, group, torch.device("cpu")))
+    torch.save(
+        {"loss": loss.detach(), "grads": [p.grad for p in model.parameters()], "flags": flags},
+        folder / f"{rank}.pt",
+    )
+    distributed.stop()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    mp.spawn(work, args=(free_port(), tmp_path), nprocs=2)
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1)).double()
+    model = net()
+    loss = pairwise(model(x))
+    loss.backward()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.allclose(found["loss"], loss.detach(), atol=1e-10)
+        for grad, parameter in zip(found["grads"], model.parameters(), strict=True):
+            assert torch.allclose(grad, parameter.grad, atol=1e-10)
+        assert found["flags"] == [True, False]

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from subgenre import checkpoint, config, distributed, metrics, train
+from subgenre.config import TrainConfig
+from subgenre.errors import CollapseError, ConfigError, NotFiniteError
+from subgenre.pipeline import fit, score
+from subgenre.splits import Split
+from subgenre.store import FeatureFolder
+from tests.folders import make_folder
+from tests.test_distributed import free_port, join
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features", trash=4)
+
+
+def recipe(**sections: dict[str, Any]) -> TrainConfig:
+    """A small head on the frozen built-in backbone."""
+    base = config.load_recipe("thesis")
+    base = config.replace(base, "model", backbone="musicnn", tune="head", head=(32,))
+    base = config.replace(base, "optim", epochs=3, lr=1e-3)
+    for section, values in sections.items():
+        base = config.replace(base, section, **values)
+    return base
+
+
+def ids(folder: FeatureFolder) -> tuple[str, ...]:
+    return tuple(track.id for track in folder.tracks)
+
+
+def weights(fitted: fit.Fitted) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in fitted.encoder.state_dict().items() if not k.startswith("backbone")}
+
+
+def same(a: fit.Fitted, b: fit.Fitted) -> bool:
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_training_learns_what_is_there_and_says_so(folder: FeatureFolder) -> None:
+    fitted = fit.fit(folder, ids(folder), recipe(optim={"epochs": 15}))
+    history = fitted.result.history
+    assert [row.epoch for row in history] == list(range(1, 16))
+    assert history[-1].loss < 0.5 * history[0].loss
+    assert history[-1].active < history[0].active
+    assert all(0 <= row.spread <= 1 for row in history)
+
+
+def test_a_seed_gives_the_same_weights_and_another_gives_others(folder: FeatureFolder) -> None:
+    settings = recipe(model={"dropout": 0.2}, augment={"vector_noise": 0.1})
+    first = fit.fit(folder, ids(folder), settings)
+    torch.rand(5)  # the caller's generator plays no part
+    assert same(first, fit.fit(folder, ids(folder), settings))
+    other = config.replace(settings, "run", seed=1)
+    assert not same(first, fit.fit(folder, ids(folder), other))
+
+
+def test_training_leaves_the_callers_generator_alone(folder: FeatureFolder) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit.fit(folder, ids(folder), recipe(optim={"epochs": 1}))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("stop_after", [1, 17, 40])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"dropout": 0.2}},
+        {
+            "batch": {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1, "accumulate": 2},
+            "loss": {"name": "proxy_anchor"},
+            "watch": {"val_share": 0.25},
+            "optim": {"epochs": 12},
+        },
+    ],
+    ids=["triplets", "pk with proxies and validation"],
+)
+def test_an_interruption_changes_nothing(
+    folder: FeatureFolder, tmp_path: Path, stop_after: int, sections: dict[str, Any]
+) -> None:
+    settings = recipe(**sections)
+    whole = fit.fit(folder, ids(folder), settings)
+    asked = iter(range(10_000))
+    with pytest.raises(train.Interrupted, match="--resume"):
+        fit.fit(
+            folder,
+            ids(folder),
+            settings,
+            checkpoints=tmp_path / "run",
+            fingerprint={"a": "b"},
+            stop_asked=lambda: next(asked) >= stop_after - 1,
+        )
+    saved = checkpoint.newest(tmp_path)
+    resumed = fit.fit(folder, ids(folder), settings, resume=saved, fingerprint={"a": "b"})
+    assert same(whole, resumed)
+    drop = ("seconds",)
+    rows = [
+        [
+            {k: v for k, v in dataclasses.asdict(row).items() if k not in drop}
+            for row in run.result.history
+        ]
+        for run in (whole, resumed)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("loss", config.LOSSES)
+def test_every_loss_trains(folder: FeatureFolder, loss: str) -> None:
+    settings = recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2},
+        loss={"name": loss, "margin": 0.3},
+        optim={"epochs": 20},
+    )
+    history = fit.fit(folder, ids(folder), settings).result.history
+    assert history[-1].loss < history[0].loss
+
+
+def test_drawn_quadruplets_use_the_trash(folder: FeatureFolder) -> None:
+    settings = recipe(loss={"name": "quadruplet"}, optim={"epochs": 8})
+    history = fit.fit(folder, ids(folder), settings).result.history
+    assert history[-1].loss < history[0].loss
+
+
+def test_losses_without_drawn_triplets_say_what_to_set(folder: FeatureFolder) -> None:
+    with pytest.raises(ConfigError, match='kind = "pk"'):
+        fit.fit(folder, ids(folder), recipe(loss={"name": "supcon"}))
+
+
+def test_a_learning_rate_of_ten_ends_with_the_error(folder: FeatureFolder, tmp_path: Path) -> None:
+    settings = recipe(optim={"lr": 10.0, "epochs": 60})
+    with pytest.raises((CollapseError, NotFiniteError), match="lower the learning rate"):
+        fit.fit(folder, ids(folder), settings, checkpoints=tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = train.Trainer._loss, iter(range(10_000))
+
+    def poisoned(self: train.Trainer, *arguments: Any) -> Any:
+        result = real(self, *arguments)
+        bad = next(calls) >= 40
+        return dataclasses.replace(result, value=result.value * (float("nan") if bad else 1.0))
+
+    monkeypatch.setattr(train.Trainer, "_loss", poisoned)
+    with pytest.raises(NotFiniteError, match="last good checkpoint"):
+        fit.fit(folder, ids(folder), recipe(), checkpoints=tmp_path / "run", fingerprint={})
+    saved = checkpoint.newest(tmp_path)
+    assert saved is not None
+    kept = checkpoint.load(saved, {})
+    assert kept["epoch"] == 1
+    assert all(bool(torch.isfinite(w).all()) for w in kept["weights"].values())
+
+
+def test_early_stopping_restores_every_module(folder: FeatureFolder) -> None:
+    settings = recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1},
+        loss={"name": "proxy_anchor"},
+        watch={"val_share": 0.25, "patience": 2},
+        optim={"epochs": 200, "lr": 3e-2},
+    )
+    result = fit.fit(folder, ids(folder), settings).result
+    values = [row.val_map_at_r for row in result.history]
+    assert result.stopped_early
+    assert len(values) == result.best_epoch + 2
+    assert values[result.best_epoch - 1] == max(v for v in values if v is not None)
+    short = config.replace(settings, "optim", epochs=result.best_epoch)
+    assert same(fit.fit(folder, ids(folder), settings), fit.fit(folder, ids(folder), short))
+
+
+def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(folder: FeatureFolder) -> None:
+    few = tuple(track.id for track in folder.tracks if int(track.id[2:], 16) < 2)
+    before = fit.load_backbone("musicnn", folder).state_dict()
+    for tune, moved in (("full", True), ("head", False)):
+        settings = recipe(model={"tune": tune}, optim={"epochs": 1}, batch={"size": 4})
+        after = fit.fit(folder, few, settings).encoder.backbone.state_dict()
+        changed = any(not torch.equal(before[name], after[name]) for name in before)
+        assert changed == moved
+
+
+@pytest.mark.parametrize(
+    ("augment", "tune"), [({"patchout": 0.5}, "head"), ({"vector_noise": 0.1}, "full")]
+)
+def test_an_option_that_can_not_act_is_an_error(
+    folder: FeatureFolder, augment: dict[str, float], tune: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"can't act|alone"):
+        fit.fit(folder, ids(folder), recipe(model={"tune": tune}, augment=augment))
+
+
+def _rank(rank: int, port: int, features: Path, out: Path) -> None:
+    group = join(rank, port)
+    folder = FeatureFolder.open(features)
+    fitted = fit.fit(folder, ids(folder), _shared(1), group=group)
+    history = [row.loss for row in fitted.result.history]
+    torch.save({"weights": weights(fitted), "loss": history}, out / f"{rank}.pt")
+    distributed.stop()
+
+
+def _shared(world: int) -> TrainConfig:
+    """Batches of 2 tracks a process, or of 2 x world in one."""
+    return recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2 * world, "chunks": 2},
+        loss={"name": "supcon"},
+        optim={"epochs": 3},
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_twice_the_batch(folder: FeatureFolder, tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(free_port(), folder.path, tmp_path), nprocs=2)
+    alone = fit.fit(folder, ids(folder), _shared(2))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["loss"] == pytest.approx([r.loss for r in alone.result.history], rel=1e-5)
+        for name, tensor in weights(alone).items():
+            assert torch.allclose(found["weights"][name], tensor, atol=1e-5), name
+
+
+def test_the_trained_model_beats_chance_on_held_out_tracks(folder: FeatureFolder) -> None:
+    held = {track.id for track in folder.tracks if int(track.id[2:], 16) >= 6}
+    rest = tuple(t for t in ids(folder) if t not in held)
+    fitted = fit.fit(folder, rest, recipe(optim={"epochs": 10}))
+    assert fitted.pooled is not None
+    split = Split(rest, tuple(sorted(held)), 0, ())
+    scored = score.sides(folder, split, fitted.encoder, fitted.pooled, device=torch.device("cpu"))
+    accuracy = metrics.centroid_accuracy(
+        scored.train.vectors["trained"],
+        scored.train.labels,
+        scored.test.vectors["trained"],
+        scored.test.labels,
+    )
+    assert accuracy >= 0.8
+    assert np.allclose(np.linalg.norm(scored.test.vectors["trained"], axis=1), 1, atol=1e-5)
