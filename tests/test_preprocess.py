@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import audio, chunking, journal, measures, parallel, planning, store
+from subgenre import audio, chunking, journal, library, measures, parallel, planning, store
 from subgenre.config import PreprocessConfig
-from subgenre.errors import FeatureError
+from subgenre.errors import FeatureError, SubgenreError
 from subgenre.features import MUSICNN_SPEC, log_mel
 from subgenre.library import Library, Skipped, Track
 from subgenre.preprocess import Summary, estimate, preprocess
@@ -93,8 +93,12 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def map_files(fn: Callable[[Any], Any], items: Any, **_: object) -> Iterator[tuple[int, Any]]:
         for position, item in enumerate(items):
-            decoded.append(item.path.name)
-            yield position, fn(item)
+            decoded.append(Path(getattr(item, "path", item)).name)
+            try:
+                result = fn(item)
+            except SubgenreError as problem:
+                result = parallel.Failure(str(problem))
+            yield position, result
 
     monkeypatch.setattr(parallel, "map_files", map_files)
     return decoded
@@ -150,6 +154,19 @@ def test_a_library_becomes_a_folder(root: Path, tmp_path: Path) -> None:
     assert set(measures.COLUMNS) <= set(folder.chunks.column_names)
     peaks = folder.chunks["peak"].to_numpy()
     assert ((peaks > 0.2) & (peaks < 0.6)).all()
+
+
+def test_a_scanned_library_serves(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    (root / "house/deep/broken.mp3").write_text("no music")
+    found = library.scan(root)
+    inline.clear()
+    summary = run(root, tmp_path / "out", library=found)
+    assert sorted(inline) == ["a.wav", "b.wav", "c.wav", "d, e.wav", "f.wav", "g.wav"]
+    assert {s.path.name for s in summary.skipped} == {"broken.mp3", "short.wav"}
+    folder = FeatureFolder.open(tmp_path / "out")
+    key = {t.id: t for t in (*found.tracks, *found.trash)}
+    for track in (*folder.tracks, *folder.trash):
+        assert track == key[track.id]
 
 
 @pytest.mark.usefixtures("inline")

@@ -29,6 +29,8 @@ from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate
 
 __all__ = ["Estimate", "Summary", "estimate", "preprocess"]
 
+TIMEOUT_S = 300.0  # of one track
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -56,14 +58,15 @@ def preprocess(
     config: PreprocessConfig,
     *,
     workers: int,
-    timeout_s: float,
+    timeout_s: float = TIMEOUT_S,
     on_progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
 ) -> Summary:
     """Make or complete the feature folder `out`.
 
     A file that can't be used is listed in `skipped.csv` with its reason and stops nothing.
-    `on_progress` gets the number of tracks done and of all tracks.
+    A track that takes more than `timeout_s` seconds is given up. `on_progress` gets the number of
+    tracks done and of all tracks.
 
     Raises:
         FeatureError: `out` holds features of other settings (unless `overwrite`), the disk is too
