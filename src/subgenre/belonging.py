@@ -115,7 +115,7 @@ def _weights(
 
 
 def newton(x: Doubles, y: Doubles, weight: Doubles, *, strength: float = _RIDGE) -> Doubles:
-    """Minimise the weighted logistic loss + strength |w|^2 / 2, the last column (the bias) unpenalised.
+    """Minimise weighted logistic loss + strength |w|^2 / 2; the last column (the bias) is free.
 
     Newton's method with halved steps (Hastie, Tibshirani and Friedman, "The elements of
     statistical learning", section 4.4.1).

@@ -8,7 +8,7 @@ programming (Viterbi), so that each is near its waypoint and near the track befo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ Doubles = NDArray[np.float64]
 
 CANDIDATES = 24  # tracks looked at for each waypoint
 STRAY = 0.5  # what a squared distance from the waypoint costs, where a squared step costs 1
+_ROUNDS, _DEEP = 50, 1000
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def along(
     limits = limits or Limits()
     mask = tracks.allowed(wanted)
     count = min(_count(tracks, limits), int(np.count_nonzero(mask)))
-    picker = Picker(tracks, limits)
+    picker = Picker(tracks, replace(limits, k=count, minutes=None))
     for position in np.linspace(*between, count):
         for row in _nearest(tracks, line.point(float(position)), mask):
             if picker.full or picker.offer(row):
@@ -146,13 +147,12 @@ def along(
     rows = np.array(picker.rows, dtype=np.int64)
     where = line.position(tracks.vectors(rows))
     order = np.lexsort((rows, where))
-    found = [
+    return [
         Hit(track, int(row), _cosine(tracks, int(row), line.point(float(at))), float(at))
         for track, row, at in zip(
             tracks.tracks(rows[order]), rows[order], where[order], strict=True
         )
     ]
-    return found
 
 
 def arc(start: Floats, end: Floats, count: int) -> Doubles:
@@ -175,37 +175,52 @@ def _path(
     mask: NDArray[np.bool_],
     limits: Limits,
 ) -> list[int]:
-    """Choose one track a waypoint; what breaks the limits is struck out and the choice repeated."""
+    """Choose one track a waypoint; what breaks the limits is struck out and the choice repeated.
+
+    Where limits are so tight that this comes to no end, each waypoint takes the nearest track that
+    is left, one after another.
+    """
     rules = Limits(k=None, per_artist=limits.per_artist, versions=limits.versions)
     found = tracks.rank(points[1:-1], CANDIDATES, allowed=mask) if len(points) > 2 else []
     lists = [[ends[0]], *(rows.tolist() for rows, _ in found), [ends[1]]]
-    struck: list[set[int]] = [set() for _ in lists]
-    while all(lists):
+    for _ in range(_ROUNDS):
         path = viterbi([tracks.vectors(rows) for rows in lists], points)
         rows = [rows[i] for rows, i in zip(lists, path, strict=True)]
-        picker = Picker(tracks, rules)
-        picker.offer(ends[0], force=True)
-        picker.offer(ends[1], force=True)
+        picker = _picker(tracks, rules, ends)
         wrong = [i for i in range(1, len(rows) - 1) if not picker.offer(rows[i])]
         if not wrong:
             return rows
         for i in wrong:
             lists[i].remove(rows[i])
-            struck[i].add(rows[i])
-            if not lists[i]:
-                lists[i] = _more(tracks, points[i], mask, struck[i])
-    raise PlaylistError(
-        f"too few tracks for {len(points)} stops between these two; ask for fewer, or drop a filter"
-    )
+        if not all(lists):
+            break
+    return _one_by_one(tracks, ends, points, mask, _picker(tracks, rules, ends))
 
 
-def _more(
-    tracks: Collection, point: Doubles, mask: NDArray[np.bool_], struck: set[int]
+def _picker(tracks: Collection, rules: Limits, ends: tuple[int, int]) -> Picker:
+    picker = Picker(tracks, rules)
+    for row in ends:
+        picker.offer(row, force=True)
+    return picker
+
+
+def _one_by_one(
+    tracks: Collection,
+    ends: tuple[int, int],
+    points: Doubles,
+    mask: NDArray[np.bool_],
+    picker: Picker,
 ) -> list[int]:
-    """Further candidates of a waypoint whose first ones are all struck out."""
     left = mask.copy()
-    left[list(struck)] = False
-    return [int(row) for row in tracks.rank(point[None], 4 * CANDIDATES, allowed=left)[0][0]]
+    for point in points[1:-1]:
+        nearest = tracks.rank(point[None], _DEEP, allowed=left)[0][0]
+        if not any(picker.offer(int(row)) for row in nearest):
+            raise PlaylistError(
+                f"too few tracks for {len(points)} stops between these two; ask for fewer, or "
+                "drop a filter"
+            )
+        left[picker.rows[-1]] = False
+    return [ends[0], *picker.rows[2:], ends[1]]
 
 
 def viterbi(candidates: Sequence[Floats], points: Doubles) -> list[int]:

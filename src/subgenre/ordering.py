@@ -52,8 +52,12 @@ def shortest_path(cost: Doubles, *, start: bool = False) -> list[int]:
         cost: symmetric, [n, n]. start: begin at point 0.
     """
     n = len(cost)
-    firsts = [0] if start else sorted({i * n // _STARTS for i in range(_STARTS)})
-    found = [_two_opt(cost, _greedy(cost, first), fixed=start) for first in firsts]
+    if start:
+        begun = [[0, int(second)] for second in np.argsort(cost[0], kind="stable") if second]
+        begun = begun[:_STARTS]
+    else:
+        begun = [[first] for first in sorted({i * n // _STARTS for i in range(_STARTS)})]
+    found = [_two_opt(cost, _greedy(cost, path), fixed=start) for path in begun]
     return min(found, key=lambda path: length(cost, path))
 
 
@@ -62,9 +66,10 @@ def length(cost: Doubles, path: Sequence[int]) -> float:
     return float(cost[list(path[:-1]), list(path[1:])].sum())
 
 
-def _greedy(cost: Doubles, first: int) -> list[int]:
-    path, left = [first], np.ones(len(cost), dtype=bool)
-    left[first] = False
+def _greedy(cost: Doubles, begun: list[int]) -> list[int]:
+    """Go on from the beginning of a path, each time to the nearest point that is left."""
+    path, left = list(begun), np.ones(len(cost), dtype=bool)
+    left[path] = False
     while left.any():
         path.append(int(np.argmin(np.where(left, cost[path[-1]], np.inf))))
         left[path[-1]] = False
