@@ -18,6 +18,7 @@ from subgenre.metrics.vectors import (
     need_classes,
     one_hot,
     similarities,
+    times,
 )
 
 RESTARTS = 10
@@ -104,7 +105,7 @@ def silhouettes(distances: Floats, labels: Ints) -> Floats:
     """
     hot = one_hot(labels, int(labels.max()) + 1)
     count = hot.sum(axis=1)[:, None, :]
-    total = distances @ hot
+    total = times(distances, hot)
     own_total = np.take_along_axis(total, labels[..., None], axis=2)[..., 0]
     own_count = np.take_along_axis(count[:, 0], labels, axis=1)
     a = own_total / np.maximum(own_count - 1, 1)

@@ -14,6 +14,12 @@ from numpy.typing import ArrayLike
 
 from subgenre.errors import EvaluationError
 from subgenre.metrics.clusters import contingency, cosine_distances, kmeans, silhouettes
+from subgenre.metrics.influence import (
+    influences,
+    precisions_without,
+    silhouettes_without,
+    triplets_without,
+)
 from subgenre.metrics.intervals import METRICS, OF_CLUSTERS, Measured, Score, combine
 from subgenre.metrics.retrieval import (
     DEFAULT_K,
@@ -31,7 +37,7 @@ from subgenre.metrics.vectors import Floats, Ints, check_pair, need_classes
 VIEWS = ("all", "within", "across")
 SHUFFLES = 1000
 
-_BLOCK_NUMBERS = 4_000_000  # numbers held at once while labels are shuffled (32 MB)
+_BLOCK_NUMBERS = 500_000  # numbers held at once while labels are shuffled (4 MB)
 
 
 def evaluate(
@@ -128,6 +134,9 @@ def _measure(
     for metric, values in among.by_track(labels[None]).items():
         if not np.isnan(values).all():
             by_track[metric] = values[0]
+    influence = {
+        metric: values for metric, values in among.influence(labels).items() if metric in by_track
+    }
     largest = float(np.bincount(labels).max() / len(labels))
     chance = {"centroid_accuracy": largest, "knn_accuracy": largest}
     rng = np.random.default_rng([seed, SHUFFLES])
@@ -138,7 +147,7 @@ def _measure(
         for metric in METRICS
         if metric not in by_track and metric not in OF_CLUSTERS
     )
-    return Measured(ids, by_track, among.clusters, labels, chance, notes)
+    return Measured(ids, by_track, influence, among.clusters, labels, chance, notes)
 
 
 def _shuffled_agreement(found: Ints, labels: Ints, rng: np.random.Generator) -> float:
@@ -166,6 +175,16 @@ class _Among:
             "silhouette": silhouette if matched else np.full_like(silhouette, np.nan),
         }
 
+    def influence(self, labels: Ints) -> dict[str, Floats]:
+        """Return the influence of each track on the scores of `by_track`, each [n]."""
+        r_precision, average = precisions_without(self.order, labels)
+        return {
+            "r_precision": influences(r_precision),
+            "map_at_r": influences(average),
+            "triplet_accuracy": influences(triplets_without(self.ranks, labels)),
+            "silhouette": influences(silhouettes_without(self.distances, labels)),
+        }
+
     def chance(self, labels: Ints, rng: np.random.Generator, wanted: set[str]) -> dict[str, float]:
         """Return the mean of each wanted score over 1,000 shuffles of `labels` [n]."""
         widest = max(int(labels.max()) + 1, int(np.bincount(labels).max()))
@@ -178,6 +197,6 @@ class _Among:
                 if metric in wanted:
                     found.setdefault(metric, []).append(np.nanmean(values, axis=1))
             table = contingency(self.clusters, shuffled)
-            for metric, (score, _) in OF_CLUSTERS.items():
+            for metric, score in OF_CLUSTERS.items():
                 found.setdefault(metric, []).append(score(table))
         return {metric: float(np.concatenate(values).mean()) for metric, values in found.items()}

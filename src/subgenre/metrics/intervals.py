@@ -2,11 +2,14 @@
 
 Percentile bootstrap over the TRACKS (Efron, Tibshirani, "An Introduction to the Bootstrap", 1993,
 section 13.3), 1,000 replicates. One replicate draws as many tracks as there are, with replacement,
-and weighs each track by how often it came; a track stays together in all its splits. Scores that
-are means over tracks become weighted means of the tracks' own values, neighbours being kept. NMI
-and ARI are computed anew from the weighted table of clusters against labels, clusters being kept;
-as copies of a track agree with one another, these replicates lie too high by a little, and their
-mean is moved onto the score.
+and weighs each track by how often it came; a track stays together in all its splits.
+
+- Scores against the training tracks: the weighted mean of the test tracks' own values.
+- Scores among the test tracks: the score plus the weighted mean of the tracks' influences, since a
+  track is query and neighbour at once (`influence`).
+- NMI and ARI: computed anew from the weighted table of clusters against labels, clusters being
+  kept. As copies of a track agree with one another, these replicates lie too high by a little,
+  and their mean is moved onto the score.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subgenre.errors import EvaluationError
 from subgenre.metrics.clusters import ari_of, contingency, nmi_of
@@ -33,11 +37,10 @@ METRICS = (
 )
 REPLICATES = 1000
 
-OF_CLUSTERS: dict[str, tuple[Callable[[Floats], Floats], float]] = {
-    "nmi": (nmi_of, 0.0),
-    "ari": (ari_of, -1.0),
-}
-"""Scores of a contingency table, with the least value each can have."""
+OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}
+"""Scores of a contingency table of clusters against labels."""
+
+_LEAST = {"ari": -1.0, "silhouette": -1.0}  # the least value, where it is not 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Measured:
     Attributes:
         ids: test track of each row, [n].
         by_track: metric -> value of each track, [n]; NaN where it has none.
+        influence: metric -> influence of each track on the score [n], where a track is more
+            than its own value.
         clusters, labels: k-means cluster and label of each track, [n].
         chance: metric -> chance level.
         notes: what could not be scored, and why.
@@ -72,6 +77,7 @@ class Measured:
 
     ids: tuple[str, ...]
     by_track: dict[str, Floats]
+    influence: dict[str, Floats]
     clusters: Ints
     labels: Ints
     chance: dict[str, float]
@@ -106,28 +112,38 @@ def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
 def _track_score(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
 ) -> Score:
-    total, times = np.zeros(drawn.shape[1]), np.zeros(drawn.shape[1])
-    chance = weight = 0.0
-    for part, at in zip(parts, rows, strict=True):
-        if metric in part.by_track:
-            values = part.by_track[metric]
-            defined = ~np.isnan(values)
-            np.add.at(total, at[defined], values[defined])
-            np.add.at(times, at[defined], 1.0)
-            chance += part.chance[metric] * defined.sum()
-            weight += defined.sum()
-    scored = times > 0
-    means, counts = total[scored] / times[scored], drawn[:, scored]
-    counts = counts[counts.sum(axis=1) > 0]
-    replicates = counts @ means / counts.sum(axis=1)
+    found = [(part, at) for part, at in zip(parts, rows, strict=True) if metric in part.by_track]
+    n = drawn.shape[1]
+    means, scored = _by_id([(part.by_track[metric], at) for part, at in found], n)
+    value = float(means[scored].mean())
+    if all(metric in part.influence for part, _ in found):
+        influence, known = _by_id([(part.influence[metric], at) for part, at in found], n)
+        replicates = value + drawn[:, known] @ influence[known] / known.sum()
+        replicates = np.clip(replicates, _LEAST.get(metric, 0.0), 1.0)
+    else:
+        counts = drawn[:, scored]
+        counts = counts[counts.sum(axis=1) > 0]
+        replicates = counts @ means[scored] / counts.sum(axis=1)
     low, high = np.percentile(replicates, [2.5, 97.5])
-    return Score(float(means.mean()), float(low), float(high), float(chance / weight))
+    weights = [float((~np.isnan(part.by_track[metric])).sum()) for part, _ in found]
+    chance = np.average([part.chance[metric] for part, _ in found], weights=weights)
+    return Score(value, float(low), float(high), float(chance))
+
+
+def _by_id(columns: Sequence[tuple[Floats, Ints]], n: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return the mean of each track's values over the parts it is in, and which have any."""
+    total, times = np.zeros(n), np.zeros(n)
+    for values, at in columns:
+        defined = ~np.isnan(values)
+        np.add.at(total, at[defined], values[defined])
+        np.add.at(times, at[defined], 1.0)
+    return total / np.maximum(times, 1.0), times > 0
 
 
 def _cluster_score(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
 ) -> Score:
-    score, least = OF_CLUSTERS[metric]
+    score = OF_CLUSTERS[metric]
     sizes = np.array([len(part.ids) for part in parts], dtype=np.float64)
     values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
     replicates = np.zeros(len(drawn))
@@ -135,7 +151,7 @@ def _cluster_score(
         replicates += size * score(_weighted_tables(part, drawn[:, at]))
     replicates /= sizes.sum()
     value = float(np.average(values, weights=sizes))
-    centred = np.clip(replicates - replicates.mean() + value, least, 1.0)
+    centred = np.clip(replicates - replicates.mean() + value, _LEAST.get(metric, 0.0), 1.0)
     low, high = np.percentile(centred, [2.5, 97.5])
     chance = np.average([part.chance[metric] for part in parts], weights=sizes)
     return Score(value, float(low), float(high), float(chance))

@@ -19,6 +19,7 @@ from subgenre.metrics.vectors import (
     neighbour_order,
     one_hot,
     similarities,
+    times,
 )
 
 DEFAULT_K = 5
@@ -162,7 +163,7 @@ def triplet_shares(ranks: Floats, labels: Ints) -> Floats:
     count = hot.sum(axis=1)
     matches = np.take_along_axis(count, labels, axis=1) - 1
     others = labels.shape[1] - 1 - matches
-    rank_sum = np.take_along_axis(ranks @ hot, labels[..., None], axis=2)[..., 0]
+    rank_sum = np.take_along_axis(times(ranks, hot), labels[..., None], axis=2)[..., 0]
     return _divide(rank_sum - matches * (matches + 1) / 2, matches * others)
 
 

@@ -69,3 +69,10 @@ def neighbour_order(similarity: Floats) -> Ints:
 def one_hot(labels: Ints, n: int) -> Floats:
     """Return `labels` [..., N] as zeros and ones, [..., N, n]."""
     return np.asarray(labels[..., None] == np.arange(n), dtype=np.float64)
+
+
+def times(matrix: Floats, stack: Floats) -> Floats:
+    """Return `matrix` [M, N] times each of `stack` [S, N, C], as one product: [S, M, C]."""
+    S, N, C = stack.shape
+    flat = matrix @ stack.transpose(1, 0, 2).reshape(N, S * C)
+    return np.asarray(flat.reshape(-1, S, C).transpose(1, 0, 2))
