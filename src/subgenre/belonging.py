@@ -22,7 +22,7 @@ Doubles = NDArray[np.float64]
 
 FOLDS = 5
 WORD_WEIGHT = 5.0  # one liked track counts as much as five members
-MAX_OTHERS = 3000  # others that are drawn from a larger library
+MAX_OTHERS = 2000  # others that are drawn from a larger library
 _RIDGE, _STEPS = 1.0, 25
 
 

@@ -27,7 +27,19 @@ from subgenre.track_rows import SCHEMA, Filter, IndexedTrack, table_of, unit
 from subgenre.vector_files import Entry, Header
 
 JOURNAL_ROWS = 4096  # a journal of more rows than this, and a quarter of the base, is compacted
-_KEPT = ("path", "genre", "subgenre", "artist", "album", "title", "label", "year", "bpm")
+_KEPT = (
+    "path",
+    "genre",
+    "subgenre",
+    "artist",
+    "album",
+    "title",
+    "label",
+    "year",
+    "bpm",
+    "size",
+    "mtime_ns",
+)
 
 
 @dataclass(frozen=True)
@@ -172,16 +184,16 @@ class Index:
         Args:
             tracks: of `library.scan`.
         """
-        held = {t.id: t for t in self.collection.tracks(self.collection.live)}
-        paths = {t.path for t in held.values()}
-        wanted = {t.id: t for t in reversed(tracks)}
-        ordered = [wanted[i] for i in dict.fromkeys(t.id for t in tracks)]
-        new = [t for t in ordered if t.id not in held]
-        updated = [t for t in ordered if t.id in held and _told(t) != _told(held[t.id])]
+        held = _told(self.collection.rows.filter(pa.array(self.collection.alive)))
+        wanted: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+        for track, told in zip(tracks, _rows(table_of(tracks)), strict=True):
+            wanted.setdefault(track.id, (track, told))
+        paths = {told[0] for told in held.values()}
+        new = [(t, told) for i, (t, told) in wanted.items() if i not in held]
         return Plan(
-            tuple(new),
-            tuple(t for t in new if Path(t.path).absolute() in paths),
-            tuple(updated),
+            tuple(t for t, _ in new),
+            tuple(t for t, told in new if told[0] in paths),
+            tuple(t for i, (t, told) in wanted.items() if i in held and told != held[i]),
             tuple(i for i in held if i not in wanted),
         )
 
@@ -318,8 +330,10 @@ class Index:
         )
 
 
-def _told(track: Any) -> tuple[Any, ...]:
-    """What an index tells of a track, for comparison; bpm as stored in float32."""
-    values = {name: getattr(track, name, None) or "" for name in _KEPT}
-    values["path"], values["bpm"] = Path(track.path).absolute(), np.float32(values["bpm"] or 0)
-    return tuple(values.values())
+def _rows(table: pa.Table) -> Iterable[tuple[Any, ...]]:
+    """What an index tells of each track, the path first, for comparison."""
+    return zip(*(table[name].to_pylist() for name in _KEPT), strict=True)
+
+
+def _told(table: pa.Table) -> dict[str, tuple[Any, ...]]:
+    return dict(zip(table["id"].to_pylist(), _rows(table), strict=True))

@@ -62,8 +62,8 @@ class Picker:
         self._artists: dict[str, int] = {}
         self._songs: dict[str, list[tuple[str, int, float]]] = {}
         self._seen: list[tuple[int, float]] = []
-        for seed in seeds:
-            self._remember(seed, tracks.track(seed))
+        for seed, track in zip(seeds, tracks.tracks(seeds), strict=True):
+            self._remember(seed, track)
 
     @property
     def full(self) -> bool:

@@ -79,13 +79,16 @@ def table_of(tracks: Iterable[Any]) -> pa.Table:
     Raises:
         IndexStoreError: a path that is no UTF-8.
     """
-    rows = []
-    for track in tracks:
-        row = {f.name: getattr(track, f.name, f.default) for f in fields(IndexedTrack)}
-        path = Path(track.path).absolute()
-        rows.append({**row, "path": str(path), "folder": str(path.parent)})
+    chosen = list(tracks)
+    columns: dict[str, list[Any]] = {
+        f.name: [getattr(track, f.name, f.default) for track in chosen]
+        for f in fields(IndexedTrack)
+    }
+    paths = [Path(path) for path in columns["path"]]
+    paths = [path if path.is_absolute() else path.absolute() for path in paths]
+    columns |= {"path": [str(p) for p in paths], "folder": [str(p.parent) for p in paths]}
     try:
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        return pa.Table.from_pydict(columns, schema=SCHEMA)
     except UnicodeEncodeError as problem:
         raise IndexStoreError(f"a path is no UTF-8 ({problem}); rename the file") from problem
 
