@@ -380,6 +380,20 @@ def test_more_subgenres_than_looks_still_draw():
     assert len(palette.styles(labels, ["g"] * 200)) == 200
 
 
+def test_the_confusion_matrix_is_grouped_by_genre():
+    data = full_data(
+        labels=("a", "b", "c"),
+        genres=("x", "y", "x"),
+        confusion=((5, 1, 2), (0, 7, 0), (3, 0, 9)),
+        points=(),
+        doctor=None,
+    )
+    page = rendered(data)
+    cells = re.findall(r'--s:\d+%"[^>]*>(\d*)</td>', page[page.index('class="confusion"') :])
+    assert cells == ["5", "2", "1", "3", "9", "", "", "", "7"]
+    assert "2 of 8: a taken for c" in page
+
+
 def test_previews_go_to_confusions_then_doctor_then_held_out():
     data = full_data()
     order = [point.id for point in html.listening_order(data)]

@@ -151,6 +151,7 @@ def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:
     place = opened.evaluate(
         """(id) => {
       const plot = document.getElementById("plot");
+      plot.scrollIntoView({block: "center", behavior: "instant"});
       for (const trace of plot.data.filter((t) => t.visible)) {
         const i = trace.customdata.indexOf(id);
         if (i < 0) continue;
@@ -161,13 +162,12 @@ def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:
     }""",
         heard,
     )
-    opened.evaluate("(y) => scrollTo({top: y - 400, behavior: 'instant'})", place[1])
-    scrolled = opened.evaluate("scrollY")
-    opened.mouse.move(place[0], place[1] - scrolled)
+    opened.mouse.move(place[0] + 40, place[1])
+    opened.mouse.move(place[0], place[1], steps=4)
     opened.wait_for_selector("#plot .hoverlayer .hovertext", state="attached")
     told = opened.locator("#plot .hoverlayer").text_content()
     assert "</script><script>window.broken" in told  # shown as text
-    opened.mouse.click(place[0], place[1] - scrolled)
+    opened.mouse.click(*place)
     opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
 
 

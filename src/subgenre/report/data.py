@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,3 +281,9 @@ class ReportData:
 def drawable(points: Iterable[Point]) -> list[Point]:
     """Return the points whose coordinates are finite numbers."""
     return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
+
+
+def by_genre(genres: Sequence[str]) -> list[int]:
+    """Positions of the labels with those of one genre together, genres as they first come."""
+    order = list(dict.fromkeys(genres))
+    return sorted(range(len(genres)), key=lambda i: order.index(genres[i]))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subgenre import files
-from subgenre.report.data import Point, drawable
+from subgenre.report.data import Point, by_genre, drawable
 from subgenre.report.palette import Style, styles
 
 DPI = 150
@@ -63,7 +63,10 @@ def save_confusion(
 
     Lines part the genres. The picture grows with the number of subgenres; it is written atomically.
     """
+    order = by_genre(genres)
+    labels, genres = [labels[i] for i in order], [genres[i] for i in order]
     counts = np.asarray(matrix, dtype=np.float64).reshape(len(labels), len(labels))
+    counts = counts[np.ix_(order, order)]
     side = max(4.5, 0.42 * len(labels) + 3.0)
     figure = Figure(figsize=(side, side), facecolor="white", layout="constrained")
     axes = figure.add_subplot()

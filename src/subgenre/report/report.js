@@ -60,6 +60,8 @@
     test: { size: 12, opacity: 1, line: 1.2 },
     new: { size: 15, opacity: 1, line: 2.5 },
   };
+  // faint marks sink into a dark ground more than into a light one
+  const opacityOf = (look) => (dark.matches && look.opacity < 1 ? 0.6 : look.opacity);
   const words = { train: "training", test: "held out", new: "new" };
   // Plotly reads markup in its texts; a title is never markup
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -84,6 +86,13 @@
   }
 
   const ink = () => (dark.matches ? "#f1f3f5" : "#1f2328");
+  // fixed, so that the map stays where it is when a subgenre is hidden
+  const extent = (key) => {
+    const all = data.points.map((p) => p[key]);
+    const low = all.reduce((a, b) => Math.min(a, b)), high = all.reduce((a, b) => Math.max(a, b));
+    const edge = 0.05 * (high - low) || 1;
+    return [low - edge, high + edge];
+  };
   const layout = () => ({
     margin: { l: 4, r: 4, t: 4, b: 4 },
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -91,8 +100,8 @@
     showlegend: false,
     hovermode: "closest",
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    xaxis: { visible: false },
-    yaxis: { visible: false, scaleanchor: "x" },
+    xaxis: { visible: false, range: extent("x") },
+    yaxis: { visible: false, range: extent("y"), scaleanchor: "x" },
     hoverlabel: {
       bgcolor: dark.matches ? "#262a32" : "#ffffff",
       bordercolor: dark.matches ? "#4a515e" : "#c9ccd3",
@@ -110,7 +119,7 @@
     hoverinfo: "text",
     customdata: own.map((p) => p.id),
     marker: {
-      symbol: label.symbol, color: label.colour, size: look.size, opacity: look.opacity,
+      symbol: label.symbol, color: label.colour, size: look.size, opacity: opacityOf(look),
       line: { width: look.line, color: ink() },
     },
   }));
@@ -137,7 +146,7 @@
   }
 
   function highlight(number) {
-    const opacity = traces.map((t) => (number === null || t.number === number ? t.look.opacity : 0.08));
+    const opacity = traces.map((t) => (number === null || t.number === number ? opacityOf(t.look) : 0.08));
     Plotly.restyle(plot, { "marker.opacity": opacity }, every);
   }
 

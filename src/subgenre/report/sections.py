@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 from subgenre.report import summary
 from subgenre.report.charts import Bar, bars, line_chart
-from subgenre.report.data import Pair, Point, ReportData, Table, figure
+from subgenre.report.data import Pair, Point, ReportData, Table, by_genre, figure
 from subgenre.report.words import METRICS, cell, esc, glued, metric_name, metric_of, score_cell
 
 SHOWN_PAIRS = 12
@@ -108,6 +109,13 @@ def confusion(data: ReportData) -> str:
     """The matrix as a table: counts, shaded by their share of the row, parted by genre."""
     if not data.confusion:
         return ""
+    order = by_genre(data.genres)
+    data = replace(
+        data,
+        labels=tuple(data.labels[i] for i in order),
+        genres=tuple(data.genres[i] for i in order),
+        confusion=tuple(tuple(data.confusion[i][j] for j in order) for i in order),
+    )
     edges = {i for i in range(1, len(data.genres)) if data.genres[i] != data.genres[i - 1]}
     names = "".join(
         f'<th scope="col" class="turned{_edge(i, edges)}" title="{esc(label)}">'
