@@ -84,7 +84,7 @@ def table_of(tracks: Iterable[Any]) -> pa.Table:
         f.name: [getattr(track, f.name, f.default) for track in chosen]
         for f in fields(IndexedTrack)
     }
-    paths = [Path(path) for path in columns["path"]]
+    paths = [path if isinstance(path, Path) else Path(path) for path in columns["path"]]
     paths = [path if path.is_absolute() else path.absolute() for path in paths]
     columns |= {"path": [str(p) for p in paths], "folder": [str(p.parent) for p in paths]}
     try:

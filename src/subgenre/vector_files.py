@@ -146,7 +146,7 @@ def append(folder: Path, header: Header, entry: Entry) -> None:
     with files.atomic_path(
         folder / f"journal-{header.generation}-{number:06d}.parquet"
     ) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, use_dictionary=False)  # vectors never repeat
 
 
 def write_base(
