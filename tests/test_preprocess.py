@@ -24,7 +24,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError, SubgenreError
 from subgenre.features import MUSICNN_SPEC, log_mel
 from subgenre.library import Library, Skipped, Track
-from subgenre.preprocess import Summary, estimate, preprocess
+from subgenre.preprocess import Summary, estimate, known_tracks, preprocess
 from subgenre.store import FeatureFolder
 
 CONFIG = PreprocessConfig(chunk_s=4.0, max_chunks=2)
@@ -167,6 +167,12 @@ def test_a_scanned_library_serves(root: Path, tmp_path: Path, inline: list[str])
     key = {t.id: t for t in (*found.tracks, *found.trash)}
     for track in (*folder.tracks, *folder.trash):
         assert track == key[track.id]
+    moved = root.rename(tmp_path / "moved")
+    inline.clear()
+    again = library.scan(moved, known=known_tracks(tmp_path / "out", moved))
+    assert inline == ["broken.mp3", "short.wav"], "only what has no chunks is read again"
+    assert run(moved, tmp_path / "out", library=again).n_done == 0
+    assert known_tracks(tmp_path / "nowhere", moved) == {}
 
 
 @pytest.mark.usefixtures("inline")

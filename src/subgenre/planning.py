@@ -143,6 +143,17 @@ def _discard(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def known_tracks(out: Path, source: Path) -> dict[str, Track]:
+    """Return the tracks of an earlier run by their path, for `library.scan(source, known=...)`.
+
+    Paths start from `source`, wherever it lay then; nothing where `out` holds no readable tables.
+    """
+    root = source if source.is_dir() else source.parent
+    with suppress(FeatureError):
+        return {str(track.path): track for track in feature_tables.read_tracks(out, root)}
+    return {}
+
+
 def make_plan(
     library: Library, out: Path, spec: FeatureSpec, config: PreprocessConfig, known: Known
 ) -> Plan:

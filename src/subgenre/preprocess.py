@@ -25,9 +25,9 @@ from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec
 from subgenre.journal import Journal
 from subgenre.library import Library, Skipped
-from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate
+from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate, known_tracks
 
-__all__ = ["Estimate", "Summary", "estimate", "preprocess"]
+__all__ = ["Estimate", "Summary", "estimate", "known_tracks", "preprocess"]
 
 TIMEOUT_S = 300.0  # of one track
 

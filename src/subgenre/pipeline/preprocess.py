@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
-from subgenre import backbones, library, store
+from subgenre import backbones, library
 from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
-from subgenre.library import Track
 from subgenre.pipeline import work
 from subgenre.pipeline.words import duration, size
 from subgenre.preprocess import Summary
@@ -54,12 +52,12 @@ def preprocess(
             trash=trash,
             multi=settings.multi,
             workers=workers,
-            known=_known(out),
+            known=room.known_tracks(out, source),
             on_progress=bar,
         )
     for note in tracks.notes:
         talk.warn(note)
-    estimate = room.estimate(tracks, spec, settings, workers)
+    estimate = room.estimate(tracks, spec, settings, workers, out=None if overwrite else out)
     talk.say(
         f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
         f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
@@ -85,14 +83,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _known(out: Path) -> Mapping[str, Track]:
-    """Return the tracks of an earlier run: unchanged files need not be read again."""
-    if not (out / store.DATASET).is_file():
-        return {}
-    folder = store.FeatureFolder.open(out)
-    return {str(track.path): track for track in (*folder.tracks, *folder.trash)}
 
 
 def _tell(summary: Summary, out: Path, talk: Talk) -> None:
