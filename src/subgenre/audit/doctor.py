@@ -1,10 +1,10 @@
 """The doctor: which tracks look as if they were in the wrong playlist, and which are broken?
 
 Each track is judged by a probe that hasn't seen it (out-of-fold). Where the probe finds another
-subgenre more probable than the track's own, and more probable than it usually is for that
-subgenre's own tracks, the track is named: confident learning (Northcutt, Jiang and Chuang 2021,
-section 3.1), ranked by the margin between the two. Duplicates, outliers and silent or clipped
-recordings are listed beside. Nothing is moved: a person listens and decides.
+subgenre more probable than the track's own, the track is named; the surest are those whose own
+subgenre is the least probable beside the other (the odds, not the margin: where many subgenres
+share the probability, a small margin can still be long odds). Duplicates, outliers and silent or
+clipped recordings are listed beside. Nothing is moved: a person listens and decides.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from subgenre.errors import EvaluationError
 if TYPE_CHECKING:
     from subgenre.library import Track
 
+SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread
 OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
 SILENT_SHARE = 0.5  # of a track's chunks together
@@ -76,7 +77,7 @@ def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fol
     n_classes = int(y.max()) + 1
     total, times = np.zeros((len(y), n_classes)), np.zeros(len(y))
     for train, test in checked_folds(folds, len(y)):
-        scores = lda_scores(x[train], y[train], x[test], n_classes)
+        scores = lda_scores(x[train], y[train], x[test], n_classes, shrinkage=SHRINKAGE)
         total[test] += scores - logsumexp(scores, axis=1, keepdims=True)
         times[test] += 1
     seen = times > 0
@@ -92,40 +93,37 @@ def wrong_playlist(
     """Return the tracks that fit another subgenre better, the surest first.
 
     Shapes: probabilities [N, C] out-of-fold, NaN rows are passed over; labels [N]; names [C]. The
-    confidence is the share of the suggested subgenre in what it and the own one have together.
+    confidence is `misfit`.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    ranked = suspects(p, y)
-    best = np.where(np.isfinite(p), p, -1.0).argmax(axis=1)
+    confidence = misfit(p, y)
+    others = np.where(np.isfinite(p), p, -1.0)
+    others[np.arange(len(y)), y] = -1.0
+    best = others.argmax(axis=1)
     rows = []
-    for i in ranked:
-        own, other = p[i, y[i]], p[i, best[i]]
-        sure = float(other / (other + own))
-        why = f"by its sound {names[best[i]]} {other:.0%}, {names[y[i]]} {own:.0%}"
-        rows.append(_finding(tracks[i], "wrong playlist", names[y[i]], names[best[i]], sure, why))
+    for i in np.argsort(-confidence, kind="stable"):
+        if confidence[i] <= 0.5:
+            break
+        other, own = names[best[i]], names[y[i]]
+        why = f"by its sound {other} {p[i, best[i]]:.0%}, {own} {p[i, y[i]]:.0%}"
+        rows.append(_finding(tracks[i], "wrong playlist", own, other, float(confidence[i]), why))
     return rows
 
 
-def suspects(probabilities: Floats, labels: Ints) -> list[int]:
-    """Return positions of tracks probably mislabelled, ordered by margin, the largest first.
+def misfit(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
+    """Return the share of the best other subgenre in what it and the own one have together: [N].
 
-    A track counts where its most probable subgenre is not its own. Shapes: [N, C] and [N].
+    Above 0.5 another subgenre is more probable; 0 for tracks that were not judged (NaN). Shapes:
+    probabilities [N, C], labels [N]. The score by which wrong labels are ranked: self-confidence
+    and margin of Northcutt, Jiang and Chuang 2021 (section 3) in one.
     """
-    p = np.where(np.isfinite(probabilities), probabilities, 0.0)
-    margins = margin(p, labels)
-    found = np.flatnonzero(margins > 0)
-    return [int(i) for i in found[np.argsort(-margins[found], kind="stable")]]
-
-
-def margin(probabilities: Floats, labels: Ints) -> Floats:
-    """Return how much more probable the best other subgenre is than the own one: [N], -1..1.
-
-    The normalised margin of Northcutt et al. 2021, section 4. Shapes: [N, C] and [N].
-    """
-    rows = np.arange(len(labels))
-    others = probabilities.copy()
-    others[rows, labels] = -1.0
-    return np.asarray(others.max(axis=1) - probabilities[rows, labels])
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    rows = np.arange(len(y))
+    judged = np.isfinite(p).all(axis=1)
+    others = p.copy()
+    others[rows, y] = -1.0
+    best, own = others.max(axis=1), p[rows, y]
+    return np.asarray(np.where(judged, best / np.maximum(best + own, 1e-300), 0.0))
 
 
 def _softmax(logits: Floats) -> Floats:

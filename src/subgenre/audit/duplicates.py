@@ -38,7 +38,8 @@ LEAST_CODES = 40  # 5 s of fingerprint at 8 codes a second
 LEAST_OVERLAP = 0.5  # of the shorter fingerprint
 LEAST_VARIETY = 0.3  # share of distinct codes: a drone's fingerprint matches any other drone's
 SHARED_CODES = 5  # equal codes that two fingerprints need to be compared at all
-NEAR = 0.1  # of the median distance to the nearest neighbour, to count as near-identical
+NEAR = 0.025  # of the median distance to the third neighbour, to count as near-identical
+THIRD = 2  # the third, as the nearest two may be copies themselves
 SAME_DURATION = 0.01  # relative: encoders pad by some milliseconds, other edits differ by seconds
 
 
@@ -202,20 +203,18 @@ def _same_features(tracks: Sequence[Track], vectors: ArrayLike) -> list[Duplicat
     x = np.asarray(vectors, dtype=np.float64)
     if x.ndim != 2 or len(x) != len(tracks) or not np.isfinite(x).all():
         raise EvaluationError(f"vectors {x.shape} for {len(tracks)} tracks: one finite row a track")
-    if len(x) < 4:
+    if len(x) < 8:
         return []  # no distribution that "near" could be relative to
     distance = _distances(x)
-    limit = NEAR * float(np.median(distance.min(axis=1)))
+    limit = NEAR * float(np.median(np.partition(distance, THIRD, axis=1)[:, THIRD]))
     duration = np.array([t.duration_s for t in tracks])
     pairs = []
     for i, j in np.argwhere(np.triu(distance <= limit, 1)).tolist():
         longer = max(duration[i], duration[j])
         if abs(duration[i] - duration[j]) <= SAME_DURATION * longer:
-            evidence = (
-                f"features {distance[i, j] / limit * NEAR:.0%} as far apart as neighbours are"
-            )
-            sure = 1 - 0.5 * distance[i, j] / limit if limit else 1.0
-            pairs.append(Duplicate(i, j, "features", float(sure), evidence))
+            apart = float(distance[i, j] / limit) if limit else 0.0
+            evidence = f"features {apart * NEAR:.1%} as far apart as neighbours mostly are"
+            pairs.append(Duplicate(i, j, "features", 1 - apart / 2, evidence))
     return pairs
 
 

@@ -124,7 +124,8 @@ def leakage(
         keep, left_out = _divisible(groups, by_track)
         if left_out:
             listed = ", ".join(names[c] for c in left_out)
-            notes.append(f"{kind} gap without {listed}: all of it is one {kind}")
+            what = "track" if kind == "chunk" else kind
+            notes.append(f"{kind} gap without {listed}: it has one {what} only")
         if np.unique(by_track[keep]).size < 2:
             notes.append(f"no {kind} gap: fewer than two subgenres have two {kind}s")
             continue

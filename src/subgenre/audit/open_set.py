@@ -22,6 +22,7 @@ from subgenre.audit.probe import (
     centroid_scores,
     checked,
     checked_folds,
+    mahalanobis,
     standardise,
     unit,
 )
@@ -56,7 +57,7 @@ class LeftOut(Result):
 class OpenSet(Result):
     """Rejection by one kind of score.
 
-    Attributes: score: "centroid" or "neighbours"; rows: one a subgenre; auroc and fpr95: mean over
+    Attributes: score: one of `SCORES`; rows: one a subgenre; auroc and fpr95: mean over
     subgenres, interval by bootstrap over tracks; alpha: the error rate asked for; known_error: the
     share of known tracks turned away at it, to be at most alpha; caught: the share of unknown
     tracks turned away; chance: AUROC of guessing.
@@ -109,9 +110,20 @@ def neighbour_fit(train: Floats, labels: Ints, test: Floats, k: int) -> Floats:
     return np.asarray(np.partition(cosine, -k, axis=1)[:, -k:].mean(axis=1))
 
 
+def gaussian_fit(train: Floats, labels: Ints, test: Floats, k: int) -> Floats:
+    """Return minus each test vector's squared Mahalanobis distance to the nearest mean: [m].
+
+    Source: Lee, Lee, Lee and Shin 2018, eq. 2. k is not used.
+    """
+    del k
+    used, compact = np.unique(labels, return_inverse=True)
+    return np.asarray(-mahalanobis(train, compact, test, used.size).min(axis=1))
+
+
 SCORES: Mapping[str, Callable[[Floats, Ints, Floats, int], Floats]] = {
     "centroid": centroid_fit,
     "neighbours": neighbour_fit,
+    "gaussian": gaussian_fit,
 }
 
 

@@ -16,6 +16,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Score
+from subgenre.splits import Split
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,7 +67,7 @@ def unit(x: Floats) -> Floats:
 
 
 def one_hot(labels: Ints, n_classes: int) -> Floats:
-    """Return labels [N] as [N, C] of zeros and ones."""
+    """Return labels [..., N] as [..., N, C] of zeros and ones."""
     return np.eye(n_classes)[labels]
 
 
@@ -85,26 +86,58 @@ def centroid_scores(train: Floats, labels: Ints, test: Floats, n_classes: int) -
 def lda_scores(
     train: Floats, labels: Ints, test: Floats, n_classes: int, *, shrinkage: float = SHRINKAGE
 ) -> Floats:
-    """Return the log-likelihood of each subgenre by linear discriminant analysis, up to a constant.
+    """Return the log-likelihood of each subgenre by linear discriminant analysis.
 
-    Shapes: train [n, D], labels [n], test [m, D] -> [m, C]; -inf where a subgenre has no training
-    track. Equal priors: the size of a playlist says nothing about a new track. The covariance
-    within subgenres is shrunk towards a multiple of the identity (Friedman 1989, eq. 18); its
-    inverse is taken in the space of the training tracks (Woodbury), as D is mostly above n.
+    Shapes: train [n, D], labels [n], test [m, D] -> [m, C], up to a constant that subgenres share;
+    -inf where a subgenre has no training track. Equal priors: the size of a playlist says nothing
+    about a new track. The covariance within subgenres is shrunk towards a multiple of the identity
+    (Friedman 1989, eq. 18).
     """
     fitted, new = standardise(train, test)
+    residual, means, count = _within(fitted, labels, n_classes)
+    weights = _precision(residual, means, int((count > 0).sum()), shrinkage).T  # [D, C]
+    bias = -0.5 * np.einsum("cd,dc->c", means, weights)
+    return np.where(count > 0, new @ weights + bias, -np.inf)
+
+
+def mahalanobis(
+    train: Floats, labels: Ints, test: Floats, n_classes: int, *, shrinkage: float = SHRINKAGE
+) -> Floats:
+    """Return the squared Mahalanobis distance to each subgenre's mean: [m, C].
+
+    With the shrunk covariance of `lda_scores`, and shapes as there; +inf where a subgenre has no
+    training track.
+    """
+    fitted, new = standardise(train, test)
+    residual, means, count = _within(fitted, labels, n_classes)
+    n_used = int((count > 0).sum())
+    both = np.concatenate([new, means])
+    weighted = _precision(residual, both, n_used, shrinkage)
+    own = np.einsum("md,md->m", both, weighted)  # of the tracks, then of the means
+    cross = new @ weighted[len(new) :].T
+    squares = own[: len(new), None] - 2 * cross + own[len(new) :]
+    return np.where(count > 0, squares, np.inf)
+
+
+def _within(fitted: Floats, labels: Ints, n_classes: int) -> tuple[Floats, Floats, Floats]:
+    """Residuals [n, D] from the subgenres' means [C, D], and tracks a subgenre [C]."""
     hot = one_hot(labels, n_classes)
     count = hot.sum(axis=0)
     means = (hot.T @ fitted) / np.maximum(count, 1)[:, None]
-    residual = fitted - means[labels]
-    freedom = max(len(fitted) - int((count > 0).sum()), 1)
-    alpha = shrinkage * max(float((residual**2).sum()) / freedom / fitted.shape[1], 1e-12)
+    return fitted - means[labels], means, count
+
+
+def _precision(residual: Floats, rows: Floats, n_used: int, shrinkage: float) -> Floats:
+    """Rows [m, D] times the inverse of the shrunk covariance of the residuals [n, D].
+
+    By Woodbury's identity in the space of the training tracks, as D is mostly above n.
+    """
+    freedom = max(len(residual) - n_used, 1)
+    alpha = shrinkage * max(float((residual**2).sum()) / freedom / residual.shape[1], 1e-12)
     gamma = alpha * freedom / (1 - shrinkage)
     gram = residual @ residual.T + gamma * np.eye(len(residual))
-    inside = residual.T @ np.linalg.solve(gram, residual @ means.T)
-    weights = (means.T - inside) / alpha  # [D, C]
-    bias = -0.5 * np.einsum("cd,dc->c", means, weights)
-    return np.where(count > 0, new @ weights + bias, -np.inf)
+    inside = np.linalg.solve(gram, residual @ rows.T).T @ residual
+    return np.asarray((rows - inside) / alpha)
 
 
 def ridge_hat(train: Floats, test: Floats, *, penalty: float = 1.0) -> Floats:
@@ -136,6 +169,15 @@ def grouped_folds(labels: ArrayLike, groups: ArrayLike, k: int, *, seed: int) ->
         warnings.simplefilter("ignore", UserWarning)
         pairs = list(splitter.split(np.zeros(len(y)), y, g))
     return [(np.asarray(train), np.asarray(test)) for train, test in pairs if len(test)]
+
+
+def fold_positions(splits: Sequence[Split], ids: Sequence[str]) -> list[Fold]:
+    """Return the splits as positions in `ids` [N], a track id a row; other tracks are passed over.
+
+    Raises: EvaluationError where a fold is left without training or test tracks.
+    """
+    sides = [[np.isin(list(ids), list(side)) for side in (s.train, s.test)] for s in splits]
+    return checked_folds([(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sides], len(ids))
 
 
 def checked_folds(folds: Sequence[Fold], n: int) -> list[Fold]:

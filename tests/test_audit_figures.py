@@ -1,0 +1,452 @@
+"""Pairs, learning curve, confounders, open set and hubness against what was planted."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from subgenre.audit import probe
+from subgenre.audit.confounders import confounders, track_columns
+from subgenre.audit.growth import learning_curve, power_law
+from subgenre.audit.hubness import hubness
+from subgenre.audit.learnability import pairs, trained_accuracy, wilson
+from subgenre.audit.open_set import auroc, fpr_at_tpr, open_set
+from subgenre.errors import EvaluationError
+from subgenre.splits import Split
+
+
+def blobs(n_labels: int, n: int, *, apart: float = 2.0, dims: int = 12, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(n_labels), n)
+    x = apart * generator.normal(size=(n_labels, dims))[labels] / math.sqrt(2)
+    return x + generator.normal(size=(labels.size, dims)), labels
+
+
+def folds_of(labels, k=4, groups=None):
+    return probe.grouped_folds(
+        labels, np.arange(labels.size) if groups is None else groups, k, seed=0
+    )
+
+
+# ---- the probe
+
+
+@pytest.mark.parametrize("dims", [5, 80])
+def test_lda_equals_scikit_learn(dims: int) -> None:
+    x, y = blobs(3, 12, dims=dims)
+    train, test = folds_of(y)[0]
+    ours = probe.lda_scores(x[train], y[train], x[test], 3, shrinkage=0.3)
+    fitted, new = probe.standardise(x[train], x[test])
+    residual = fitted - np.stack([fitted[y[train] == c].mean(axis=0) for c in range(3)])[y[train]]
+    pooled = residual.T @ residual / (len(train) - 3)
+    covariance = 0.7 * pooled + 0.3 * np.trace(pooled) / dims * np.eye(dims)
+
+    class Given:
+        def fit(self, _):
+            self.covariance_ = covariance
+            return self
+
+    peer = LinearDiscriminantAnalysis(
+        solver="lsqr", covariance_estimator=Given(), priors=[1 / 3] * 3
+    ).fit(fitted, y[train])
+    expected = peer.decision_function(new)
+    np.testing.assert_allclose(
+        ours - ours.mean(axis=1, keepdims=True),
+        expected - expected.mean(axis=1, keepdims=True),
+        atol=1e-8,
+    )
+
+
+@pytest.mark.parametrize("dims", [4, 50])
+def test_mahalanobis_equals_the_inverted_covariance(dims: int) -> None:
+    x, y = blobs(3, 12, dims=dims)
+    train, test = folds_of(y)[0]
+    fitted, new = probe.standardise(x[train], x[test])
+    means = np.stack([fitted[y[train] == c].mean(axis=0) for c in range(3)])
+    residual = fitted - means[y[train]]
+    pooled = residual.T @ residual / (len(train) - 3)
+    inverse = np.linalg.inv(0.7 * pooled + 0.3 * np.trace(pooled) / dims * np.eye(dims))
+    expected = [[(v - m) @ inverse @ (v - m) for m in means] for v in new]
+    found = probe.mahalanobis(x[train], y[train], x[test], 4)
+    np.testing.assert_allclose(found[:, :3], expected, rtol=1e-9)
+    assert np.isinf(found[:, 3]).all()
+
+
+def test_ridge_hat_equals_scikit_learn() -> None:
+    x, y = blobs(2, 15, dims=40)
+    train, test = folds_of(y)[0]
+    target = y[train] - y[train].mean()
+    fitted, new = probe.standardise(x[train], x[test])
+    alpha = np.trace(fitted @ fitted.T) / len(train)
+    expected = Ridge(alpha=alpha, fit_intercept=False).fit(fitted, target).predict(new)
+    np.testing.assert_allclose(probe.ridge_hat(x[train], x[test]) @ target, expected, atol=1e-9)
+
+
+def test_folds_never_part_a_group_and_fall_to_what_there_is() -> None:
+    labels = np.repeat([0, 1, 2], [10, 10, 3])
+    groups = np.arange(23) // 2
+    for train, test in folds_of(labels, 5, groups):
+        assert not np.intersect1d(groups[train], groups[test]).size
+    assert len(folds_of(labels, 5, groups)) == 2
+    with pytest.raises(EvaluationError, match="one group"):
+        folds_of(labels, 5, np.zeros(23))
+
+
+def test_splits_become_positions() -> None:
+    split = Split(train=("c", "a"), test=("b", "x"), seed=0, grouped_by=("track",), warnings=())
+    ((train, test),) = probe.fold_positions([split], ["a", "b", "c", "a"])
+    assert (train.tolist(), test.tolist()) == ([0, 2, 3], [1])
+    with pytest.raises(EvaluationError, match="fold is empty"):
+        probe.fold_positions([split], ["a", "c"])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "labels", "message"),
+    [
+        (np.ones((3, 2)), [0, 1], "don't match"),
+        ([[1.0], [math.inf]], [0, 1], "1 of 2 vectors hold NaN"),
+        (np.ones((2, 2)), [1, 1], "one subgenre only"),
+        (np.ones((2, 2)), [-1, 1], "leave it out"),
+    ],
+)
+def test_broken_vectors_are_named(vectors, labels, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        probe.checked(vectors, labels)
+
+
+def test_folds_that_leak_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="same track"):
+        probe.checked_folds([(np.array([0, 1]), np.array([1, 2]))], 3)
+    with pytest.raises(EvaluationError, match=r"outside 0\.\.2"):
+        probe.checked_folds([(np.array([0, 1]), np.array([3]))], 3)
+    with pytest.raises(EvaluationError, match="no folds"):
+        probe.checked_folds([], 3)
+
+
+def test_the_bootstrap_interval_of_a_share_is_the_normal_one_for_many_tracks() -> None:
+    right = np.repeat([0.0, 1.0], [300, 700])
+    score = probe.share(right, chance=0.5)
+    half = norm.ppf(0.975) * math.sqrt(0.7 * 0.3 / 1000)
+    assert score.value == 0.7
+    assert (score.low, score.high) == pytest.approx((0.7 - half, 0.7 + half), abs=0.005)
+    wide = probe.share(right, chance=0.5, groups=np.arange(1000) // 50)
+    assert wide.high - wide.low > 3 * (score.high - score.low)
+
+
+# ---- pairs
+
+
+def test_pairs_tell_a_difference_from_none() -> None:
+    x, y = blobs(3, 16, apart=3.0)
+    x[y == 2] = np.random.default_rng(1).normal(size=(16, 12)) + x[y == 1].mean(axis=0)
+    folds = folds_of(y)
+    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds, permutations=199)}
+    assert found["a", "b"].verdict == found["a", "c"].verdict == "told apart"
+    assert found["a", "b"].p_value == 1 / 200
+    assert found["b", "c"].verdict == "not told apart"
+    json.dumps([p.to_dict() for p in found.values()], allow_nan=False)
+
+
+def test_p_values_are_uniform_where_nothing_is_to_be_found() -> None:
+    p_values = []
+    for seed in range(60):
+        x, y = blobs(2, 10, apart=0.0, dims=6, seed=seed)
+        p_values.append(pairs(x, y, "ab", folds_of(y), permutations=39, seed=seed)[0].p_value)
+    assert 0.4 < np.mean(p_values) < 0.6
+    assert np.mean(np.array(p_values) <= 0.1) < 0.2
+
+
+def test_artists_move_as_a_whole_when_labels_are_permuted() -> None:
+    """Nothing but artists differ: judged track by track this would look like a finding."""
+    small, naive = 0, 0
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        artist = np.arange(40) // 5
+        y = (artist >= 4).astype(int)
+        x = 3 * generator.normal(size=(8, 6))[artist] + generator.normal(size=(40, 6))
+        folds = folds_of(y, 4, artist)
+        small += pairs(x, y, "ab", folds, groups=artist, permutations=99)[0].p_value <= 0.05
+        naive += pairs(x, y, "ab", folds, permutations=99)[0].p_value <= 0.05
+    assert small <= 4
+    assert naive > small
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg() -> None:
+    x, y = blobs(4, 10, apart=0.8, seed=4)
+    found = pairs(x, y, "abcd", folds_of(y), permutations=99)
+    p = np.array([f.p_value for f in found])
+    order = np.argsort(p)
+    expected = np.empty(p.size)
+    least = 1.0
+    for rank in range(p.size, 0, -1):
+        least = min(least, p[order[rank - 1]] * p.size / rank)
+        expected[order[rank - 1]] = least
+    np.testing.assert_allclose([f.q_value for f in found], expected)
+
+
+def test_few_tracks_and_few_artists_are_said() -> None:
+    x, y = blobs(3, 10)
+    x, y = x[:27], y[:27]
+    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds_of(y), permutations=19)}
+    assert found["a", "c"].verdict == found["b", "c"].verdict == "too few tracks"
+    assert found["a", "c"].p_value is None
+    assert found["a", "b"].q_value is not None
+    groups = np.where(y == 0, 0, np.arange(27))
+    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds_of(y), groups=groups, permutations=9)}
+    assert found["a", "b"].verdict == "too few artists"
+
+
+def test_trained_accuracy_equals_a_loop_over_tracks() -> None:
+    x, y = blobs(3, 9, apart=1.2)
+    folds = folds_of(y)
+    models = [x + i for i in range(len(folds))]
+    score = trained_accuracy([np.asarray(m) for m in models], y, folds, 0, 2)
+    recalls = {0: [], 2: []}
+    for model, (train, test) in zip(models, folds, strict=True):
+        rows = model / np.linalg.norm(model, axis=1, keepdims=True)
+        centres = {c: rows[[i for i in train if y[i] == c]].sum(axis=0) for c in (0, 2)}
+        for i in (i for i in test if y[i] in centres):
+            cosine = {c: rows[i] @ v / np.linalg.norm(v) for c, v in centres.items()}
+            recalls[y[i]].append(max(cosine, key=cosine.get) == y[i])
+    assert score is not None
+    assert score.value == pytest.approx(np.mean([np.mean(r) for r in recalls.values()]))
+    assert score.low < score.value < score.high
+
+
+def test_a_perfect_pair_of_eight_tracks_keeps_an_honest_interval() -> None:
+    x, y = blobs(2, 8, apart=50.0)
+    folds = folds_of(y)
+    score = trained_accuracy([x] * len(folds), y, folds, 0, 1)
+    assert score is not None
+    assert score.value == score.high == 1.0
+    assert 0.7 < score.low < 0.85
+    low, high = wilson(0.5, 10)
+    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Newcombe 1998, method 3
+
+
+def test_one_trained_model_a_fold_is_asked_for() -> None:
+    x, y = blobs(2, 8)
+    with pytest.raises(EvaluationError, match="1 trained models for 4 folds"):
+        pairs(x, y, "ab", folds_of(y), trained=[x])
+
+
+# ---- the learning curve
+
+
+def test_the_power_law_is_recovered() -> None:
+    n = np.array([2.0, 3, 5, 8, 12, 20, 40])
+    true = [(0.5, 0.5, 0.1), (0.8, 1.0, 0.0), (0.0, 0.5, 0.3)]
+    a, b, c = power_law(n, np.stack([c + a * n**-b for a, b, c in true], axis=1))
+    np.testing.assert_allclose(a[:2], [0.5, 0.8], atol=1e-6)
+    np.testing.assert_allclose(b[:2], [0.5, 1.0], atol=1e-6)
+    np.testing.assert_allclose(c, [0.1, 0.0, 0.3], atol=1e-6)
+
+
+def test_more_tracks_help_where_the_curve_rises_and_not_where_it_is_flat() -> None:
+    x, y = blobs(6, 24, apart=0.8, dims=60)
+    rising = learning_curve(x, y, folds_of(y), draws=3)
+    values = [p.accuracy.value for p in rising.points]
+    assert values[-1] > values[0] + 0.15
+    assert rising.verdict in ("rising", "uncertain")
+    assert rising.gain is not None
+    assert 0.01 < rising.gain.value < 0.3
+    x, y = blobs(3, 24, apart=40.0)
+    flat = learning_curve(x, y, folds_of(y), draws=2)
+    assert flat.verdict == "flat"
+    assert flat.points[-1].accuracy.value == 1.0
+    json.dumps(flat.to_dict(), allow_nan=False)
+
+
+def test_a_curve_of_three_tracks_gives_no_forecast() -> None:
+    x, y = blobs(2, 3)
+    curve = learning_curve(x, y, folds_of(y, 3))
+    assert curve.verdict == "too few tracks"
+    assert curve.forecasts == ()
+
+
+# ---- confounders
+
+
+@dataclass(frozen=True)
+class Tagged:
+    duration_s: float
+    bit_rate: int = 128_000
+    rate: int = 44_100
+    channels: int = 2
+    year: int = 0
+    bpm: float = 0.0
+    container: str = "mp3"
+    artist: str = ""
+    label: str = ""
+    path: Path = Path("x")
+
+
+def planted(louder: float, *, n_labels: int = 4, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(n_labels), 20)
+    of = np.repeat(np.arange(labels.size), 3)
+    loudness = -12 + 1.5 * generator.normal(size=labels.size) + louder * (labels == 1)
+    chunks = {
+        "loudness_lufs": loudness[of] + 0.5 * generator.normal(size=of.size),
+        "tempo_bpm": generator.choice([0.0, 90, 120, 128, 174], size=of.size),
+        "peak": np.where(of == 3, np.nan, generator.uniform(0.5, 1, of.size)),
+    }
+    tracks = [Tagged(float(d)) for d in generator.uniform(100, 400, labels.size)]
+    return track_columns(tracks, chunks, of), labels
+
+
+def test_a_subgenre_6_db_louder_is_named_and_nothing_else() -> None:
+    columns, labels = planted(6.0)
+    found = confounders(columns, labels, ["House", "Dark", "Acid", "Dub"], folds_of(labels, 5))
+    named = [c.column for c in found.columns if c.named]
+    assert named == ["loudness_lufs"]
+    assert found.columns[0].accuracy.low > 0.25
+    assert [(s.column, s.subgenre) for s in found.standouts] == [("loudness_lufs", "Dark")]
+    assert 5 < found.standouts[0].difference < 7
+    assert found.notes[0].startswith("loudness alone names the subgenre of")
+    assert "Dark is louder than the rest by" in found.notes[1]
+    assert found.together.accuracy.value > 0.25
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_without_a_plant_nothing_is_named() -> None:
+    for seed in range(2):
+        columns, labels = planted(0.0, seed=seed)
+        found = confounders(columns, labels, "abcd", folds_of(labels, 5), permutations=199)
+        assert not [c.column for c in found.columns if c.named]
+        assert found.standouts == ()
+        assert found.together.p_value > 0.01
+
+
+def test_a_record_label_and_a_missing_year_give_a_playlist_away() -> None:
+    labels = np.repeat([0, 1], 20)
+    years = np.where(labels == 0, 2001, 0)
+    tracks = [
+        Tagged(200.0 + i % 7, year=int(years[i]), label="Acme" if labels[i] else " other ")
+        for i in range(40)
+    ]
+    found = confounders(track_columns(tracks), labels, "ab", folds_of(labels, 5), permutations=199)
+    by_name = {c.column: c for c in found.columns}
+    assert by_name["year"].accuracy.value == by_name["label"].accuracy.value == 1.0
+    assert by_name["year"].known_share == 0.5
+    assert by_name["year"].named
+    assert by_name["label"].named
+    assert not by_name["duration_s"].named
+    assert "bpm" not in by_name
+    assert "artist" in found.notes[-1]
+
+
+def test_missing_values_of_chunks_are_left_out_of_a_tracks_mean() -> None:
+    tracks = [Tagged(10.0), Tagged(20.0)]
+    columns = track_columns(
+        tracks, {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]}, [0, 0, 1]
+    )
+    np.testing.assert_array_equal(columns["peak"], [0.5, np.nan])
+    np.testing.assert_array_equal(columns["tempo_bpm"], [100.0, np.nan])
+    assert np.isnan(columns["year"]).all()
+
+
+def test_senseless_columns_are_refused() -> None:
+    labels = np.repeat([0, 1], 5)
+    with pytest.raises(EvaluationError, match="no column varies"):
+        confounders({"peak": np.ones(10)}, labels, "ab", folds_of(labels))
+    with pytest.raises(EvaluationError, match="shape"):
+        confounders({"peak": np.ones(9)}, labels, "ab", folds_of(labels))
+    with pytest.raises(EvaluationError, match="one subgenre only"):
+        confounders({"peak": np.ones(10)}, labels * 0, "ab", [])
+
+
+# ---- open set
+
+
+def test_auroc_and_fpr_equal_their_references() -> None:
+    generator = np.random.default_rng(0)
+    known, unknown = generator.integers(0, 9, 41) + 3, generator.integers(0, 9, 60)
+    truth = np.repeat([1, 0], [41, 60])
+    expected = roc_auc_score(truth, np.concatenate([known, unknown]))
+    assert auroc(known, unknown) == pytest.approx(expected)
+    limits = [t for t in range(13) if np.mean(known >= t) >= 0.95]
+    assert fpr_at_tpr(known, unknown) == pytest.approx(np.mean(unknown >= max(limits)))
+
+
+@pytest.mark.parametrize("score", ["centroid", "neighbours", "gaussian"])
+def test_far_subgenres_are_turned_away_and_noise_is_not(score: str) -> None:
+    x, y = blobs(5, 30, apart=6.0)
+    clear = open_set(x, y, "abcde", folds_of(y), score=score, alpha=0.1)
+    assert clear.auroc.low > 0.9
+    assert clear.known_error < 0.13
+    assert clear.caught > 0.7
+    assert [r.n_tracks for r in clear.rows] == [30] * 5
+    generator = np.random.default_rng(2)
+    noise = open_set(generator.normal(size=x.shape), y, "abcde", folds_of(y), score=score)
+    assert noise.auroc.low < 0.5 < noise.auroc.high
+    assert noise.fpr95.value > 0.8
+    json.dumps(noise.to_dict(), allow_nan=False)
+
+
+def test_a_model_for_each_left_out_subgenre_can_be_given() -> None:
+    x, y = blobs(3, 12, apart=4.0)
+    whole = open_set(x, y, "abc", folds_of(y))
+    each = open_set({1: x}, y, "abc", folds_of(y))
+    assert [r.subgenre for r in each.rows] == ["b"]
+    assert each.rows[0].auroc.value == whole.rows[1].auroc.value
+
+
+def test_open_set_says_what_it_can_t_do() -> None:
+    x, y = blobs(2, 8)
+    with pytest.raises(EvaluationError, match="two subgenres only"):
+        open_set(x, y, "ab", folds_of(y))
+    x, y = blobs(3, 8)
+    with pytest.raises(EvaluationError, match="choose one of centroid, neighbours, gaussian"):
+        open_set(x, y, "abc", folds_of(y), score="energy")
+    one = np.delete(np.arange(24), range(17, 24))
+    result = open_set(x[one], y[one], "abc", folds_of(y[one], 2))
+    assert [r.n_tracks for r in result.rows][:2] == [8, 8]
+
+
+# ---- hubness
+
+
+def test_hubs_are_counted_as_a_loop_counts_them() -> None:
+    x, y = blobs(4, 20, apart=0.5, dims=40, seed=3)
+    result = hubness(x, y, k=5)
+    rows = x / np.linalg.norm(x, axis=1, keepdims=True)
+    counts = np.zeros(80)
+    same = 0
+    for i in range(80):
+        cosine = rows @ rows[i]
+        cosine[i] = -np.inf
+        near = np.argsort(-cosine)[:5]
+        counts[near] += 1
+        same += int((y[near] == y[i]).sum())
+    assert result.cosine.never_share == pytest.approx(np.mean(counts == 0))
+    assert result.cosine.most == counts.max()
+    assert result.cosine.same_share == pytest.approx(same / 400)
+    centred = counts - counts.mean()
+    assert result.cosine.skewness == pytest.approx(np.mean(centred**3) / np.std(counts) ** 3)
+
+
+def test_mutual_proximity_takes_hubs_out() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 50)) * generator.uniform(0.3, 1, size=(200, 1)) + 0.35
+    result = hubness(x, np.arange(200) % 4)
+    assert result.mutual.skewness < result.cosine.skewness
+    assert result.mutual.never_share < result.cosine.never_share
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_hubness_of_small_or_broken_libraries() -> None:
+    assert hubness(np.eye(4), [0, 0, 1, 1], k=10).k == 3
+    with pytest.raises(EvaluationError, match="2 tracks are too few"):
+        hubness(np.eye(2), [0, 1])
+    with pytest.raises(EvaluationError, match="NaN"):
+        hubness([[math.nan, 1], [1, 0], [0, 1]], [0, 1, 1])

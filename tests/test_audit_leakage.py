@@ -1,0 +1,231 @@
+"""The leakage meter shows planted leaks and artist effects; copies are found, nothing is merged."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subgenre.audit import duplicates as dup
+from subgenre.audit.leakage import leakage, straddlers
+from subgenre.audit.probe import grouped_folds
+from subgenre.errors import EvaluationError, MissingExtraError
+from tests.conftest import need
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What the audits ask of a track."""
+
+    id: str
+    path: Path
+    genre: str = "g"
+    subgenre: str = "s"
+    artist: str = ""
+    album: str = ""
+    duration_s: float = 40.0
+
+
+def library(n_labels: int, n_tracks: int, n_chunks: int, *, artists: int = 0, seed: int = 0):
+    """Vectors that show the artist and the track loudly and the subgenre faintly."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(n_labels), n_tracks)
+    of = np.repeat(np.arange(labels.size), n_chunks)
+    x = 0.5 * generator.normal(size=(n_labels, 20))[labels]
+    x += generator.normal(size=(labels.size, 20))
+    names = [""] * labels.size
+    if artists:
+        artist = labels * artists + np.tile(np.arange(n_tracks) % artists, n_labels)
+        x += 2 * generator.normal(size=(n_labels * artists, 20))[artist]
+        names = [f"artist {a}" for a in artist]
+    chunks = x[of] + 0.3 * generator.normal(size=(of.size, 20))
+    tracks = [
+        Stand(f"{i:032x}", Path(f"/m/{i}.mp3"), subgenre=f"s{labels[i]}", artist=names[i])
+        for i in range(labels.size)
+    ]
+    return chunks, of, labels, tracks
+
+
+def rows(result):
+    return {c.kind: c for c in result.comparisons}
+
+
+def test_random_chunks_flatter_a_score() -> None:
+    chunks, of, labels, tracks = library(4, 15, 3)
+    result = leakage(chunks, of, labels, tracks, "abcd", repeats=1)
+    row = rows(result)["chunk"]
+    assert row.knn_gap.low > 0.05
+    assert row.knn_gap.value == pytest.approx(row.knn_loose.value - row.knn_strict.value)
+    assert row.knn_strict.chance == 0.25
+
+
+def test_the_artist_gap_is_seen_where_tags_allow_and_only_there() -> None:
+    chunks, of, labels, tracks = library(4, 16, 2, artists=4)
+    result = leakage(chunks, of, labels, tracks, "abcd", repeats=1)
+    row = rows(result)["artist"]
+    assert row.n_groups == 16
+    assert row.knn_gap.low > 0.2
+    assert "no album tags that tracks share: no album gap" in result.notes
+    bare = [
+        Stand(t.id, t.path, artist=name)
+        for t, name in zip(tracks, ["Various Artists", ""] * 32, strict=True)
+    ]
+    result = leakage(chunks, of, labels, bare, "abcd", repeats=1)
+    assert "artist" not in rows(result)
+    assert any("no artist tags" in note for note in result.notes)
+
+
+def test_without_an_artist_effect_the_gap_holds_zero() -> None:
+    chunks, of, labels, tracks = library(3, 16, 2)
+    tagged = [Stand(t.id, t.path, artist=f"{t.subgenre} {i % 5}") for i, t in enumerate(tracks)]
+    gap = rows(leakage(chunks, of, labels, tagged, "abc", repeats=2))["artist"].knn_gap
+    assert gap.low <= 0 <= gap.high
+
+
+def test_a_subgenre_by_one_artist_is_left_out_and_named() -> None:
+    chunks, of, labels, tracks = library(3, 12, 2, artists=3)
+    solo = [t if t.subgenre != "s1" else Stand(t.id, t.path, artist="one") for t in tracks]
+    result = leakage(chunks, of, labels, solo, ["x", "House", "z"], repeats=1)
+    assert rows(result)["artist"].n_tracks == 24
+    assert "artist gap without House: it has one artist only" in result.notes
+
+
+def test_a_planted_leak_is_found_by_the_meter() -> None:
+    """Every recording of a subgenre twice, under another name and in another encoding."""
+    chunks, of, labels, tracks = library(4, 8, 2, seed=3)
+    noise = np.random.default_rng(9).normal(size=chunks.shape)
+    chunks = np.concatenate([chunks, chunks + 0.01 * noise])
+    of, labels = np.concatenate([of, of + 32]), np.concatenate([labels, labels])
+    tracks = tracks + [Stand("c" + t.id[1:], Path(f"/copy/{i}.ogg")) for i, t in enumerate(tracks)]
+    means = np.stack([chunks[of == i].mean(axis=0) for i in range(64)])
+    found = dup.find(tracks, means)
+    assert [(p.a, p.b) for p in found.pairs] == [(i, i + 32) for i in range(32)]
+    folds = grouped_folds(labels, np.arange(64), 4, seed=0)
+    result = leakage(
+        chunks, of, labels, tracks, "abcd", duplicates=found, folds_in_use=folds, repeats=1, k=1
+    )
+    row = rows(result)["recording"]
+    assert row.knn_gap.low > 0.05
+    assert len(result.straddling) > 10
+    pair = result.straddling[0]
+    assert any("32.ogg" in n or f"{pair.a}.mp3" in n for n in result.notes)
+    json.dumps(result.to_dict(), allow_nan=False)
+    safe = grouped_folds(labels, found.recording_of(64), 4, seed=0)
+    assert straddlers(found, safe) == ()
+
+
+def test_broken_input_is_refused() -> None:
+    chunks, of, labels, tracks = library(2, 6, 2)
+    chunks[3, 2] = math.nan
+    with pytest.raises(EvaluationError, match="1 of 24 vectors hold NaN"):
+        leakage(chunks, of, labels, tracks, "ab")
+    with pytest.raises(EvaluationError, match="one subgenre only"):
+        leakage(np.ones((24, 2)), of, np.zeros(12, int), tracks, "ab")
+    with pytest.raises(EvaluationError, match="11 labels and 12 tracks"):
+        leakage(np.ones((24, 2)), of, labels[:11], tracks, "ab")
+
+
+def test_one_track_in_a_subgenre_is_no_crash() -> None:
+    chunks, of, labels, tracks = library(3, 6, 2)
+    keep = np.isin(of, [*range(12), 12])
+    result = leakage(chunks[keep], of[keep], labels[:13], tracks[:13], "abc", repeats=1)
+    assert rows(result)["chunk"].n_tracks == 12
+    assert "chunk gap without c: it has one track only" in result.notes
+
+
+# ---- copies
+
+
+def music(generator: np.random.Generator, seconds: float) -> np.ndarray:
+    """Chords of drawn notes, at 11025 Hz."""
+    t = np.arange(int(11025 * 0.4)) / 11025
+    bars = []
+    for _ in range(int(seconds / 0.4)):
+        notes = 220 * 2 ** (generator.integers(0, 30, 3) / 12)
+        bars.append(sum(np.sin(2 * np.pi * f * t) for f in notes) * np.exp(-3 * t))
+    return np.concatenate(bars) / 4
+
+
+def naive_bit_errors(a: np.ndarray, b: np.ndarray, shift: int) -> float:
+    pairs = [(int(a[i]), int(b[i + shift])) for i in range(a.size) if 0 <= i + shift < b.size]
+    return sum((x ^ y).bit_count() for x, y in pairs) / (32 * len(pairs))
+
+
+def test_bit_errors_at_the_best_offset_equal_a_loop() -> None:
+    generator = np.random.default_rng(0)
+    whole = generator.integers(0, 2**32, 300, dtype=np.uint32)
+    a, b = whole[:250].copy(), whole[17:].copy()
+    b[::5] ^= np.uint32(0b1011)
+    share, overlap = dup.bit_errors(a, b)
+    assert overlap == 233
+    assert share == pytest.approx(naive_bit_errors(a, b, -17), abs=1e-12)
+    other = generator.integers(0, 2**32, 250, dtype=np.uint32)
+    assert dup.bit_errors(a, other) == (1.0, 0)
+
+
+def test_fingerprints_join_encodings_and_nothing_else(tmp_path: Path) -> None:
+    need(dup.fpcalc() is not None, "fpcalc (chromaprint) is not installed")
+    soundfile = pytest.importorskip("soundfile")
+    generator = np.random.default_rng(5)
+    tracks = []
+    for i in range(4):
+        samples = music(generator, 20)
+        for ending in ("wav", "ogg") if i < 2 else ("wav",):
+            path = tmp_path / f"-{i}.{ending}"
+            soundfile.write(path, samples * (0.5 if ending == "ogg" else 1), 11025)
+            tracks.append(Stand(f"{i}{ending}", path))
+    tracks.append(Stand("text", tmp_path / "text.mp3"))
+    tracks[-1].path.write_text("no audio")
+    soundfile.write(tmp_path / "a.wav", np.zeros(11025 * 20), 11025)
+    soundfile.write(tmp_path / "b.wav", np.zeros(11025 * 30), 11025)
+    tracks += [Stand(n, tmp_path / f"{n}.wav") for n in ("a", "b")]  # silence equals silence
+    prints = dup.fingerprints(tracks)
+    assert "text" not in prints
+    found = dup.find(tracks, prints=prints)
+    assert found.method == "fingerprint"
+    assert found.groups == ((0, 1), (2, 3))
+    assert "1 tracks could not be fingerprinted" in found.text
+    assert all(p.confidence > 0.7 for p in found.pairs)
+
+
+def test_without_fpcalc_the_way_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dup, "fpcalc", lambda: None)
+    with pytest.raises(MissingExtraError, match="fpcalc"):
+        dup.fingerprints([])
+
+
+def test_features_find_copies_and_don_t_merge_what_is_only_alike() -> None:
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(60, 40))
+    x[1] = x[0] + 0.01 * generator.normal(size=40)
+    x[2] = x[0] + 0.01 * generator.normal(size=40)  # three copies
+    x[3] = x[4] + 0.8 * generator.normal(size=40)  # akin, not the same
+    x[5] = x[6] + 0.01 * generator.normal(size=40)  # the same sound, another length
+    tracks = [Stand(str(i), Path(f"{i}"), duration_s=30.0 if i == 5 else 40.0) for i in range(60)]
+    found = dup.find(tracks, x)
+    assert found.method == "features"
+    assert found.groups == ((0, 1, 2),)
+    assert "fpcalc would find more" in found.text
+    assert not dup.find(tracks[10:], x[10:]).pairs
+
+
+def test_equal_packets_are_found_without_anything_else() -> None:
+    tracks = [Stand(i, Path(f"{n}")) for n, i in enumerate("abcab")]
+    found = dup.find(tracks)
+    assert found.method == "packets"
+    assert found.groups == ((0, 3), (1, 4))
+    np.testing.assert_array_equal(found.recording_of(5), [0, 1, 2, 0, 1])
+    assert "packets only" in found.text
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_vectors_of_another_length_are_refused() -> None:
+    tracks = [Stand(str(i), Path(f"{i}")) for i in range(5)]
+    with pytest.raises(EvaluationError, match="one finite row a track"):
+        dup.find(tracks, np.ones((4, 2)))
+    with pytest.raises(EvaluationError, match="one finite row a track"):
+        dup.find(tracks, np.full((5, 2), np.nan))
