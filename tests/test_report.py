@@ -426,7 +426,7 @@ def test_a_file_that_cannot_be_read_costs_its_own_preview_only():
     assert (made.left_out, made.unreadable) == (0, ("1.mp3",))
 
 
-@pytest.mark.parametrize("rate", [44_100, 22_050])
+@pytest.mark.parametrize("rate", [44_100, 22_050, 11_025])
 def test_a_preview_holds_the_tone_that_was_asked_for(tmp_path, rate):
     soundfile = pytest.importorskip("soundfile")
     t = np.arange(20 * rate) / rate

@@ -64,9 +64,9 @@ OVERLAPPING = """() => {
 }"""
 
 
-def tone(hertz: float) -> bytes:
-    t = np.arange(10 * 32_000) / 32_000
-    return previews.encode_mp3((0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), 32_000)
+def tone(hertz: float, rate: int = 44_100) -> bytes:
+    t = np.arange(10 * rate) / rate
+    return previews.encode_mp3((0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), rate)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = full_data()
     evil = dataclasses.replace(data.points[5], title=EVIL, artist=EVIL)
     data = dataclasses.replace(data, points=(*data.points[:5], evil, *data.points[6:]))
-    order = html.listening_order(data)[:12]
-    sound = {p.id: tone(200.0 + 40 * i) for i, p in enumerate([evil, *order])}
+    order, rates = html.listening_order(data)[:12], previews.MP3_RATES
+    sound = {
+        p.id: tone(200.0 + 40 * i, rates[i % len(rates)]) for i, p in enumerate([evil, *order])
+    }
     path = tmp_path_factory.mktemp("report") / "report.html"
     html.write_report(path, data, previews=previews.Previews(sound, 242))
     return path

@@ -21,7 +21,7 @@ from subgenre.errors import AudioError
 LENGTH_S = 10.0
 BIT_RATE = 64_000
 FADE_S = 0.02
-MP3_RATES = (32_000, 44_100, 48_000)
+MP3_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 FALLBACK_RATE = 44_100
 DATA_URI_GROWTH = 4 / 3  # base64: three bytes become four characters
 
@@ -66,7 +66,9 @@ def encode_mp3(mono: NDArray[np.float32], rate: int) -> bytes:
     """Encode samples [n] in -1 to 1 as mono MP3 at 64 kbit/s; `rate` one of `MP3_RATES`."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp3", options={"id3v2_version": "0"}) as container:
-        stream: Any = container.add_stream("libmp3lame", rate=rate, layout="mono")
+        stream: Any = container.add_stream(
+            "libmp3lame", rate=rate, layout="mono", options={"compression_level": "7"}
+        )
         stream.bit_rate = BIT_RATE
         stream.format = "fltp"
         frame = av.AudioFrame.from_ndarray(
