@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import wave
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -27,11 +30,14 @@ FORMATS = (*ENCODERS, ".ogg")
 
 def music(seconds: float, rate: int = RATE, *, channels: int = 2, seed: int = 0) -> NDArray:
     """Tones, noise bursts and a slow swell, different at every place: [C, n] in [-1, 1]."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * rate)) / rate
+    n = round(seconds * rate)
+    t = np.arange(n, dtype=np.float32) / rate
+    noise = 0.15 * np.random.default_rng(seed).standard_normal(n, dtype=np.float32)
+    noise *= np.sin(2 * np.pi * 1.9 * t) ** 8
     sweep = 0.2 * np.sin(2 * np.pi * (200 * t + 40 * np.sin(2 * np.pi * t / 7.3)))
-    bursts = 0.15 * rng.standard_normal((channels, len(t))) * (np.sin(2 * np.pi * 1.9 * t) ** 8)
-    return (sweep * (1 + 0.3 * np.sin(2 * np.pi * t / 11)) + bursts).clip(-1, 1).astype(np.float32)
+    swell = 1 + 0.3 * np.sin(2 * np.pi * t / 11)
+    mixed = [sweep * swell + noise * (-0.7) ** channel for channel in range(channels)]
+    return np.stack(mixed).clip(-1, 1).astype(np.float32)
 
 
 def write(
@@ -65,7 +71,8 @@ def write(
         av.open(file, "w", format=container_format, options=dict(muxing or {})) as container,
     ):
         container.metadata.update(tags or {})
-        stream = container.add_stream(encoder, rate=rate, options=dict(options or {}))
+        quickly = {"compression_level": "9"} if kind == ".mp3" else {}
+        stream = container.add_stream(encoder, rate=rate, options=dict(options or quickly))
         stream.layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[0]]
         if "pcm" not in encoder and encoder != "flac" and not options:
             stream.bit_rate = bit_rate
@@ -91,10 +98,12 @@ def _encode(container, stream, samples: NDArray, rate: int) -> None:
     container.mux(stream.encode(None))
 
 
-def remux(source: Path, target: Path, tags: Mapping[str, str] | None, *, cover: bool = False) -> Path:
+def remux(
+    source: Path, target: Path, tags: Mapping[str, str] | None, *, cover: bool = False
+) -> Path:
     """Copy the packets into a new file with other tags, and with artwork if wanted."""
     with av.open(str(source)) as old:
-        name = {"mov,mp4,m4a,3gp,3g2,mj2": "ipod"}.get(old.format.name, old.format.name)
+        name = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4"}.get(old.format.name, old.format.name)
         part = target.with_name("part")
         with av.open(str(part), "w", format=name) as new:
             new.metadata.update(tags or {})
@@ -116,3 +125,147 @@ def _add_cover(container):
     stream.disposition = av.stream.Disposition.attached_pic
     image = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     return stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+
+
+def write_float_wav(path: Path, samples: NDArray, rate: int = RATE) -> Path:
+    """Write 32-bit float samples as they are, NaN included."""
+    soundfile.write(str(path), samples.T, rate, subtype="FLOAT", format="WAV")
+    return path
+
+
+def write_vbr_without_header(path: Path, seconds: float) -> Path:
+    """Write an mp3 whose bit rate changes from frame to frame and that no Xing header describes."""
+    samples = music(seconds)
+    samples[:, : samples.shape[1] // 3] *= 0.001  # a guess by these cheap frames is far off
+    return write(
+        path,
+        samples,
+        options={"compression_level": "9", "global_quality": "236", "flags": "+qscale"},
+        kind=".mp3",
+        muxing={"write_xing": "0", "id3v2_version": "0"},
+    )
+
+
+def write_truncated_mp3(path: Path, *, whole_s: float, left_s: float) -> Path:
+    """Write an mp3 of `whole_s` seconds that says so in its header, and cut it off."""
+    write(path, music(whole_s, 22_050, channels=1), 22_050, kind=".mp3", bit_rate=64_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: round(len(data) * left_s / whole_s)])
+    return path
+
+
+def write_zero_channels(path: Path) -> Path:
+    """Write a wav whose header says that it has no channels."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(b"\1\2" * RATE)
+    data = bytearray(path.read_bytes())
+    data[22:24] = struct.pack("<H", 0)
+    path.write_bytes(data)
+    return path
+
+
+def write_video(path: Path) -> Path:
+    """Write a short film without sound, as an MP4 under any name."""
+    with path.open("wb") as file, av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in range(0, 200, 10):
+            picture = np.full((48, 64, 3), shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def add_id3(path: Path, size: int = 5000) -> None:
+    """Put ID3v2 and ID3v1 tags around an mp3's frames, with artwork-sized bytes."""
+    data = path.read_bytes()
+    body = b"TIT2" + struct.pack(">I", 4) + b"\0\0" + b"\0new" + b"\0" * size
+    length = bytes((len(body) >> shift) & 0x7F for shift in (21, 14, 7, 0))
+    last = b"TAG" + b"new title".ljust(125, b"\0")
+    path.write_bytes(b"ID3\3\0\0" + length + body + data + last)
+
+
+def write_odd_but_good(folder: Path, seconds: float = 12) -> list[Path]:
+    """Write ten files that look wrong and play: each must be read. Returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def sound(seed: int) -> NDArray:
+        return music(seconds, seed=seed)
+
+    odd = [
+        write(folder / "wav named.mp3", sound(1), kind=".wav"),
+        write(folder / "LOUD.MP3", sound(2), kind=".mp3"),
+        write_vbr_without_header(folder / "vbr.mp3", seconds),
+        write(folder / "björk naïve 音楽 🎛.flac", sound(4)),
+        write(folder / ("x" * 246 + ".ogg"), sound(5)),
+        write(folder / "two\nlines.wav", sound(6)),
+        write_truncated_mp3(folder / "truncated.mp3", whole_s=60, left_s=20),
+        write(folder / os.fsdecode(b"caf\xe9.mp3"), sound(8)),
+        write(folder / "six channels.flac", np.repeat(sound(9), 3, axis=0)),
+        write(folder / "q.opus", sound(10)),
+    ]
+    (folder / "link.mp3").symlink_to(write(folder / "linked.dat", sound(11), kind=".mp3").name)
+    return [*odd, folder / "link.mp3"]
+
+
+def write_bad(folder: Path) -> dict[str, str]:
+    """Write files that can't be used. Returns name -> a word that the reason must hold.
+
+    What only decoding shows (NaN, too short) is not among them: see `write_bad_inside`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "empty.mp3").touch()
+    (folder / "text.mp3").write_text("This is no music, but a few lines of text.\n" * 40)
+    (folder / "page.mp3").write_text("<!DOCTYPE html><html><body>Not found</body></html>")
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n"
+    (folder / "stream.mp3").write_text(playlist)
+    (folder / "random.mp3").write_bytes(np.random.default_rng(0).bytes(20_000))
+    (folder / "random.flac").write_bytes(np.random.default_rng(1).bytes(20_000))
+    (folder / "zeros.wav").write_bytes(bytes(10_000))
+    write_zero_channels(folder / "no channels.wav")
+    write_video(folder / "film.m4a")
+    header = write(folder / "header only.wav", music(1)).read_bytes()[:44]
+    (folder / "header only.wav").write_bytes(header)
+    whole = write(folder / "cut.m4a", music(3)).read_bytes()
+    (folder / "cut.m4a").write_bytes(whole[: len(whole) // 2])
+    os.mkfifo(folder / "pipe.mp3")
+    (folder / "gone.mp3").symlink_to(folder / "nothing here")
+    (folder / "loop.mp3").symlink_to(folder / "pool.mp3")
+    (folder / "pool.mp3").symlink_to(folder / "loop.mp3")
+    (folder / "device.wav").symlink_to("/dev/zero")
+    (folder / "folder.mp3").mkdir()
+    return {
+        "empty.mp3": "empty",
+        "text.mp3": "no audio",
+        "page.mp3": "no audio",
+        "stream.mp3": "no audio",
+        "random.mp3": "",
+        "random.flac": "no audio",
+        "zeros.wav": "no audio",
+        "no channels.wav": "no channels",
+        "film.m4a": "no audio stream",
+        "header only.wav": "no audio",
+        "cut.m4a": "no audio",
+        "pipe.mp3": "a pipe",
+        "gone.mp3": "a link to a file that is gone",
+        "loop.mp3": "leads back to itself",
+        "pool.mp3": "leads back to itself",
+        "device.wav": "a device",
+        "folder.mp3": "a folder",
+    }
+
+
+def write_bad_inside(folder: Path) -> dict[str, str]:
+    """Write files whose packets are fine and whose samples are not, or too few."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = music(12, seed=20)
+    samples[:, 100::1000] = np.nan
+    write_float_wav(folder / "nan.wav", samples)
+    samples = music(12, seed=21)
+    samples[1, 40_000::50_000] = np.inf
+    write_float_wav(folder / "infinite.wav", samples)
+    write(folder / "one second.mp3", music(1, seed=22))
+    return {"nan.wav": "NaN", "infinite.wav": "NaN", "one second.mp3": "short"}

@@ -68,21 +68,25 @@ def probe(path: Path) -> Probe:
     first: av.AudioFrame | None = None
     tries = 0
     with decoder.opened(path) as (container, stream):
-        start_s = decoder.seconds(stream.start_time, stream)
+        tick_s = float(stream.time_base or 0)
+        start = stream.start_time or 0
         for packet in decoder.packets(container, stream):
             digest.update(packet)
             size += packet.size
-            at_s = end_s if packet.pts is None else decoder.seconds(packet.pts, stream) - start_s
-            took_s = decoder.seconds(packet.duration, stream)
+            at_s = end_s if packet.pts is None else (packet.pts - start) * tick_s
+            took_s = _ticks(packet.duration) * tick_s
             length_s += took_s
             end_s = max(end_s, at_s + took_s)
             if first is None and tries < _TRIES:
                 tries += 1
                 first = next(iter(decoder.decode(packet)), None)
-        header_s = decoder.seconds(stream.duration, stream)
+        header_s = (stream.duration or 0) * tick_s
         codec, name = stream.codec_context.codec.canonical_name, container.format.name
+        channels = stream.codec_context.channels
     if size == 0:
         raise AudioError("holds no audio")
+    if first is None and channels == 0:
+        raise AudioError("has no channels")
     if first is None:
         raise AudioError(f"nothing can be decoded from its {codec} stream")
     rate, channels = decoder.check_shape(first)
@@ -94,6 +98,12 @@ def probe(path: Path) -> Probe:
         raise AudioError("holds no audio")
     bit_rate = round(8 * size / duration_s)
     return Probe(digest.hexdigest(), duration_s, rate, channels, codec, name, bit_rate)
+
+
+def _ticks(duration: int | None) -> int:
+    """Return a packet's duration: where Ogg's last one goes back, it wraps around 32 bits."""
+    duration = duration or 0
+    return duration - 2**32 if 2**31 <= duration < 2**32 else duration
 
 
 def read_window(
@@ -155,14 +165,11 @@ class _Window:
 
     def decode(self, container: InputContainer) -> None:
         """Decode from where the container stands to the end of the window."""
-        zero_s = decoder.seconds(self.stream.start_time, self.stream)
+        tick_s, zero = float(self.stream.time_base or 0), self.stream.start_time or 0
         end_s = self.start_s + self.length_s + self.margin_s
         place = 0.0
         for packet in decoder.packets(container, self.stream):
-            if (
-                packet.pts is not None
-                and decoder.seconds(packet.pts, self.stream) - zero_s > end_s + 1
-            ):
+            if packet.pts is not None and (packet.pts - zero) * tick_s > end_s + 1:
                 return
             for frame in decoder.decode(packet):
                 if not self.rate:
@@ -170,7 +177,7 @@ class _Window:
                 if frame.sample_rate != self.rate:
                     raise AudioError("its sample rate changes on the way")
                 if frame.pts is not None:
-                    place = (decoder.seconds(frame.pts, self.stream) - zero_s) * self.rate
+                    place = (frame.pts - zero) * tick_s * self.rate
                 # one second more than needed is kept, for _smooth to lean on
                 if place + frame.samples > self.first - self.rate:
                     self.places.append(place)

@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.FFmpegError as problem:
-            raise AudioError(f"holds no audio that can be read ({_reason(problem)})") from problem
+            raise AudioError(_reason(problem)) from problem
         except OSError as problem:
             raise AudioError(f"can't be read ({problem.strerror or problem})") from problem
 
@@ -62,7 +62,7 @@ def _open_container(file: io.FileIO, path: Path) -> InputContainer:
             metadata_errors="replace",
         )
     except (ValueError, EOFError) as problem:
-        raise AudioError(f"holds no audio that can be read ({_reason(problem)})") from problem
+        raise AudioError(_reason(problem)) from problem
 
 
 def _open_regular(path: Path) -> io.FileIO:
@@ -145,11 +145,6 @@ def seek(container: InputContainer, stream: av.AudioStream, at_s: float) -> bool
     return True
 
 
-def seconds(ticks: int | None, stream: av.AudioStream) -> float:
-    """Turn ticks of the stream's clock into seconds; none are 0."""
-    return float((ticks or 0) * (stream.time_base or 0))
-
-
 def check_shape(frame: av.AudioFrame) -> tuple[int, int]:
     """Return rate (Hz) and number of channels.
 
@@ -181,4 +176,7 @@ def to_float(frame: av.AudioFrame) -> Float32:
 
 
 def _reason(problem: Exception) -> str:
-    return " ".join(str(getattr(problem, "strerror", None) or problem).split())
+    if isinstance(problem, av.InvalidDataError):
+        return "holds no audio in a format that is known"
+    text = " ".join(str(getattr(problem, "strerror", None) or problem).split())
+    return f"holds no audio that can be read ({text})"

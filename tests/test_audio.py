@@ -1,0 +1,297 @@
+"""Identity, length and windows of every format, against whole decodes and known samples."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from subgenre.audio import (
+    EXTENSIONS,
+    MARGIN_S,
+    Probe,
+    mono_window,
+    probe,
+    read_window,
+    resample,
+)
+from subgenre.errors import AudioError
+from tests import audio_files as files
+
+# position of the window, seconds: the beginning, inside the first pre-roll, odd places, the end
+OFFSETS_S = (0.0, 0.04, 0.3, 1.5, 7.77, 11.123)
+SECONDS = 15.0
+EXACT = (".mp3", ".wav", ".flac", ".ogg", ".aiff")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp("formats")
+    for extension in files.FORMATS:
+        rate = 48_000 if extension == ".opus" else files.RATE
+        # tones only for AAC: ffmpeg's decoder makes noise bands up anew each time
+        samples = tones(rate) if extension == ".m4a" else files.music(SECONDS, rate)
+        files.write(made / f"a{extension}", samples)
+    files.write_vbr_without_header(made / "vbr.mp3", SECONDS)
+    return made
+
+
+def tones(rate: int) -> np.ndarray:
+    t = np.arange(round(SECONDS * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * (300 * t + 60 * np.sin(2 * np.pi * t / 5)))
+    return np.stack([tone, 0.5 * tone]).astype(np.float32)
+
+
+@functools.cache
+def whole(path: Path) -> np.ndarray:
+    return read_window(path, 0, 100)[0]
+
+
+@pytest.mark.parametrize("extension", files.FORMATS)
+def test_probe_tells_what_was_written(folder, extension):
+    found = probe(folder / f"a{extension}")
+    assert found.duration_s == pytest.approx(SECONDS, abs=0.03)
+    assert found.rate == (48_000 if extension == ".opus" else files.RATE)
+    assert found.channels == 2
+    assert len(found.id) == 32
+    # the container's own bytes (tables, tags) are no part of it; those of wma are many
+    size = (folder / f"a{extension}").stat().st_size
+    assert found.bit_rate == pytest.approx(8 * size / SECONDS, rel=0.1)
+    assert 8 * size > found.bit_rate * SECONDS
+
+
+def test_extensions_cover_what_is_written():
+    assert set(files.FORMATS) <= EXTENSIONS
+    assert all(extension == extension.lower() for extension in EXTENSIONS)
+
+
+@pytest.mark.parametrize("name", [*(f"a{extension}" for extension in files.FORMATS), "vbr.mp3"])
+def test_a_window_equals_that_part_of_the_whole(folder, name):
+    path, margin_s = folder / name, MARGIN_S
+    everything = whole(path)
+    for start_s in OFFSETS_S:
+        window, rate, lead = read_window(path, start_s, 3, margin_s=margin_s)
+        first = round(start_s * rate) - lead
+        assert lead == min(round(margin_s * rate), round(start_s * rate))
+        assert window.shape == (2, lead + round((3 + margin_s) * rate))
+        expected = everything[:, first : first + window.shape[1]]
+        if path.suffix in EXACT:
+            np.testing.assert_array_equal(window, expected)
+        elif path.suffix == ".wma":
+            # its time stamps are whole milliseconds, so a seek may come down some samples off
+            assert_shifted(window[0], everything[0], first, at_most=rate // 1000)
+        else:
+            np.testing.assert_allclose(window, expected, atol=2e-3)
+
+
+def assert_shifted(window: np.ndarray, everything: np.ndarray, first: int, at_most: int) -> None:
+    length = len(window)
+    errors = [
+        np.abs(everything[first + shift : first + shift + length] - window).max()
+        for shift in range(-at_most, at_most + 1)
+        if first + shift >= 0
+    ]
+    assert min(errors) < 1e-3
+
+
+@pytest.mark.parametrize("extension", [e for e in files.FORMATS if e != ".wma"])
+def test_a_window_is_where_the_writer_put_it(tmp_path, extension):
+    """A click at a known sample, through the encoder, is found at that sample of the window."""
+    rate = 48_000 if extension == ".opus" else files.RATE
+    click_s = 5.25
+    samples = np.zeros((1, 9 * rate), np.float32)
+    at = round(click_s * rate)
+    samples[0, at - 40 : at + 41] = (
+        0.9 * np.hanning(81) * np.sin(np.arange(-40, 41) * 0.2 + np.pi / 2)
+    )
+    path = files.write(tmp_path / f"click{extension}", samples)
+    start_s = 3.5
+    window, found_rate, lead = read_window(path, start_s, 4, margin_s=MARGIN_S)
+    assert found_rate == rate
+    peak = int(np.abs(window[0]).argmax())
+    assert abs(peak - lead - round((click_s - start_s) * rate)) <= 1
+    mono = mono_window(window, rate, lead, 4, 16_000)
+    assert abs(int(np.abs(mono).argmax()) - round((click_s - start_s) * 16_000)) <= 1
+
+
+@pytest.mark.parametrize("extension", [".mp3", ".flac", ".ogg", ".wav"])
+def test_the_whole_equals_soundfile(folder, extension):
+    ours = whole(folder / f"a{extension}")
+    theirs, _ = soundfile.read(folder / f"a{extension}", dtype="float32", always_2d=True)
+    assert ours.shape[1] == pytest.approx(len(theirs), abs=2500)
+    n = min(ours.shape[1], len(theirs))
+    np.testing.assert_allclose(ours[:, :n], theirs.T[:, :n], atol=2e-4)
+
+
+def test_the_end_of_a_file_gives_fewer_samples(folder):
+    window, rate, lead = read_window(folder / "a.wav", 12.0, 10, margin_s=MARGIN_S)
+    assert window.shape[1] == lead + 3 * rate
+    assert len(mono_window(window, rate, lead, 10, 16_000)) == 3 * 16_000
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.flac", "a.ogg", "vbr.mp3"])
+def test_beyond_the_end_is_refused(folder, name):
+    with pytest.raises(AudioError, match=r"no samples at 40\.0 s"):
+        read_window(folder / name, 40, 10, margin_s=MARGIN_S)
+
+
+@pytest.mark.parametrize("bits", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_every_sample_format_is_scaled_alike(tmp_path, bits):
+    samples = files.music(3)
+    soundfile.write(tmp_path / "a.wav", samples.T, files.RATE, subtype=bits)
+    step = {"PCM_U8": 2**-7, "PCM_16": 2**-15}.get(bits, 1e-6)
+    np.testing.assert_allclose(whole(tmp_path / "a.wav"), samples, atol=1.01 * step)
+
+
+# identity
+
+
+@pytest.mark.parametrize("extension", [".mp3", ".flac", ".m4a", ".ogg", ".opus", ".wav"])
+def test_retagging_and_renaming_keep_the_id(folder, tmp_path, extension):
+    source = folder / f"a{extension}"
+    first = files.remux(source, tmp_path / f"first{extension}", {"title": "One", "artist": "A"})
+    cover = extension in (".mp3", ".flac", ".m4a")
+    again = files.remux(first, tmp_path / "else.mp3", {"title": "Other " * 500}, cover=cover)
+    assert first.read_bytes() != again.read_bytes()
+    assert probe(source).id == probe(first).id == probe(again).id
+    assert probe(again).duration_s == pytest.approx(SECONDS, abs=0.03)
+
+
+def test_id3_around_an_mp3_keeps_the_id(folder, tmp_path):
+    path = tmp_path / "a.mp3"
+    path.write_bytes((folder / "a.mp3").read_bytes())
+    files.add_id3(path)
+    assert probe(path) == probe(folder / "a.mp3")
+
+
+def test_other_audio_has_another_id(tmp_path):
+    ids = {probe(files.write(tmp_path / f"{i}.mp3", files.music(2, seed=i))).id for i in range(3)}
+    assert len(ids) == 3
+
+
+# odd and bad files
+
+
+@pytest.mark.parametrize("left_s", [7, 15])
+def test_a_truncated_mp3_is_as_long_as_what_is_left(tmp_path, left_s):
+    path = files.write_truncated_mp3(tmp_path / "a.mp3", whole_s=20, left_s=left_s)
+    assert probe(path).duration_s == pytest.approx(left_s, abs=0.2)
+    window, rate, lead = read_window(path, left_s - 6, 5, margin_s=MARGIN_S)
+    assert window.shape[1] >= lead + 5 * rate
+
+
+def test_a_vbr_mp3_without_xing_is_as_long_as_its_packets(folder):
+    path = folder / "vbr.mp3"
+    assert b"Xing" not in path.read_bytes()[:4000]
+    assert b"Info" not in path.read_bytes()[:4000]
+    assert probe(path).duration_s == pytest.approx(SECONDS, abs=0.08)
+
+
+def test_odd_files_are_read(tmp_path):
+    for path in files.write_odd_but_good(tmp_path, 7):
+        found = probe(path)
+        window, rate, lead = read_window(path, 1, 5, margin_s=MARGIN_S)
+        assert window.shape == (found.channels, lead + round((5 + MARGIN_S) * rate))
+        assert np.abs(window).max() > 0.1
+
+
+def test_bad_files_are_refused_with_a_reason(tmp_path):
+    for name, word in files.write_bad(tmp_path).items():
+        for read in (probe, lambda path: read_window(path, 0, 5)):
+            with pytest.raises(AudioError) as problem:
+                read(tmp_path / name)
+            assert word in str(problem.value) or read is not probe, name
+            assert "\n" not in str(problem.value)
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path):
+    files.write_bad_inside(tmp_path)
+    for name in ("nan.wav", "infinite.wav"):
+        with pytest.raises(AudioError, match="NaN or infinite"):
+            read_window(tmp_path / name, 2, 5)
+
+
+def test_a_socket_is_refused(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        os.chdir(tmp_path)  # a socket's name may have 107 bytes
+        listening.bind("s.mp3")
+        with pytest.raises(AudioError, match="a socket"):
+            probe(Path("s.mp3"))
+
+
+def test_a_playlist_that_poses_as_music_opens_nothing_else(folder, tmp_path):
+    target = (folder / "a.mp3").resolve()
+    text = f"#EXTM3U\n#EXT-X-TARGETDURATION:30\n#EXTINF:30,\n{target}\n#EXT-X-ENDLIST\n"
+    (tmp_path / "a.mp3").write_text(text)
+    (tmp_path / "b.mp3").write_text(f"ffconcat version 1.0\nfile '{target}'\n")
+    for name in ("a.mp3", "b.mp3"):
+        with pytest.raises(AudioError):
+            probe(tmp_path / name)
+
+
+@pytest.mark.parametrize("extension", [".mp3", ".flac", ".ogg"])
+def test_damage_in_the_middle_costs_its_place_only(folder, tmp_path, extension):
+    data = bytearray((folder / f"a{extension}").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 6000] = np.random.default_rng(3).bytes(6000)
+    path = tmp_path / f"damaged{extension}"
+    path.write_bytes(data)
+    assert probe(path).duration_s == pytest.approx(SECONDS, abs=1.5)
+    healthy = whole(folder / f"a{extension}")
+    for start_s in (0.5, 3.0):
+        window, rate, _ = read_window(path, start_s, 3)
+        first = round(start_s * rate)
+        np.testing.assert_array_equal(window, healthy[:, first : first + 3 * rate])
+    across, rate, _ = read_window(path, 5.0, 5)
+    assert across.shape == (2, 5 * rate)
+    assert np.isfinite(across).all()
+    after, rate, _ = read_window(path, 11.5, 3)
+    assert after.shape == (2, 3 * rate)
+
+
+# resampling
+
+
+def test_a_tone_comes_through_and_what_lies_above_does_not():
+    t = np.arange(44_100) / 44_100
+    tone = np.sin(2 * np.pi * 1000 * t).astype(np.float32)
+    found = resample(tone, 44_100, 16_000)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(16_000) / 16_000)
+    np.testing.assert_allclose(found[1000:-1000], expected[1000:-1000], atol=1e-4)
+    above = resample(np.sin(2 * np.pi * 9000 * t).astype(np.float32), 44_100, 16_000)
+    assert np.abs(above[1000:-1000]).max() < 1e-5
+
+
+def test_the_same_rate_is_left_alone():
+    samples = files.music(1)[0]
+    assert resample(samples, 44_100, 44_100) is samples
+
+
+def test_a_window_with_margins_equals_resampling_the_whole(folder):
+    everything = resample(whole(folder / "a.wav").mean(axis=0), files.RATE, 16_000)
+    window, rate, lead = read_window(folder / "a.wav", 9, 5, margin_s=MARGIN_S)
+    found = mono_window(window, rate, lead, 5, 16_000)
+    assert len(found) == 80_000
+    np.testing.assert_allclose(found, everything[144_000:224_000], atol=1e-4)
+
+
+def test_mono_is_the_mean_of_the_channels():
+    samples = np.stack([np.full(1000, 0.5), np.full(1000, -0.1)]).astype(np.float32)
+    np.testing.assert_allclose(mono_window(samples, 8000, 0, 1, 8000), 0.2, atol=1e-6)
+
+
+def test_probe_is_plain_data():
+    assert [*Probe.__dataclass_fields__] == [
+        "id",
+        "duration_s",
+        "rate",
+        "channels",
+        "codec",
+        "container",
+        "bit_rate",
+    ]
