@@ -14,7 +14,7 @@ from subgenre.demo.sounds import RATE, Patch, Samples, draw_kit, draw_patch, pla
 from subgenre.demo.styles import Style
 
 N_FFT = 704  # 32 ms: the frame of the front ends, so that lows leak into their neighbours alike
-HOP = 528
+HOP = 880
 N_BANDS = 90
 # brings the power of a 704-point Hann frame to the scale on which the musicnn front end takes
 # log10(1 + 10000 x), so that what is matched here is what is averaged there
@@ -76,8 +76,7 @@ def _level(track: Samples) -> float:
     return float(np.sqrt(np.mean(np.square(track)))) + 1e-9
 
 
-def _mix(score: Score, style: Style, n: int, rng: np.random.Generator) -> tuple[Samples, Samples]:
-    """The dry mix and what goes to the reverberation."""
+def _mix(score: Score, style: Style, n: int, rng: np.random.Generator) -> Samples:
     drums = _drums(score, n, rng)
     melodic = np.zeros(n, np.float32)
     for name in style.parts:
@@ -88,8 +87,7 @@ def _mix(score: Score, style: Style, n: int, rng: np.random.Generator) -> tuple[
     dry = melodic / _level(melodic)
     if score.hits:
         dry += drums * (balance / _level(drums))
-    dry += _floor(n, rng)
-    return dry, dry * np.float32(rng.uniform(0.03, 0.12))
+    return dry + _floor(n, rng)
 
 
 def _floor(n: int, rng: np.random.Generator) -> Samples:
@@ -103,7 +101,9 @@ def _reverberation(rng: np.random.Generator) -> Samples:
     decay_s = rng.uniform(0.2, 0.6)
     t = np.arange(int(3 * decay_s * RATE)) / RATE
     tail = rng.standard_normal(t.size) * np.exp(-t / decay_s)
-    return np.asarray(tail / np.sqrt(np.sum(tail**2)), np.float32)
+    tail *= rng.uniform(0.03, 0.12) / np.sqrt(np.sum(tail**2))
+    tail[0] = 1  # the dry sound
+    return np.asarray(tail, np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -132,10 +132,10 @@ def _target(rng: np.random.Generator) -> NDArray[np.float64]:
     """A mean log spectrum drawn from the one distribution of all styles [B], log10 units."""
     octaves = np.log2(np.maximum(_centres_hz(), 60) / 500)
     curve = 1.9 - 0.28 * octaves - 0.06 * np.maximum(octaves, 0)
-    curve += rng.normal(0, 0.25) + rng.normal(0, 0.06) * octaves
+    curve += rng.normal(0, 0.3) + rng.normal(0, 0.1) * octaves
     for _ in range(3):
         centre, width = rng.uniform(-3, 4), rng.uniform(0.5, 1.5)
-        curve += rng.normal(0, 0.12) * np.exp(-(((octaves - centre) / width) ** 2))
+        curve += rng.normal(0, 0.2) * np.exp(-(((octaves - centre) / width) ** 2))
     # a room's ripple of a decibel or two: it hides what the equaliser leaves of single partials
     curve += rng.normal(0, 0.15, curve.size)
     return np.asarray(np.maximum(curve, 0.15))
@@ -143,9 +143,9 @@ def _target(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def _matching_gain(samples: Samples, target: NDArray[np.float64], size: int) -> Samples:
     """Gain at each bin of a transform of `size` that brings mean log10(1 + SCALE power) to [B]."""
-    power = SCALE * _band_power(samples).astype(np.float64) + 1e-9
-    gain = np.zeros(target.size)  # log10 of the power gain
-    for _ in range(12):
+    power = SCALE * _band_power(samples) + np.float32(1e-9)
+    gain = np.zeros(target.size, np.float32)  # log10 of the power gain
+    for _ in range(8):
         scaled = power * 10**gain
         short = target - np.log10(1 + scaled).mean(0)
         gain += np.clip(short / np.maximum((scaled / (1 + scaled)).mean(0), 0.1), -1, 1)
@@ -161,10 +161,9 @@ def render(score: Score, style: Style, length_s: float, rng: np.random.Generator
     spectrum to the drawn one, so that the average spectrum tells nothing about the style.
     """
     n = round(length_s * RATE)
-    dry, send = _mix(score, style, n, rng)
-    tail = _reverberation(rng)
-    size = next_fast_len(n + tail.size, real=True)
-    wet = rfft(dry, size) + rfft(send, size) * rfft(tail, size)
+    room = _reverberation(rng)
+    size = next_fast_len(n + room.size, real=True)
+    wet = rfft(_mix(score, style, n, rng), size) * rfft(room, size)
     mixed = irfft(wet, size)[:n]
     target = _target(rng)
     for _ in range(2):  # the second time for what the first could not see through leakage

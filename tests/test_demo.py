@@ -1,0 +1,216 @@
+"""The demo's library: rhythm as written, every other cue drawn alike for all styles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.signal import butter, sosfilt
+
+from subgenre.demo import STYLES, library, loudness_spectrum_accuracy, make_library
+from subgenre.demo.render import render
+from subgenre.demo.score import compose
+from subgenre.demo.sounds import RATE, draw_patch, play
+from subgenre.demo.styles import STEPS
+from subgenre.errors import EvaluationError, SubgenreError
+
+LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def style(name: str):
+    return next(style for style in STYLES if style.name == name)
+
+
+def decode(path: Path) -> NDArray[np.float64]:
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].rate == RATE
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    joined = np.concatenate(frames, axis=1)[0]
+    return joined / (32768 if joined.dtype == np.int16 else 1)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo") / "library"
+    make_library(root, seed=3, tracks_per_subgenre=2, track_s=3, workers=2)
+    return root
+
+
+def test_there_are_eight_subgenres_in_three_genres() -> None:
+    assert len({(style.genre, style.name) for style in STYLES}) == len(STYLES) >= 8
+    assert len({style.genre for style in STYLES}) >= 3
+
+
+def test_patterns_are_whole_bars_of_known_marks() -> None:
+    for each in STYLES:
+        for pattern in [p for ps in each.drums.values() for p in ps]:
+            assert len(pattern) % STEPS == 0, (each.name, pattern)
+            assert set(pattern) <= set("xo-."), (each.name, pattern)
+        for pattern in [p for part in each.parts.values() for p in part.patterns]:
+            assert len(pattern) % STEPS == 0, (each.name, pattern)
+            assert set(pattern) <= set("._" + LETTERS), (each.name, pattern)
+        assert set(each.rests) <= {*each.drums, *each.parts}, each.name
+
+
+@pytest.mark.parametrize("each", STYLES, ids=lambda each: each.name)
+def test_tempo_lies_in_the_range_of_the_style_and_differs_between_tracks(each) -> None:
+    tempi = [compose(each, 10, np.random.default_rng(i)).tempo_bpm for i in range(20)]
+    assert each.tempo[0] <= min(tempi) < max(tempi) <= each.tempo[1]
+
+
+@pytest.mark.parametrize("name", ["deep house", "acid house", "techno", "trance", "hardstyle"])
+def test_four_on_the_floor_strikes_a_kick_on_every_beat(name: str) -> None:
+    score = compose(style(name), 40, np.random.default_rng(5))
+    beats = np.array([hit.start_s for hit in score.hits if hit.drum == "kick"])
+    beats *= score.tempo_bpm / 60
+    np.testing.assert_allclose(beats, np.round(beats), atol=1e-9)
+    gaps = np.diff(np.round(beats))
+    assert np.mean(gaps == 1) > 0.9  # all but the break
+
+
+def test_the_break_of_drum_and_bass_has_its_snare_on_two_and_four() -> None:
+    score = compose(style("drum and bass"), 40, np.random.default_rng(5))
+    step = np.array([h.start_s for h in score.hits if h.drum == "snare" and h.level > 0.7])
+    step = np.round(step * score.tempo_bpm / 15) % STEPS
+    assert set(step.tolist()) == {4, 12}
+
+
+def test_ambient_has_no_drums_and_swing_delays_only_odd_steps() -> None:
+    assert compose(style("ambient"), 40, np.random.default_rng(0)).hits == ()
+    score = compose(style("deep house"), 40, np.random.default_rng(0))
+    step = np.array([hit.start_s for hit in score.hits]) * score.tempo_bpm / 15
+    late = step - np.floor(step + 1e-6)
+    odd = np.floor(step + 1e-6) % 2 == 1
+    assert np.all(np.abs(late[~odd]) < 1e-6)
+    low, high = style("deep house").swing
+    assert np.all((late[odd] > low - 1e-6) & (late[odd] < high + 1e-6))
+
+
+def test_the_beat_is_heard_in_the_samples_at_the_tempo_of_the_score() -> None:
+    each = style("techno")
+    rng = np.random.default_rng(11)
+    score = compose(each, 20, rng)
+    low = sosfilt(butter(2, 110, fs=RATE, output="sos"), render(score, each, 20, rng))
+    hop = 105
+    energy = np.square(low[: low.size // hop * hop]).reshape(-1, hop).mean(1)
+    onset = np.maximum(np.diff(np.sqrt(energy)), 0)
+    onset -= onset.mean()
+    lags = np.arange(int(0.3 * RATE / hop), int(0.7 * RATE / hop))
+    strength = [float(onset[lag:] @ onset[:-lag]) for lag in lags]
+    found_bpm = 60 * RATE / hop / lags[int(np.argmax(strength))]
+    assert found_bpm == pytest.approx(score.tempo_bpm, rel=0.015)
+
+
+def test_a_note_has_its_pitch_and_does_not_alias() -> None:
+    patch = draw_patch(np.random.default_rng(1))
+    hz = 1244.5
+    note = play(patch, hz, 1.0)[2000:18000]
+    power = np.square(np.abs(np.fft.rfft(note * np.hanning(note.size))))
+    at = np.arange(power.size) * RATE / note.size
+    nearest = np.maximum(np.round(at / hz), 1) * hz
+    assert power[np.abs(at - nearest) > 40].sum() < 1e-3 * power.sum()
+
+
+def test_samples_are_finite_and_of_the_length_asked_for() -> None:
+    for each in STYLES:
+        rng = np.random.default_rng(2)
+        samples = render(compose(each, 4, rng), each, 4, rng)
+        assert samples.shape == (4 * RATE,)
+        assert np.isfinite(samples).all()
+        assert 0.01 < np.abs(samples).max() <= 1
+
+
+def test_loudness_varies_within_a_style_more_than_between_styles() -> None:
+    level = np.empty((len(STYLES), 5))
+    for number, each in enumerate(STYLES):
+        for track in range(5):
+            rng = np.random.default_rng([7, number, track])
+            samples = render(compose(each, 4, rng), each, 4, rng)
+            level[number, track] = 10 * np.log10(np.mean(np.square(samples)))
+    assert level.std(axis=1, ddof=1).min() > 1  # dB
+    assert level.std(axis=1, ddof=1).mean() > level.mean(axis=1).std(ddof=1)
+
+
+def test_every_subgenre_has_mp3_and_wav_and_some_artist_tags(small: Path) -> None:
+    for each in STYLES:
+        paths = sorted((small / each.genre / each.name).iterdir())
+        assert sorted(path.suffix for path in paths) == [".mp3", ".wav"]
+        tags = []
+        for path in paths:
+            with av.open(str(path)) as container:
+                tags.append(dict(container.metadata))
+        assert all(tag["title"] in path.name for tag, path in zip(tags, paths, strict=True))
+        assert 0 < sum("artist" in tag for tag in tags) < 2
+
+
+def test_files_hold_the_length_asked_for(small: Path) -> None:
+    for path in sorted(small.rglob("0*")):
+        samples = decode(path)
+        assert 3 <= samples.size / RATE < 6.2
+        assert np.abs(samples).max() > 0.01
+
+
+def test_artists_do_not_reach_over_subgenres() -> None:
+    of: dict[str, set[int]] = {}
+    for plan in library._plan(Path("x"), 0, 14, 42):
+        if artist := dict(plan.tags).get("artist"):
+            of.setdefault(artist, set()).add(plan.style)
+    assert of
+    assert all(len(styles) == 1 for styles in of.values())
+
+
+def test_one_seed_gives_the_same_bytes_whatever_the_workers(small: Path, tmp_path: Path) -> None:
+    again = make_library(tmp_path / "again", seed=3, tracks_per_subgenre=2, track_s=3, workers=1)
+    for path in again:
+        assert path.read_bytes() == (small / path.relative_to(tmp_path / "again")).read_bytes()
+
+
+def test_another_seed_gives_other_music() -> None:
+    each = STYLES[0]
+    one, other = (
+        render(compose(each, 3, rng), each, 3, rng)
+        for rng in (np.random.default_rng([seed, 0, 0]) for seed in (0, 1))
+    )
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.5
+
+
+def test_an_earlier_demo_is_finished_not_made_again(small: Path) -> None:
+    paths = sorted(small.rglob("0*"))
+    kept, lost = paths[0].stat().st_mtime_ns, paths[-1]
+    before = lost.read_bytes()
+    lost.unlink()
+    seen: list[tuple[int, int]] = []
+    make_library(
+        small, seed=3, tracks_per_subgenre=2, track_s=3, workers=1,
+        on_progress=lambda done, all_: seen.append((done, all_)),
+    )  # fmt: skip
+    assert lost.read_bytes() == before
+    assert paths[0].stat().st_mtime_ns == kept
+    assert seen == [(len(paths) - 1, len(paths)), (len(paths), len(paths))]
+
+
+def test_a_folder_of_something_else_is_refused(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.mp3").write_bytes(b"music")
+    with pytest.raises(SubgenreError, match="not made by the demo"):
+        make_library(tmp_path, tracks_per_subgenre=1, track_s=3)
+    with pytest.raises(SubgenreError, match="other settings"):
+        make_library(small, seed=4, tracks_per_subgenre=2, track_s=3)
+    with pytest.raises(SubgenreError, match="seed starts at 0"):
+        make_library(tmp_path / "new", seed=-1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_baseline_learns_what_is_there_and_guesses_where_nothing_is() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(4), 50)
+    train = np.arange(200) < 120
+    noise = rng.normal(size=(200, 12))
+    assert loudness_spectrum_accuracy(noise, rng.normal(size=200), labels, train) < 0.5
+    assert loudness_spectrum_accuracy(noise, labels * 9.0, labels, train) > 0.9
+    with pytest.raises(EvaluationError, match="both sides"):
+        loudness_spectrum_accuracy(noise, labels, labels, np.ones(200, bool))
+    with pytest.raises(EvaluationError, match="not finite"):
+        loudness_spectrum_accuracy(noise * np.nan, labels, labels, train)
