@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 from pathlib import Path
 
@@ -216,9 +215,9 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path):
             read_window(tmp_path / name, 2, 5)
 
 
-def test_a_socket_is_refused(tmp_path):
+def test_a_socket_is_refused(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(tmp_path)  # a socket's name may have 107 bytes
+        monkeypatch.chdir(tmp_path)  # a socket's name may have 107 bytes
         listening.bind("s.mp3")
         with pytest.raises(AudioError, match="a socket"):
             probe(Path("s.mp3"))

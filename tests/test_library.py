@@ -1,0 +1,479 @@
+"""Folders, CSV and playlists against small libraries with known labels, repeats and bad files."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from subgenre import labels, parallel, tags
+from subgenre.errors import AudioError, ConfigError, LibraryError
+from subgenre.library import folder_names, scan, shown
+from subgenre.playlist_files import read_m3u
+from tests import audio_files as files
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> list[Path]:
+    """Eight short recordings, each different."""
+    folder = tmp_path_factory.mktemp("sounds")
+    kinds = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aiff", ".wma")
+    return [
+        files.write(folder / f"{i}{kind}", files.music(1.5, seed=i, channels=1))
+        for i, kind in enumerate(kinds)
+    ]
+
+
+@pytest.fixture
+def processes() -> None:
+    """Ask for real worker processes."""
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(request, monkeypatch) -> None:
+    """Read files in this process, for speed, where a test does not ask for `processes`."""
+
+    def map_files(fn, items, **options):
+        for position, item in enumerate(items):
+            try:
+                yield position, fn(item)
+            except AudioError as problem:
+                yield position, parallel.Failure(str(problem))
+
+    if "processes" not in request.fixturenames:
+        monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+
+
+@pytest.fixture
+def tree(tmp_path, sounds) -> Path:
+    """techno/dark (0, 1), techno/light (2), house/deep (3), and a trash pool (4)."""
+    root = tmp_path / "WAV"
+    put(sounds[0], root / "techno/dark/b.wav")
+    put(sounds[1], root / "techno/dark/album/side one/a.MP3")
+    put(sounds[2], root / "techno/light/c.flac")
+    put(sounds[3], root / "house/deep/d.Ogg")
+    put(sounds[4], root / "trash/any/where/e.opus")
+    return root
+
+
+def put(sound: Path, at: Path) -> Path:
+    at.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(sound, at)
+    return at
+
+
+def labelled(library) -> dict[str, tuple[str, str]]:
+    return {track.path.name: (track.genre, track.subgenre) for track in library.tracks}
+
+
+def reasons(library) -> dict[str, str]:
+    return {skipped.path.name: skipped.reason for skipped in library.skipped}
+
+
+TREE_LABELS = {
+    "a.MP3": ("techno", "dark"),
+    "b.wav": ("techno", "dark"),
+    "c.flac": ("techno", "light"),
+    "d.Ogg": ("house", "deep"),
+}
+
+
+def test_folders_give_labels(tree):
+    library = scan(tree, workers=1)
+    assert labelled(library) == TREE_LABELS
+    assert [track.path.name for track in library.tracks] == ["d.Ogg", "a.MP3", "b.wav", "c.flac"]
+    assert [track.path.name for track in library.trash] == ["e.opus"]
+    assert library.trash[0].trash
+    assert library.skipped == ()
+    track = library.tracks[0]
+    assert (track.rate, track.channels, track.codec) == (files.RATE, 1, "vorbis")
+    assert track.duration_s == pytest.approx(1.5, abs=0.03)
+    assert (track.size, track.mtime_ns) == (
+        track.path.stat().st_size,
+        track.path.stat().st_mtime_ns,
+    )
+
+
+def test_every_format_is_found(tmp_path, sounds):
+    for i, sound in enumerate(sounds):
+        put(sound, tmp_path / "g" / f"s{i % 2}" / sound.name)
+    assert len(scan(tmp_path).tracks) == len(sounds)
+
+
+def test_the_number_of_workers_changes_nothing(tree, processes):
+    assert scan(tree, workers=1) == scan(tree, workers=2)
+
+
+def test_hidden_files_and_other_files_are_passed_over_in_silence(tree, sounds):
+    for name in ("._b.wav", ".hidden.wav", "cover.jpg", "notes.txt", "b.cue", "Thumbs.db"):
+        (tree / "techno/dark" / name).write_bytes(b"nothing")
+    put(sounds[5], tree / ".cache/deep/x.wav")
+    put(sounds[5], tree / "techno/.cache/x.wav")
+    put(sounds[5], tree / "techno/dark/.cache/x.wav")
+    library = scan(tree)
+    assert labelled(library) == TREE_LABELS
+    assert library.skipped == ()
+
+
+def test_files_too_high_in_the_tree_are_reported(tree, sounds):
+    put(sounds[5], tree / "x.m4a")
+    put(sounds[6], tree / "techno/y.aiff")
+    library = scan(tree)
+    assert labelled(library) == TREE_LABELS
+    assert "directly in the library's folder" in reasons(library)["x.m4a"]
+    assert "directly in a genre's folder" in reasons(library)["y.aiff"]
+
+
+def test_links_are_followed_once_and_loops_end(tree, sounds, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    put(sounds[5], elsewhere / "x.m4a")
+    (tree / "house/deep/linked").symlink_to(elsewhere)
+    (tree / "house/deep/linked again").symlink_to(elsewhere)
+    (tree / "house/deep/up").symlink_to(tree)
+    (tree / "house/deep/self").symlink_to(tree / "house/deep")
+    (tree / "house/loop").symlink_to(tree)
+    (tree / "root").symlink_to(tree)
+    (tree / "house/deep/one").symlink_to(tree / "house/deep/two")
+    (tree / "house/deep/two").symlink_to(tree / "house/deep/one")
+    library = scan(tree)
+    assert labelled(library) == {**TREE_LABELS, "x.m4a": ("house", "deep")}
+    assert library.skipped == ()
+
+
+def test_a_trash_folder_elsewhere_adds_to_the_pool(tree, sounds, tmp_path):
+    put(sounds[5], tmp_path / "rest/f.m4a")
+    library = scan(tree, trash=tmp_path / "rest")
+    assert {track.path.name for track in library.trash} == {"e.opus", "f.m4a"}
+    with pytest.raises(LibraryError, match="trash folder"):
+        scan(tree, trash=tmp_path / "nowhere")
+
+
+def test_a_trash_folder_inside_the_tree_is_no_subgenre(tree, sounds):
+    put(sounds[5], tree / "techno/rest/f.m4a")
+    library = scan(tree, trash=tree / "techno/rest")
+    assert labelled(library) == TREE_LABELS
+    assert {track.path.name for track in library.trash} == {"e.opus", "f.m4a"}
+
+
+# repeats
+
+
+def test_a_recording_twice_in_one_subgenre_is_kept_once(tree, sounds):
+    files.remux(sounds[1], tree / "techno/dark/z.mp3", {"title": "Other"})
+    library = scan(tree)
+    assert labelled(library) == TREE_LABELS
+    assert "the same recording as" in reasons(library)["z.mp3"]
+    assert "a.MP3" in reasons(library)["z.mp3"]
+
+
+def test_a_recording_in_two_subgenres_is_left_out_or_kept(tree, sounds):
+    put(sounds[0], tree / "techno/light/b2.wav")
+    library = scan(tree)
+    assert "b.wav" not in labelled(library)
+    assert "b2.wav" not in labelled(library)
+    for name in ("b.wav", "b2.wav"):
+        assert "techno/dark and in techno/light" in reasons(library)[name]
+    kept = scan(tree, multi="keep")
+    assert labelled(kept) == {**TREE_LABELS, "b2.wav": ("techno", "light")}
+    assert kept.skipped == ()
+    with pytest.raises(ConfigError, match="multi is 'both'"):
+        scan(tree, multi="both")
+
+
+def test_a_recording_with_a_label_is_no_trash(tree, sounds):
+    put(sounds[0], tree / "trash/b3.wav")
+    library = scan(tree)
+    assert "b.wav" in labelled(library)
+    assert "which has a label" in reasons(library)["b3.wav"]
+
+
+# lists
+
+
+def write_csv(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_csv_gives_labels(tree, sounds):
+    text = (
+        "Subgenre,path,note,genre\r\n"
+        f'Dark,"{tree / "techno/dark/b.wav"}",x,Techno\r\n'
+        "Light,WAV/techno/light/c.flac,,Techno\r\n"
+        "\r\n"
+        ",WAV/house/deep/d.Ogg,,trash\r\n"
+    )
+    library = scan(write_csv(tree.parent / "labels.csv", text, "utf-8-sig"))
+    assert labelled(library) == {"b.wav": ("Techno", "Dark"), "c.flac": ("Techno", "Light")}
+    assert [track.path.name for track in library.trash] == ["d.Ogg"]
+    assert library.root == tree.parent
+
+
+def test_rows_that_do_not_serve_are_told(tree):
+    text = (
+        "path;genre;subgenre\n"
+        "WAV/techno/dark/b.wav;T;Dark\n"
+        "WAV/techno/light/c.flac;T;Light\n"
+        "gone.mp3;T;Dark\n"
+        "WAV/house/deep/d.Ogg;;Deep\n"
+        "WAV/notes.txt;T;Dark\n"
+        "WAV/techno/light/c.flac\n"
+    )
+    library = scan(write_csv(tree.parent / "labels.csv", text))
+    found = {skipped.reason for skipped in library.skipped}
+    assert found == {
+        "does not exist (row 4 of labels.csv)",
+        "row 5 of labels.csv has no genre",
+        "not audio by its name: '.txt' (row 6 of labels.csv)",
+        "row 7 of labels.csv has no genre and no subgenre",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,genre\na.mp3,T\n", "no column subgenre"),
+        ("", "names none"),
+        ("a.mp3,T,Dark\n", "no column path and no column genre and no column subgenre"),
+        ('path,genre,subgenre\n"a.mp3,T,Dark\n', "can't be read as a CSV"),
+        ("path,genre,subgenre\n", "holds no audio"),
+    ],
+)
+def test_a_csv_that_is_none_is_refused(tmp_path, text, message):
+    with pytest.raises(LibraryError, match=message):
+        scan(write_csv(tmp_path / "labels.csv", text))
+
+
+def test_playlists_give_labels(tree, sounds):
+    lists = tree.parent / "lists"
+    (lists / "Techno").mkdir(parents=True)
+    (lists / "Techno/Dark.m3u8").write_text("#EXTM3U\n../../WAV/techno/dark/b.wav\n" * 2)
+    (lists / "Techno/Light.m3u").write_text((tree / "techno/light/c.flac").as_uri() + "\ngone.mp3")
+    (lists / "Deep.M3U").write_text("..\\WAV\\house\\deep\\d.Ogg\n")
+    (lists / "trash.m3u8").write_text("../WAV/techno/dark/album/side one/a.MP3\n")
+    (lists / "broken.m3u").write_bytes(b"\0\1\2")
+    library = scan(lists)
+    assert labelled(library) == {
+        "b.wav": ("Techno", "Dark"),
+        "c.flac": ("Techno", "Light"),
+        "d.Ogg": ("lists", "Deep"),
+    }
+    assert [track.path.name for track in library.trash] == ["a.MP3"]
+    assert reasons(library)["gone.mp3"] == "does not exist (listed in Light.m3u)"
+    assert "binary" in reasons(library)["broken.m3u"]
+
+
+def test_playlists_beside_folders_are_passed_over_with_a_note(tree):
+    (tree / "techno/all.m3u8").write_text("dark/b.wav\n")
+    library = scan(tree)
+    assert labelled(library) == TREE_LABELS
+    assert library.notes == ("1 playlists passed over: the folders give labels",)
+
+
+def test_read_m3u_knows_what_players_write(tmp_path):
+    playlist = tmp_path / "p.m3u"
+    playlist.write_bytes(
+        b"\xef\xbb\xbf#EXTM3U\r\n#EXTINF:123,A - B\r\n100%25 pure.mp3\r\n"
+        b"  sub/a.mp3 \n/abs/b.mp3\nfile:///with%20space/%C3%B6.mp3\nfile://localhost/c.mp3\n\n"
+        b"caf\xe9.mp3\nsub/a.mp3"
+    )
+    assert read_m3u(playlist) == [
+        tmp_path / "100%25 pure.mp3",
+        tmp_path / "sub/a.mp3",
+        Path("/abs/b.mp3"),
+        Path("/with space/ö.mp3"),
+        Path("/c.mp3"),
+        tmp_path / "café.mp3",
+        tmp_path / "sub/a.mp3",
+    ]
+    assert read_m3u(playlist.rename(tmp_path / "p.m3u8"))[5] == tmp_path / os.fsdecode(
+        b"caf\xe9.mp3"
+    )
+
+
+# nothing to learn from
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda root, _: None, "holds no audio that carries a label"),
+        (lambda root, sound: put(sound, root / "g/a.wav"), "1 left out, the first: a.wav"),
+        (lambda root, sound: put(sound, root / "g/s/a.wav"), r"one subgenre only \('g/s'\)"),
+    ],
+)
+def test_a_library_to_learn_nothing_from_is_refused(tmp_path, sounds, build, message):
+    build(tmp_path, sounds[0])
+    with pytest.raises(LibraryError, match=message):
+        scan(tmp_path)
+
+
+def test_a_source_of_another_kind_is_refused(tmp_path, sounds):
+    with pytest.raises(LibraryError, match="does not exist; name a folder"):
+        scan(tmp_path / "nothing")
+    with pytest.raises(LibraryError, match="holds no library"):
+        scan(sounds[0])
+    (tmp_path / "one.m3u8").write_text("a.mp3\n")
+    with pytest.raises(LibraryError, match="one playlist, so one subgenre"):
+        scan(tmp_path / "one.m3u8")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(LibraryError, match="holds no library"):
+        scan(tmp_path / "pipe.csv")
+
+
+# bad files, odd names, tags
+
+
+def test_bad_files_cost_themselves_and_say_why(tree, processes):
+    bad = files.write_bad(tree / "techno/dark")
+    odd = files.write_odd_but_good(tree / "house/deep", 1.5)
+    library = scan(tree)
+    assert {skipped.path.name for skipped in library.skipped} == set(bad)
+    assert all(word in reasons(library)[name] for name, word in bad.items())
+    assert {track.path for track in library.tracks if track.subgenre == "deep"} == {
+        tree / "house/deep/d.Ogg",
+        *odd,
+    }
+    for skipped in library.skipped:
+        assert shown(skipped.path).encode("utf-8").isascii()
+    for track in library.tracks:
+        shown(track.path).encode("utf-8")
+
+
+def test_names_that_are_no_text_still_give_text_labels(tree, sounds, processes):
+    put(sounds[5], tree / os.fsdecode(b"ger\xe9/new\nline/x.m4a"))
+    label = labelled(scan(tree))["x.m4a"]
+    assert label == ("ger\ufffd", "new line")
+
+
+def test_a_reader_that_dies_costs_one_file(tree, monkeypatch):
+    def map_files(fn, items, **options):
+        for position, item in enumerate(items):
+            died = item.name == "c.flac"
+            yield position, parallel.Failure(parallel.CRASHED) if died else fn(item)
+
+    monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+    library = scan(tree)
+    assert reasons(library) == {"c.flac": "the reader crashed on this file"}
+    assert len(library.tracks) == 3
+
+
+def test_known_tracks_are_not_read_again(tree, monkeypatch, sounds):
+    first = scan(tree)
+    known = {str(track.path): track for track in (*first.tracks, *first.trash)}
+    put(sounds[5], tree / "techno/dark/b.wav")  # another recording under an old name
+    read = []
+
+    def map_files(fn, items, **options):
+        read.extend(items)
+        return ((i, fn(item)) for i, item in enumerate(items))
+
+    monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+    steps: list[tuple[int, int]] = []
+    again = scan(tree, known=known, on_progress=lambda done, of: steps.append((done, of)))
+    assert read == [tree / "techno/dark/b.wav"]
+    assert steps == [(5, 5)]
+    assert {t.path.name: t.id for t in again.tracks if t.path.name != "b.wav"} == {
+        t.path.name: t.id for t in first.tracks if t.path.name != "b.wav"
+    }
+    assert again.tracks[2].id != first.tracks[2].id
+    (tree / "techno/dark").rename(tree / "techno/darker")
+    moved = scan(tree)
+    assert {t.id for t in moved.tracks} == {t.id for t in again.tracks}
+
+
+@pytest.mark.parametrize("kind", [".mp3", ".flac", ".m4a"])
+def test_tags_are_read_and_cleaned(tmp_path, kind):
+    written = {
+        "artist": "Evil\x1b[31m\u202eArtist\nline",
+        "album": "x" * 9000,
+        "title": "Naïve 音楽",
+        "date": "2015-03-01",
+        "publisher": "Some Records",
+    }
+    path = files.write(tmp_path / f"a{kind}", files.music(1), tags=written)
+    found = tags.read_tags(path)
+    assert found.artist == "Evil [31mArtist line"
+    assert len(found.album) <= tags.MAX_TEXT
+    assert found.title == "Naïve 音楽"
+    assert found.year == 2015
+    if kind != ".m4a":
+        assert found.label == "Some Records"
+
+
+def test_bpm_of_tags(tmp_path):
+    for text, bpm in (("128", 128.0), ("174.5", 174.5), ("0", 0.0), ("fast", 0.0), ("99999", 0.0)):
+        path = files.write(tmp_path / "a.mp3", files.music(1), tags={"TBPM": text})
+        assert tags.read_tags(path).bpm == bpm
+
+
+def test_tags_of_a_misnamed_or_damaged_file_are_none(tmp_path):
+    path = files.write(tmp_path / "a.mp3", files.music(1), kind=".wav")
+    assert tags.read_tags(path) == tags.Tags()
+    (tmp_path / "b.mp3").write_bytes(b"ID3\4\0\0\x7f\x7f\x7f\x7fTIT2\xff\xff\xff\xff" + b"x" * 50)
+    assert tags.read_tags(tmp_path / "b.mp3") == tags.Tags()
+
+
+# names of feature folders
+
+
+def test_folder_names_are_the_subgenres():
+    assert folder_names([("techno", "dark"), ("house", "deep")]) == {
+        ("techno", "dark"): "dark",
+        ("house", "deep"): "deep",
+    }
+
+
+def test_a_name_in_two_genres_carries_its_genre():
+    assert folder_names([("techno", "Dark"), ("house", "dark"), ("house", "deep")]) == {
+        ("techno", "Dark"): "techno__Dark",
+        ("house", "dark"): "house__dark",
+        ("house", "deep"): "deep",
+    }
+
+
+def test_no_folder_name_leaves_the_folder_or_hides_its_files():
+    wild = [
+        ("../../x", "../../y"),
+        ("g", "trash"),
+        ("g", "Chunks.parquet"),
+        ("g", "a/b"),
+        ("g", "a:b"),
+        ("g", ".."),
+        ("g", "con"),
+        ("h", "CON"),
+        ("g", "x" * 400),
+        ("g", "x" * 399),
+        ("a", "b__c"),
+        ("a__b", "c"),
+        ("z", "c"),
+    ]
+    names = folder_names(wild)
+    assert len({name.casefold() for name in names.values()}) == len(wild)
+    for name in names.values():
+        assert Path(name).name == name
+        assert not name.startswith(".")
+        assert name.casefold() not in ("trash", "chunks.parquet")
+        assert len(name.encode()) < 240
+    assert folder_names(reversed(wild)) == names
+
+
+def test_shown_paths_can_be_printed_and_written(tmp_path):
+    path = Path(os.fsdecode(b"a\xff\n\x1b.mp3"))
+    assert shown(path) == r"a\udcff\n\x1b.mp3"
+    with (tmp_path / "x.csv").open("w", encoding="ascii") as file:
+        csv.writer(file).writerow([shown(path)])
+
+
+@pytest.mark.corpus
+def test_the_recordings_are_all_there(corpus):
+    with (corpus.parent / "tracks.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = labels.find(corpus)
+    assert len(found.entries) == len(rows)
+    assert {(e.genre, e.subgenre) for e in found.entries} == {
+        (row["genre"], row["subgenre"]) for row in rows
+    }
