@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,13 @@ from subgenre.audit import doctor
 from subgenre.audit.duplicates import Duplicate, Duplicates
 from subgenre.audit.probe import grouped_folds, lda_scores
 from subgenre.errors import EvaluationError
+from subgenre.library import Track
 
 
-@dataclass(frozen=True)
-class Stand:
-    """What the doctor asks of a track."""
-
-    id: str
-    path: Path
-    genre: str = "g"
-    subgenre: str = "s"
+def stand(
+    id: str, path: Path, *, subgenre: str = "s", artist: str = "", duration_s: float = 40.0
+) -> Track:
+    return Track(id, path, "g", subgenre, artist=artist, duration_s=duration_s)
 
 
 def library(*, n_labels: int = 5, n: int = 24, apart: float = 1.4, seed: int = 0):
@@ -36,7 +32,7 @@ def library(*, n_labels: int = 5, n: int = 24, apart: float = 1.4, seed: int = 0
 
 
 def stands(labels):
-    return [Stand(f"{i:04d}", Path(f"/m/{i}.mp3"), subgenre=f"s{c}") for i, c in enumerate(labels)]
+    return [stand(f"{i:04d}", Path(f"/m/{i}.mp3"), subgenre=f"s{c}") for i, c in enumerate(labels)]
 
 
 def folds_of(labels, seed=0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,14 @@ from subgenre.audit import duplicates as dup
 from subgenre.audit.leakage import leakage, straddlers
 from subgenre.audit.probe import grouped_folds
 from subgenre.errors import EvaluationError, MissingExtraError
+from subgenre.library import Track
 from tests.conftest import need
 
 
-@dataclass(frozen=True)
-class Stand:
-    """What the audits ask of a track."""
-
-    id: str
-    path: Path
-    genre: str = "g"
-    subgenre: str = "s"
-    artist: str = ""
-    album: str = ""
-    duration_s: float = 40.0
+def stand(
+    id: str, path: Path, *, subgenre: str = "s", artist: str = "", duration_s: float = 40.0
+) -> Track:
+    return Track(id, path, "g", subgenre, artist=artist, duration_s=duration_s)
 
 
 def library(n_labels: int, n_tracks: int, n_chunks: int, *, artists: int = 0, seed: int = 0):
@@ -44,7 +37,7 @@ def library(n_labels: int, n_tracks: int, n_chunks: int, *, artists: int = 0, se
         names = [f"artist {a}" for a in artist]
     chunks = x[of] + 0.3 * generator.normal(size=(of.size, 20))
     tracks = [
-        Stand(f"{i:032x}", Path(f"/m/{i}.mp3"), subgenre=f"s{labels[i]}", artist=names[i])
+        stand(f"{i:032x}", Path(f"/m/{i}.mp3"), subgenre=f"s{labels[i]}", artist=names[i])
         for i in range(labels.size)
     ]
     return chunks, of, labels, tracks
@@ -71,7 +64,7 @@ def test_the_artist_gap_is_seen_where_tags_allow_and_only_there() -> None:
     assert row.knn_gap.low > 0.2
     assert "no album tags that tracks share: no album gap" in result.notes
     bare = [
-        Stand(t.id, t.path, artist=name)
+        stand(t.id, t.path, artist=name)
         for t, name in zip(tracks, ["Various Artists", ""] * 32, strict=True)
     ]
     result = leakage(chunks, of, labels, bare, "abcd", repeats=1)
@@ -81,14 +74,14 @@ def test_the_artist_gap_is_seen_where_tags_allow_and_only_there() -> None:
 
 def test_without_an_artist_effect_the_gap_holds_zero() -> None:
     chunks, of, labels, tracks = library(3, 16, 2)
-    tagged = [Stand(t.id, t.path, artist=f"{t.subgenre} {i % 5}") for i, t in enumerate(tracks)]
+    tagged = [stand(t.id, t.path, artist=f"{t.subgenre} {i % 5}") for i, t in enumerate(tracks)]
     gap = rows(leakage(chunks, of, labels, tagged, "abc", repeats=2))["artist"].knn_gap
     assert gap.low <= 0 <= gap.high
 
 
 def test_a_subgenre_by_one_artist_is_left_out_and_named() -> None:
     chunks, of, labels, tracks = library(3, 12, 2, artists=3)
-    solo = [t if t.subgenre != "s1" else Stand(t.id, t.path, artist="one") for t in tracks]
+    solo = [t if t.subgenre != "s1" else stand(t.id, t.path, artist="one") for t in tracks]
     result = leakage(chunks, of, labels, solo, ["x", "House", "z"], repeats=1)
     assert rows(result)["artist"].n_tracks == 24
     assert "artist gap without House: it has one artist only" in result.notes
@@ -100,7 +93,7 @@ def test_a_planted_leak_is_found_by_the_meter() -> None:
     noise = np.random.default_rng(9).normal(size=chunks.shape)
     chunks = np.concatenate([chunks, chunks + 0.01 * noise])
     of, labels = np.concatenate([of, of + 32]), np.concatenate([labels, labels])
-    tracks = tracks + [Stand("c" + t.id[1:], Path(f"/copy/{i}.ogg")) for i, t in enumerate(tracks)]
+    tracks = tracks + [stand("c" + t.id[1:], Path(f"/copy/{i}.ogg")) for i, t in enumerate(tracks)]
     means = np.stack([chunks[of == i].mean(axis=0) for i in range(64)])
     found = dup.find(tracks, means)
     assert [(p.a, p.b) for p in found.pairs] == [(i, i + 32) for i in range(32)]
@@ -177,12 +170,12 @@ def test_fingerprints_join_encodings_and_nothing_else(tmp_path: Path) -> None:
         for ending in ("wav", "ogg") if i < 2 else ("wav",):
             path = tmp_path / f"-{i}.{ending}"
             soundfile.write(path, samples * (0.5 if ending == "ogg" else 1), 11025)
-            tracks.append(Stand(f"{i}{ending}", path))
-    tracks.append(Stand("text", tmp_path / "text.mp3"))
+            tracks.append(stand(f"{i}{ending}", path))
+    tracks.append(stand("text", tmp_path / "text.mp3"))
     tracks[-1].path.write_text("no audio")
     soundfile.write(tmp_path / "a.wav", np.zeros(11025 * 20), 11025)
     soundfile.write(tmp_path / "b.wav", np.zeros(11025 * 30), 11025)
-    tracks += [Stand(n, tmp_path / f"{n}.wav") for n in ("a", "b")]  # silence equals silence
+    tracks += [stand(n, tmp_path / f"{n}.wav") for n in ("a", "b")]  # silence equals silence
     prints = dup.fingerprints(tracks)
     assert "text" not in prints
     found = dup.find(tracks, prints=prints)
@@ -205,7 +198,7 @@ def test_features_find_copies_and_don_t_merge_what_is_only_alike() -> None:
     x[2] = x[0] + 0.01 * generator.normal(size=40)  # three copies
     x[3] = x[4] + 0.8 * generator.normal(size=40)  # akin, not the same
     x[5] = x[6] + 0.01 * generator.normal(size=40)  # the same sound, another length
-    tracks = [Stand(str(i), Path(f"{i}"), duration_s=30.0 if i == 5 else 40.0) for i in range(60)]
+    tracks = [stand(str(i), Path(f"{i}"), duration_s=30.0 if i == 5 else 40.0) for i in range(60)]
     found = dup.find(tracks, x)
     assert found.method == "features"
     assert found.groups == ((0, 1, 2),)
@@ -214,7 +207,7 @@ def test_features_find_copies_and_don_t_merge_what_is_only_alike() -> None:
 
 
 def test_equal_packets_are_found_without_anything_else() -> None:
-    tracks = [Stand(i, Path(f"{n}")) for n, i in enumerate("abcab")]
+    tracks = [stand(i, Path(f"{n}")) for n, i in enumerate("abcab")]
     found = dup.find(tracks)
     assert found.method == "packets"
     assert found.groups == ((0, 3), (1, 4))
@@ -224,7 +217,7 @@ def test_equal_packets_are_found_without_anything_else() -> None:
 
 
 def test_vectors_of_another_length_are_refused() -> None:
-    tracks = [Stand(str(i), Path(f"{i}")) for i in range(5)]
+    tracks = [stand(str(i), Path(f"{i}")) for i in range(5)]
     with pytest.raises(EvaluationError, match="one finite row a track"):
         dup.find(tracks, np.ones((4, 2)))
     with pytest.raises(EvaluationError, match="one finite row a track"):

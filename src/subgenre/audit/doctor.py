@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread
+LEAST = 0.9  # confidence of a wrong playlist: 9 to 1 for another one, or nobody reads the list
 OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.001  # of the samples: audible distortion
@@ -88,12 +89,17 @@ def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fol
 
 
 def wrong_playlist(
-    probabilities: ArrayLike, labels: ArrayLike, names: Sequence[str], tracks: Sequence[Track]
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str],
+    tracks: Sequence[Track],
+    *,
+    least: float = LEAST,
 ) -> list[Finding]:
     """Return the tracks that fit another subgenre better, the surest first.
 
     Shapes: probabilities [N, C] out-of-fold, NaN rows are passed over; labels [N]; names [C]. The
-    confidence is `misfit`.
+    confidence is `misfit`; what is below `least` is not listed.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     confidence = misfit(p, y)
@@ -102,7 +108,7 @@ def wrong_playlist(
     best = others.argmax(axis=1)
     rows = []
     for i in np.argsort(-confidence, kind="stable"):
-        if confidence[i] <= 0.5:
+        if confidence[i] <= max(least, 0.5):
             break
         other, own = names[best[i]], names[y[i]]
         why = f"by its sound {other} {p[i, best[i]]:.0%}, {own} {p[i, y[i]]:.0%}"
