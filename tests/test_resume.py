@@ -1,0 +1,242 @@
+"""Runs of preprocess after one another: reuse, removal, failures, kills; and the journal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subgenre import journal, parallel, planning
+from subgenre.errors import FeatureError
+from subgenre.features import MUSICNN_SPEC
+from subgenre.preprocess import estimate
+from subgenre.store import FeatureFolder
+from tests.small_library import (
+    CONFIG,
+    library_of,
+    make_library,
+    replace_workers,
+    run,
+    same_folders,
+    write_wav,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_library(tmp_path / "WAV")
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return replace_workers(monkeypatch)
+
+
+def test_a_second_run_decodes_nothing(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    first = run(root, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "before")
+    inline.clear()
+    again = run(root, tmp_path / "out")
+    assert inline == []
+    assert (again.n_done, again.n_reused) == (0, first.n_tracks)
+    same_folders(tmp_path / "out", tmp_path / "before")
+
+
+def test_a_renamed_track_is_known(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    run(root, tmp_path / "out")
+    (root / "house/deep/c.wav").rename(root / "house/deep/other.wav")
+    inline.clear()
+    run(root, tmp_path / "out")
+    assert inline == []
+    names = {t.path.name for t in FeatureFolder.open(tmp_path / "out").tracks}
+    assert "other.wav" in names
+    assert "c.wav" not in names
+
+
+def test_tracks_come_and_go(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    out = tmp_path / "out"
+    run(root, out)
+    before = {row["file"]: row for row in FeatureFolder.open(out).chunks.to_pylist()}
+    strays = [out / "notes.txt", out / "dark" / "mine.pt", out / "dark" / "a-00000000_chunk0.pt"]
+    for stray in strays:
+        stray.write_text("mine")
+    (root / "techno/dark/a.wav").unlink()
+    shutil.rmtree(root / "trash")
+    write_wav(root / "house/deep/new.wav", 9.0, 50)
+    inline.clear()
+    summary = run(root, out)
+    assert inline == ["new.wav"]
+    assert (summary.n_done, summary.n_reused) == (1, 4)
+    folder = FeatureFolder.open(out)
+    after = {row["file"]: row for row in folder.chunks.to_pylist()}
+    kept = {name: row for name, row in before.items() if name in after}
+    assert kept == {name: after[name] for name in kept}, "another track's chunks changed"
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*.pt")}
+    assert there == set(after) | {"dark/mine.pt", "dark/a-00000000_chunk0.pt"}
+    assert not (out / "trash").exists()
+    assert all(stray.read_text() == "mine" for stray in strays)
+    run(root, tmp_path / "fresh")
+    for name in ("chunks.parquet", "tracks.parquet", "dataset.json", "skipped.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_a_missing_chunk_file_is_made_again(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    run(root, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "before")
+    next((tmp_path / "out" / "dark").glob("a-*.pt")).unlink()
+    inline.clear()
+    run(root, tmp_path / "out")
+    assert inline == ["a.wav"]
+    same_folders(tmp_path / "out", tmp_path / "before")
+
+
+def test_other_settings_need_overwrite(root: Path, tmp_path: Path, inline: list[str]) -> None:
+    out = tmp_path / "out"
+    run(root, out)
+    other = dataclasses.replace(CONFIG, chunk_s=3.0, chunk_strategy="spaced")
+    told = r"chunk_s is 4\.0 there, 3\.0 here; chunk_strategy is 'random' there.*--overwrite"
+    with pytest.raises(FeatureError, match=told):
+        run(root, out, other)
+    with pytest.raises(FeatureError, match=told):
+        estimate(library_of(root), MUSICNN_SPEC, other, 1, out=out)
+    (out / "dark" / "mine.pt").write_text("mine")
+    summary = run(root, out, other, overwrite=True)
+    assert summary.n_reused == 0
+    folder = FeatureFolder.open(out)
+    assert folder.config == other
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*.pt")}
+    assert there == {*folder.chunks["file"].to_pylist(), "dark/mine.pt"}
+    assert run(root, out, dataclasses.replace(other, multi="keep")).n_done == 0
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_damaged_folder_can_be_overwritten(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(root, out)
+    (out / "dataset.json").write_text("{")
+    with pytest.raises(FeatureError, match="can't be read"):
+        run(root, out)
+    run(root, out, overwrite=True)
+    FeatureFolder.open(out)
+
+
+def test_a_worker_that_dies_costs_one_track(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a track is tried again; one that can't be read is not."""
+    tried: list[str] = []
+    first_run = True
+
+    def map_files(fn: Callable[[Any], Any], items: Any, **_: object) -> Iterator[tuple[int, Any]]:
+        for position, job in enumerate(items):
+            tried.append(job.path.name)
+            outcome = fn(job)
+            dies = job.path.name == "c.wav" and first_run
+            yield position, parallel.Failure("the reader crashed") if dies else outcome
+
+    monkeypatch.setattr(parallel, "map_files", map_files)
+    library = library_of(root)
+    data = (root / "house/deep/f.wav").read_bytes()
+    (root / "house/deep/f.wav").write_bytes(data[:2000])  # 8.5 s when it was scanned
+    out = tmp_path / "out"
+    summary = run(root, out, library=library)
+    reasons = {s.path.name: s.reason for s in summary.skipped}
+    assert reasons["c.wav"] == "the reader crashed"
+    assert "f.wav" in reasons
+    assert not list(out.rglob("c-*.pt"))
+    assert not list(out.rglob("f-*.pt"))
+    first_run = False
+    tried.clear()
+    summary = run(root, out, library=library)
+    assert tried == ["c.wav"]
+    assert summary.n_done == 1
+    assert {s.path.name: s.reason for s in summary.skipped}["f.wav"] == reasons["f.wav"]
+
+
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+from subgenre.features import MUSICNN_SPEC
+from subgenre.preprocess import preprocess
+
+def kill(done, total):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    library, out, config = pickle.loads(Path(sys.argv[1]).read_bytes())
+    preprocess(library, out, MUSICNN_SPEC, config, workers=4, timeout_s=60, on_progress=kill)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_four_workers_killed_and_resumed_give_what_one_gives(
+    root: Path, tmp_path: Path, inline: list[str]
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert run(root, whole).n_done == 6
+    inline.clear()
+    script, handed = tmp_path / "kill.py", tmp_path / "handed"
+    script.write_text(KILLED)
+    handed.write_bytes(pickle.dumps((library_of(root), out, CONFIG)))
+    killed = subprocess.run([sys.executable, script, handed], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / "dataset.json").exists()
+    lines = (out / planning.JOURNAL).read_bytes().splitlines()
+    assert len(lines) == 4  # header and three tracks
+    with (out / planning.JOURNAL).open("ab") as file:
+        file.write(lines[-1][:50])  # a line torn by the kill
+    (out / "dark").mkdir(exist_ok=True)
+    (out / "dark" / ".tmp-abcdefgh.pt").write_bytes(b"half a chunk")
+    summary = run(root, out)
+    assert (summary.n_reused, summary.n_done) == (3, 3)
+    assert len(inline) == 3
+    same_folders(out, whole)
+
+
+def test_an_interrupted_run_of_other_settings_is_refused(root: Path, tmp_path: Path) -> None:
+    settings = planning.settings_of(MUSICNN_SPEC, CONFIG)
+    with journal.Journal(tmp_path / "out" / planning.JOURNAL, settings):
+        pass
+    with pytest.raises(FeatureError, match="seed is 0 there, 5 here"):
+        run(root, tmp_path / "out", dataclasses.replace(CONFIG, seed=5))
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"a"', b'{"a": 4}', b"\xff\xfe\n", b'{"a": 4\n{"a": 5}\n'])
+def test_the_journal_ends_at_a_torn_line(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "journal"
+    with journal.Journal(path, {"settings": 1}) as opened:
+        opened.append({"a": 1})
+        opened.append({"a": 0.1 + 0.2})
+    with path.open("ab") as file:
+        file.write(torn)
+    with journal.Journal(path, {"settings": 2}) as opened:
+        opened.append({"a": 3})
+    header, entries = journal.read(path)
+    assert header["settings"] == 1
+    assert entries == [{"a": 1}, {"a": 0.1 + 0.2}, {"a": 3}]
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    assert journal.read(tmp_path / "none") == ({}, [])
+    (tmp_path / "journal").write_text(json.dumps({"format_version": 9}) + "\n")
+    with pytest.raises(FeatureError, match="format version 9"):
+        journal.read(tmp_path / "journal")
+
+
+def test_a_journal_names_files_inside_the_folder_only(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with journal.Journal(out / planning.JOURNAL, planning.settings_of(MUSICNN_SPEC, CONFIG)) as j:
+        j.append({"track": "a", "label": "b", "rows": [{"file": "../x.pt"}], "reason": ""})
+    with pytest.raises(FeatureError, match="outside its folder"):
+        run(root, out)
