@@ -164,7 +164,11 @@ def test_broken_input_is_refused_or_survived() -> None:
     keep = np.arange(97)  # one track left in the last subgenre
     folds = folds_of(labels[keep])
     p = doctor.oof_probabilities(x[keep], labels[keep], folds)
-    assert np.isfinite(p).all()
+    assert np.isfinite(p[:96]).all()
+    assert np.isnan(p[96]).all()
+    assert "0096" not in [f.track for f in doctor.wrong_playlist(p, labels[keep], NAMES, tracks)]
+    with pytest.raises(EvaluationError, match="no track can be judged"):
+        doctor.oof_probabilities(x[:2], [0, 1], [(np.array([0]), np.array([1]))])
     both = labels < 2
     found = doctor.diagnose(x[both], labels[both], NAMES, tracks[:48], folds_of(labels[both]))
     assert all(f.suggestion in ("", "s0", "s1") for f in found)

@@ -70,18 +70,22 @@ def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fol
     for all, by least log loss, makes the probabilities honest (Guo et al. 2017, section 4.2).
 
     Shapes: vectors [N, D], labels [N], folds of positions -> [N, C], C = largest label + 1; rows of
-    NaN for tracks that no fold tests.
+    NaN for tracks that no fold tests, or that are alone in their subgenre.
 
     Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
     """
     x, y = checked(vectors, labels)
     n_classes = int(y.max()) + 1
     total, times = np.zeros((len(y), n_classes)), np.zeros(len(y))
-    for train, test in checked_folds(folds, len(y)):
+    for train, tested in checked_folds(folds, len(y)):
+        # a track whose subgenre has nobody else to train on would seem wrong wherever it is
+        test = tested[np.isin(y[tested], y[train])]
         scores = lda_scores(x[train], y[train], x[test], n_classes, shrinkage=SHRINKAGE)
         total[test] += scores - logsumexp(scores, axis=1, keepdims=True)
         times[test] += 1
     seen = times > 0
+    if not seen.any():
+        raise EvaluationError("no track can be judged: each is alone in its subgenre or untested")
     logits = total[seen] / times[seen, None]
     result = np.full((len(y), n_classes), np.nan)
     result[seen] = _softmax(logits / _temperature(logits, y[seen]))
@@ -138,15 +142,11 @@ def _softmax(logits: Floats) -> Floats:
 
 def _temperature(logits: Floats, labels: Ints) -> float:
     """The temperature of least log loss, between 0.1 and 1000."""
-    rows = np.flatnonzero(np.isfinite(logits[np.arange(len(labels)), labels]))
-    if not rows.size:
-        return 1.0
+    rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:
-        scaled = logits[rows] / np.exp(log_t)
-        return float(
-            np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(rows)), labels[rows]])
-        )
+        scaled = logits / np.exp(log_t)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[rows, labels]))
 
     found = minimize_scalar(loss, bounds=(np.log(0.1), np.log(1000.0)), method="bounded")
     return float(np.exp(found.x))
