@@ -14,6 +14,7 @@ from subgenre.audio import (
     EXTENSIONS,
     MARGIN_S,
     Probe,
+    _lay_out,
     mono_window,
     probe,
     read_window,
@@ -251,6 +252,34 @@ def test_damage_in_the_middle_costs_its_place_only(folder, tmp_path, extension):
     assert np.isfinite(across).all()
     after, rate, _ = read_window(path, 11.5, 3)
     assert after.shape == (2, 3 * rate)
+
+
+def test_frames_stay_together_but_for_holes():
+    lengths = [256, 512, 512, 384, 512, 512]
+    places = np.array([1000.0, 1256, 1768 + 448, 2280, 2664, 3176])  # one stamp is off
+    np.testing.assert_array_equal(
+        _lay_out(places, lengths, hole=2000), [1000, 1256, 1768, 2280, 2664, 3176]
+    )
+    places[3:] += 5000  # and samples are missing
+    np.testing.assert_array_equal(
+        _lay_out(places, lengths, hole=2000), [1000, 1256, 1768, 7280, 7664, 8176]
+    )
+
+
+@pytest.mark.corpus
+def test_windows_of_recordings_equal_the_whole(corpus):
+    """Real Ogg files stamp whole pages wrongly, and their last packet is shorter than nothing."""
+    for path in sorted(corpus.rglob("*.ogg"))[::6]:
+        everything, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        duration_s = probe(path).duration_s
+        # an Ogg's first page may take back up to one block
+        assert duration_s == pytest.approx(len(everything) / rate, abs=0.03)
+        ours = read_window(path, 0, 100)[0]
+        for start_s in (0.5, 3.3, 17.123, duration_s - 10):
+            window, _, lead = read_window(path, start_s, 10, margin_s=MARGIN_S)
+            first = round(start_s * rate) - lead
+            expected = ours[:, first : first + window.shape[1]]
+            np.testing.assert_array_equal(window, expected, err_msg=path.name)
 
 
 # resampling

@@ -35,6 +35,7 @@ __all__ = [
 PREROLL_S = 0.25  # decoded before a window: codecs overlap, and borrow bits from what came before
 MARGIN_S = 0.05  # on either side of a window, so that the resampler sees no edge in it
 _AGREE_S = 0.1  # a header this near the packets' length knows the encoder's padding better
+_HOLE_S = 0.1  # time stamps that step further tell of samples that are missing
 _TRIES = 64  # packets without a sample, after which nothing can be decoded
 
 
@@ -178,7 +179,7 @@ class _Window:
                     raise AudioError("its sample rate changes on the way")
                 if frame.pts is not None:
                     place = (frame.pts - zero) * tick_s * self.rate
-                # one second more than needed is kept, for _smooth to lean on
+                # one second more than needed is kept, for _lay_out to lean on
                 if place + frame.samples > self.first - self.rate:
                     self.places.append(place)
                     self.blocks.append(decoder.to_float(frame))
@@ -217,15 +218,15 @@ class _Window:
         channels = max(block.shape[0] for block in self.blocks)
         found = np.zeros((channels, self.end - self.first), np.float32)
         filled = np.zeros(self.end - self.first, bool)
-        tick = float(self.stream.time_base or 0) * self.rate
-        starts = _smooth(np.array(self.places), [b.shape[1] for b in self.blocks], tick)
+        lengths = [block.shape[1] for block in self.blocks]
+        starts = _lay_out(np.array(self.places), lengths, _HOLE_S * self.rate)
         for place, block in zip(starts - self.first, self.blocks, strict=True):
             lo, hi = max(0, place), min(len(filled), place + block.shape[1])
             if lo < hi:
                 same = block if block.shape[0] == channels else block.mean(axis=0, keepdims=True)
                 found[:, lo:hi] = same[:, lo - place : hi - place]
                 filled[lo:hi] = True
-        count = int(filled.nonzero()[0][-1]) + 1 if filled.any() else 0
+        count = len(filled) - int(filled[::-1].argmax()) if filled.any() else 0
         if count <= self.lead:
             raise AudioError(f"no samples at {self.start_s:.1f} s; it ends or is damaged there")
         if filled.sum() < count / 2:
@@ -235,19 +236,16 @@ class _Window:
         return found[:, :count]
 
 
-def _smooth(places: NDArray[np.float64], lengths: list[int], tick: float) -> NDArray[np.int64]:
+def _lay_out(places: NDArray[np.float64], lengths: list[int], hole: float) -> NDArray[np.int64]:
     """Turn time stamps into sample positions.
 
-    Ogg stamps the odd frame wrongly (by half a long block, after a change of block length), and
-    coarse time bases round. So frames follow one another without a gap unless the stamps of a
-    whole run of frames say otherwise: a median of five removes single outliers and keeps steps.
+    Ogg pages stamp single frames, and whole pages, some hundred samples off, and coarse clocks
+    round. So frames follow one another without a gap, where most of their stamps put them; only
+    a step of more than `hole` samples means that something is missing there.
     """
     before = np.concatenate(([0], np.cumsum(lengths)[:-1]))
     shift = places - before
-    if len(shift) >= 3:
-        padded = np.pad(shift, 2, mode="reflect")
-        shift = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
-    steps = np.abs(np.diff(shift)) > max(1.0, 2 * tick)
-    runs = np.split(np.arange(len(shift)), steps.nonzero()[0] + 1)
-    level = np.concatenate([np.full(len(run), np.rint(np.median(shift[run]))) for run in runs])
+    holes = (np.abs(np.diff(shift)) > hole).nonzero()[0] + 1
+    runs = np.split(shift, holes)
+    level = np.concatenate([np.full(len(run), np.rint(np.median(run))) for run in runs])
     return (level + before).astype(np.int64)

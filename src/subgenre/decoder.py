@@ -166,7 +166,7 @@ def to_float(frame: av.AudioFrame) -> Float32:
     samples: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
-    scaled: Float32 = samples.astype(np.float32)
+    scaled: Float32 = samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
         scaled -= 128
         scaled /= 128

@@ -63,9 +63,9 @@ def loudness_lufs(samples: Float32, rate: int) -> float:
 
 def clipped_share(samples: Float32) -> float:
     """Share of the samples [C, n] at full scale, in runs of two or more."""
-    if not samples.size:
-        return 0.0
     full = np.abs(samples) >= CLIPPED_AT
+    if not full.any():
+        return 0.0
     beside = np.zeros_like(full)
     beside[:, 1:] |= full[:, :-1]
     beside[:, :-1] |= full[:, 1:]
