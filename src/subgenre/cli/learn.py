@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from cyclopts import App
@@ -91,7 +92,8 @@ def preprocess(
         overwrite=overwrite,
         talk=terminal,
     )
-    terminal.result(summary.to_dict())
+    skipped = [{"path": str(s.path), "reason": s.reason} for s in summary.skipped]
+    terminal.result({**dataclasses.asdict(summary), "skipped": skipped})
     return 1 if summary.skipped else 0
 
 
