@@ -1,0 +1,87 @@
+"""The main job on a small library that is made on the spot, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subgenre import config, splits, vectors
+from subgenre import demo as room
+from subgenre.config import PreprocessConfig
+from subgenre.pipeline import work
+from subgenre.pipeline.evaluate import evaluate
+from subgenre.pipeline.preprocess import cores, preprocess
+from subgenre.pipeline.train import train
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent, Talk
+
+BACKBONE, RECIPE = "musicnn", "laptop"
+_NEAREST = 5
+
+
+def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any]:
+    """Make a library of synthetic music in `out`, learn it, score it, and ask for similar tracks.
+
+    Returns:
+        what was found: the held-out accuracies of the trained model and of the baseline that hears
+        loudness and mean spectrum alone, the query's neighbours, and the report's path.
+
+    Raises:
+        SubgenreError: `out` holds something else.
+    """
+    talk = talk or Silent()
+    root, features = out / work.LIBRARY, out / work.FEATURES
+    with talk.progress("making music") as bar:
+        room.make_library(root, seed=seed, workers=cores(), on_progress=bar)
+    preprocess(root, features, backbone=BACKBONE, settings=PreprocessConfig(seed=seed), talk=talk)
+    settings = config.replace(config.load_recipe(RECIPE), "model", backbone=BACKBONE)
+    settings = config.replace(settings, "run", seed=seed)
+    run = out / f"{work.RUN_PREFIX}{work.stamp()}"
+    train(features, settings, out=run, checkpoints=out / work.CHECKPOINTS, talk=talk)
+    found = evaluate(run, talk=talk).metrics["models"]
+    baseline = baseline_accuracy(FeatureFolder.open(features), run)
+    trained = found["trained"]["centroid_accuracy"]
+    query, nearest = neighbours(run)
+    talk.say(
+        f"held-out tracks that find home: {trained['value']:.0%} with the trained model, "
+        f"{found['frozen']['centroid_accuracy']['value']:.0%} with the backbone as it is, "
+        f"{baseline:.0%} by loudness and mean spectrum alone, {trained['chance']:.0%} by chance"
+    )
+    talk.say(f"nearest to {query}: {', '.join(nearest)}")
+    talk.say(f"open the report in a browser: {run / work.REPORT}")
+    return {
+        "run": str(run),
+        "report": str(run / work.REPORT),
+        "trained": trained,
+        "frozen": found["frozen"]["centroid_accuracy"],
+        "loudness_and_mean_spectrum": baseline,
+        "query": query,
+        "nearest": nearest,
+    }
+
+
+def baseline_accuracy(folder: FeatureFolder, run: Path) -> float:
+    """Return how many held-out tracks loudness and the mean log-mel place rightly."""
+    split = splits.load(run / work.SPLIT, folder.tracks)
+    loudness = np.asarray(folder.chunks["loudness_lufs"].to_numpy())
+    means, levels, labels, known = [], [], [], []
+    train_ids = set(split.train)
+    for number, track in enumerate(folder.tracks):
+        rows = np.flatnonzero(folder.track_of == number)
+        means.append(folder.load(rows).mean((0, 1)).numpy())
+        levels.append(loudness[rows].mean())
+        labels.append(folder.label_of[rows[0]])
+        known.append(track.id in train_ids)
+    return room.loudness_spectrum_accuracy(means, levels, labels, known)
+
+
+def neighbours(run: Path) -> tuple[str, list[str]]:
+    """Name a held-out track and the tracks nearest to it, by the run's stored vectors."""
+    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    first = stored.splits.index("test")
+    cosine = stored.vectors @ stored.vectors[first]
+    order = [i for i in np.argsort(-cosine, kind="stable") if i != first][:_NEAREST]
+    names = [f"{stored.subgenres[i]}/{stored.paths[i].stem}" for i in (first, *order)]
+    return names[0], names[1:]
