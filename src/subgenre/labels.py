@@ -1,4 +1,4 @@
-"""Which files carry which label: from a folder tree, a CSV, or a playlist a subgenre."""
+"""Which files carry which label: a folder tree, a CSV, playlists, a rekordbox collection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from subgenre.audio import EXTENSIONS
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.files import safe_name
 from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
+from subgenre.rekordbox import read_rekordbox
 from subgenre.tags import clean
 
 TRASH = "trash"
 _COLUMNS = ("path", "genre", "subgenre")
 _TAKEN = (TRASH, "dataset.json", "chunks.parquet", "tracks.parquet", "skipped.csv")
-_WANTED = "name a folder (ROOT/genre/subgenre/*), a CSV (path,genre,subgenre) or a folder of M3U8"
+_WANTED = (
+    "name a folder (ROOT/genre/subgenre/*), a CSV (path,genre,subgenre), a folder of M3U8 or a "
+    "rekordbox XML"
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,19 @@ def find(source: Path, trash: Path | None = None) -> Found:
         )
     elif suffix == ".csv" and source.is_file():
         _read_csv(found, source)
+    elif suffix == ".xml" and source.is_file():
+        _read_rekordbox(found, source)
     else:
         raise LibraryError(f"{shown(source)} holds no library; {_WANTED}")
     found.entries = list(dict.fromkeys(found.entries))
+    return found
+
+
+def listing(folder: Path) -> Found:
+    """List all audio below a folder, at any depth, without labels."""
+    found = Found()
+    _walk(found, folder, Entry(folder, "", ""), set())
+    found.entries.sort(key=lambda entry: str(entry.path))
     return found
 
 
@@ -213,12 +227,30 @@ def _read_playlist(found: Found, playlist: Path, genre: str) -> None:
     except PlaylistError as problem:
         found.skipped.append(Skipped(playlist, shown(str(problem))))
         return
-    trash = TRASH in (genre.casefold(), playlist.stem.casefold())
-    labels = ("", "") if trash else (clean(genre) or "_", clean(playlist.stem) or "_")
-    for path in paths:
-        _add_listed(found, Entry(path, *labels, trash, f"listed in {shown(playlist.name)}"))
+    _add_list(found, paths, (genre, playlist.stem), shown(playlist.name))
     if not paths:
         found.notes.append(f"{shown(playlist)} lists nothing")
+
+
+def _read_rekordbox(found: Found, source: Path) -> None:
+    """Read the playlists of a collection: each a subgenre, its folder (or the file) the genre."""
+    try:
+        playlists = read_rekordbox(source)
+    except PlaylistError as problem:
+        raise LibraryError(str(problem)) from problem
+    for name, paths in playlists.items():
+        *folders, playlist = name.split("/")
+        genre = folders[-1] if folders else source.stem
+        _add_list(found, paths, (genre, playlist), f"{shown(source.name)}, {shown(name)}")
+
+
+def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: str) -> None:
+    """Add the tracks of one playlist; (genre, subgenre) may name the trash."""
+    genre, subgenre = names
+    trash = TRASH in (genre.casefold(), subgenre.casefold())
+    labels = ("", "") if trash else (clean(genre) or "_", clean(subgenre) or "_")
+    for path in paths:
+        _add_listed(found, Entry(path, *labels, trash, f"listed in {origin}"))
 
 
 def _add_listed(found: Found, entry: Entry) -> None:

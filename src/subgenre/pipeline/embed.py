@@ -9,9 +9,11 @@ from typing import Any
 
 from subgenre import embed as room
 from subgenre import encoder, precision
-from subgenre.library import Skipped
-from subgenre.pipeline import evaluate, score
+from subgenre.errors import LibraryError
+from subgenre.labels import Skipped
+from subgenre.pipeline import evaluate, score, sounds, stored
 from subgenre.talk import Silent, Talk
+from subgenre.track_rows import IndexedTrack
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,20 @@ def embed(
     )
     talk.say(f"{out}: {len(tracks)} held-out tracks, {vectors.shape[1]} values each")
     return Embedded(out, len(tracks), ())
+
+
+def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
+    """Embed files and folders from outside; labels are empty."""
+    opened = stored.open_stored(run)
+    listed = sounds.find(audio)
+    found = opened.embed(listed.paths, talk=talk)
+    skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    if not found.paths:
+        raise LibraryError(
+            f"none of {len(skipped)} files could be embedded, so {out} is not written"
+        )
+    tracks = [IndexedTrack(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
+    fingerprint = encoder.fingerprint(opened.encoder)
+    room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
+    talk.say(f"{out}: {len(tracks)} files, {found.vectors.shape[1]} values each")
+    return Embedded(out, len(tracks), skipped)

@@ -171,6 +171,8 @@ def _write(
         "best_epoch": fitted.result.best_epoch,
         "stopped_early": fitted.result.stopped_early,
         "versions": versions(),
+        "encoder": encoder.fingerprint(fitted.encoder),
+        "preprocess": checks.to_dict(folder.config),
     }
     files.write_json(run / work.DATA, data)
     checks.save_toml(run / work.CONFIG, settings)

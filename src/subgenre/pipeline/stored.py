@@ -1,0 +1,220 @@
+"""A model folder as the uses of it read it: stored vectors first, the encoder only when asked for.
+
+Nothing here imports torch until a file has to be embedded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subgenre import checks, classify, files, vectors
+from subgenre.classify import ALPHA, Classifier
+from subgenre.collection import Collection
+from subgenre.config import PreprocessConfig, TrainConfig
+from subgenre.errors import FeatureError, RunError
+from subgenre.index import Index
+from subgenre.library import Track
+from subgenre.pipeline import work
+from subgenre.talk import Silent, Talk
+from subgenre.track_rows import IndexedTrack
+from subgenre.vectors import Embeddings
+
+if TYPE_CHECKING:
+    from subgenre.encoder import Encoder
+    from subgenre.file_vectors import FileVectors
+
+INDEX = "index"  # in the model folder
+_DATASET = "dataset.json"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A model folder: its settings, and on demand its vectors, classifier and encoder."""
+
+    path: Path
+    settings: TrainConfig
+    data: dict[str, Any]
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """Vectors of the tracks on both sides of the split.
+
+        Raises:
+            RunError: the run has none yet.
+        """
+        path = self.path / work.EMBEDDINGS
+        if not path.is_file():
+            raise RunError(f"{self.path} has no vectors yet; run `subgenre evaluate` on it")
+        return vectors.read_embeddings(path)
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether the vectors of the run's own tracks are there."""
+        return (self.path / work.EMBEDDINGS).is_file()
+
+    @cached_property
+    def tracks(self) -> tuple[IndexedTrack, ...]:
+        """Tell the tracks of `embeddings`, with tags where the feature folder is still there."""
+        tags = {track.id: track for track in self._feature_tracks()}
+        stored = self.embeddings
+        columns = zip(stored.ids, stored.paths, stored.genres, stored.subgenres, strict=True)
+        return tuple(
+            _indexed(tags.get(track_id), id=track_id, path=path, genre=genre, subgenre=subgenre)
+            for track_id, path, genre, subgenre in columns
+        )
+
+    def _feature_tracks(self) -> Sequence[Track]:
+        from subgenre import feature_tables
+
+        root = Path(self.data.get("root", ""))
+        try:
+            return feature_tables.read_tracks(Path(self.data.get("features", "")), root)
+        except FeatureError:
+            return ()
+
+    @cached_property
+    def labels(self) -> frozenset[tuple[str, str]]:
+        """Pairs (genre, subgenre) that the model has learnt, as far as its folder tells."""
+        if self.has_embeddings:
+            stored = self.embeddings
+            return frozenset(zip(stored.genres, stored.subgenres, strict=True)) - {("", "")}
+        return frozenset(zip(self.data["genres"], self.data["labels"], strict=True))
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The model itself; loads torch.
+
+        Raises:
+            RunError: its files are missing or damaged.
+        """
+        from subgenre import encoder
+
+        return encoder.load(self.path)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of the encoder, read from where it is written or computed from the model."""
+        if found := self.data.get("encoder"):
+            return str(found)
+        if self.has_embeddings:
+            return self.embeddings.fingerprint
+        from subgenre import encoder
+
+        return encoder.fingerprint(self.encoder)
+
+    @cached_property
+    def dim(self) -> int:
+        """Size of a vector, D."""
+        return self.settings.model.embedding_size
+
+    @cached_property
+    def preprocess(self) -> PreprocessConfig:
+        """How tracks became chunks in training; files from outside are cut the same way."""
+        plain = self.data.get("preprocess")
+        if plain is None:
+            try:
+                told = (Path(self.data["features"]) / _DATASET).read_text(encoding="utf-8")
+                plain = json.loads(told)["config"]
+            except (OSError, ValueError, KeyError):
+                return PreprocessConfig(chunk_strategy="spaced")
+        return checks.from_dict(PreprocessConfig, plain, str(self.path / work.DATA))
+
+    @property
+    def index_path(self) -> Path:
+        """Where the run's index is unless another place is named."""
+        return self.path / INDEX
+
+    def open_index(self, path: Path | None = None) -> Index:
+        """Open the index, and check that this model made it.
+
+        Raises:
+            IndexStoreError: missing, or of another model; dimension and fingerprint are named.
+        """
+        return Index.open(path or self.index_path, dim=self.dim, fingerprint=self.fingerprint)
+
+    def collection(self, index: Path | None = None) -> Collection:
+        """Return the tracks to search: of the index, or of the run itself where none was built.
+
+        Raises:
+            IndexStoreError: the index is of another model. RunError: there is neither.
+        """
+        if index is not None or (self.index_path / "index.json").is_file():
+            return self.open_index(index).collection
+        if not self.has_embeddings:
+            raise RunError(
+                f"{self.path} has neither an index nor vectors; run `subgenre index LIBRARY`, "
+                "or `subgenre evaluate`"
+            )
+        return Collection.of(self.tracks, self.embeddings.vectors)
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Ids of tracks held out of training; empty where the run has no vectors."""
+        if not self.has_embeddings:
+            return ()
+        stored = self.embeddings
+        return tuple(i for i, s in zip(stored.ids, stored.splits, strict=True) if s == "test")
+
+    def classifier(self, alpha: float = ALPHA) -> Classifier:
+        """Fit on the run's training tracks, calibrated on those held out.
+
+        Raises:
+            RunError: no vectors. EvaluationError: fewer than two subgenres, or a bad alpha.
+        """
+        stored = self.embeddings
+        label = list(zip(stored.genres, stored.subgenres, strict=True))
+        train = [i for i, side in enumerate(stored.splits) if side == "train"]
+        known = {label[i] for i in train}
+        test = [i for i, s in enumerate(stored.splits) if s == "test" and label[i] in known]
+        calibration = (stored.vectors[test], [label[i] for i in test]) if test else None
+        return classify.fit(
+            stored.vectors[train], [label[i] for i in train], calibration=calibration, alpha=alpha
+        )
+
+    def embed(
+        self, paths: Sequence[Path], *, workers: int | None = None, talk: Talk | None = None
+    ) -> FileVectors:
+        """Embed audio files as the training tracks were; what can't be read is listed. Needs torch.
+
+        Raises:
+            RunError: the model's files are missing or damaged.
+        """
+        from subgenre import embed, precision
+
+        device = precision.pick_device(self.settings.run.device)
+        with (talk or Silent()).progress("embedding") as bar:
+            return embed.embed_files(
+                self.encoder,
+                paths,
+                self.preprocess,
+                device=device,
+                workers=workers,
+                on_progress=bar,
+            )
+
+
+def open_stored(run: Path | None = None) -> StoredRun:
+    """Open a model folder, by default the newest here.
+
+    Raises:
+        RunError: there is none, or its description is damaged. ConfigError: so are its settings.
+    """
+    path = work.find_run(run)
+    data = files.read_json(path / work.DATA, version=1, error=RunError)
+    config = path / work.CONFIG
+    settings = checks.from_dict(TrainConfig, checks.load_toml(config), str(config))
+    return StoredRun(path, settings, data)
+
+
+def _indexed(tags: Track | None, **known: Any) -> IndexedTrack:
+    """Put what the run knows of a track over what its tags tell."""
+    if tags is None:
+        return IndexedTrack(**known)
+    names = {field.name for field in dataclasses.fields(IndexedTrack)} - {"folder", *known}
+    return IndexedTrack(**{name: getattr(tags, name) for name in names}, **known)
