@@ -11,10 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from subgenre import checkpoint, checks, config, distributed, encoder, files, precision, splits
+from subgenre import (
+    checkpoint,
+    checks,
+    config,
+    distributed,
+    embed,
+    encoder,
+    files,
+    precision,
+    splits,
+)
 from subgenre.config import TrainConfig
 from subgenre.pipeline import fit, work
 from subgenre.pipeline.words import versions
@@ -175,7 +186,35 @@ def _write(
         "preprocess": checks.to_dict(folder.config),
     }
     files.write_json(run / work.DATA, data)
+    _write_vectors(run, fitted, folder, split)
     checks.save_toml(run / work.CONFIG, settings)
+
+
+def _write_vectors(
+    run: Path, fitted: fit.Fitted, folder: FeatureFolder, split: splits.Split
+) -> None:
+    """Keep the tracks' vectors where they cost nothing: the backbone's output is cached.
+
+    Of a model whose backbone has learnt too, `evaluate` writes them.
+    """
+    if fitted.pooled is None:
+        return
+    device = next(fitted.encoder.parameters()).device
+    numbers: list[int] = []
+    vectors = []
+    for ids in (split.train, split.test):
+        rows = folder.rows(ids)
+        chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+        side, values = embed.track_vectors(chunks, folder.track_of[rows])
+        numbers += side.tolist()
+        vectors.append(values)
+    embed.write_embeddings(
+        run / work.EMBEDDINGS,
+        [folder.tracks[number] for number in numbers],
+        np.concatenate(vectors),
+        split=["train"] * len(vectors[0]) + ["test"] * len(vectors[1]),
+        fingerprint=encoder.fingerprint(fitted.encoder),
+    )
 
 
 @contextmanager
