@@ -16,7 +16,7 @@ from subgenre.backbones import Backbone
 from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.errors import ConfigError
 from subgenre.features import Statistics
-from subgenre.file_vectors import FileVectors, embed_files
+from subgenre.file_vectors import FileVectors, embed_each, embed_files
 from subgenre.pooled_cache import Cached
 from subgenre.store import FeatureFolder
 from subgenre.vectors import (
@@ -33,6 +33,7 @@ __all__ = [
     "Embeddings",
     "FileVectors",
     "chunk_vectors",
+    "embed_each",
     "embed_files",
     "frozen_track_vectors",
     "pooled_vectors",

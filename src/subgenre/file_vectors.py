@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +76,55 @@ def embed_files(
         timeout_s: for one file.
         on_progress: hears how many files are done.
     """
-    config = dataclasses.replace(config or PreprocessConfig(chunk_strategy="spaced"), store_s=0.0)
     found: dict[int, _Embedded] = {}
     skipped: dict[int, Skipped] = {}
+    results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
+    for i, result in results:
+        if isinstance(result, Skipped):
+            skipped[i] = result
+        else:
+            found[i] = result
+        if on_progress:
+            on_progress(len(found) + len(skipped), len(paths))
+    size = encoder.structure.embedding_size
+    return _file_vectors([found[i] for i in sorted(found)], skipped, size)
+
+
+def embed_each(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    config: PreprocessConfig | None = None,
+    *,
+    device: Device = "cpu",
+    batch_size: int = 16,
+    workers: int | None = None,
+    timeout_s: float = FILE_TIMEOUT_S,
+) -> Iterator[tuple[int, FileVectors]]:
+    """Embed audio files one by one, as they finish, so that each can be kept at once.
+
+    Yields:
+        position in `paths`, and the vectors of that one file or why it was skipped.
+    """
+    size = encoder.structure.embedding_size
+    results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
+    for i, result in results:
+        if isinstance(result, Skipped):
+            yield i, _file_vectors([], {i: result}, size)
+        else:
+            yield i, _file_vectors([result], {}, size)
+
+
+def _results(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    config: PreprocessConfig | None,
+    device: Device,
+    batch_size: int,
+    workers: int | None,
+    timeout_s: float,
+) -> Iterator[tuple[int, _Embedded | Skipped]]:
+    """Decode in workers and encode here; what is decoded is encoded while they decode on."""
+    config = dataclasses.replace(config or PreprocessConfig(chunk_strategy="spaced"), store_s=0.0)
     with tempfile.TemporaryDirectory(prefix="subgenre-") as place, evaluating(encoder, device):
         spec = encoder.backbone.spec
         tasks = [
@@ -91,15 +137,10 @@ def embed_files(
             timeout_s=timeout_s,
             initializer=chunking.start_worker,
         ):
-            # what is decoded is encoded here while the workers decode on
             if isinstance(result, parallel.Failure):
-                skipped[i] = Skipped(tasks[i].path, result.reason)
+                yield i, Skipped(tasks[i].path, result.reason)
             else:
-                found[i] = _embed_one(encoder, tasks[i], *result, device, batch_size)
-            if on_progress:
-                on_progress(len(found) + len(skipped), len(tasks))
-    size = encoder.structure.embedding_size
-    return _file_vectors([found[i] for i in sorted(found)], skipped, size)
+                yield i, _embed_one(encoder, tasks[i], *result, device, batch_size)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from subgenre.config import MULTI
 from subgenre.errors import LibraryError
 from subgenre.labels import Entry, Skipped, folder_names, shown
 
-__all__ = ["Library", "Skipped", "Track", "folder_names", "scan", "shown"]
+__all__ = ["Library", "Skipped", "Track", "describe", "folder_names", "scan", "shown"]
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -101,6 +101,18 @@ def scan(
     )
     _check(library, source)
     return library
+
+
+def describe(
+    entries: Sequence[Entry],
+    *,
+    workers: int | None = None,
+    known: Mapping[str, Track] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Track], list[Skipped]]:
+    """Read files that are listed already, with a label or without; see `scan` for the options."""
+    described = _describe_all(list(entries), workers, known or {}, on_progress)
+    return _labelled(list(entries), described)
 
 
 def _describe_all(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from subgenre.track_rows import IndexedTrack
 from subgenre.vectors import Embeddings
 
 if TYPE_CHECKING:
+    import torch
+
     from subgenre.encoder import Encoder
     from subgenre.file_vectors import FileVectors
 
@@ -185,18 +187,33 @@ class StoredRun:
         Raises:
             RunError: the model's files are missing or damaged.
         """
-        from subgenre import embed, precision
+        from subgenre import embed
 
-        device = precision.pick_device(self.settings.run.device)
         with (talk or Silent()).progress("embedding") as bar:
             return embed.embed_files(
                 self.encoder,
                 paths,
                 self.preprocess,
-                device=device,
+                device=self._device,
                 workers=workers,
                 on_progress=bar,
             )
+
+    def embed_each(
+        self, paths: Sequence[Path], *, workers: int | None = None
+    ) -> Iterator[tuple[int, FileVectors]]:
+        """Embed audio files one by one: position, and the vectors of that file. Needs torch."""
+        from subgenre import embed
+
+        return embed.embed_each(
+            self.encoder, paths, self.preprocess, device=self._device, workers=workers
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        from subgenre import precision
+
+        return precision.pick_device(self.settings.run.device)
 
 
 def open_stored(run: Path | None = None) -> StoredRun:

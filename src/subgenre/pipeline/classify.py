@@ -1,0 +1,134 @@
+"""Audio files -> placements: a subgenre, a probability, the seconds that spoke for it, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subgenre import files, sorting, tags
+from subgenre.classify import ALPHA, Classifier, Placement
+from subgenre.errors import PlaylistError
+from subgenre.labels import Skipped
+from subgenre.pipeline import sounds
+from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.talk import Silent, Talk
+from subgenre.track_rows import IndexedTrack
+
+if TYPE_CHECKING:
+    from subgenre.file_vectors import FileVectors
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What `classify` found.
+
+    Attributes:
+        placements: of the files that could be read. chunk_s: length of a chunk, seconds.
+        skipped: the others. copies, playlists: files that were written.
+    """
+
+    placements: tuple[Placement, ...]
+    chunk_s: float
+    skipped: tuple[Skipped, ...] = ()
+    copies: tuple[Path, ...] = ()
+    playlists: tuple[Path, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return {
+            "placements": [placement.row() for placement in self.placements],
+            "chunk_s": self.chunk_s,
+            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "copies": [str(path) for path in self.copies],
+            "playlists": [str(path) for path in self.playlists],
+        }
+
+
+def classify(
+    named: Sequence[Path],
+    run: Path | StoredRun | None = None,
+    *,
+    alpha: float = ALPHA,
+    out: Path | None = None,
+    copy_to: Path | None = None,
+    m3u_to: Path | None = None,
+    workers: int | None = None,
+    talk: Talk | None = None,
+) -> Classified:
+    """Place audio files; the files themselves are only read.
+
+    Args:
+        named: files, folders or playlists. run: the model folder; by default the newest.
+        alpha: share of belonging tracks that may be called none of these.
+        out: a .csv or .json of the placements.
+        copy_to: folder to copy each file into, by genre/subgenre.
+        m3u_to: folder of playlists, one a subgenre, that each file is added to.
+        workers: processes that decode. talk: hears how it goes.
+
+    Raises:
+        RunError: no model or no vectors. LibraryError: no audio. PlaylistError: `out` of another
+        kind, or a copy that would replace another file.
+    """
+    talk = talk or Silent()
+    if out is not None and out.suffix.lower() not in (".csv", ".json"):
+        raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
+    opened = run if isinstance(run, StoredRun) else open_stored(run)
+    model = opened.classifier(alpha)
+    if not model.held_out:
+        talk.warn("no track was held out of training: the probabilities are too kind")
+    listed = sounds.find(named)
+    found = opened.embed(listed.paths, workers=workers, talk=talk)
+    placements = place(model, found)
+    _tell_learnt(opened, placements, talk)
+    skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    _write(out, placements)
+    copies = sorting.copy_to(placements, copy_to) if copy_to else []
+    lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
+    chunk_s = opened.preprocess.chunk_s
+    return Classified(tuple(placements), chunk_s, skipped, tuple(copies), tuple(lists))
+
+
+def place(model: Classifier, found: FileVectors) -> list[Placement]:
+    """Place embedded files by their vectors; their chunks say which seconds spoke."""
+    chunks = [found.chunks[found.chunk_file == i] for i in range(len(found.paths))]
+    starts = [found.chunk_start_s[found.chunk_file == i] for i in range(len(found.paths))]
+    told = zip(found.ids, found.paths, found.duration_s, strict=True)
+    tracks = [_track(track_id, path, seconds) for track_id, path, seconds in told]
+    return model.place(
+        tracks, found.vectors, chunks=chunks, starts_s=[np.asarray(s).tolist() for s in starts]
+    )
+
+
+def _track(track_id: str, path: Path, duration_s: float) -> IndexedTrack:
+    """Describe a file from outside by its tags."""
+    return IndexedTrack(
+        id=track_id,
+        path=path.absolute(),
+        duration_s=duration_s,
+        size=path.stat().st_size,
+        **dataclasses.asdict(tags.read_tags(path)),
+    )
+
+
+def _tell_learnt(run: StoredRun, placements: Sequence[Placement], talk: Talk) -> None:
+    stored = run.embeddings
+    learnt = {i for i, side in zip(stored.ids, stored.splits, strict=True) if side == "train"}
+    count = sum(placement.track.id in learnt for placement in placements)
+    if count:
+        talk.warn(f"{count} of these files were learnt from: their probabilities are too kind")
+
+
+def _write(out: Path | None, placements: Sequence[Placement]) -> None:
+    if out is None:
+        return
+    if out.suffix.lower() == ".csv":
+        sorting.write_csv(out, placements)
+    else:
+        rows = [placement.row() for placement in placements]
+        files.write_text(out, json.dumps(rows, indent=2, ensure_ascii=True) + "\n")

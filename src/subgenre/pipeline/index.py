@@ -1,0 +1,260 @@
+"""Library -> the index of a model: embeds what is new, forgets what is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subgenre import labels, library
+from subgenre.errors import LibraryError
+from subgenre.index import Index, Plan, Relinked
+from subgenre.labels import Entry, Found, Skipped
+from subgenre.library import Track
+from subgenre.pipeline import sounds
+from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.talk import Silent, Talk
+from subgenre.track_rows import IndexedTrack
+
+KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
+_KEEP_EVERY = 256  # tracks
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What `index` did.
+
+    Attributes:
+        path: of the index. n_tracks: in it now.
+        embedded, reused, updated, forgotten: tracks; reused vectors are the run's own.
+        relinked: tracks found at the new root, and ids that were not.
+        skipped: files left out, each with its reason.
+    """
+
+    path: Path
+    n_tracks: int
+    embedded: int = 0
+    reused: int = 0
+    updated: int = 0
+    forgotten: int = 0
+    relinked: Relinked | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        found = {"path": str(self.path)} | {
+            name: getattr(self, name)
+            for name in ("n_tracks", "embedded", "reused", "updated", "forgotten")
+        }
+        if self.relinked is not None:
+            found["relinked"] = len(self.relinked.found)
+            found["missing"] = list(self.relinked.missing)
+        return {
+            **found,
+            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+        }
+
+
+def index(
+    source: Path | None,
+    run: Path | StoredRun | None = None,
+    *,
+    path: Path | None = None,
+    root: Path | None = None,
+    workers: int | None = None,
+    talk: Talk | None = None,
+) -> Indexed:
+    """Bring the index of a model up to date with a library.
+
+    Folders give labels where at least one genre/subgenre is one that the model has learnt; any
+    other folder of audio is indexed without labels. Tracks of other libraries in the same index
+    stay.
+
+    Args:
+        source: folder, CSV, folder of playlists or rekordbox XML; None: only `root` counts.
+        run: the model folder; by default the newest.
+        path: of the index; by default `index` in the model folder.
+        root: the new place of a library that has moved; its tracks are found by their ids first.
+        workers: processes that read and decode; by default the cores.
+        talk: hears how it goes.
+
+    Raises:
+        RunError, IndexStoreError: the index is another model's; dimension and fingerprint named.
+        LibraryError: no audio there, or neither source nor root is named.
+    """
+    opened, talk = run if isinstance(run, StoredRun) else open_stored(run), talk or Silent()
+    place = path or opened.index_path
+    if source is None and root is None:
+        raise LibraryError("nothing to index: name a library, or its new place with --root")
+    relinked = None
+    if root is not None:
+        relinked = _relink(opened.open_index(place), root, talk)
+    if source is None:
+        return Indexed(place, opened.open_index(place).count, relinked=relinked)
+    listed = listing(source, opened.labels)
+    store = _open(opened, place)
+    tracks, unread = _described(listed, store, workers, talk)
+    plan = store.plan(tracks)
+    gone = _gone(store, plan, source, {s.path for s in (*listed.skipped, *unread)})
+    store.update(plan.updated)
+    left = _reuse(opened, store, plan.new)
+    embedded, failed = _embed(opened, store, left, workers, talk)
+    forgotten = store.delete(gone)
+    skipped = sounds.tell(talk, (*listed.skipped, *unread, *failed))
+    done = Indexed(
+        place,
+        store.count,
+        embedded,
+        len(plan.new) - len(left),
+        len(plan.updated),
+        forgotten,
+        relinked,
+        skipped,
+    )
+    talk.say(
+        f"{place}: {done.n_tracks} tracks; {embedded} embedded, {done.reused} by the run's own "
+        f"vectors, {done.updated} updated, {forgotten} forgotten"
+    )
+    return done
+
+
+def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
+    """List a library's files: with labels where its folders tell them, else without.
+
+    Raises:
+        LibraryError: no audio there.
+    """
+    try:
+        found = labels.find(source)
+    except LibraryError:
+        if not source.is_file() or source.suffix.lower() in (".csv", ".xml"):
+            raise
+        found = Found([Entry(p, "", "") for p in sounds.find([source]).paths])
+    entries = [entry for entry in found.entries if not entry.trash]
+    known = {(genre.casefold(), subgenre.casefold()) for genre, subgenre in learnt}
+    told = {(entry.genre.casefold(), entry.subgenre.casefold()) for entry in entries}
+    if source.is_dir() and not told & known:
+        found = labels.listing(source)
+        entries = found.entries
+    if not entries:
+        raise LibraryError(f"{labels.shown(source)} holds no audio; name another folder")
+    return Found(entries, found.skipped, found.notes)
+
+
+def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
+    with talk.progress("looking for tracks") as bar:
+        relinked = store.relink(root, on_progress=bar)
+    talk.say(f"{len(relinked.found)} tracks found below {root}")
+    if relinked.missing:
+        talk.warn(
+            f"{len(relinked.missing)} tracks were not found below {root}; they stay as they are"
+        )
+    return relinked
+
+
+def _open(run: StoredRun, place: Path) -> Index:
+    if (place / "index.json").is_file():
+        return run.open_index(place)
+    return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
+
+
+def _described(
+    listed: Found, store: Index, workers: int | None, talk: Talk
+) -> tuple[list[Track], list[Skipped]]:
+    """Read ids and tags; files that the index knows are not opened while they are unchanged."""
+    with talk.progress("reading tracks") as bar:
+        return library.describe(
+            [_absolute(entry) for entry in listed.entries],
+            workers=workers,
+            known=_known(store),
+            on_progress=bar,
+        )
+
+
+def _absolute(entry: Entry) -> Entry:
+    return Entry(entry.path.absolute(), entry.genre, entry.subgenre, entry.trash, entry.origin)
+
+
+def _known(store: Index) -> dict[str, Track]:
+    """Tracks of the index by path, in the library's words."""
+    names = {f.name for f in fields(IndexedTrack)} & {f.name for f in fields(Track)}
+    rows = store.collection.tracks(store.collection.live)
+    return {str(row.path): Track(**{n: getattr(row, n) for n in names}) for row in rows}
+
+
+def _gone(store: Index, plan: Plan, source: Path, skipped: set[Path]) -> list[str]:
+    """Ids to forget: what lay in this library and lies there no more.
+
+    A file that can't be read today is not gone, nor is another library's.
+    """
+    root = source.absolute()
+    unread = {path.absolute() for path in skipped}
+    found = []
+    for track_id in plan.gone:
+        path = store.get(track_id).path
+        if path in unread:
+            continue
+        if path.is_relative_to(root) if source.is_dir() else not path.exists():
+            found.append(track_id)
+    return found
+
+
+def _reuse(run: StoredRun, store: Index, new: Sequence[Track]) -> list[Track]:
+    """Take the run's own vectors for tracks that it has; return the others."""
+    if not run.has_embeddings or run.embeddings.fingerprint != run.fingerprint:
+        return list(new)
+    row = {track_id: i for i, track_id in enumerate(run.embeddings.ids)}
+    held = [track for track in new if track.id in row]
+    if held:
+        store.upsert(held, run.embeddings.vectors[[row[track.id] for track in held]])
+    return [track for track in new if track.id not in row]
+
+
+def _embed(
+    run: StoredRun, store: Index, tracks: Sequence[Track], workers: int | None, talk: Talk
+) -> tuple[int, list[Skipped]]:
+    """Embed tracks and keep them in the index every few seconds."""
+    done = 0
+    skipped: list[Skipped] = []
+    waiting: list[tuple[Track, np.ndarray]] = []
+    kept_at = time.monotonic()
+
+    def keep() -> None:
+        if waiting:
+            store.upsert([track for track, _ in waiting], np.stack([v for _, v in waiting]))
+            waiting.clear()
+
+    if not tracks:
+        return 0, []
+    try:
+        with talk.progress("embedding") as bar:
+            for position, found in run.embed_each([t.path for t in tracks], workers=workers):
+                if found.skipped:
+                    skipped += found.skipped
+                else:
+                    done += 1
+                    waiting.append((tracks[position], found.vectors[0]))
+                bar(done + len(skipped), len(tracks))
+                if len(waiting) >= _KEEP_EVERY or time.monotonic() - kept_at > KEEP_EVERY_S:
+                    keep()
+                    kept_at = time.monotonic()
+    finally:
+        keep()
+    return done, skipped
+
+
+def missing(tracks: Sequence[Any], talk: Talk) -> int:
+    """Warn of tracks whose file is gone; return how many."""
+    gone = [track for track in tracks if not Path(track.path).is_file()]
+    for track in gone[:3]:
+        talk.warn(f"{labels.shown(track.path)} is gone")
+    if gone:
+        talk.warn(
+            f"{len(gone)} tracks are gone from where the index saw them; "
+            "`subgenre index --root NEW` finds a library that has moved"
+        )
+    return len(gone)

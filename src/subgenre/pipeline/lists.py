@@ -1,0 +1,218 @@
+"""Similar tracks and playlists of a model: seeds found by any name, lists made and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subgenre import audio, journey, playlist, playlist_files
+from subgenre.collection import Collection
+from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.pipeline.index import missing
+from subgenre.pipeline.stored import StoredRun
+from subgenre.playlist import Seed
+from subgenre.search import Hit, Limits
+from subgenre.talk import Silent, Talk
+from subgenre.track_rows import Filter, IndexedTrack
+
+TRACKS = 20  # of a playlist whose length is not named
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a playlist is made from: seeds, or a subgenre to expand, or an axis.
+
+    Attributes:
+        seeds: tracks by id, path, title or file; vectors [D] serve too.
+        expand: a subgenre to go on from. until_fit: least probability of belonging to it; None:
+            no limit. like, unlike: tracks that the person wants more of, and less of.
+        journey: from the first of two seeds to the second.
+        axis: 'A:B', two subgenres. between: first and last position on it; 0 and 1 are their
+            centroids.
+        smooth: order by small steps. mutual: rank by mutual proximity instead of cosine.
+    """
+
+    seeds: Sequence[Seed] = ()
+    expand: str = ""
+    until_fit: float | None = 0.9
+    like: Sequence[Seed] = ()
+    unlike: Sequence[Seed] = ()
+    journey: bool = False
+    axis: str = ""
+    between: tuple[float, float] = (0.0, 1.0)
+    smooth: bool = False
+    mutual: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse wishes that contradict each other.
+
+        Raises:
+            PlaylistError: nothing to begin with, or two ways at once.
+        """
+        ways = [name for name in ("expand", "journey", "axis") if getattr(self, name)]
+        if len(ways) > 1:
+            raise PlaylistError(f"--{ways[0]} and --{ways[1]} are two playlists; ask for one")
+        if ways in (["expand"], ["axis"]) and len(self.seeds):
+            raise PlaylistError(f"--{ways[0]} takes no seeds; name tracks with --like or drop it")
+        if self.journey and len(self.seeds) != 2:
+            raise PlaylistError(f"a journey has two ends, not {len(self.seeds)}: name two tracks")
+        if (len(self.like) or len(self.unlike)) and not self.expand:
+            raise PlaylistError("--like and --unlike refine --expand SUBGENRE; name it")
+        if not ways and not len(self.seeds):
+            raise PlaylistError("no seed: name tracks, or --expand SUBGENRE, or --axis A:B")
+
+
+def similar(
+    run: StoredRun,
+    tracks: Collection,
+    track: Seed,
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    mutual: bool = True,
+    talk: Talk | None = None,
+) -> list[Hit]:
+    """Find the tracks most similar to one, in the collection or outside it.
+
+    Raises:
+        PlaylistError: neither a track nor a file; the nearest name is told. AudioError: a file
+        that can't be read. IndexStoreError: an unknown name in the filter.
+    """
+    seed = seeds(run, tracks, [track], talk)[0]
+    return playlist.similar(tracks, seed, limits, wanted, mutual=mutual)
+
+
+def make(
+    run: StoredRun,
+    tracks: Collection,
+    wish: Wish,
+    limits: Limits | None = None,
+    wanted: Filter | None = None,
+    *,
+    talk: Talk | None = None,
+) -> list[Hit]:
+    """Make a playlist; seeds and liked tracks themselves are not in it, a journey's ends are.
+
+    Args:
+        run: whose encoder embeds files from outside. tracks: to choose from.
+        limits: by default `TRACKS` tracks; an expanded subgenre ends where tracks stop fitting.
+        wanted: which tracks may be chosen.
+
+    Raises:
+        PlaylistError, IndexStoreError, AudioError: as for `similar`; an unknown subgenre.
+    """
+    limits = limits or Limits(k=None if wish.expand else TRACKS)
+    begin = seeds(run, tracks, wish.seeds, talk)
+    if wish.expand:
+        hits = _expanded(run, tracks, wish, limits, wanted, talk)
+    elif wish.axis:
+        line = journey.axis(tracks, wish.axis)
+        return journey.along(tracks, line, limits, wanted, between=wish.between)
+    elif wish.journey:
+        return journey.journey(tracks, begin[0], begin[1], limits, wanted)
+    elif len(begin) == 1:
+        hits = playlist.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
+    else:
+        hits = playlist.agreement(tracks, begin, limits, wanted, mutual=wish.mutual)
+    if wish.smooth:
+        hits = playlist.smoothed(tracks, hits, first=begin[0] if begin else None)
+    return hits
+
+
+def _expanded(
+    run: StoredRun,
+    tracks: Collection,
+    wish: Wish,
+    limits: Limits,
+    wanted: Filter | None,
+    talk: Talk | None,
+) -> list[Hit]:
+    held = [track_id for track_id in run.held_out if tracks.has(track_id)]
+    return playlist.expand(
+        tracks,
+        wish.expand,
+        limits,
+        wanted,
+        until_fit=wish.until_fit,
+        like=seeds(run, tracks, wish.like, talk),
+        unlike=seeds(run, tracks, wish.unlike, talk),
+        trusted=held or None,
+        seed=run.settings.run.seed,
+    )
+
+
+def seeds(
+    run: StoredRun, tracks: Collection, names: Sequence[Seed], talk: Talk | None = None
+) -> list[Seed]:
+    """Find each seed: a file by its path or its sound, a track by id, path or name.
+
+    A file that is not in the collection is embedded.
+
+    Raises:
+        PlaylistError: neither; the nearest name is told. AudioError: a file that can't be read.
+    """
+    found: list[Seed] = [_known(tracks, name) for name in names]
+    outside = [i for i, seed in enumerate(found) if isinstance(seed, Path)]
+    if not outside:
+        return found
+    embedded = run.embed([Path(str(found[i])) for i in outside], talk=talk or Silent())
+    if embedded.skipped:
+        first = embedded.skipped[0]
+        raise PlaylistError(f"{first.path} can't serve as a seed: {first.reason}")
+    for i, vector in zip(outside, embedded.vectors, strict=True):
+        found[i] = vector
+    return found
+
+
+def _known(tracks: Collection, name: Seed) -> Seed:
+    """Return a track's id, a vector as it is, or the path of a file to embed."""
+    if isinstance(name, np.ndarray):
+        return name
+    path = Path(name)
+    if path.is_file():
+        try:
+            row = tracks.row(path.absolute())
+            if tracks.track(row).path == path.absolute():
+                return tracks.track(row).id
+        except IndexStoreError:
+            pass
+        found = audio.probe(path).id
+        return found if tracks.has(found) else path
+    try:
+        return tracks.track(tracks.row(name)).id
+    except IndexStoreError as problem:
+        raise PlaylistError(f"{problem}; nor is there a file of this name") from problem
+
+
+def write(out: Path | None, hits: Sequence[Hit], talk: Talk) -> None:
+    """Write a list where one is wanted, and warn of tracks that are gone.
+
+    Raises:
+        PlaylistError: an extension of no playlist.
+    """
+    told = [hit.track for hit in hits]
+    missing(told, talk)
+    if out is not None:
+        playlist_files.write_playlist(out, told)
+        talk.say(f"{out}: {len(told)} tracks")
+
+
+def row(hit: Hit) -> dict[str, Any]:
+    """Tell a hit in plain values."""
+    track: IndexedTrack = hit.track
+    return {
+        "id": track.id,
+        "path": str(track.path),
+        "artist": track.artist,
+        "title": track.title,
+        "genre": track.genre,
+        "subgenre": track.subgenre,
+        "bpm": track.bpm,
+        "duration_s": track.duration_s,
+        "cosine": round(hit.cosine, 6),
+        "score": round(hit.score, 6),
+    }
