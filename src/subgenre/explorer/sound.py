@@ -1,0 +1,135 @@
+"""The sound of a track for a browser: its file, an MP3 of it where browsers can't, its peaks."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre import decoder, files
+from subgenre.errors import AudioError
+
+PEAKS = 1000  # bars of a track; more than a canvas is wide
+CACHED_FILES = 200  # transcoded tracks kept
+MEDIA_TYPES = {
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+}  # what is missing here is transcoded
+_BLOCK = 256  # samples whose loudest is kept while a track is read
+_RATE, _BIT_RATE = 44_100, 128_000
+_one_at_a_time = threading.Lock()
+
+
+def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tuple[Path, str]:
+    """Return a file that a browser plays, and its media type.
+
+    Args:
+        path: of the track. cache: folder of transcoded ones. name: under which it is kept there.
+        as_mp3: transcode also what most browsers play.
+
+    Raises:
+        AudioError: no regular file, or no audio that can be read.
+    """
+    kind = MEDIA_TYPES.get(path.suffix.lower())
+    if not path.is_file():
+        raise AudioError(f"{path.name} is gone or no file; index the library again")
+    if kind is not None and not as_mp3:
+        return path, kind
+    made = _fresh(path, cache / "sound", name, ".mp3")
+    if not made.exists():
+        with _one_at_a_time:
+            if not made.exists():
+                with files.atomic_path(made) as temporary:
+                    transcode(path, temporary)
+                _prune(made.parent)
+    return made, MEDIA_TYPES[".mp3"]
+
+
+def transcode(path: Path, out: Path) -> None:
+    """Write a track as MP3, stereo, 128 kbit/s, frame by frame.
+
+    Raises:
+        AudioError: no audio that can be read.
+    """
+    count = 0
+    with decoder.opened(path) as (container, stream), av.open(str(out), "w", format="mp3") as made:
+        track: Any = made.add_stream("libmp3lame", rate=_RATE, layout="stereo")
+        track.bit_rate = _BIT_RATE
+        resampler = av.AudioResampler("fltp", "stereo", _RATE)
+        for packet in decoder.packets(container, stream):
+            for frame in decoder.decode(packet):
+                frame.pts = None
+                for part in resampler.resample(frame):
+                    part.pts, count = count, count + part.samples
+                    made.mux(track.encode(part))
+        if not count:
+            raise AudioError(f"{path.name} holds no audio that can be decoded")
+        for part in resampler.resample(None):
+            part.pts, count = count, count + part.samples
+            made.mux(track.encode(part))
+        made.mux(track.encode(None))
+
+
+def peaks(path: Path) -> NDArray[np.uint8]:
+    """Return the loudest sample of each of `PEAKS` equal parts of a track: [PEAKS], 0 to 255.
+
+    Raises:
+        AudioError: no audio that can be read.
+    """
+    blocks: list[NDArray[np.float32]] = []
+    with decoder.opened(path) as (container, stream):
+        for packet in decoder.packets(container, stream):
+            for frame in decoder.decode(packet):
+                loud = np.abs(decoder.to_float(frame)).max(axis=0)
+                edges = np.arange(0, len(loud), _BLOCK)
+                blocks.append(np.maximum.reduceat(loud, edges) if len(loud) else loud)
+    level = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if not len(level):
+        raise AudioError(f"{path.name} holds no audio that can be decoded")
+    place = np.linspace(0, len(level), PEAKS, endpoint=False).astype(np.int64)
+    loudest = np.nan_to_num(np.maximum.reduceat(level, place))
+    return np.asarray(np.clip(np.round(255 * loudest), 0, 255), dtype=np.uint8)
+
+
+def cached_peaks(path: Path, cache: Path, name: str) -> NDArray[np.uint8]:
+    """Return `peaks` of a track, kept on disk until the file changes.
+
+    Raises:
+        AudioError: no audio that can be read.
+    """
+    if not path.is_file():
+        raise AudioError(f"{path.name} is gone or no file; index the library again")
+    kept = _fresh(path, cache / "peaks", name, ".bin")
+    data = kept.read_bytes() if kept.exists() else b""
+    if len(data) != PEAKS:
+        data = peaks(path).tobytes()
+        files.write_bytes(kept, data)
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+def packed(levels: NDArray[np.uint8]) -> str:
+    """Pack peaks as base64, a byte each."""
+    return base64.b64encode(levels.tobytes()).decode("ascii")
+
+
+def _fresh(path: Path, folder: Path, name: str, suffix: str) -> Path:
+    """Name of a cached file that changes when the track's file does."""
+    return folder / f"{files.safe_name(name)}-{path.stat().st_mtime_ns:x}{suffix}"
+
+
+def _prune(folder: Path) -> None:
+    """Keep the newest files of a cache."""
+    newest = sorted(folder.glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for old in newest[CACHED_FILES:]:
+        old.unlink(missing_ok=True)

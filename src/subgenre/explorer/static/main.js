@@ -1,0 +1,164 @@
+// The page: it loads the library, joins the parts, and listens to the keyboard.
+
+import * as axis from "./axis.js";
+import { byId, counted, say } from "./dom.js";
+import * as drop from "./drop.js";
+import * as legend from "./legend.js";
+import * as list from "./list.js";
+import * as map from "./map.js";
+import * as player from "./player.js";
+import * as search from "./search.js";
+import { load, markWrong, on, state, tell } from "./store.js";
+import * as track from "./track.js";
+
+const TABS = ["track", "list", "axis"];
+const trail = []; // ids in the order they were looked at
+let step = -1;
+
+function loadPlotly() {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = "/plotly.js";
+    script.onload = resolve;
+    script.onerror = () => reject(new Error("The library that draws the map did not load."));
+    document.head.append(script);
+  });
+}
+
+async function start() {
+  document.body.dataset.state = "loading";
+  byId("wait").hidden = false;
+  byId("again").hidden = true;
+  byId("wait-text").textContent = "Reading the library";
+  try {
+    const plotly = window.Plotly ? null : loadPlotly();
+    await load();
+    head();
+    if (!state.library.tracks) { empty(); return; }
+    parts();
+    byId("wait-text").textContent = "Drawing the map";
+    await plotly;
+    await map.start();
+    byId("wait").hidden = true;
+    document.body.dataset.state = "ready";
+  } catch (problem) {
+    byId("wait-text").textContent = problem.message;
+    byId("again").hidden = false;
+    document.body.dataset.state = "error";
+  }
+}
+
+function head() {
+  const { title, tracks, labels, note } = state.library;
+  document.title = `${title} · subgenre`;
+  byId("title").textContent = title;
+  byId("count").textContent = `${counted(tracks, "track")}, ${counted(labels.length, "subgenre")}`;
+  byId("note").textContent = note;
+}
+
+function empty() {
+  document.body.dataset.state = "empty";
+  byId("wait-text").textContent = "No tracks yet. Index a library first: subgenre index LIBRARY";
+}
+
+let joined = false;
+
+function parts() {
+  if (joined) return;
+  joined = true;
+  for (const part of [legend, track, list, axis, player, search, drop]) part.start();
+  byId("move").onclick = () => map.setMode("pan");
+  byId("lasso").onclick = () => map.setMode("lasso");
+  byId("whole").onclick = map.whole;
+  byId("keys").onclick = () => byId("help").showModal();
+  for (const name of TABS) byId(`tab-${name}`).onclick = () => tab(name);
+  document.querySelector("[role=tablist]").addEventListener("keydown", tabKeys);
+  on("tab", tab);
+  on("choose", ({ id, play }) => choose(id, play));
+  on("placed", () => { state.current = null; map.ring("current", []); });
+  on("refitted", refitted);
+  document.addEventListener("keydown", keys);
+}
+
+function tab(name) {
+  for (const other of TABS) {
+    const chosen = other === name;
+    byId(`tab-${other}`).setAttribute("aria-selected", String(chosen));
+    byId(`tab-${other}`).tabIndex = chosen ? 0 : -1;
+    byId(other).hidden = !chosen;
+  }
+  if (name === "axis") axis.load();
+  else map.ring("picked", list.listed());
+}
+
+function tabKeys(event) {
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  const at = TABS.findIndex((name) => byId(`tab-${name}`).getAttribute("aria-selected") === "true");
+  const next = TABS[(at + by + TABS.length) % TABS.length];
+  tab(next);
+  byId(`tab-${next}`).focus();
+}
+
+async function choose(id, play, walking = false) {
+  if (!walking) {
+    trail.splice(step + 1, trail.length, id);
+    step = trail.length - 1;
+  }
+  state.current = id;
+  map.ring("current", [id]);
+  map.reveal(id);
+  if (!document.activeElement?.closest("#list, #axis, #side [role=tablist]")) tab("track");
+  const detail = await track.open(id);
+  if (detail && state.current === id) player.load(detail, play);
+}
+
+// to the nearest neighbour that was not heard on this walk, or back
+function walk(by) {
+  if (by < 0) {
+    if (step > 0) choose(trail[--step], true, true);
+    return;
+  }
+  if (step < trail.length - 1) { choose(trail[++step], true, true); return; }
+  const been = new Set(trail);
+  const next = state.current === null ? state.points.ids[0] : track.neighbours().map((t) => t.id).find((id) => !been.has(id));
+  if (next) choose(next, true);
+  else say("All its neighbours were heard.");
+}
+
+const inField = (target) => target.closest("input, select, textarea, dialog");
+
+function keys(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || inField(event.target)) return;
+  const onMap = event.target === document.body || event.target.closest("#map");
+  if (event.key === "/") { event.preventDefault(); byId("query").focus(); byId("query").select(); }
+  else if (["1", "2", "3"].includes(event.key)) tab(TABS[Number(event.key) - 1]);
+  else if (event.key === "l" && state.current) tell("add", [state.current]);
+  else if (event.key === "w" && state.current) markWrong(state.current);
+  else if (event.key === " " && !event.target.closest("button, a")) { event.preventDefault(); player.toggle(); }
+  else if (onMap && event.key === "Enter" && !event.target.closest("button")) { if (state.current) player.toggle(); else walk(1); }
+  else if (onMap && (event.key === "ArrowRight" || event.key === "ArrowDown")) { event.preventDefault(); walk(1); }
+  else if (onMap && (event.key === "ArrowLeft" || event.key === "ArrowUp")) { event.preventDefault(); walk(-1); }
+}
+
+async function refitted() {
+  try {
+    const before = new Map(state.points.ids.map((id, i) => [id, { x: state.points.x[i], y: state.points.y[i] }]));
+    await load();
+    head();
+    legend.draw();
+    axis.start();
+    await map.showPlaced(null);
+    await map.travel(before);
+    list.refresh();
+    if (state.current) await track.open(state.current);
+    document.body.dataset.revision = state.points.revision;
+    say("Refitted: the map has moved.");
+  } catch (problem) {
+    say(problem.message, true);
+  }
+}
+
+byId("again").onclick = start;
+start();

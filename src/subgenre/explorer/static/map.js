@@ -1,0 +1,197 @@
+// The map: WebGL points by subgenre, rings around what is looked at, lasso, tooltip.
+
+import { byId, calm, coarse, dark, make, styleOf } from "./dom.js";
+import { WRONG, labelOf, on, state, tell } from "./store.js";
+
+const plot = byId("plot");
+const tip = byId("tip");
+const hidden = new Set(); // numbers of labels that are not shown
+const rings = { current: [], near: [], picked: [] }; // ids
+let groups = []; // one a trace: { label, rows }
+let placed = null; // a dropped file: { x, y, name }
+let moving = null; // columns x, y while the map moves
+let mode = coarse.matches ? false : "pan";
+
+function regroup() {
+  const found = new Map();
+  state.points.ids.forEach((_, i) => {
+    const label = labelOf(i);
+    if (!found.has(label)) found.set(label, []);
+    found.get(label).push(i);
+  });
+  const order = [...state.library.labels.keys(), -1, WRONG];
+  groups = order.filter((label) => found.has(label)).map((label) => ({ label, rows: found.get(label) }));
+}
+
+function look(label) {
+  if (label === WRONG) return { symbol: "x-thin-open", colour: styleOf("--wrong") };
+  return state.library.labels[label] || { symbol: "circle", colour: styleOf("--faint") };
+}
+
+const xs = () => (moving ? moving.x : state.points.x);
+const ys = () => (moving ? moving.y : state.points.y);
+const column = (values, rows) => Float32Array.from(rows, (i) => values[i]);
+
+function traces() {
+  const n = state.points.ids.length;
+  const size = n < 600 ? 9 : n < 6000 ? 7 : 5;
+  const opacity = n < 6000 ? 0.85 : 0.6;
+  const made = groups.map(({ label, rows }) => ({
+    type: "scattergl", mode: "markers", hoverinfo: "none", visible: !hidden.has(label),
+    x: column(xs(), rows), y: column(ys(), rows),
+    marker: { symbol: look(label).symbol, color: look(label).colour, size, opacity, line: { width: label === WRONG ? 2 : 0, color: look(label).colour } },
+  }));
+  return [...made, ...overlays()];
+}
+
+function overlays() {
+  const at = (ids) => ids.map((id) => state.place.get(id)).filter((i) => i !== undefined);
+  const ring = (ids, size, width, colour) => ({
+    type: "scatter", mode: "markers", hoverinfo: "skip",
+    x: at(ids).map((i) => xs()[i]), y: at(ids).map((i) => ys()[i]),
+    marker: { symbol: "circle-open", size, color: colour, line: { width, color: colour } },
+  });
+  return [
+    ring(rings.picked, 13, 1.5, styleOf("--accent")),
+    ring(rings.near, 14, 1.5, styleOf("--soft")),
+    ring(rings.current, 19, 2.5, styleOf("--ink")),
+    {
+      type: "scatter", mode: "markers", hoverinfo: "skip",
+      x: placed ? [placed.x] : [], y: placed ? [placed.y] : [],
+      marker: { symbol: "star", size: 18, color: styleOf("--accent"), line: { width: 1.5, color: styleOf("--card") } },
+    },
+  ];
+}
+
+function extent(values, other) {
+  let low = Infinity, high = -Infinity;
+  for (const v of values) { if (v < low) low = v; if (v > high) high = v; }
+  if (other !== undefined) { low = Math.min(low, other); high = Math.max(high, other); }
+  if (low > high) return [-1, 1];
+  const edge = 0.06 * (high - low) || 1;
+  return [low - edge, high + edge];
+}
+
+function layout() {
+  return {
+    margin: { l: 0, r: 0, t: 0, b: 0 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false, hovermode: "closest", hoverdistance: 14, dragmode: mode, uirevision: state.points.revision,
+    xaxis: { visible: false, range: extent(state.points.x, placed?.x) },
+    yaxis: { visible: false, range: extent(state.points.y, placed?.y), scaleanchor: "x" },
+    newselection: { line: { color: styleOf("--accent"), width: 2, dash: "solid" } },
+  };
+}
+
+const config = { displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset" };
+
+export async function draw() {
+  regroup();
+  await Plotly.react(plot, traces(), layout(), config);
+}
+
+export async function start() {
+  regroup();
+  await Plotly.newPlot(plot, traces(), layout(), config);
+  plot.on("plotly_click", (event) => {
+    const id = idOf(event.points[0]);
+    if (id) tell("choose", { id, play: true });
+  });
+  plot.on("plotly_hover", (event) => point(event));
+  plot.on("plotly_unhover", () => { tip.hidden = true; });
+  plot.on("plotly_selected", (event) => {
+    if (!event || !event.points) return;
+    const ids = event.points.map(idOf).filter(Boolean);
+    clearSelection();
+    if (ids.length) tell("lasso", [...new Set(ids)]);
+  });
+  dark.addEventListener("change", draw);
+  on("corrected", draw);
+  plot.dataset.ready = "true";
+}
+
+function clearSelection() {
+  const every = groups.map((_, i) => i);
+  Plotly.update(plot, { selectedpoints: null }, { selections: [] }, every);
+}
+
+function idOf(hit) {
+  const group = hit && groups[hit.curveNumber];
+  return group ? state.points.ids[group.rows[hit.pointNumber]] : null;
+}
+
+function point(event) {
+  const id = idOf(event.points[0]);
+  if (!id || !event.event) return;
+  const i = state.place.get(id), label = state.library.labels[state.points.label[i]];
+  tip.replaceChildren(
+    make("b", {}, state.points.titles[i]),
+    state.points.artists[i] ? make("span", {}, state.points.artists[i]) : "",
+    make("span", { class: "soft" }, label ? label.subgenre : "no subgenre"),
+  );
+  tip.hidden = false;
+  const box = tip.getBoundingClientRect();
+  const x = Math.min(event.event.clientX + 14, innerWidth - box.width - 8);
+  const y = event.event.clientY + 16 + box.height > innerHeight ? event.event.clientY - box.height - 10 : event.event.clientY + 16;
+  tip.style.left = `${Math.max(8, x)}px`;
+  tip.style.top = `${y}px`;
+}
+
+function redrawRings() {
+  if (!plot.dataset.ready) return;
+  const made = overlays(), first = groups.length;
+  Plotly.restyle(plot, { x: made.map((t) => t.x), y: made.map((t) => t.y) }, made.map((_, i) => first + i));
+}
+
+export function ring(which, ids) {
+  rings[which] = ids;
+  redrawRings();
+}
+
+export async function showPlaced(where) {
+  placed = where;
+  if (where) await Plotly.react(plot, traces(), layout(), config);
+  else redrawRings();
+}
+
+export function show(label, visible) {
+  if (visible) hidden.delete(label);
+  else hidden.add(label);
+  Plotly.restyle(plot, { visible: groups.map((g) => !hidden.has(g.label)) }, groups.map((_, i) => i));
+}
+
+export function setMode(name) {
+  mode = mode === name ? false : name;
+  byId("move").setAttribute("aria-pressed", String(mode === "pan"));
+  byId("lasso").setAttribute("aria-pressed", String(mode === "lasso"));
+  Plotly.relayout(plot, { dragmode: mode });
+}
+
+export function whole() {
+  Plotly.relayout(plot, { "xaxis.range": extent(state.points.x, placed?.x), "yaxis.range": extent(state.points.y, placed?.y) });
+}
+
+// bring a track into sight where it is outside of what is shown
+export function reveal(id) {
+  const i = state.place.get(id), full = plot._fullLayout;
+  if (i === undefined || !full) return;
+  for (const [axis, value] of [[full.xaxis, state.points.x[i]], [full.yaxis, state.points.y[i]]]) {
+    const [low, high] = axis.range;
+    if (value < Math.min(low, high) || value > Math.max(low, high)) { whole(); return; }
+  }
+}
+
+// move every point from where it was to where it is now
+export async function travel(before) {
+  const after = state.points;
+  const was = after.ids.map((id) => before.get(id));
+  if (calm.matches || after.ids.length > 3000) { await draw(); return; }
+  const start = performance.now(), length = 900;
+  const at = (now, k) => after[k].map((v, i) => (was[i] ? was[i][k] + (v - was[i][k]) * now : v));
+  for (let share = 0; share < 1;) {
+    share = Math.min(1, (performance.now() - start) / length);
+    const eased = share * share * (3 - 2 * share);
+    moving = share < 1 ? { x: at(eased, "x"), y: at(eased, "y") } : null;
+    await draw();
+    await new Promise(requestAnimationFrame);
+  }
+}

@@ -1,0 +1,142 @@
+// The player: one audio element, its peaks on a canvas, marks at the chunks that were used.
+
+import { get, trackPath } from "./api.js";
+import { byId, clock, dark, say, styleOf } from "./dom.js";
+
+const audio = byId("audio"), canvas = byId("peaks"), button = byId("play"), told = byId("wave-state");
+let sound = null; // { id, title, peaks, windows, chunk, duration, retried, url }
+let asked = 0;
+
+export function start() {
+  button.onclick = toggle;
+  for (const name of ["play", "pause", "ended"]) audio.addEventListener(name, mark);
+  for (const name of ["timeupdate", "seeked", "durationchange"]) audio.addEventListener(name, advance);
+  audio.addEventListener("error", failed);
+  canvas.addEventListener("pointerdown", (event) => seek((event.offsetX / canvas.clientWidth) * duration()));
+  canvas.addEventListener("keydown", keys);
+  new ResizeObserver(draw).observe(canvas);
+  dark.addEventListener("change", draw);
+}
+
+const duration = () => (Number.isFinite(audio.duration) && audio.duration > 0 ? audio.duration : sound ? sound.duration : 0);
+
+export function toggle() {
+  if (!sound) return;
+  if (audio.paused) audio.play().catch(() => {});
+  else audio.pause();
+}
+
+// play a track of the library
+export async function load(detail, play) {
+  if (sound && sound.id === detail.id) {
+    if (play) audio.play().catch(() => {});
+    return;
+  }
+  begin({ id: detail.id, title: detail.title, by: [detail.artist, detail.subgenre].filter(Boolean).join(" · "), windows: detail.windows_s, chunk: detail.chunk_s, duration: detail.duration_s, peaks: null }, `/api${trackPath(detail.id, "/audio")}`, play);
+  const mine = ++asked;
+  told.textContent = "Reading the wave";
+  try {
+    const found = await get(trackPath(detail.id, "/peaks"));
+    if (mine !== asked) return;
+    sound.peaks = unpack(found.peaks);
+    told.textContent = "";
+  } catch (problem) {
+    if (mine === asked) told.textContent = problem.message;
+  }
+  draw();
+}
+
+// play a file that was dropped: the browser has it, the server does not keep it
+export function loadPlaced(placed, file) {
+  asked++;
+  told.textContent = "";
+  const url = URL.createObjectURL(file);
+  begin({ id: null, title: placed.name, by: "dropped file", windows: placed.windows_s, chunk: placed.chunk_s, duration: placed.duration_s, peaks: unpack(placed.peaks.peaks), url }, url, true);
+}
+
+function begin(next, source, play) {
+  if (sound && sound.url) URL.revokeObjectURL(sound.url);
+  sound = next;
+  byId("player").hidden = false;
+  byId("now-title").textContent = sound.title;
+  byId("now-by").textContent = sound.by;
+  audio.src = source;
+  audio.setAttribute("aria-label", sound.title);
+  if (play) audio.play().catch(() => {}); // a browser that forbids it leaves the button to the person
+  draw();
+}
+
+const unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+function failed() {
+  if (!sound || sound.id === null || sound.retried) {
+    if (sound) say(`“${sound.title}” can't be played.`, true);
+    return;
+  }
+  sound.retried = true; // a codec that this browser lacks: the server makes an MP3 of it
+  audio.src = `/api${trackPath(sound.id, "/audio?mp3=true")}`;
+  audio.play().catch(() => {});
+}
+
+function mark() {
+  const on = !audio.paused && !audio.ended;
+  button.classList.toggle("on", on);
+  button.setAttribute("aria-pressed", String(on));
+  button.setAttribute("aria-label", on ? "Pause" : "Play");
+}
+
+function advance() {
+  byId("time").textContent = `${clock(audio.currentTime)} / ${clock(duration())}`;
+  canvas.setAttribute("aria-valuemax", String(Math.round(duration())));
+  canvas.setAttribute("aria-valuenow", String(Math.round(audio.currentTime)));
+  canvas.setAttribute("aria-valuetext", `${clock(audio.currentTime)} of ${clock(duration())}`);
+  draw();
+}
+
+function seek(seconds) {
+  if (!sound) return;
+  audio.currentTime = Math.max(0, Math.min(duration() - 0.05, seconds));
+}
+
+function keys(event) {
+  const step = { ArrowRight: 5, ArrowLeft: -5, PageUp: 30, PageDown: -30 }[event.key];
+  if (step === undefined && event.key !== "Home") return;
+  event.preventDefault();
+  event.stopPropagation();
+  seek(event.key === "Home" ? 0 : audio.currentTime + step);
+}
+
+function draw() {
+  const wide = canvas.clientWidth, high = canvas.clientHeight, scale = devicePixelRatio || 1;
+  if (!wide || !high) return;
+  if (canvas.width !== Math.round(wide * scale)) canvas.width = Math.round(wide * scale);
+  if (canvas.height !== Math.round(high * scale)) canvas.height = Math.round(high * scale);
+  const pen = canvas.getContext("2d");
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
+  pen.clearRect(0, 0, wide, high);
+  if (!sound) return;
+  const length = duration() || 1, middle = (high - 5) / 2, heard = (audio.currentTime / length) * wide;
+  const used = styleOf("--used"), rest = styleOf("--faint"), done = styleOf("--accent");
+  for (const start of sound.windows) {
+    const x = (start / length) * wide, w = Math.max(2, (Math.min(sound.chunk, length - start) / length) * wide);
+    pen.fillStyle = styleOf("--wash");
+    pen.fillRect(x, 0, w, high - 5);
+    pen.fillStyle = used;
+    pen.fillRect(x, high - 3, w, 3);
+  }
+  const bars = Math.max(1, Math.floor(wide / 3));
+  for (let b = 0; b < bars; b++) {
+    const level = sound.peaks ? loudest(sound.peaks, b / bars, (b + 1) / bars) : 0.02;
+    const h = Math.max(1, level * (middle - 1));
+    pen.fillStyle = b * 3 < heard ? done : rest;
+    pen.fillRect(b * 3, middle - h, 2, 2 * h);
+  }
+}
+
+function loudest(levels, from, to) {
+  let found = 0;
+  for (let i = Math.floor(from * levels.length); i < Math.max(Math.floor(from * levels.length) + 1, Math.floor(to * levels.length)); i++) {
+    if (levels[i] > found) found = levels[i];
+  }
+  return found / 255;
+}

@@ -1,0 +1,24 @@
+// One line a track, wherever tracks are listed: play, name, subgenre, and a place for buttons.
+
+import { clock, make, mark } from "./dom.js";
+import { DRAGGED } from "./legend.js";
+import { pairIndex, state, tell } from "./store.js";
+
+export function row(track, ...buttons) {
+  const label = state.library.labels[pairIndex(track.genre, track.subgenre)];
+  const by = [track.artist, track.subgenre, track.duration_s ? clock(track.duration_s) : ""].filter(Boolean).join(" · ");
+  const item = make("li", { class: "track", draggable: "true", "data-id": track.id },
+    make("button", { type: "button", class: "name", onclick: () => tell("choose", { id: track.id, play: true }), "aria-label": `Play ${track.title}${track.artist ? " by " + track.artist : ""}` },
+      label ? mark(label) : make("i", { class: "dot" }),
+      make("span", {}, make("b", {}, track.title), make("small", {}, by))),
+    ...buttons);
+  item.addEventListener("dragstart", (event) => {
+    event.dataTransfer.setData(DRAGGED, track.id);
+    event.dataTransfer.effectAllowed = "copyMove";
+  });
+  return item;
+}
+
+export function adder(track) {
+  return make("button", { type: "button", class: "small", "aria-label": `Add ${track.title} to the list`, title: "Add to the list", onclick: () => tell("add", [track.id]) }, "+");
+}

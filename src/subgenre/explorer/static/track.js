@@ -1,0 +1,111 @@
+// The panel of one track: what it is, where it belongs, what the doctor says, what is near.
+
+import { get, trackPath } from "./api.js";
+import { byId, make, mark, percent } from "./dom.js";
+import { DRAGGED } from "./legend.js";
+import { ring } from "./map.js";
+import { adder, row } from "./rows.js";
+import { markWrong, moveTo, on, pairIndex, state, takeBack, tell } from "./store.js";
+
+const panel = byId("track");
+let shown = null; // { detail, near }
+let asked = 0;
+
+export function start() {
+  panel.replaceChildren(make("p", { class: "empty" }, "Click a point of the map to hear it. Its neighbours and its placement stand here then."));
+  on("corrected", async () => {
+    if (shown && shown.detail.id) await open(shown.detail.id);
+  });
+}
+
+export const neighbours = () => (shown ? shown.near : []);
+
+export async function open(id) {
+  const mine = ++asked;
+  if (!shown || shown.detail.id !== id) panel.replaceChildren(make("p", { class: "empty", role: "status" }, "Looking for its neighbours"));
+  try {
+    const [detail, near] = await Promise.all([get(trackPath(id)), get(trackPath(id, "/similar?k=15"))]);
+    if (mine !== asked) return null;
+    shown = { detail, near: near.tracks };
+    draw(detail, near.tracks);
+    ring("near", near.tracks.map((t) => t.id));
+    return detail;
+  } catch (problem) {
+    if (mine === asked) {
+      panel.replaceChildren(make("div", { class: "empty bad" }, make("p", {}, problem.message),
+        make("button", { type: "button", onclick: () => open(id) }, "Try again")));
+    }
+    return null;
+  }
+}
+
+export function openPlaced(placed) {
+  asked++;
+  shown = { detail: { id: null }, near: placed.neighbours };
+  panel.replaceChildren(
+    make("h2", {}, placed.name),
+    make("p", { class: "soft" }, placed.known_as ? "This audio is in the library already." : "Not in the library; it is not kept."),
+    placement(placed.placement, false),
+    list("What it resembles", placed.neighbours));
+  ring("near", placed.neighbours.map((t) => t.id));
+}
+
+function draw(detail, near) {
+  const label = state.library.labels[pairIndex(detail.genre, detail.subgenre)];
+  const facts = [detail.album, detail.year || "", detail.bpm ? `${Math.round(detail.bpm)} bpm` : ""].filter(Boolean).join(" · ");
+  const head = make("div", { class: "head", draggable: "true", title: "Drag it to a subgenre of the legend to move it" },
+    make("h2", {}, detail.title), detail.artist ? make("p", {}, detail.artist) : "",
+    make("p", { class: "soft" }, label ? mark(label) : "", ` ${detail.subgenre || "no subgenre"}`, facts ? ` · ${facts}` : ""),
+    make("p", { class: "path" }, detail.path));
+  head.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, detail.id));
+  panel.replaceChildren(head,
+    detail.there ? "" : make("p", { class: "notice" }, "Its file is gone from where the index has it. Index the library again."),
+    make("div", { class: "actions" }, make("button", { type: "button", onclick: () => tell("add", [detail.id]) }, "Add to the list"),
+      make("button", { type: "button", onclick: () => tell("add", [detail.id, ...near.map((t) => t.id)]) }, "Add it and its neighbours")),
+    placement(detail.placement, detail.trained), doctor(detail.doctor), correction(detail),
+    list("Neighbours", near));
+}
+
+function placement(told, trained) {
+  if (!told) return "";
+  const lead = told.none_of_these
+    ? "None of your subgenres: nothing in them is near enough."
+    : "By its sound:";
+  const bars = told.chances.map((chance) => {
+    const label = state.library.labels[pairIndex(chance.genre, chance.subgenre)];
+    const bar = make("meter", { min: 0, max: 1, value: chance.probability, "aria-label": `${chance.subgenre} ${percent(chance.probability)}` });
+    return make("li", {}, label ? mark(label) : make("i", { class: "dot" }), make("span", {}, chance.subgenre), bar, make("small", {}, percent(chance.probability)));
+  });
+  const heard = told.chunk_start_s === null ? "" : make("p", { class: "soft" }, `What speaks most for it begins at ${Math.floor(told.chunk_start_s / 60)}:${String(Math.floor(told.chunk_start_s % 60)).padStart(2, "0")}.`);
+  return make("section", {}, make("h3", {}, "Placement"), make("p", { class: told.none_of_these ? "notice" : "soft" }, lead),
+    make("ul", { class: "bars" }, ...bars), heard,
+    trained ? make("p", { class: "soft" }, "The model was trained on this track: these figures flatter it.") : "");
+}
+
+function doctor(findings) {
+  if (!findings.length) return "";
+  const lines = findings.map((f) => make("li", {}, make("b", {}, f.kind), f.suggestion ? ` → ${f.suggestion}` : "", make("small", {}, `${f.why} (${percent(f.confidence)} sure)`)));
+  return make("section", {}, make("h3", {}, "The doctor"), make("ul", { class: "doctor" }, ...lines));
+}
+
+function correction(detail) {
+  const said = detail.correction;
+  if (said) {
+    const words = said.wrong ? "You marked it wrong here." : `You said: ${said.subgenre}.`;
+    return make("section", { class: "said" }, make("h3", {}, "Your word"), make("p", {}, words),
+      make("button", { type: "button", onclick: () => takeBack(detail.id) }, "Take it back"));
+  }
+  const select = make("select", { "aria-label": "Subgenre to move it to" },
+    ...state.library.labels.map((label, i) => [label, i])
+      .filter(([label]) => label.genre !== detail.genre || label.subgenre !== detail.subgenre)
+      .map(([label, i]) => make("option", { value: i }, `${label.subgenre} (${label.genre})`)));
+  return make("section", { class: "said" }, make("h3", {}, "Is it in the wrong place?"),
+    make("div", { class: "actions" }, select,
+      make("button", { type: "button", id: "move-to", onclick: () => select.value !== "" && moveTo(detail.id, state.library.labels[Number(select.value)]) }, "Move it there"),
+      make("button", { type: "button", id: "wrong", onclick: () => markWrong(detail.id) }, "Wrong here")));
+}
+
+function list(name, tracks) {
+  if (!tracks.length) return make("p", { class: "empty" }, "Nothing near it.");
+  return make("section", {}, make("h3", {}, name), make("ol", { class: "tracks" }, ...tracks.map((t) => row(t, adder(t)))));
+}
