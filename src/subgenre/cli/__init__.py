@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from subgenre import __version__
-from subgenre.cli import learn
+from subgenre.cli import learn, use
 from subgenre.cli.console import Terminal
 from subgenre.errors import SubgenreError
 
@@ -24,6 +24,7 @@ app = App(
     help_format="plaintext",
 )
 learn.register(app)
+use.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

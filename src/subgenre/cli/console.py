@@ -65,7 +65,7 @@ class Terminal:
             return
         table = Table(title=title, title_justify="left")
         for position, column in enumerate(columns):
-            table.add_column(column, justify="right" if position else "left")
+            table.add_column(column, justify="right" if position else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self.out.print(table)

@@ -185,7 +185,7 @@ def _known(tracks: Collection, name: Seed) -> Seed:
     try:
         return tracks.track(tracks.row(name)).id
     except IndexStoreError as problem:
-        raise PlaylistError(f"{problem}; nor is there a file of this name") from problem
+        raise PlaylistError(f"{problem} (and there is no such file)") from problem
 
 
 def write(out: Path | None, hits: Sequence[Hit], talk: Talk) -> None:

@@ -1,0 +1,269 @@
+"""The commands that put a model to use: index, classify, similar, playlist, runs, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from subgenre.cli.console import Terminal
+from subgenre.cli.options import Common
+from subgenre.cli.wanted import COLUMNS, Source, Wanted, clock, rows
+
+if TYPE_CHECKING:
+    from subgenre.classify import Placement
+    from subgenre.pipeline.runs import RunRow
+
+SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
+
+
+def register(app: App) -> None:
+    """Add the commands to the app."""
+    for command in (index, classify, similar, playlist, runs, compare):
+        app.command(command)
+
+
+def index(
+    library: Path | None = None,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    source: Source | None = None,
+    common: Common | None = None,
+) -> int:
+    """Bring the index of a model up to date with a library: new tracks in, gone ones out.
+
+    Example: subgenre index WAV
+
+    Args:
+        library: a folder, a CSV, a folder of playlists, or a rekordbox XML.
+        root: where a library that has moved is now; its tracks are found by their sound.
+        workers: processes; by default all cores.
+    """
+    from subgenre.pipeline import index as stage
+
+    terminal, source = _terminal(common), source or Source()
+    done = stage.index(
+        library, source.run, path=source.index, root=root, workers=workers, talk=terminal
+    )
+    terminal.result(done.to_dict())
+    return 1 if done.skipped or (done.relinked and done.relinked.missing) else 0
+
+
+def classify(
+    *audio: Path,
+    run: Path | None = None,
+    alpha: float = 0.1,
+    out: Path | None = None,
+    copy_to: Path | None = None,
+    m3u_to: Path | None = None,
+    workers: int | None = None,
+    common: Common | None = None,
+) -> int:
+    """Say which subgenre audio files belong to, how surely, by which seconds; or none of these.
+
+    Example: subgenre classify new/ --m3u-to sorted
+
+    Args:
+        audio: files, folders or playlists.
+        run: the model folder; by default the newest.
+        alpha: share of tracks that belong which may be called none of these.
+        out: write the placements as .csv or .json.
+        copy_to: copy each file into FOLDER/genre/subgenre; the sources are never changed.
+        m3u_to: add each file to FOLDER/genre/subgenre.m3u8.
+        workers: processes; by default all cores.
+    """
+    from subgenre.pipeline import classify as stage
+
+    terminal = _terminal(common)
+    found = stage.classify(
+        audio,
+        run,
+        alpha=alpha,
+        out=out,
+        copy_to=copy_to,
+        m3u_to=m3u_to,
+        workers=workers,
+        talk=terminal,
+    )
+    placed = [_placed(placement, found.chunk_s) for placement in found.placements]
+    terminal.table("Placements", ["file", "subgenre", "probability", "heard at"], placed)
+    terminal.result(found.to_dict())
+    return 1 if found.skipped else 0
+
+
+def similar(
+    track: str,
+    *,
+    k: Annotated[int, Parameter(name=["--k", "-k"])] = 10,
+    out: Path | None = None,
+    wanted: Wanted | None = None,
+    source: Source | None = None,
+    common: Common | None = None,
+) -> int:
+    """List the tracks most similar to one, of the library or any file.
+
+    Example: subgenre similar "new/some track.mp3" -k 10 --per-artist 1
+
+    Args:
+        track: a file, or an id, path or title of the library.
+        k: how many.
+        out: write the list as .m3u8, .csv or .xml (rekordbox).
+    """
+    from subgenre.pipeline import lists, stored
+
+    terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
+    limits, only = wanted.limits(k), wanted.filter()
+    opened = stored.open_stored(source.run)
+    hits = lists.similar(
+        opened,
+        opened.collection(source.index),
+        track,
+        limits,
+        only,
+        mutual=not wanted.plain,
+        talk=terminal,
+    )
+    lists.write(out, hits, terminal)
+    terminal.table(f"Similar to {track}", COLUMNS, rows(hits))
+    terminal.result({"track": track, "hits": [lists.row(hit) for hit in hits]})
+    return 0
+
+
+def playlist(
+    *seeds: str,
+    expand: str = "",
+    until_fit: float = 0.9,
+    like: tuple[str, ...] = (),
+    unlike: tuple[str, ...] = (),
+    journey: bool = False,
+    axis: str = "",
+    smooth: bool = False,
+    tracks: int | None = None,
+    minutes: float | None = None,
+    out: Path | None = None,
+    wanted: Wanted | None = None,
+    source: Source | None = None,
+    common: Common | None = None,
+) -> int:
+    """Make a playlist: from tracks, from a subgenre until it stops fitting, or along a way.
+
+    Example: subgenre playlist --expand "Dark Techno" --until-fit 0.9 --out more.m3u8
+
+    Args:
+        seeds: tracks to begin with; several count by their agreement, not by their mean.
+        expand: a subgenre to go on from.
+        until_fit: with --expand, the least probability of belonging; 0: no limit.
+        like: with --expand, more like this track; may be given again.
+        unlike: with --expand, less like this track; may be given again.
+        journey: from the first of two seeds to the second, in small steps.
+        axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
+        smooth: order by small steps in sound, and in tempo where tags tell it.
+        tracks: length in tracks.
+        minutes: length in minutes.
+        out: write it as .m3u8, .csv or .xml (rekordbox).
+    """
+    from subgenre.pipeline import lists, stored
+
+    terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
+    wish = lists.Wish(
+        seeds=seeds,
+        expand=expand,
+        until_fit=until_fit or None,
+        like=like,
+        unlike=unlike,
+        journey=journey,
+        axis=axis,
+        smooth=smooth,
+        mutual=not wanted.plain,
+    )
+    if tracks is None and minutes is None and not (expand and until_fit):
+        tracks = lists.TRACKS
+    limits, only = wanted.limits(tracks, minutes), wanted.filter()
+    opened = stored.open_stored(source.run)
+    hits = lists.make(opened, opened.collection(source.index), wish, limits, only, talk=terminal)
+    if not hits:
+        terminal.warn("no track fits; lower --until-fit, or drop a filter")
+    lists.write(out, hits, terminal)
+    terminal.table("Playlist", COLUMNS, rows(hits))
+    terminal.result({"out": str(out) if out else None, "hits": [lists.row(hit) for hit in hits]})
+    return 0
+
+
+def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
+    """List the trained models of a folder with their figures on held-out tracks.
+
+    Example: subgenre runs
+
+    Args:
+        folder: where the models are; by default here.
+    """
+    from subgenre.pipeline import runs as stage
+
+    terminal = _terminal(common)
+    found = stage.runs(folder, talk=terminal)
+    columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
+    terminal.table("Trained models", columns, [_run(row) for row in found])
+    terminal.result({"runs": [row.to_dict() for row in found]})
+    return 0
+
+
+def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
+    """Set two models side by side on the tracks held out of both, with the interval.
+
+    Example: subgenre compare fully_trained_models_1 fully_trained_models_2
+
+    Args:
+        a: a model folder.
+        b: another.
+    """
+    from subgenre.pipeline import runs as stage
+
+    terminal = _terminal(common)
+    found = stage.compare(a, b)
+    names = [name for name in found.scores[0] if name in found.scores[1]]
+    table = [[name, *(_score(scores[name]) for scores in found.scores)] for name in names]
+    terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
+    terminal.table(
+        f"Paired, {found.n_tracks} tracks held out of both",
+        ["centroid accuracy", "value"],
+        [
+            [a.name, f"{found.first:.3f}"],
+            [b.name, f"{found.second:.3f}"],
+            ["difference", f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"],
+            ["right by one only", f"{found.first_only} and {found.second_only}"],
+        ],
+    )
+    terminal.say(found.verdict)
+    terminal.result(found.to_dict())
+    return 0
+
+
+def _placed(placement: Placement, chunk_s: float) -> list[str]:
+    told = placement.row()
+    start = told["chunk_start_s"]
+    heard = "-" if start is None else f"{clock(start)} to {clock(start + chunk_s)}"
+    name = placement.subgenre or f"none of these (nearest: {placement.nearest[1]})"
+    return [Path(told["path"]).name, name, f"{placement.probability:.2f}", heard]
+
+
+def _run(row: RunRow) -> list[str]:
+    scores = [row.scores.get(name) for name in SHOWN]
+    counts = "/".join("-" if n is None else str(n) for n in (row.n_train, row.n_test))
+    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}", counts]
+    return [*told, *("-" if score is None else _score(score) for score in scores)]
+
+
+def _score(score: object) -> str:
+    """Tell a figure of `metrics.json` with its interval."""
+    if not isinstance(score, dict):
+        return "-"
+    low, high = score.get("low"), score.get("high")
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{score['value']:.3f}{interval}"
+
+
+def _terminal(common: Common | None) -> Terminal:
+    common = common or Common()
+    return Terminal(quiet=common.quiet, as_json=common.json)
