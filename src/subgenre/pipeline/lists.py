@@ -188,13 +188,13 @@ def _known(tracks: Collection, name: Seed) -> Seed:
         raise PlaylistError(f"{problem} (and there is no such file)") from problem
 
 
-def write(out: Path | None, hits: Sequence[Hit], talk: Talk) -> None:
+def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> None:
     """Write a list where one is wanted, and warn of tracks that are gone.
 
     Raises:
         PlaylistError: an extension of no playlist.
     """
-    told = [hit.track for hit in hits]
+    told, talk = [hit.track for hit in hits], talk or Silent()
     missing(told, talk)
     if out is not None:
         playlist_files.write_playlist(out, told)

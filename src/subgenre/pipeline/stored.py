@@ -5,7 +5,6 @@ Nothing here imports torch until a file has to be embedded.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from subgenre import checks, classify, files, vectors
 from subgenre.classify import ALPHA, Classifier
 from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig, TrainConfig
-from subgenre.errors import FeatureError, RunError
+from subgenre.errors import RunError
 from subgenre.index import Index
-from subgenre.library import Track
 from subgenre.pipeline import work
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from subgenre.file_vectors import FileVectors
 
 INDEX = "index"  # in the model folder
-_DATASET = "dataset.json"
+_DATASET, _TRACKS = "dataset.json", "tracks.parquet"  # of a feature folder
+_TAGS = ("artist", "album", "title", "label", "year", "bpm", "duration_s", "size", "mtime_ns")
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,22 @@ class StoredRun:
     @cached_property
     def tracks(self) -> tuple[IndexedTrack, ...]:
         """Tell the tracks of `embeddings`, with tags where the feature folder is still there."""
-        tags = {track.id: track for track in self._feature_tracks()}
+        tags = self._tags()
         stored = self.embeddings
         columns = zip(stored.ids, stored.paths, stored.genres, stored.subgenres, strict=True)
         return tuple(
-            _indexed(tags.get(track_id), id=track_id, path=path, genre=genre, subgenre=subgenre)
+            IndexedTrack(track_id, path, genre, subgenre, **tags.get(track_id, {}))
             for track_id, path, genre, subgenre in columns
         )
 
-    def _feature_tracks(self) -> Sequence[Track]:
-        from subgenre import feature_tables
-
-        root = Path(self.data.get("root", ""))
+    def _tags(self) -> dict[str, dict[str, Any]]:
+        """Read tags by track id from the feature folder; they only make lists readable."""
+        path = Path(self.data.get("features", "")) / _TRACKS
         try:
-            return feature_tables.read_tracks(Path(self.data.get("features", "")), root)
-        except FeatureError:
-            return ()
+            rows = pq.read_table(path, columns=["id", *_TAGS]).to_pylist()
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            return {}
+        return {row.pop("id"): row for row in rows}
 
     @cached_property
     def labels(self) -> frozenset[tuple[str, str]]:
@@ -227,11 +229,3 @@ def open_stored(run: Path | None = None) -> StoredRun:
     config = path / work.CONFIG
     settings = checks.from_dict(TrainConfig, checks.load_toml(config), str(config))
     return StoredRun(path, settings, data)
-
-
-def _indexed(tags: Track | None, **known: Any) -> IndexedTrack:
-    """Put what the run knows of a track over what its tags tell."""
-    if tags is None:
-        return IndexedTrack(**known)
-    names = {field.name for field in dataclasses.fields(IndexedTrack)} - {"folder", *known}
-    return IndexedTrack(**{name: getattr(tags, name) for name in names}, **known)
