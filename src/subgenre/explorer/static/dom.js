@@ -35,11 +35,12 @@ export function clock(seconds) {
   return h ? `${h}:${String(m).padStart(2, "0")}:${tail}` : `${m}:${tail}`;
 }
 
-export const percent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(100 * share)} %`);
+export const percent = (share) => (share > 0 && share < 0.01 ? "under 1\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
 export const counted = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
 export function say(text, bad = false) {
   const toast = make("p", { class: bad ? "toast bad" : "toast" }, text);
+  for (const old of byId("toasts").querySelectorAll(".toast:not(.bad)")) old.remove();
   byId("toasts").append(toast);
   setTimeout(() => toast.remove(), bad ? 9000 : 4500);
 }

@@ -66,7 +66,12 @@ function begin(next, source, play) {
   draw();
 }
 
-const unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+// levels as shares of the loudest, so that a quiet track is seen too
+function unpack(text) {
+  const levels = Float32Array.from(atob(text), (c) => c.charCodeAt(0));
+  const top = Math.max(1, ...levels);
+  return levels.map((level) => level / top);
+}
 
 function failed() {
   if (!sound || sound.id === null || sound.retried) {
@@ -138,5 +143,5 @@ function loudest(levels, from, to) {
   for (let i = Math.floor(from * levels.length); i < Math.max(Math.floor(from * levels.length) + 1, Math.floor(to * levels.length)); i++) {
     if (levels[i] > found) found = levels[i];
   }
-  return found / 255;
+  return found;
 }

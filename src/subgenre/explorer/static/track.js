@@ -24,7 +24,7 @@ export async function open(id) {
   const mine = ++asked;
   if (!shown || shown.detail.id !== id) panel.replaceChildren(make("p", { class: "empty", role: "status" }, "Looking for its neighbours"));
   try {
-    const [detail, near] = await Promise.all([get(trackPath(id)), get(trackPath(id, "/similar?k=15"))]);
+    const [detail, near] = await Promise.all([get(trackPath(id)), get(trackPath(id, "/similar?k=12"))]);
     if (mine !== asked) return null;
     shown = { detail, near: near.tracks };
     draw(detail, near.tracks);
@@ -73,7 +73,9 @@ function placement(told, trained) {
     : "By its sound:";
   const bars = told.chances.map((chance) => {
     const label = state.library.labels[pairIndex(chance.genre, chance.subgenre)];
-    const bar = make("meter", { min: 0, max: 1, value: chance.probability, "aria-label": `${chance.subgenre} ${percent(chance.probability)}` });
+    const fill = make("b");
+    fill.style.width = `${Math.round(100 * chance.probability)}%`;
+    const bar = make("i", { class: "meter", "aria-hidden": "true" }, fill); // the figure stands beside it
     return make("li", {}, label ? mark(label) : make("i", { class: "dot" }), make("span", {}, chance.subgenre), bar, make("small", {}, percent(chance.probability)));
   });
   const heard = told.chunk_start_s === null ? "" : make("p", { class: "soft" }, `What speaks most for it begins at ${Math.floor(told.chunk_start_s / 60)}:${String(Math.floor(told.chunk_start_s % 60)).padStart(2, "0")}.`);
@@ -95,14 +97,23 @@ function correction(detail) {
     return make("section", { class: "said" }, make("h3", {}, "Your word"), make("p", {}, words),
       make("button", { type: "button", onclick: () => takeBack(detail.id) }, "Take it back"));
   }
+  const hint = likely(detail);
   const select = make("select", { "aria-label": "Subgenre to move it to" },
     ...state.library.labels.map((label, i) => [label, i])
       .filter(([label]) => label.genre !== detail.genre || label.subgenre !== detail.subgenre)
-      .map(([label, i]) => make("option", { value: i }, `${label.subgenre} (${label.genre})`)));
+      .map(([label, i]) => make("option", { value: i, selected: i === hint }, `${label.subgenre} (${label.genre})`)));
   return make("section", { class: "said" }, make("h3", {}, "Is it in the wrong place?"),
     make("div", { class: "actions" }, select,
       make("button", { type: "button", id: "move-to", onclick: () => select.value !== "" && moveTo(detail.id, state.library.labels[Number(select.value)]) }, "Move it there"),
       make("button", { type: "button", id: "wrong", onclick: () => markWrong(detail.id) }, "Wrong here")));
+}
+
+// where it would go: the doctor's suggestion, else the most probable other subgenre
+function likely(detail) {
+  const doctor = detail.doctor.find((f) => f.suggestion && f.kind === "wrong playlist");
+  const named = doctor && state.library.labels.findIndex((l) => l.subgenre === doctor.suggestion);
+  const other = detail.placement && detail.placement.chances.find((c) => c.subgenre !== detail.subgenre || c.genre !== detail.genre);
+  return named >= 0 ? named : other ? pairIndex(other.genre, other.subgenre) : -1;
 }
 
 function list(name, tracks) {

@@ -1,0 +1,478 @@
+"""The explorer's API: what it tells, what it keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from subgenre import explorer, journey, playlist
+from subgenre.errors import ConfigError, LibraryError, MissingExtraError
+from subgenre.explorer import Correction, Library, corrections, sound
+from subgenre.explorer.guard import Guard
+from subgenre.explorer.server import address, bind
+from subgenre.explorer.state import Explorer
+from subgenre.playlist_files import read_m3u
+from subgenre.search import Limits
+from subgenre.track_rows import Filter
+from tests.explorer_library import EACH, EVIL, LENGTH_S, RATE, make_library, served, write_tone
+
+CHANGE = {"x-subgenre": "1"}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return make_library(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="module")
+def site(library: Library) -> Iterator[tuple[httpx.Client, Any]]:
+    with served(library) as (url, app), httpx.Client(base_url=url, timeout=30) as client:
+        yield client, app
+
+
+@pytest.fixture
+def client(site: tuple[httpx.Client, Any], library: Library) -> httpx.Client:
+    library.corrections.unlink(missing_ok=True)
+    site[1].state.explorer = Explorer(library)
+    return site[0]
+
+
+def ids(library: Library) -> list[str]:
+    found: list[str] = library.collection.rows["id"].to_pylist()
+    return found
+
+
+# what is there ----------------------------------------------------------------------------------
+
+
+def test_points_tell_every_track_once(client: httpx.Client, library: Library) -> None:
+    told = client.get("/api/points").json()
+    assert told["ids"] == ids(library)
+    assert np.allclose(np.c_[told["x"], told["y"]], library.coordinates, atol=1e-4)
+    labels = client.get("/api/library").json()["labels"]
+    names = [labels[i]["subgenre"] for i in told["label"]]
+    assert names == library.collection.rows["subgenre"].to_pylist()
+    assert [label["count"] for label in labels] == [EACH] * 4
+    assert len({(label["colour"], label["symbol"]) for label in labels}) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("tone 1-0", ["Tone 1-0"]),
+        ("TONE U 07 deep", ["Tone 2-7"]),  # path, accent and case folded
+        ("artist 1 emotional 04", ["Tone 1-4"]),
+        ("no such words", []),
+        ("   ", []),
+    ],
+)
+def test_search_needs_all_words_of_title_artist_and_path(
+    client: httpx.Client, words: str, found: list[str]
+) -> None:
+    told = client.get("/api/search", params={"q": words}).json()["tracks"]
+    assert [track["title"] for track in told] == found
+
+
+def test_similar_and_playlists_are_those_of_the_library(
+    client: httpx.Client, library: Library
+) -> None:
+    tracks, some = library.collection, ids(library)
+    told = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")
+    expected = playlist.similar(
+        tracks, some[9], Limits(6, per_artist=2), Filter(subgenre=("Deep House",))
+    )
+    assert [t["id"] for t in told.json()["tracks"]] == [hit.track.id for hit in expected]
+    for body, hits in (
+        ({"kind": "agreement", "seeds": some[:3], "k": 5},
+         playlist.agreement(tracks, some[:3], Limits(5))),
+        ({"kind": "journey", "seeds": [some[0], some[20]], "k": 5},
+         journey.journey(tracks, some[0], some[20], Limits(5))),
+        ({"kind": "axis", "axis": "Dark Techno:Acid, House", "k": 4},
+         journey.along(tracks, journey.axis(tracks, "Dark Techno:Acid, House"), Limits(4))),
+        ({"kind": "expand", "subgenre_name": "Deep House", "until_fit": None, "k": 4},
+         playlist.expand(tracks, "Deep House", Limits(4), until_fit=None)),
+    ):  # fmt: skip
+        answer = client.post("/api/playlist", json=body)
+        assert answer.status_code == 200, answer.text
+        assert [t["id"] for t in answer.json()["tracks"]] == [hit.track.id for hit in hits]
+
+
+def test_an_axis_gives_a_place_for_every_point(client: httpx.Client, library: Library) -> None:
+    told = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()
+    tracks = library.collection
+    centre = [tracks.vectors(tracks.members(n)).mean(0) for n in ("Dark Techno", "Deep House")]
+    start, end = (c / np.linalg.norm(c) for c in centre)
+    step = end - start
+    expected = [(v - start) @ step / (step @ step) for v in tracks.vectors(tracks.live)]
+    assert told["positions"] == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_track_tells_placement_doctor_and_windows(client: httpx.Client, library: Library) -> None:
+    told = client.get(f"/api/tracks/{ids(library)[2]}").json()
+    assert told["path"] == "Techno/Dark Techno/02 tone ü, 0.wav"
+    assert told["windows_s"] == [0.0, 3.0]
+    assert told["placement"]["chances"][0]["subgenre"] == "Dark Techno"
+    assert told["doctor"][0]["suggestion"] == "Deep House"
+    assert told["trained"] is True
+    assert told["correction"] is None
+
+
+# sound ------------------------------------------------------------------------------------------
+
+
+def test_sound_is_the_file_and_ranges_are_its_bytes(client: httpx.Client, library: Library) -> None:
+    path, url = library.collection.track(4).path, f"/api/tracks/{ids(library)[4]}/audio"
+    assert client.get(url).content == path.read_bytes()
+    part = client.get(url, headers={"range": "bytes=1000-1999"})
+    assert part.status_code == 206
+    assert part.content == path.read_bytes()[1000:2000]
+    assert part.headers["content-range"] == f"bytes 1000-1999/{path.stat().st_size}"
+
+
+def test_what_browsers_cannot_play_becomes_an_mp3(tmp_path: Path) -> None:
+    wav, aiff = tmp_path / "a.wav", tmp_path / "a.aiff"
+    write_tone(wav, 440.0)
+    with av.open(str(wav)) as source, av.open(str(aiff), "w") as made:
+        stream: Any = made.add_stream("pcm_s16be", rate=RATE, layout="mono")
+        for frame in source.decode(audio=0):
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    file, kind = sound.playable(aiff, tmp_path / "cache", "id")
+    assert kind == "audio/mpeg"
+    with av.open(str(file)) as heard:
+        samples = np.concatenate([f.to_ndarray()[0] for f in heard.decode(audio=0)])
+    rate = 44_100
+    assert len(samples) / rate == pytest.approx(LENGTH_S, abs=0.1)
+    power = np.abs(np.fft.rfft(samples))
+    assert np.argmax(power) * rate / len(samples) == pytest.approx(440.0, abs=1.0)
+    assert sound.playable(wav, tmp_path / "cache", "id") == (wav, "audio/wav")
+
+
+def test_peaks_follow_the_loudness(tmp_path: Path, client: httpx.Client, library: Library) -> None:
+    levels = sound.peaks(library.collection.track(0).path)
+    swell = np.linspace(0.2, 1.0, sound.PEAKS) * 12_000 / 32_768 * 255
+    assert np.abs(levels - swell).max() < 3
+    told = client.get(f"/api/tracks/{ids(library)[0]}/peaks").json()
+    assert told == {"count": sound.PEAKS, "peaks": sound.packed(levels)}
+    path = tmp_path / "x.wav"
+    write_tone(path, 300.0)
+    first = sound.cached_peaks(path, tmp_path, "x")
+    assert np.array_equal(sound.cached_peaks(path, tmp_path, "x"), first)
+    path.write_bytes(path.read_bytes()[:44] + bytes(40_000))
+    assert sound.cached_peaks(path, tmp_path, "x").max() == 0  # the file changed
+
+
+# changes ----------------------------------------------------------------------------------------
+
+
+def test_a_playlist_stays_in_its_folder_and_is_not_lost(
+    client: httpx.Client, library: Library
+) -> None:
+    some = [ids(library)[i] for i in (9, 3, 27)]
+    body = {"name": "../../etc/passwd", "ids": some}
+    saved = client.post("/api/playlists", json=body)
+    assert saved.status_code == 200
+    assert set(library.playlists.iterdir()) == {library.playlists / saved.json()["file"]}
+    file = library.playlists / saved.json()["file"]
+    expected = [library.collection.track(i).path.resolve() for i in (9, 3, 27)]
+    assert [p.resolve() for p in read_m3u(file)] == expected
+    refused = client.post("/api/playlists", json={**body, "ids": some[:1]})
+    assert refused.status_code == 409
+    assert len(read_m3u(file)) == 3
+    assert client.post("/api/playlists", json={**body, "ids": some[:1], "replace": True}).is_success
+    assert len(read_m3u(file)) == 1
+    assert client.get(f"/api/playlists/{file.name}").content == file.read_bytes()
+    for name in ("..%2fcorrections.json", "%2e%2e", "corrections.json", ".tmp-x.m3u8"):
+        assert client.get(f"/api/playlists/{name}").status_code == 404
+
+
+def test_corrections_are_kept_and_refit_hears_them(
+    client: httpx.Client, site: tuple[httpx.Client, Any], library: Library
+) -> None:
+    one, other = ids(library)[2], ids(library)[5]
+    before = library.collection.track(2).path.read_bytes()
+    assert client.put(f"/api/corrections/{one}", json={"subgenre": "deep house"}).is_success
+    assert client.put(f"/api/corrections/{other}", json={"wrong": True}).is_success
+    kept = corrections.read(library.corrections)
+    assert kept[one] == Correction("House", "Deep House", False, kept[one].path)
+    assert kept[other].wrong
+    told = client.post("/api/refit", json={}).json()
+    assert told == {"revision": 2, "corrections": 2}
+    points = client.get("/api/points").json()
+    assert points["revision"] == 2
+    assert points["y"][2] < 0 < library.coordinates[2, 1]  # it moved to the other half
+    assert client.delete(f"/api/corrections/{one}", headers=CHANGE).is_success
+    assert client.delete(f"/api/corrections/{one}", headers=CHANGE).status_code == 404
+    assert set(corrections.read(library.corrections)) == {other}
+    assert library.collection.track(2).path.read_bytes() == before
+
+
+def test_a_second_refit_waits_for_none(library: Library) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(said: Any) -> Library:
+        begun.set()
+        end.wait(20)
+        return library
+
+    at_work = Explorer(dataclasses.replace(library, refit=slow))
+    thread = threading.Thread(target=at_work.refit)
+    thread.start()
+    begun.wait(20)
+    with pytest.raises(Exception, match="under way"):
+        at_work.refit()
+    end.set()
+    thread.join(20)
+    assert at_work.view.revision == 2
+
+
+def test_an_upload_is_placed_and_not_kept(
+    client: httpx.Client, library: Library, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "x.wav", 603.0, 3.0)
+    data = (tmp_path / "x.wav").read_bytes()
+    told = client.post("/api/place?name=../../x.wav", content=data, headers=CHANGE).json()
+    assert told["name"] == "x.wav"
+    assert told["known_as"] == ""
+    assert told["duration_s"] == 3.0
+    assert [told["x"], told["y"]] == pytest.approx([-3, -2], abs=0.1)
+    assert told["placement"]["chances"][0]["subgenre"] == "Deep House"
+    assert {n["subgenre"] for n in told["neighbours"][:5]} == {"Deep House"}
+    own = library.collection.track(0).path.read_bytes()
+    again = client.post("/api/place?name=y.wav", content=own, headers=CHANGE).json()
+    assert again["known_as"] == ids(library)[0]
+    assert ids(library)[0] not in [n["id"] for n in again["neighbours"]]
+    assert list((library.cache / "uploads").iterdir()) == []
+
+
+# refusals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("GET", "/api/tracks/nothing", None, 404, "no track with id 'nothing'"),
+        ("GET", "/api/tracks/nothing/audio", None, 404, "no track"),
+        ("GET", "/api/axis?name=Dark Tecno:Deep House", None, 422, "did you mean 'Dark Techno'"),
+        ("GET", "/api/search?q=a&limit=100000", None, 422, "limit"),
+        ("POST", "/api/playlists", {"name": "x", "ids": ["nothing"]}, 404, "no track"),
+        ("POST", "/api/playlists", {"name": "x", "ids": []}, 422, "ids"),
+        ("POST", "/api/playlists", {"name": "x", "ids": ["a"], "path": "/x"}, 422, "path"),
+        ("POST", "/api/playlist", {"kind": "journey", "seeds": []}, 422, "two ends"),
+        ("POST", "/api/playlist", {"kind": "magic"}, 422, "kind"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(
+    client: httpx.Client, method: str, path: str, body: Any, status: int, words: str
+) -> None:
+    answer = client.request(method, path, json=body)
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+
+
+def test_a_correction_to_nowhere_names_the_nearest(client: httpx.Client, library: Library) -> None:
+    path = f"/api/corrections/{ids(library)[0]}"
+    answer = client.put(path, json={"subgenre": "Deep Hose"})
+    assert answer.status_code == 422
+    assert "did you mean 'Deep House'" in answer.json()["detail"]
+    assert client.put(path, json={"subgenre": "Deep House", "wrong": True}).status_code == 422
+    assert not library.corrections.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/tracks/..%2f..%2f..%2fetc%2fpasswd/audio",
+        "/api/tracks/%2e%2e/%2e%2e/etc/passwd",
+        "/static/..%2f..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/../../etc/passwd",
+        "/api/playlists/..%2f..%2fetc%2fpasswd",
+        "/static//etc/passwd",
+    ],
+)
+def test_no_path_leads_out(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "root:" not in answer.text
+    assert "FastAPI" not in answer.text
+
+
+def test_an_upload_that_is_no_audio_or_too_large_is_refused(
+    client: httpx.Client, site: tuple[httpx.Client, Any], library: Library,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def place(content: Any, **headers: str) -> httpx.Response:
+        return client.post("/api/place?name=a.mp3", content=content, headers=CHANGE | headers)
+
+    assert "'a.mp3' can't be placed" in place(b"text").json()["detail"]
+    assert place(b"").status_code == 422
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as line:
+        line.sendall(
+            b"POST /api/place?name=a.mp3 HTTP/1.1\r\nhost: localhost\r\nx-subgenre: 1\r\n"
+            b"content-length: %d\r\n\r\n" % (500 * 2**20)
+        )
+        answer = line.recv(65_536).decode()
+    assert answer.startswith("HTTP/1.1 413")
+    monkeypatch.setattr(site[1].state, "max_upload_bytes", 2**20)
+    streamed = place(iter([bytes(2**19)] * 4))  # tells no length
+    assert streamed.status_code == 413
+    assert "larger than 1 MB" in streamed.json()["detail"]
+    assert list((library.cache / "uploads").iterdir()) == []
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    library = make_library(tmp_path)
+    library.collection.track(1).path.unlink()
+    one = ids(library)[1]
+    with served(library) as (url, _), httpx.Client(base_url=url) as client:
+        assert client.get(f"/api/tracks/{one}").json()["there"] is False
+        for rest in ("audio", "peaks"):
+            answer = client.get(f"/api/tracks/{one}/{rest}")
+            assert answer.status_code == 422
+            assert "gone" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "passes"),
+    [
+        ("GET", {"host": "127.0.0.1:80"}, True),
+        ("GET", {"host": "[::1]:80"}, True),
+        ("GET", {"host": "LOCALHOST"}, True),
+        ("GET", {"host": "music.home:8000"}, True),  # named to the guard
+        ("GET", {"host": "evil.example"}, False),
+        ("GET", {"host": "127.0.0.1.evil.example"}, False),
+        ("GET", {}, False),
+        ("GET", {"host": "localhost", "sec-fetch-site": "cross-site"}, False),
+        ("GET", {"host": "localhost", "sec-fetch-site": "cross-site",
+                 "sec-fetch-mode": "navigate"}, True),
+        ("POST", {"host": "localhost"}, False),
+        ("POST", {"host": "localhost", "content-type": "text/plain"}, False),
+        ("POST", {"host": "localhost", "content-type": "application/json; charset=utf-8"}, True),
+        ("POST", {"host": "localhost", "x-subgenre": "1", "content-type": "text/plain"}, True),
+        ("POST", {"host": "a.b:80", "x-subgenre": "1", "origin": "http://a.b:80"}, True),
+        ("POST", {"host": "a.b:80", "x-subgenre": "1", "origin": "http://evil.example"}, False),
+        ("POST", {"host": "a.b:80", "x-subgenre": "1", "origin": "null"}, False),
+        ("POST", {"host": "localhost", "x-subgenre": "1", "sec-fetch-site": "cross-site"}, False),
+        ("DELETE", {"host": "localhost"}, False),
+    ],
+)  # fmt: skip
+def test_only_the_page_itself_may_ask(method: str, headers: dict[str, str], passes: bool) -> None:
+    assert (Guard(None, ("music.home", "a.b")).refusal(method, headers) is None) == passes
+
+
+def test_refusals_reach_the_client_and_headers_are_strict(client: httpx.Client) -> None:
+    assert client.get("/api/library", headers={"host": "evil.example"}).status_code == 400
+    assert client.post("/api/refit").status_code == 403
+    large = client.post("/api/order", content=bytes(5 * 2**20), headers=CHANGE)
+    assert large.status_code == 413
+    for path in ("/", "/api/library", "/static/main.js", "/nothing"):
+        headers = client.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+
+
+def test_the_page_names_no_other_site(client: httpx.Client) -> None:
+    root = Path(explorer.__file__).parent / "static"
+    for file in root.iterdir():
+        text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http:" not in text, file.name
+        assert "https:" not in text, file.name
+        assert "innerHTML" not in text, file.name
+    page = client.get("/").text
+    assert "<style" not in page
+    assert "style=" not in page
+    assert "onclick=" not in page
+
+
+def test_the_api_is_described(client: httpx.Client) -> None:
+    told = client.get("/api/openapi.json").json()
+    assert "/api/tracks/{track_id}/similar" in told["paths"]
+    for path, methods in told["paths"].items():
+        for method in methods.values():
+            assert method["description"], path
+    assert client.get("/docs").status_code == 200
+    assert "cdn" not in client.get("/docs").text
+
+
+def test_tags_are_data(client: httpx.Client, library: Library) -> None:
+    told = client.get("/api/search", params={"q": "onerror"})
+    assert told.json()["tracks"][0]["title"] == EVIL
+    assert told.headers["content-type"] == "application/json"
+    assert client.get("/api/points").headers["content-type"] == "application/json"
+
+
+# what is handed in ------------------------------------------------------------------------------
+
+
+def test_shapes_and_files_are_checked(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(LibraryError, match="coordinates have shape"):
+        dataclasses.replace(library, coordinates=library.coordinates[1:])
+    with pytest.raises(LibraryError, match="not finite"):
+        dataclasses.replace(library, coordinates=library.coordinates * np.nan)
+    damaged = tmp_path / "c.json"
+    damaged.write_text('{"format_version": 1, "corrections": {"a": {"colour": 1}}}')
+    with pytest.raises(LibraryError, match="holds no corrections"):
+        Explorer(dataclasses.replace(library, corrections=damaged))
+
+
+def test_without_functions_the_page_says_so(library: Library) -> None:
+    bare = dataclasses.replace(library, encode=None, refit=None, classifier=None)
+    with served(bare) as (url, _), httpx.Client(base_url=url) as client:
+        told = client.get("/api/library").json()
+        assert (told["can_place"], told["can_refit"]) == (False, False)
+        assert client.get(f"/api/tracks/{ids(library)[0]}").json()["placement"] is None
+        assert "trained run" in client.post("/api/refit", json={}).json()["detail"]
+
+
+def test_a_missing_extra_is_named(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = builtins.__import__
+
+    def without(name: str, *args: Any, **more: Any) -> Any:
+        if name in ("fastapi", "uvicorn"):
+            raise ImportError(name)
+        return whole(name, *args, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r"subgenre\[web\]"):
+        explorer.create_app(library)
+    with pytest.raises(MissingExtraError, match=r"subgenre\[web\]"):
+        explorer.serve(None)
+
+
+def test_serve_tells_its_address_and_refuses_a_taken_port() -> None:
+    with bind("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="--port"):
+        bind("127.0.0.1", taken.getsockname()[1])
+    assert address("0.0.0.0", 80) == "http://127.0.0.1:80/"
+    assert address("::1", 80) == "http://[::1]:80/"
+
+
+def test_requests_at_once_get_their_own_answers(client: httpx.Client, library: Library) -> None:
+    some = ids(library)
+    alone = {i: client.get(f"/api/tracks/{i}/similar").json() for i in some}
+    wrong = []
+
+    def ask(first: int) -> None:
+        for i in some[first:] + some[:first]:
+            if client.get(f"/api/tracks/{i}/similar").json() != alone[i]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(4 * t,)) for t in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []

@@ -1,0 +1,349 @@
+"""The explorer in a browser, against the real server on loopback: heard, listed, corrected."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subgenre.collection import Collection
+from subgenre.explorer import Library
+from subgenre.explorer.state import Explorer
+from subgenre.playlist_files import read_m3u
+from tests.conftest import need
+from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone
+from tests.test_report_browser import ARGS, CHROMIUM
+
+pytestmark = pytest.mark.browser
+
+ARTIST = "Artist 0"
+# where a track's point lies in the window
+PLACE = """(id) => {
+  const plot = document.getElementById("plot"), full = plot._fullLayout;
+  const box = plot.getBoundingClientRect();
+  const points = window.points.ids.indexOf(id);
+  return [box.left + full.xaxis._offset + full.xaxis.d2p(window.points.x[points]),
+          box.top + full.yaxis._offset + full.yaxis.d2p(window.points.y[points])];
+}"""
+POINTS = "async () => { window.points = await (await fetch('/api/points')).json(); }"
+NAMELESS = """() => [...document.querySelectorAll(
+    "button, input, select, canvas, [role=tab], [role=tabpanel], [role=listbox], section")]
+  .filter((e) => !e.closest("#plot") && e.closest("[hidden]") === null)
+  .filter((e) => e.tagName !== "SECTION" || e.parentElement.tagName === "MAIN")
+  .filter((e) => !(e.getAttribute("aria-label") || e.getAttribute("aria-labelledby")
+    || e.textContent.trim() || (e.labels && e.labels.length)))
+  .map((e) => e.outerHTML.slice(0, 90))"""
+WIDE = """() => [...document.querySelectorAll("body *")]
+  .filter((e) => !e.closest("#plot, #js-plotly-tester, .unseen, .skip, [hidden]"))
+  .map((e) => [e, e.getBoundingClientRect()])
+  .filter(([, b]) => b.width && (b.right > innerWidth + 1 || b.left < -1))
+  .map(([e]) => e.outerHTML.slice(0, 90))"""
+HEARD = "document.getElementById('audio').currentTime > 0.2"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return make_library(tmp_path_factory.mktemp("explored"))
+
+
+@pytest.fixture(scope="module")
+def site(browser: Any, library: Library) -> Iterator[tuple[str, Any, Any]]:
+    """The server's address, its application, and a browser context for all tests."""
+    with served(library) as (url, app):
+        context = browser.new_context()
+        yield url, app, context
+        context.close()
+
+
+@pytest.fixture
+def page(site: tuple[str, Any, Any], library: Library) -> Iterator[Any]:
+    """The page, ready; no request may leave loopback and nothing may be told as an error."""
+    url, app, context = site
+    library.corrections.unlink(missing_ok=True)
+    app.state.explorer = Explorer(library)
+    opened = context.new_page()
+    opened.set_viewport_size({"width": 1400, "height": 900})
+    asked: list[str] = []
+    wrong: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    opened.on("pageerror", lambda problem: wrong.append(str(problem)))
+    opened.refusals = wrong
+    opened.goto(url)
+    opened.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    opened.evaluate(POINTS)
+    yield opened
+    assert len(asked) > 10
+    assert [u for u in asked if not u.startswith((url, "blob:", "data:"))] == []
+    assert wrong == []
+    assert opened.evaluate("window.broken") is None
+    opened.close()
+
+
+def track(library: Library, label: int, n: int) -> Any:
+    return library.collection.track(label * EACH + n)
+
+
+def said(page: Any) -> str:
+    return str(page.locator("#toasts").text_content())
+
+
+def ids_of(page: Any, where: str) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(
+        f"{where} .track", "all => all.map((e) => e.dataset.id)"
+    )
+    return found
+
+
+def test_a_point_tells_its_track_and_a_click_plays_it(page: Any, library: Library) -> None:
+    evil = track(library, 1, 3)
+    x, y = page.evaluate(PLACE, evil.id)
+    page.mouse.move(x + 30, y + 3)
+    page.mouse.move(x, y, steps=5)
+    page.wait_for_selector("#tip:not([hidden])")
+    assert EVIL in page.locator("#tip").text_content()  # shown as text
+    page.mouse.click(x, y)
+    page.wait_for_function(HEARD)
+    assert page.locator("#now-title").text_content() == EVIL
+    assert page.locator("#track h2").text_content() == EVIL
+    page.wait_for_function("document.getElementById('wave-state').textContent === ''")
+    drawn = """() => { const c = document.getElementById("peaks"), p = c.getContext("2d");
+      const d = p.getImageData(0, 0, c.width, c.height).data;
+      return d.filter((v, i) => i % 4 === 3 && v > 0).length / (c.width * c.height); }"""
+    assert page.evaluate(drawn) > 0.2
+    page.click("#play")
+    assert page.evaluate("document.getElementById('audio').paused")
+    wave = page.locator("#peaks")
+    wave.click(position={"x": 0.75 * wave.bounding_box()["width"], "y": 9})
+    page.wait_for_function("Math.abs(document.getElementById('audio').currentTime - 4.5) < 0.3")
+
+
+def test_search_finds_and_opens_a_track_by_keyboard(page: Any, library: Library) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("acid 05")  # of a folder and a file name
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#found [aria-selected=true]").count() == 1
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#track h2")
+    assert page.locator("#track h2").text_content() == track(library, 3, 5).title
+    page.fill("#query", "nothing of this name")
+    page.wait_for_selector("#found .none")
+
+
+def test_the_keyboard_walks_from_neighbour_to_neighbour(page: Any, library: Library) -> None:
+    page.focus("#plot")
+    heard = []
+    for _ in range(3):
+        before = page.locator("#now-title").text_content()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            "before => document.getElementById('now-title').textContent !== before", arg=before
+        )
+        page.wait_for_selector("#track .tracks")
+        heard.append(page.locator("#now-title").text_content())
+    assert len(set(heard)) == 3
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(
+        "was => document.getElementById('now-title').textContent === was", arg=heard[1]
+    )
+    page.wait_for_function(HEARD)
+    page.keyboard.press("Space")
+    assert page.evaluate("document.getElementById('audio').paused")
+    page.keyboard.press("l")
+    page.keyboard.press("2")
+    assert page.locator("#list .track").count() == 1
+
+
+def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page: Any, library: Library) -> None:
+    wanted = {track(library, 2, n).id for n in range(EACH)}
+    places = [page.evaluate(PLACE, one) for one in sorted(wanted)]
+    left, right = min(x for x, _ in places) - 15, max(x for x, _ in places) + 15
+    top, bottom = min(y for _, y in places) - 15, max(y for _, y in places) + 15
+    page.click("#lasso")
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for corner in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(*corner, steps=6)
+    page.mouse.up()
+    page.wait_for_selector("#list .track")
+    order = ids_of(page, "#list")
+    assert set(order) == wanted
+    assert len(order) == EACH
+    first, second = (page.locator("#list .track").nth(i) for i in (0, 1))
+    second.locator(".up").focus()
+    page.keyboard.press("Enter")
+    order[0], order[1] = order[1], order[0]
+    assert ids_of(page, "#list") == order
+    page.locator("#list .track").nth(4).drag_to(first)
+    order.insert(0, order.pop(4))
+    assert ids_of(page, "#list") == order
+    page.fill("#list-name", "../Late: night, ü")
+    page.click("#list form button.main")
+    page.wait_for_selector("#list form a")
+    files = list(library.playlists.iterdir())
+    assert len(files) == 1
+    assert files[0].parent == library.playlists
+    paths = {library.collection.track(r).id: library.collection.track(r).path for r in range(32)}
+    lines = [e for e in files[0].read_text("utf-8").splitlines() if e and e[0] != "#"]
+    assert all(line.startswith("../WAV/") for line in lines)
+    assert [p.resolve() for p in read_m3u(files[0])] == [paths[i].resolve() for i in order]
+    with page.expect_download() as download:
+        page.click("#list form a")
+    assert Path(download.value.path()).read_bytes() == files[0].read_bytes()
+
+
+def test_a_dropped_file_is_placed_with_its_neighbours(
+    page: Any, library: Library, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "new one.wav", 815.0, 4.0)
+    transfer = page.evaluate_handle(
+        """async (text) => { const d = new DataTransfer();
+        const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        d.items.add(new File([bytes], "new one.wav", {type: "audio/wav"})); return d; }""",
+        base64.b64encode((tmp_path / "new one.wav").read_bytes()).decode(),
+    )
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    page.wait_for_selector("#drop:not([hidden])")
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    page.wait_for_function("document.querySelector('#track h2')?.textContent === 'new one.wav'")
+    near = ids_of(page, "#track")
+    assert set(near[:5]) <= {track(library, 3, n).id for n in range(EACH)}
+    assert "Acid, House" in page.locator("#track .bars li").first.text_content()
+    star = "document.getElementById('plot').data.at(-1)"
+    placed = page.evaluate(f"[{star}.x[0], {star}.y[0]]")
+    assert placed == pytest.approx([3, -2], abs=0.2)
+    page.wait_for_function(HEARD)
+    (tmp_path / "text.mp3").write_text("no sound at all")
+    page.set_input_files("#file", tmp_path / "text.mp3")
+    page.wait_for_selector("#toasts .bad")
+    assert "text.mp3' can't be placed" in said(page)
+    assert not list((library.cache / "uploads").iterdir())  # nothing is kept
+    assert len(page.refusals) == 1  # the browser itself tells of the refusal
+    page.refusals.clear()
+
+
+def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> None:
+    moved = track(library, 0, 2)
+    page.fill("#query", moved.title)
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#move-to")
+    assert "Deep House" in page.locator("#track .doctor").text_content()
+    page.drag_and_drop(
+        "#track .head", "#labels button:has-text('Deep House')", source_position={"x": 8, "y": 8}
+    )
+    page.wait_for_selector("#said:not([hidden])")
+    assert "1 correction" in page.locator("#said-count").text_content()
+    assert "Deep House" in library.corrections.read_text()
+    page.wait_for_selector("#track .said button:has-text('Take it back')")
+    before = page.evaluate(PLACE, moved.id)
+    page.click("#refit")
+    page.wait_for_selector("body[data-revision='2']", timeout=30_000)
+    page.evaluate(POINTS)
+    after = page.evaluate(PLACE, moved.id)
+    assert abs(after[1] - before[1]) > 100  # from the upper half to the lower one
+    own = page.locator("#labels button:has-text('Deep House') small")
+    assert own.text_content() == str(EACH + 1)
+    assert moved.path.exists()
+
+
+def test_a_track_marked_wrong_can_be_taken_back(page: Any, library: Library) -> None:
+    page.fill("#query", track(library, 1, 1).title)
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.click("#wrong")
+    take_back = page.locator("#track .said button:has-text('Take it back')")
+    take_back.wait_for()
+    assert '"wrong": true' in library.corrections.read_text()
+    take_back.click()
+    page.wait_for_selector("#wrong")
+    assert '"wrong"' not in library.corrections.read_text()
+
+
+def test_the_axis_sorts_tracks_between_two_subgenres(page: Any, library: Library) -> None:
+    page.click("#tab-axis")
+    page.wait_for_selector("#along .track")
+    page.select_option("#axis [aria-label=From]", label="Dark Techno")
+    page.select_option("#axis [aria-label=To]", label="Deep House")
+    page.focus("#slider")
+    page.keyboard.press("Home")
+    page.wait_for_function(
+        "document.getElementById('where').textContent.includes('Dark Techno to Deep House')"
+    )
+    low = ids_of(page, "#along")
+    page.keyboard.press("End")
+    high = ids_of(page, "#along")
+    assert set(low) != set(high)
+    dark, deep = ({track(library, k, n).id for n in range(EACH)} for k in (0, 2))
+    assert dark <= set(low)
+    assert deep <= set(high)
+    places = [int(e) for e in page.locator("#along .num").all_text_contents()]
+    assert places == sorted(places)
+
+
+def test_the_legend_hides_a_subgenre(page: Any) -> None:
+    visible = """document.getElementById('plot').data
+      .filter(t => t.type === 'scattergl' && t.visible).length"""
+    assert page.evaluate(visible) == len(SUBGENRES)
+    page.locator("[data-label='0']").click()
+    assert page.evaluate(visible) == len(SUBGENRES) - 1
+    page.click("#none")
+    assert page.evaluate(visible) == 0
+    page.click("#all")
+    assert page.evaluate(visible) == len(SUBGENRES)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_screen_cuts_nothing_and_all_has_a_name(page: Any, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.fill("#query", "tone 0")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#track .tracks")
+    for tab in ("list", "axis", "track"):
+        page.click(f"#tab-{tab}")
+        page.wait_for_timeout(150)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert page.evaluate(WIDE) == []
+        assert page.evaluate(NAMELESS) == []
+
+
+def test_an_empty_library_says_what_to_do(browser: Any, library: Library) -> None:
+    none = Collection.of([], np.zeros((0, 12)))
+    bare = dataclasses.replace(library, collection=none, coordinates=np.zeros((0, 2)))
+    with served(bare) as (url, _):
+        opened = browser.new_page()
+        opened.goto(url)
+        opened.wait_for_selector("body[data-state=empty]")
+        assert "subgenre index" in opened.locator("#wait-text").text_content()
+        opened.close()
+
+
+def test_a_server_that_fails_is_told_and_asked_again(browser: Any, library: Library) -> None:
+    with served(library) as (url, _):
+        opened = browser.new_page()
+        opened.route("**/api/library", lambda route: route.abort())
+        opened.goto(url)
+        opened.wait_for_selector("body[data-state=error]")
+        opened.unroute("**/api/library")
+        opened.click("#again")
+        opened.wait_for_selector("#plot[data-ready]")
+        opened.close()
