@@ -1,4 +1,4 @@
-"""The commands that put a model to use: index, classify, similar, playlist, runs, compare."""
+"""The commands that put a model to use: index, classify, similar, playlist, and so on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 
 def register(app: App) -> None:
     """Add the commands to the app."""
-    for command in (index, classify, similar, playlist, runs, compare):
+    for command in (index, classify, similar, playlist, explore, runs, compare):
         app.command(command)
 
 
@@ -188,6 +188,43 @@ def playlist(
     lists.write(out, hits, terminal)
     terminal.table("Playlist", COLUMNS, rows(hits))
     terminal.result({"out": str(out) if out else None, "hits": [lists.row(hit) for hit in hits]})
+    return 0
+
+
+def explore(
+    *,
+    playlists: Path = Path("playlists"),
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    source: Source | None = None,
+    common: Common | None = None,
+) -> int:
+    """Show the library as a map in the browser, to be heard; stop it with Ctrl+C.
+
+    Example: subgenre explore --port 8765
+
+    Args:
+        playlists: folder that saved playlists go to.
+        host: address to listen on; the page has no password, so leave it on loopback.
+        port: 0 takes a free one.
+    """
+    from subgenre.pipeline import explore as stage
+
+    terminal, source = _terminal(common), source or Source()
+
+    def ready(address: str) -> None:
+        terminal.say(f"the map is at {address} (stop with Ctrl+C)")
+        terminal.result({"address": address})
+
+    stage.explore(
+        source.run,
+        index=source.index,
+        playlists=playlists,
+        host=host,
+        port=port,
+        on_ready=ready,
+        talk=terminal,
+    )
     return 0
 
 

@@ -27,19 +27,33 @@ def load_map(run: StoredRun, *, talk: Talk | None = None) -> Map:
     Raises:
         RunError: the run has no vectors. EvaluationError: it has no training track.
     """
-    stored = run.embeddings
-    train = [i for i, side in enumerate(stored.splits) if side == "train"]
-    if not train:
-        raise EvaluationError(f"{run.path} tells of no training track; run `subgenre evaluate`")
     path = run.path / FILE
+    stored, train = run.embeddings, _train(run)
     seed = run.settings.run.seed
     wanted = {"format_version": FORMAT_VERSION, "encoder": stored.fingerprint, "seed": seed}
     kept = _read(path, wanted, stored.vectors[train])
     if kept is None:
         (talk or Silent()).say("drawing the map")
-        kept = fit_map(stored.vectors[train], seed)
+        kept = fit(run)
         _write(path, wanted, kept)
     return kept
+
+
+def fit(run: StoredRun) -> Map:
+    """Fit the map of a run's training tracks; the same seed gives the same map.
+
+    Raises:
+        EvaluationError: it has no training track.
+    """
+    return fit_map(run.embeddings.vectors[_train(run)], run.settings.run.seed)
+
+
+def _train(run: StoredRun) -> list[int]:
+    """Rows of the training tracks."""
+    train = [i for i, side in enumerate(run.embeddings.splits) if side == "train"]
+    if not train:
+        raise EvaluationError(f"{run.path} tells of no training track; run `subgenre evaluate`")
+    return train
 
 
 def coordinates(fitted: Map, run: StoredRun, tracks: Collection) -> NDArray[np.float64]:
@@ -47,9 +61,8 @@ def coordinates(fitted: Map, run: StoredRun, tracks: Collection) -> NDArray[np.f
 
     Equal vectors have equal places, so that a track stays where it is when the index grows.
     """
-    stored = run.embeddings
-    train = [i for i, side in enumerate(stored.splits) if side == "train"]
-    place = {stored.ids[i]: fitted.coordinates[n] for n, i in enumerate(train)}
+    ids_of = run.embeddings.ids
+    place = {ids_of[i]: fitted.coordinates[n] for n, i in enumerate(_train(run))}
     ids = tracks.rows["id"].to_pylist()
     found = np.zeros((len(tracks.live), 2))
     others = [n for n, row in enumerate(tracks.live) if ids[row] not in place]

@@ -117,9 +117,7 @@ def _track(track_id: str, path: Path, duration_s: float) -> IndexedTrack:
 
 
 def _tell_learnt(run: StoredRun, placements: Sequence[Placement], talk: Talk) -> None:
-    stored = run.embeddings
-    learnt = {i for i, side in zip(stored.ids, stored.splits, strict=True) if side == "train"}
-    count = sum(placement.track.id in learnt for placement in placements)
+    count = sum(placement.track.id in run.learnt for placement in placements)
     if count:
         talk.warn(f"{count} of these files were learnt from: their probabilities are too kind")
 

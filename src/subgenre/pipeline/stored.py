@@ -165,6 +165,15 @@ class StoredRun:
         stored = self.embeddings
         return tuple(i for i, s in zip(stored.ids, stored.splits, strict=True) if s == "test")
 
+    @property
+    def learnt(self) -> frozenset[str]:
+        """Ids of tracks that the model was trained on; empty where the run has no vectors."""
+        if not self.has_embeddings:
+            return frozenset()
+        stored = self.embeddings
+        told = zip(stored.ids, stored.splits, strict=True)
+        return frozenset(i for i, side in told if side == "train")
+
     def classifier(self, alpha: float = ALPHA) -> Classifier:
         """Fit on the run's training tracks, calibrated on those held out.
 

@@ -1,0 +1,171 @@
+"""A model as the explorer shows it: map, placements, the doctor's word, and how files are heard."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from subgenre.audit.doctor import Finding
+from subgenre.collection import Collection
+from subgenre.errors import AudioError, EvaluationError
+from subgenre.explorer import Correction, Encoded, Library, create_app, serve
+from subgenre.pipeline import charts, refit
+from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.talk import Silent, Talk
+
+CORRECTIONS = "corrections.json"  # in the model folder
+CACHE = "explorer"
+DOCTOR = "doctor.csv"
+
+
+def explore(
+    run: Path | StoredRun | None = None,
+    *,
+    index: Path | None = None,
+    playlists: Path = Path("playlists"),
+    host: str = "127.0.0.1",
+    port: int = 0,
+    on_ready: Callable[[str], None] | None = None,
+    talk: Talk | None = None,
+) -> None:
+    """Serve the map of a model until it is interrupted.
+
+    Args:
+        run: the model folder; by default the newest. index: by default the model's own.
+        playlists: folder that saved playlists go to.
+        host, port: where it listens; loopback and a free port by default.
+        on_ready: hears the page's address.
+
+    Raises:
+        MissingExtraError: the web extra is not installed. RunError, IndexStoreError: as for
+        `StoredRun.collection`. ConfigError: the address can't be had.
+    """
+    opened = run if isinstance(run, StoredRun) else open_stored(run)
+    shown = library(opened, index=index, playlists=playlists, talk=talk)
+    serve(create_app(shown), host=host, port=port, on_ready=on_ready)
+
+
+def library(
+    run: StoredRun,
+    *,
+    index: Path | None = None,
+    playlists: Path = Path("playlists"),
+    talk: Talk | None = None,
+) -> Library:
+    """Gather what the explorer shows of a model and its tracks.
+
+    Raises:
+        RunError: the run has no vectors. IndexStoreError: the index is of another model.
+    """
+    talk = talk or Silent()
+    tracks = run.collection(index)
+    fitted = charts.load_map(run, talk=talk)
+    try:
+        classifier = run.classifier()
+    except EvaluationError as problem:
+        talk.warn(f"no placements: {problem}")
+        classifier = None
+    shown = Library(
+        collection=tracks,
+        coordinates=charts.coordinates(fitted, run, tracks),
+        place=fitted.place,
+        playlists=playlists.absolute(),
+        corrections=run.path / CORRECTIONS,
+        cache=run.path / CACHE,
+        root=Path(run.data.get("root") or Path.cwd()),
+        title=run.path.name,
+        note=charts.note(fitted),
+        classifier=classifier,
+        trained=run.learnt,
+        findings=_findings(run.path / DOCTOR),
+        windows=_windows(run),
+        chunk_s=run.preprocess.chunk_s,
+        encode=hearing(run),
+    )
+    if not refit.can_refit(run, tracks):
+        talk.say("corrections are kept, but not refitted: that takes features of all tracks shown")
+        return shown
+    return dataclasses.replace(shown, refit=refitting(run, shown))
+
+
+def hearing(run: StoredRun) -> Callable[[Path], Encoded]:
+    """Return the function that hears one file by a model."""
+
+    def hear(path: Path) -> Encoded:
+        found = run.embed([path], workers=1)
+        if found.skipped:
+            raise AudioError(f"{path} {found.skipped[0].reason}")
+        starts = found.chunk_start_s.tolist()
+        return Encoded(found.vectors[0], found.chunks, starts, found.duration_s[0])
+
+    return hear
+
+
+def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correction]], Library]:
+    """Return the function that trains the head anew with what the person said.
+
+    Each call begins from the model as it was trained, so that a correction can be taken back.
+    """
+
+    def again(said: Mapping[str, Correction]) -> Library:
+        moved = {key: (one.genre, one.subgenre) for key, one in said.items() if one.subgenre}
+        wrong = frozenset(key for key, one in said.items() if one.wrong)
+        new = refit.refit(run, moved, wrong)
+        fitted = charts.fit(new)
+        row = {track_id: i for i, track_id in enumerate(new.embeddings.ids)}
+        told = shown.collection.tracks(shown.collection.live)
+        order = [row[track.id] for track in told]
+        told = [
+            dataclasses.replace(track, genre=new.tracks[i].genre, subgenre=new.tracks[i].subgenre)
+            for track, i in zip(told, order, strict=True)
+        ]
+        tracks = Collection.of(told, new.embeddings.vectors[order])
+        return dataclasses.replace(
+            shown,
+            collection=tracks,
+            coordinates=charts.coordinates(fitted, new, tracks),
+            place=fitted.place,
+            note=charts.note(fitted),
+            classifier=new.classifier(),
+            trained=new.learnt,
+            encode=hearing(new),
+        )
+
+    def named(said: Mapping[str, Correction]) -> Library:
+        return dataclasses.replace(again(said), refit=named)
+
+    return named
+
+
+def _findings(path: Path) -> tuple[Finding, ...]:
+    """Read what the doctor said, where it was asked; the page does without a damaged list."""
+    names = [f.name for f in dataclasses.fields(Finding)]
+    found = []
+    try:
+        with path.open(encoding="utf-8", newline="") as table:
+            for row in csv.DictReader(table):
+                told = {name: row.get(name) or "" for name in names if name != "confidence"}
+                found.append(Finding(**told, confidence=float(row["confidence"])))
+    except (OSError, ValueError, KeyError, csv.Error):
+        return ()
+    return tuple(found)
+
+
+def _windows(run: StoredRun) -> dict[str, tuple[float, ...]]:
+    """Where the chunks of each track start, while the feature folder is there to tell."""
+    try:
+        table = pq.read_table(
+            Path(run.data["features"]) / "chunks.parquet", columns=["track", "start_s"]
+        )
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return {}
+    found: dict[str, list[float]] = {}
+    for track, start in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        found.setdefault(track, []).append(float(start))
+    return {track: tuple(np.unique(starts).tolist()) for track, starts in found.items()}

@@ -1,0 +1,113 @@
+"""A trained model's head, fitted anew with corrected labels: seconds, on cached vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from subgenre import config
+from subgenre.collection import Collection
+from subgenre.errors import EvaluationError
+from subgenre.pipeline.stored import StoredRun
+from subgenre.talk import Silent, Talk
+from subgenre.vectors import Embeddings
+
+if TYPE_CHECKING:
+    from subgenre.store import FeatureFolder
+
+
+def can_refit(run: StoredRun, tracks: Collection) -> bool:
+    """Whether every track shown is one whose features are still in the run's feature folder."""
+    if not run.has_embeddings or not Path(run.data.get("features", "")).is_dir():
+        return False
+    known = set(run.embeddings.ids)
+    ids = tracks.rows["id"].to_pylist()
+    return all(ids[row] in known for row in tracks.live)
+
+
+def refit(
+    run: StoredRun,
+    moved: Mapping[str, tuple[str, str]],
+    wrong: frozenset[str] = frozenset(),
+    *,
+    talk: Talk | None = None,
+) -> StoredRun:
+    """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
+
+    The backbone stays as the run left it, so that its output is computed once and cached.
+
+    Args:
+        moved: track id -> (genre, subgenre) where it belongs. wrong: ids that belong nowhere
+            known: they are left out of training, and keep their label for the eye.
+
+    Returns:
+        a run in memory, with vectors of all tracks; nothing is written.
+
+    Raises:
+        FeatureError: the features are gone or damaged. EvaluationError: an unknown subgenre, or
+            fewer than two are left.
+    """
+    from subgenre import embed, encoder, precision
+    from subgenre.pipeline import fit
+    from subgenre.store import FeatureFolder
+
+    folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
+    stored = run.embeddings
+    learnt = {i for i, s in zip(stored.ids, stored.splits, strict=True) if s == "train"}
+    train = [track.id for track in folder.tracks if track.id in learnt - wrong]
+    labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
+    if len(labels) < 2:
+        raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
+    settings = config.replace(run.settings, "model", tune="head")
+    settings = config.replace(settings, "watch", val_share=0.0)
+    device = precision.pick_device(settings.run.device)
+    backbone = encoder.load(run.path).backbone
+    fitted = fit.fit(
+        folder, train, settings, backbone=backbone, device=device, talk=talk or Silent()
+    )
+    if fitted.pooled is None:
+        raise EvaluationError(f"{run.path} has no frozen part to refit a head on")
+    rows = folder.rows(stored.ids)
+    chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+    numbers, vectors = embed.track_vectors(chunks, folder.track_of[rows])
+    tracks = [folder.tracks[int(number)] for number in numbers]
+    side = dict(zip(stored.ids, stored.splits, strict=True))
+    new = StoredRun(run.path, settings, run.data)
+    new.__dict__["encoder"] = fitted.encoder
+    new.__dict__["fingerprint"] = encoder.fingerprint(fitted.encoder)
+    new.__dict__["embeddings"] = Embeddings(
+        tuple(track.id for track in tracks),
+        tuple(track.path for track in tracks),
+        tuple(track.genre for track in tracks),
+        tuple(track.subgenre for track in tracks),
+        tuple("" if track.id in wrong else side[track.id] for track in tracks),
+        vectors,
+        new.fingerprint,
+    )
+    return new
+
+
+def _corrected(folder: FeatureFolder, moved: Mapping[str, tuple[str, str]]) -> FeatureFolder:
+    """Put other labels on tracks and their chunks; on disk nothing changes."""
+    number: dict[tuple[str, str], int] = {}
+    for at, label in zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True):
+        if at < len(folder.tracks):
+            number[folder.tracks[at].genre, folder.tracks[at].subgenre] = label
+    unknown = sorted(set(moved.values()) - set(number))
+    if unknown:
+        raise EvaluationError(f"{'/'.join(unknown[0])} is no subgenre that the model has learnt")
+    tracks = tuple(
+        dataclasses.replace(track, genre=moved[track.id][0], subgenre=moved[track.id][1])
+        if track.id in moved
+        else track
+        for track in folder.tracks
+    )
+    labels = np.array([number[t.genre, t.subgenre] for t in tracks], dtype=np.int64)
+    inside = folder.track_of < len(tracks)
+    label_of = folder.label_of.copy()
+    label_of[inside] = labels[folder.track_of[inside]]
+    return dataclasses.replace(folder, tracks=tracks, label_of=label_of)
