@@ -230,23 +230,6 @@ def test_trash_in_the_table_stands_in_every_batch() -> None:
         assert (t.label[batch] == -1).sum() == 4
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_what_one_rank_would_have(world: int) -> None:
-    t = table(folder(per_label=12))
-    numbers = {"subgenres": 3, "chunks": 2, "same_genre": 0.5, "seed": 1, "epoch": 4}
-    one = pk_batches(t, tracks=2 * world, **numbers)  # type: ignore[arg-type]
-    ranks = [pk_batches(t, tracks=2, rank=r, world=world, **numbers) for r in range(world)]  # type: ignore[arg-type]
-    assert {len(r) for r in ranks} == {len(one)}
-    for step, batch in enumerate(one):
-        parts = [r[step] for r in ranks]
-        assert len({len(part) for part in parts}) == 1
-        assert np.concatenate(parts).tolist() == batch.tolist()
-    alone = triplet_batches(t, size=2 * world, seed=0, epoch=0)
-    dealt = [triplet_batches(t, size=2, seed=0, epoch=0, rank=r, world=world) for r in range(world)]
-    for step, batch in enumerate(alone):
-        assert np.concatenate([d[step] for d in dealt]).tolist() == batch.tolist()
-
-
 def test_dataset_gives_features_of_the_drawn_chunks() -> None:
     source = folder()
     ids = [t.id for i, t in enumerate(source.tracks) if i % 2]

@@ -121,7 +121,7 @@ def test_every_loss_trains(folder: FeatureFolder, loss: str) -> None:
     settings = recipe(
         batch={"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2},
         loss={"name": loss, "margin": 0.3},
-        optim={"epochs": 20},
+        optim={"epochs": 5},
     )
     history = fit.fit(folder, ids(folder), settings).result.history
     assert history[-1].loss < history[0].loss

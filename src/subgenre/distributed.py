@@ -8,8 +8,10 @@ encoder's parameters add up (a sum, not a mean) to those of one process with the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,12 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from subgenre.errors import ConfigError
+
+T = TypeVar("T")
+
+# The others wait while the first process runs the frozen backbone or validates. One that has died
+# is noticed by torchrun, not by the clock.
+_PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,19 @@ class Group:
 def start(device: str) -> Group:
     """Join the processes that torchrun started; alone, do nothing.
 
-    NCCL on CUDA, gloo elsewhere. The addresses come from torchrun's environment.
+    NCCL on CUDA, gloo elsewhere; each process takes the GPU of its local rank. The addresses come
+    from torchrun's environment.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2 or "MASTER_ADDR" not in os.environ:
         return Group()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    return Group(dist.get_rank(), dist.get_world_size(), local)
 
 
 def stop() -> None:
@@ -108,6 +121,27 @@ def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
         learning, grads, torch.split(flat, [g.numel() for g in grads]), strict=True
     ):
         parameter.grad = summed.view_as(grad)
+
+
+def first_says(value: float, group: Group, device: torch.device) -> float:
+    """Return the first process's value to all."""
+    if group.world == 1:
+        return value
+    told = torch.tensor([value], device=device, dtype=torch.float64)
+    dist.broadcast(told, src=0)
+    return float(told.item())
+
+
+def in_turn(work: Callable[[], T], group: Group) -> T:
+    """Run `work` in the first process, then in the others: they find what it has cached."""
+    if group.world == 1:
+        return work()
+    if group.first:
+        found = work()
+        dist.barrier()
+        return found
+    dist.barrier()
+    return work()
 
 
 def agree(flag: bool, group: Group, device: torch.device) -> bool:

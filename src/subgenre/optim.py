@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -98,6 +97,9 @@ def set_rate(optimizer: torch.optim.Optimizer, scale: float, *, head_only: bool 
         group["lr"] = 0.0 if still else group["base_lr"] * scale
 
 
-def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """List the parameters that learn."""
-    return [p for module in modules for p in module.parameters() if p.requires_grad]
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """List the parts of a backbone that are compiled one by one: its blocks, else the whole."""
+    for name, module in backbone.named_modules():
+        if name.split(".")[-1] == "layers" and isinstance(module, nn.ModuleList):
+            return list(module)
+    return [backbone]

@@ -1,23 +1,25 @@
 """The device, the number format, and what a run will cost: measured, never assumed.
 
 bf16 is several times slower than fp32 on a CPU without the instructions for it, and faster where it
-has them: a timed probe decides.
+has them: a timed probe decides. So it does for compiled code.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 from subgenre.errors import TrainingError
 
 # bf16 must win by this factor: what is within the noise of a probe stays exact.
 _WORTH_IT = 1.15
+_LONG_S = 1.0  # work of this length is timed once after its first run
 
 
 def pick_device(asked: str) -> torch.device:
@@ -52,7 +54,7 @@ def pick_dtype(asked: str, device: torch.device, step: Callable[[bool], None]) -
     if asked != "auto":
         return asked == "bf16", f"{asked} as asked"
     if device.type == "cuda":
-        fit = torch.cuda.is_bf16_supported()
+        fit = torch.cuda.is_bf16_supported(including_emulation=False)
         return fit, "bf16: the GPU has it" if fit else "fp32: the GPU lacks bf16"
     if device.type != "cpu":
         return False, "fp32: bf16 is not tried on this device"
@@ -60,8 +62,36 @@ def pick_dtype(asked: str, device: torch.device, step: Callable[[bool], None]) -
     use = plain > half * _WORTH_IT
     return (
         use,
-        f"{'bf16' if use else 'fp32'}: a step took {plain:.3g} s in fp32, {half:.3g} s in bf16",
+        f"{'bf16' if use else 'fp32'}: a probe took {plain:.3g} s in fp32, {half:.3g} s in bf16",
     )
+
+
+def compile_if_faster(blocks: Sequence[nn.Module], step: Callable[[], None]) -> str:
+    """Compile the blocks in place, and undo it where a step is no faster; say what came of it.
+
+    Raises:
+        TrainingError: there is nothing to compile with.
+    """
+    plain = timed(step)
+    for block in blocks:
+        block.compile()
+    try:
+        compiled = timed(step)
+    except (RuntimeError, OSError) as problem:  # a compiler that is missing, or fails
+        _uncompiled(blocks)
+        raise TrainingError(
+            f"torch.compile does not work here ({type(problem).__name__}: "
+            f"{str(problem).splitlines()[0][:200]}); train with --set run.compile=false"
+        ) from problem
+    if compiled >= plain:
+        _uncompiled(blocks)
+        return f"not compiled: a probe took {compiled:.3g} s compiled, {plain:.3g} s plain"
+    return f"compiled: a probe took {compiled:.3g} s, {plain:.3g} s plain"
+
+
+def _uncompiled(blocks: Sequence[nn.Module]) -> None:
+    for block in blocks:
+        block._compiled_call_impl = None
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
@@ -69,17 +99,36 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the global generators that dropout draws from: the CPU's, and the device's own."""
+    # torch.manual_seed does this for every kind of device, at half a millisecond a call.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 def timed(work: Callable[[], None], *, runs: int = 2) -> float:
-    """Return the shortest time of `runs` runs after a first one, seconds."""
+    """Return the shortest time of `runs` runs after a first one, seconds; of one if they are long.
+
+    Finished on the GPU too.
+    """
+    first = _once(work)
+    return min(_once(work) for _ in range(1 if first > _LONG_S else runs))
+
+
+def _once(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
     work()
-    best = float("inf")
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def memory_now() -> int:
+    """Return the resident memory of this process, bytes."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> int:

@@ -6,8 +6,9 @@ is still to run on them. Options that can't act on what is cached are refused he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -24,13 +25,32 @@ from subgenre.store import FeatureFolder
 
 # Stored features are kept in memory when they take less than this share of what is free.
 _MEMORY_SHARE = 0.4
+# Cached vectors live on the device when they take less than this, bytes.
+_ON_DEVICE = 2**30
+_AHEAD = 2  # batches that are read while one is computed
+_ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup", "crop")
+_ON_VECTORS = ("vector_noise", "vector_mixup")
 
 
 class Source(Protocol):
-    """Inputs for rows of the feature folder, and the rest of the encoder on them."""
+    """Inputs for rows of the feature folder, and the rest of the encoder on them.
 
-    def batch(self, rows: NDArray[np.int64], generator: torch.Generator | None) -> Tensor:
-        """Return the inputs of `rows`; with a generator they are augmented as in training."""
+    Attributes:
+        costly: the rest of the encoder is a deep network: a chunk is not encoded twice.
+        on_disk: rows are read from disk, so that reading ahead pays.
+    """
+
+    costly: bool
+    on_disk: bool
+
+    def load(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return what is stored of `rows`, as it is stored."""
+
+    def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return loaded inputs as the encoder takes them; with a generator as in training.
+
+        On the device where the inputs are.
+        """
 
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return unit vectors [b, D] of inputs on the encoder's device."""
@@ -43,25 +63,38 @@ class VectorSource:
         rows: of the feature folder, ascending.
         vectors: their pooled outputs [n, H], or [n, L, H] for a learnt sum over L layers.
         config: augmentation; only `vector_noise` and `vector_mixup` can act.
+        device: where they are held, if they are not too many.
 
     Raises:
         ConfigError: an augmentation that acts on features or tokens.
     """
 
-    def __init__(
-        self, rows: NDArray[np.int64], vectors: NDArray[np.float32], config: AugmentConfig
-    ) -> None:
-        refuse(config, ("time_mask", "freq_mask", "gain_db", "mixup", "crop", "patchout"), "head")
-        self.vectors = torch.from_numpy(np.array(vectors, dtype=np.float32))
-        self.rows, self.config = np.asarray(rows), config
-        self.deviation = self.vectors.std(0, correction=0)
+    costly = on_disk = False
 
-    def batch(self, rows: NDArray[np.int64], generator: torch.Generator | None) -> Tensor:
-        """Return pooled vectors [b, H], with noise and mixup in training."""
-        values = self.vectors[_positions(self.rows, rows)]
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        config: AugmentConfig,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        refuse(config, (*_ON_FEATURES, "patchout"), "cached vectors", "vector_noise, vector_mixup")
+        held = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
+        self.rows, self.config = np.asarray(rows), config
+        self.deviation = self.vectors.std(0, correction=0).to(device)
+
+    def load(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return pooled vectors [b, H]."""
+        at = torch.from_numpy(_positions(self.rows, rows)).to(self.vectors.device)
+        return self.vectors.index_select(0, at)
+
+    def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Add noise and mixup in training."""
         if generator is None:
-            return values
-        return augment.vectors(values, self.deviation, self.config, generator)
+            return inputs
+        return augment.vectors(inputs, self.deviation, self.config, generator)
 
     def encode(
         self,
@@ -81,7 +114,12 @@ class FeatureSource:
         rows: all rows that will be asked for.
         config: augmentation.
         frames: length of a chunk in frames; a longer stored window is cropped to it.
+
+    Raises:
+        ConfigError: an augmentation that acts on cached vectors.
     """
+
+    costly = True
 
     def __init__(
         self,
@@ -91,13 +129,15 @@ class FeatureSource:
         *,
         frames: int,
     ) -> None:
-        refuse(config, ("vector_noise", "vector_mixup"), "the backbone")
+        instead = "time_mask, freq_mask, gain_db, mixup, patchout"
+        refuse(config, _ON_VECTORS, "log-mels (they act on vectors cached by tune head)", instead)
         self.folder, self.config, self.frames = folder, config, frames
         self.rows = np.unique(np.asarray(rows))
         first = folder.load(self.rows[:1])
         size = first.numel() * 2 * len(self.rows)
         fits = size < psutil.virtual_memory().available * _MEMORY_SHARE
         self.held = self._hold(first) if fits else None
+        self.on_disk = not fits
 
     def _hold(self, first: Tensor) -> Tensor:
         """Read all rows once, a few at a time."""
@@ -107,14 +147,16 @@ class FeatureSource:
             held[part] = self.folder.load(self.rows[part]).half()
         return held
 
-    def batch(self, rows: NDArray[np.int64], generator: torch.Generator | None) -> Tensor:
-        """Return un-normalised log-mels [b, T, F] in float32, augmented in training."""
-        if self.held is not None:
-            values = self.held[_positions(self.rows, rows)].float()
-        else:
-            values = self.folder.load(rows)
-        random = generator if generator is not None and self.config.crop else None
-        values = augment.crop(values, self.frames, random)
+    def load(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return un-normalised log-mels [b, T, F]: float16 from memory, float32 from disk."""
+        if self.held is None:
+            return self.folder.load(rows)
+        return self.held[_positions(self.rows, rows)]
+
+    def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Cut to the chunk's length, and augment in training."""
+        random = generator if self.config.crop else None
+        values = augment.crop(inputs, self.frames, random).float()
         if generator is None:
             return values
         front_end = self.folder.spec.front_end
@@ -131,58 +173,84 @@ class ActivationSource:
 
     Args:
         rows: of the feature folder, ascending.
-        path: float16 array [n, S, H], memory-mapped, as `cache_activations` wrote it.
+        activations: float16 [n, S, H], memory-mapped, as `activations.cached` gives them.
         n_last: blocks that learn.
-        config: augmentation; none can act below the cache but `patchout`, which is refused too.
+        config: augmentation; only `patchout` can act above the cache.
+
+    Raises:
+        ConfigError: another augmentation.
     """
 
-    def __init__(
-        self, rows: NDArray[np.int64], path: Path, n_last: int, config: AugmentConfig
-    ) -> None:
-        names = ("time_mask", "freq_mask", "gain_db", "mixup", "crop", "patchout")
-        refuse(config, (*names, "vector_noise", "vector_mixup"), f"last:{n_last}")
-        self.rows, self.n_last = np.asarray(rows), n_last
-        self.held = np.load(path, mmap_mode="r", allow_pickle=False)
+    costly = on_disk = True
 
-    def batch(
+    def __init__(
         self,
         rows: NDArray[np.int64],
+        activations: NDArray[np.float16],
+        n_last: int,
+        config: AugmentConfig,
+    ) -> None:
+        refuse(config, (*_ON_FEATURES, *_ON_VECTORS), "cached activations", "patchout")
+        self.rows, self.n_last, self.config = np.asarray(rows), n_last, config
+        self.held = activations
+
+    def load(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return activations [b, S, H] in float16."""
+        return torch.from_numpy(np.asarray(self.held[_positions(self.rows, rows)]))
+
+    def augment(
+        self,
+        inputs: Tensor,
         generator: torch.Generator | None,  # noqa: ARG002 - one interface for all sources
     ) -> Tensor:
-        """Return activations [b, S, H] in float32."""
-        return torch.from_numpy(self.held[_positions(self.rows, rows)].astype(np.float32))
+        """Return them in float32."""
+        return inputs.float()
 
-    def encode(
-        self,
-        encoder: Encoder,
-        inputs: Tensor,
-        generator: torch.Generator | None,  # noqa: ARG002
-    ) -> Tensor:
+    def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Run the last blocks, the pooling and the head."""
-        return encoder.project(encoder.pooled_from(inputs, self.n_last))
+        keep = 1.0 - self.config.patchout if encoder.training else 1.0
+        pooled = encoder.pooled_from(inputs, self.n_last, keep=keep, generator=generator)
+        return encoder.project(pooled)
 
 
-def refuse(config: AugmentConfig, names: Sequence[str], where: str) -> None:
+def refuse(config: AugmentConfig, names: Sequence[str], where: str, instead: str) -> None:
     """Raise where an augmentation is asked for that can't act.
 
     Raises:
         ConfigError: naming the option, why, and what acts instead.
     """
     asked = [name for name in names if getattr(config, name)]
-    if not asked:
+    if asked:
+        raise ConfigError(
+            f"augment.{asked[0]} can't act on {where}: set it 0; what acts there is {instead}"
+        )
+
+
+def ahead(
+    source: Source, wanted: Sequence[NDArray[np.int64]], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield what is stored of each batch of rows, on the device, read while another is computed.
+
+    On CUDA through pinned memory, so that the copy runs beside the computation too. What lies in
+    memory on a CPU is taken as it comes: a thread would only steal time.
+    """
+    cuda = device.type == "cuda"
+    if not (source.on_disk or (cuda and source.costly)):
+        for rows in wanted:
+            yield source.load(rows).to(device)
         return
-    instead = (
-        "use vector_noise or vector_mixup"
-        if where == "head"
-        else "use time_mask, freq_mask, gain_db, mixup or patchout"
-        if where == "the backbone"
-        else "choose tune full or lora"
-    )
-    raise ConfigError(
-        f"augment.{asked[0]} can't act when {where} alone learns from what is cached; {instead}"
-        if where != "the backbone"
-        else f"augment.{asked[0]} acts on cached vectors (tune head) alone; {instead}"
-    )
+
+    def read(rows: NDArray[np.int64]) -> Tensor:
+        values = source.load(rows)
+        return values.pin_memory() if cuda else values
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(read, rows) for rows in wanted[:_AHEAD])
+        for number in range(len(wanted)):
+            values = waiting.popleft().result()
+            if number + _AHEAD < len(wanted):
+                waiting.append(pool.submit(read, wanted[number + _AHEAD]))
+            yield values.to(device, non_blocking=True)
 
 
 def encode_rows(
@@ -191,15 +259,17 @@ def encode_rows(
     rows: NDArray[np.int64],
     *,
     device: torch.device,
-    batch_size: int = 64,
+    batch_size: int = 0,
 ) -> NDArray[np.float32]:
-    """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode."""
+    """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode.
+
+    `batch_size` 0: 16 through a deep network, 4096 through the head alone.
+    """
+    size = batch_size or (16 if source.costly else 4096)
+    wanted = [rows[start : start + size] for start in range(0, len(rows), size)]
     parts = [
-        source.encode(encoder, source.batch(rows[i : i + batch_size], None).to(device), None)
-        .float()
-        .cpu()
-        .numpy()
-        for i in range(0, len(rows), batch_size)
+        source.encode(encoder, source.augment(inputs, None), None).float().cpu().numpy()
+        for inputs in ahead(source, wanted, device)
     ]
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 

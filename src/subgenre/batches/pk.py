@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.batches.table import ChunkTable, Ints, deal
+from subgenre.batches.table import ChunkTable, Ints
 from subgenre.errors import ConfigError, SplitError
 
 _PK = 3  # apart from the streams of the drawn triplets
@@ -26,8 +26,6 @@ def pk_batches(
     same_genre: float,
     seed: int,
     epoch: int,
-    rank: int = 0,
-    world: int = 1,
 ) -> list[Ints]:
     """Return an epoch of batches of P subgenres x K tracks x C chunks: positions in the table [b].
 
@@ -37,15 +35,11 @@ def pk_batches(
     The share `same_genre` of the batches takes its subgenres from one genre with two or more of
     them. Trash in the table adds K tracks x C chunks of it to every batch.
 
-    With `world` ranks the global batch has K x world tracks a subgenre, and rank r gets the r-th
-    part of it, so that all ranks together see what one rank with K x world tracks would.
-
     Args:
         table: chunks to draw from.
         subgenres: P. tracks: K, of each subgenre. chunks: C, of each track. 0: all there are.
         same_genre: share of the batches, 0 to 1.
         seed, epoch: of the drawing.
-        rank, world: this process and how many there are.
 
     Raises:
         ConfigError: P or K of 1.
@@ -58,13 +52,13 @@ def pk_batches(
         )
     deck = _Deck(table, np.random.default_rng([seed, epoch, _PK]))
     batches: list[Ints] = []
-    for step in range(deck.steps(subgenres, tracks * world, chunks, same_genre)):
+    for step in range(deck.steps(subgenres, tracks, chunks, same_genre)):
         of_one_genre = int((step + 1) * same_genre) > int(step * same_genre)
         names = deck.labels(subgenres, of_one_genre)
-        batch = [deck.chunks(label, tracks * world, chunks) for label in names]
+        batch = [deck.chunks(label, tracks, chunks) for label in names]
         if (table.label < 0).any():
-            batch.append(deck.chunks(-1, tracks * world, chunks))
-        batches.append(deal(np.concatenate(batch), rank, world))
+            batch.append(deck.chunks(-1, tracks, chunks))
+        batches.append(np.concatenate(batch))
     return batches
 
 

@@ -50,9 +50,3 @@ def chunk_table(
     label = np.asarray(folder.label_of, dtype=np.int64)[row]
     track = np.asarray(folder.track_of, dtype=np.int64)[row]
     return ChunkTable(label, genre_of[label], track, recording_of[track].astype(np.int64), row)
-
-
-def deal(batch: Ints, rank: int, world: int) -> Ints:
-    """Return the rank's part of a global batch; all parts are of one size."""
-    size = len(batch) // world
-    return batch[rank * size : (rank + 1) * size]

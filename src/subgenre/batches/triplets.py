@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from subgenre.batches.table import ChunkTable, Ints, chunk_table, deal
+from subgenre.batches.table import ChunkTable, Ints, chunk_table
 from subgenre.batches.units import Units
 from subgenre.errors import SplitError
 
@@ -56,22 +56,15 @@ def triplet_batches(
     seed: int,
     epoch: int,
     quadruplet: bool = False,
-    rank: int = 0,
-    world: int = 1,
 ) -> list[Ints]:
     """Return an epoch of drawn triplets, shuffled, `size` a step: positions [b, 3 or 4].
-
-    With `world` ranks each gets its part of one global batch of `size * world`; what is left at
-    the epoch's end is dealt evenly, at most `world - 1` triplets being dropped.
 
     Raises:
         As `draw_triplets`.
     """
     drawn = draw_triplets(table, seed=seed, epoch=epoch, quadruplet=quadruplet)
     np.random.default_rng([seed, epoch, _ORDER]).shuffle(drawn)
-    whole = range(0, len(drawn), size * world)
-    dealt = [deal(drawn[start : start + size * world], rank, world) for start in whole]
-    return [batch for batch in dealt if len(batch)]
+    return [drawn[start : start + size] for start in range(0, len(drawn), size)]
 
 
 class TripletAudioDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):

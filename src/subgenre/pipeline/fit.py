@@ -5,6 +5,7 @@ One function serves a single run, the folds of an evaluation and the search over
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import backbones, batches, embed, losses, metrics, precision, sources, splits
+from subgenre import (
+    activations,
+    backbones,
+    batches,
+    distributed,
+    embed,
+    lora,
+    losses,
+    metrics,
+    precision,
+    sources,
+    splits,
+)
 from subgenre.backbones import Backbone
-from subgenre.config import ModelConfig, TrainConfig
+from subgenre.config import ModelConfig, TrainConfig, check_tune
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
-from subgenre.errors import ConfigError, FeatureError
+from subgenre.errors import FeatureError
+from subgenre.pipeline.idle import refuse_idle
 from subgenre.pipeline.words import duration
-from subgenre.sources import FeatureSource, Source, VectorSource
+from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.store import FeatureFolder
 from subgenre.talk import Progress, Silent, Talk
 from subgenre.train import Callbacks, Epoch, Estimate, Result, Trainer
@@ -106,34 +120,36 @@ def fit(
     Args:
         folder, train_ids: the features, and the tracks that may be seen.
         settings: the recipe.
-        backbone: loaded already; else `settings.model.backbone` is.
+        backbone: loaded already, and left as it is; else `settings.model.backbone` is loaded.
         device, group: where, and beside which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps.
         talk: hears how it goes.
+
+    Raises:
+        ConfigError: options that can't act, or make no sense together.
+        BackboneError, FeatureError, SplitError, TrainingError, CheckpointError.
     """
     talk, group = talk or Silent(), group or Group()
     device = device or precision.pick_device(settings.run.device)
     ids = tuple(train_ids)
-    backbone = backbone or load_backbone(settings.model.backbone, folder)
+    given = backbone
+    backbone = given or load_backbone(settings.model.backbone, folder)
+    refuse_idle(settings, backbone, folder)
+    if given is not None and settings.model.tune != "head":
+        backbone = copy.deepcopy(given)
     rows = folder.rows(ids)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings)
-    source, pooled = _source(encoder, folder, rows, settings, device, talk)
-    table = batches.chunk_table(folder, fit_ids, trash=settings.loss.name == "quadruplet")
-    genres = {genre: number for number, genre in enumerate(sorted(set(folder.genres)))}
-    loss = losses.build(
-        settings.loss,
-        n_labels=len(folder.labels),
-        embedding_size=settings.model.embedding_size,
-        label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
-        seed=settings.run.seed,
-    )
+    table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings))
+    source, pooled = _source(encoder, folder, rows, settings, device, group, talk)
+    if settings.model.tune == "lora":
+        lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
     validate = _validation(encoder, source, folder, val_ids, device) if val_ids else None
     with _progress(talk, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
-            loss,
+            _loss(folder, settings),
             source,
             table,
             settings,
@@ -145,7 +161,32 @@ def fit(
             callbacks=Callbacks(_told(talk, settings, device), on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
+    if settings.model.tune == "lora":
+        lora.merge(backbone)
     return Fitted(encoder.eval(), result, pooled)
+
+
+def uses_trash(settings: TrainConfig) -> bool:
+    """Tell whether the trash pool takes part in training, where there is one.
+
+    It is the fourth of a quadruplet; in `pk` batches it is a negative to everyone under each loss
+    that compares chunks. Drawn triplets and losses against proxies have no place for it.
+    """
+    if settings.batch.kind == "triplet":
+        return settings.loss.name == "quadruplet"
+    return settings.loss.name not in ("proxy_anchor", "norm_softmax", "arcface")
+
+
+def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
+    """Build the loss for the folder's subgenres."""
+    genres = {genre: number for number, genre in enumerate(sorted(set(folder.genres)))}
+    return losses.build(
+        settings.loss,
+        n_labels=len(folder.labels),
+        embedding_size=settings.model.embedding_size,
+        label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
+        seed=settings.run.seed,
+    )
 
 
 def standardise(encoder: Encoder, pooled: NDArray[np.float32]) -> None:
@@ -172,31 +213,53 @@ def _source(
     rows: NDArray[np.int64],
     settings: TrainConfig,
     device: torch.device,
+    group: Group,
     talk: Talk,
 ) -> tuple[Source, NDArray[np.float32] | None]:
     """Choose what a step reads: cached vectors, cached activations, or log-mels."""
     model = settings.model
     wanted = model.standardise == "on" or (model.standardise == "auto" and model.tune == "head")
     everything = np.arange(len(folder.track_of))
+    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
+    n_last = check_tune(model.tune)
     pooled = None
     if model.tune == "head" or wanted:
-        with talk.progress("backbone") as bar:
-            pooled = embed.pooled_vectors(
-                encoder,
-                folder,
-                everything,
-                cache=folder.path / CACHE,
-                device=device,
-                on_progress=bar,
-            )
-    if wanted and pooled is not None:
-        standardise(encoder, pooled[rows])
-    if model.tune == "head" and pooled is not None:
-        return VectorSource(everything, pooled, settings.augment), pooled
-    if model.tune.startswith("last:"):
-        raise ConfigError(f"tune '{model.tune}' is not there yet")
-    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
+        pooled = distributed.in_turn(lambda: _pooled(encoder, folder, device, talk), group)
+        if wanted:
+            standardise(encoder, pooled[rows])
+        if model.tune == "head":
+            return VectorSource(everything, pooled, settings.augment, device=device), pooled
+    if n_last:
+        hidden = distributed.in_turn(
+            lambda: _activations(encoder, folder, n_last, device, talk), group
+        )
+        return ActivationSource(everything, hidden, n_last, settings.augment), None
     return FeatureSource(folder, everything, settings.augment, frames=frames), None
+
+
+def _pooled(
+    encoder: Encoder, folder: FeatureFolder, device: torch.device, talk: Talk
+) -> NDArray[np.float32]:
+    """Run the frozen backbone over all chunks, or read what it made of them."""
+    with talk.progress("backbone") as bar:
+        return embed.pooled_vectors(
+            encoder,
+            folder,
+            np.arange(len(folder.track_of)),
+            cache=folder.path / CACHE,
+            device=device,
+            on_progress=bar,
+        )
+
+
+def _activations(
+    encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, talk: Talk
+) -> NDArray[np.float16]:
+    """Run the frozen blocks over all chunks, or open what they made of them."""
+    with talk.progress("frozen blocks") as bar:
+        return activations.cached(
+            encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
+        )
 
 
 def _validation(
@@ -221,16 +284,22 @@ def _validation(
 
 def _told(talk: Talk, settings: TrainConfig, device: torch.device) -> Callable[[Estimate], None]:
     """Return a function that says what the run will take, and what would be cheaper."""
+    cheaper = {
+        "full": "--tune last:2 runs the lower blocks once, --tune head the whole backbone once",
+        "lora": "--tune head runs the backbone once",
+        "last": "--tune head trains the projection head alone, in minutes",
+    }
 
     def tell(estimate: Estimate) -> None:
         talk.say(
-            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)}, "
-            f"{estimate.memory / 2**30:.1f} GB of memory so far; {estimate.why_precision}"
+            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
+            f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.why}"
         )
-        if device.type == "cpu" and settings.model.tune != "head" and estimate.seconds > _HOUR:
+        kind = settings.model.tune.partition(":")[0]
+        if device.type == "cpu" and kind in cheaper and estimate.seconds > _HOUR:
             talk.warn(
                 f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
-                "CPU; --tune head trains the projection head alone, in minutes"
+                f"CPU; cheaper: {cheaper[kind]}"
             )
 
     return tell

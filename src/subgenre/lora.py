@@ -1,0 +1,57 @@
+"""Low-rank adapters on a transformer's attention, by peft; merged before anything is saved.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022, arXiv:2106.09685),
+section 4: W + B A / r * alpha, B starting at zero, so that the model starts as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from subgenre.backbones import Backbone
+from subgenre.errors import ConfigError, MissingExtraError
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def add(backbone: Backbone, *, rank: int, seed: int) -> None:
+    """Put adapters on the attention of every block, in place; all else is frozen.
+
+    Args:
+        backbone: a transformer.
+        rank: of the adapters; alpha is twice that.
+        seed: of their first values.
+
+    Raises:
+        ConfigError: the backbone has no attention.
+        MissingExtraError: peft is not installed.
+    """
+    names = {name.rpartition(".")[2] for name, _ in backbone.named_modules()}
+    if not names.issuperset(TARGETS):
+        raise ConfigError(
+            f"tune 'lora' puts adapters on attention, and {backbone.kind} has none; "
+            "choose --tune head or full"
+        )
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtraError("tune 'lora'", "lora") from None
+    settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, backbone)
+
+
+def merge(backbone: Backbone) -> None:
+    """Add the adapters into the weights they stand on, in place: what is left needs no peft."""
+    adapted: list[tuple[str, Any]] = [
+        (name, module) for name, module in backbone.named_modules() if hasattr(module, "lora_A")
+    ]
+    for name, module in adapted:
+        module.merge()
+        parent, _, child = name.rpartition(".")
+        layer: nn.Module = module.get_base_layer()
+        setattr(backbone.get_submodule(parent), child, layer)
