@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from subgenre import __version__
-from subgenre.cli import learn, use
+from subgenre.cli import judge, learn, use
 from subgenre.cli.console import Terminal
 from subgenre.errors import SubgenreError
 
@@ -22,8 +22,10 @@ app = App(
     version=__version__,
     default_parameter=Parameter(negative=()),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says so and gives 130
 )
 learn.register(app)
+judge.register(app)
 use.register(app)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,10 @@ def note(fitted: Map) -> str:
 def _read(path: Path, wanted: dict[str, object], vectors: NDArray[np.floating]) -> Map | None:
     """Read a kept map; one of other vectors, or a damaged one, counts as absent."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             places, known, told = (kept[name] for name in _ARRAYS)
         text = json.loads(str(told))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     figures = [text.pop(name, None) for name in ("method", "trust", "agreement", "k")]
     if text != wanted or known.shape != vectors.shape or not np.allclose(known, vectors, atol=1e-5):

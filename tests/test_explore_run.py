@@ -1,0 +1,158 @@
+"""A run as the explorer shows it, and its head refitted with corrections."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from subgenre import backbones, checks, config, embed, encoder
+from subgenre.cli import main
+from subgenre.collection import Collection
+from subgenre.errors import AudioError, EvaluationError
+from subgenre.explorer import Correction
+from subgenre.pipeline import explore, refit, work
+from subgenre.pipeline.stored import StoredRun, open_stored
+from tests.folders import make_folder
+from tests.runs import DIM, settings, vector_run, write_run
+from tests.small_library import replace_workers, write_wav
+
+EACH = 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
+    """A run whose features are there: three subgenres of four tracks, one of each held out."""
+    patch = pytest.MonkeyPatch()
+    replace_workers(patch)
+    base = tmp_path_factory.mktemp("refit")
+    folder = make_folder(base / "features", tracks=EACH, chunks=1)
+    net = encoder.Encoder(
+        backbones.load("musicnn"),
+        head=(),
+        embedding_size=DIM,
+        generator=torch.Generator().manual_seed(0),
+    ).eval()
+    path = base / "fully_trained_models_1"
+    path.mkdir()
+    encoder.save(net, path)
+    numbers, vectors = embed.track_vectors(
+        embed.chunk_vectors(net, folder, np.arange(len(folder.track_of))), folder.track_of
+    )
+    tracks = [folder.tracks[i] for i in numbers]
+    split = ["test" if t.id.endswith(str(EACH - 1)) else "train" for t in tracks]
+    write_run(path, tracks, vectors, split, encoder=encoder.fingerprint(net), features=folder.path)
+    plain = config.replace(settings(), "optim", epochs=8, lr=0.01)
+    checks.save_toml(path / work.CONFIG, plain)
+    yield open_stored(path)
+    patch.undo()
+
+
+def nearness(found: StoredRun, track_id: str, subgenre: str) -> float:
+    """Cosine of a track to the mean of a subgenre's other training tracks."""
+    stored = found.embeddings
+    rows = [
+        v
+        for i, v, s, side in zip(
+            stored.ids, stored.vectors, stored.subgenres, stored.splits, strict=True
+        )
+        if s == subgenre and i != track_id and side == "train"
+    ]
+    mean = np.mean(rows, axis=0)
+    return float(stored.vectors[stored.ids.index(track_id)] @ mean / np.linalg.norm(mean))
+
+
+def test_refit_follows_the_corrections_and_writes_nothing(run: StoredRun):
+    stored = run.embeddings
+    moved, wrong = stored.ids[0], stored.ids[1]
+    assert stored.subgenres[:2] == ("one", "one")
+    before = {p: p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()}
+    plain = refit.refit(run, {})
+    again = refit.refit(run, {})
+    np.testing.assert_array_equal(plain.embeddings.vectors, again.embeddings.vectors)
+    assert plain.embeddings.ids == stored.ids
+    assert plain.learnt == run.learnt
+    found = refit.refit(run, {moved: ("b", "three")}, frozenset({wrong}))
+    assert found.embeddings.subgenres[:2] == ("three", "one")
+    assert found.learnt == run.learnt - {wrong}
+    assert found.fingerprint != plain.fingerprint
+    assert nearness(found, moved, "three") > nearness(plain, moved, "three") + 0.1
+    assert {p: p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()} == before
+    with pytest.raises(EvaluationError, match="b/nine is no subgenre"):
+        refit.refit(run, {moved: ("b", "nine")})
+    one = {i for i, s in zip(stored.ids, stored.subgenres, strict=True) if s != "two"}
+    with pytest.raises(EvaluationError, match="fewer than two subgenres"):
+        refit.refit(run, {}, frozenset(one))
+
+
+def test_refit_needs_the_features_of_all_that_is_shown(run: StoredRun, tmp_path: Path):
+    assert refit.can_refit(run, run.collection())
+    more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
+    vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
+    assert not refit.can_refit(run, Collection.of(more, vectors))
+    gone = open_stored(vector_run(tmp_path / "fully_trained_models_1"))
+    assert not refit.can_refit(gone, gone.collection())
+
+
+def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
+    finding = {
+        "track": run.embeddings.ids[0],
+        "path": "x",
+        "kind": "outlier",
+        "subgenre": "one",
+        "suggestion": "",
+        "confidence": "0.9",
+        "why": "far away",
+    }
+    with (run.path / explore.DOCTOR).open("w", newline="") as table:
+        rows = csv.DictWriter(table, list(finding))
+        rows.writeheader()
+        rows.writerow(finding)
+    shown = explore.library(run, playlists=tmp_path / "lists")
+    (run.path / explore.DOCTOR).unlink()
+    assert len(shown.collection) == 3 * EACH
+    assert shown.findings[0].why == "far away"
+    assert shown.trained == run.learnt
+    assert shown.windows[run.embeddings.ids[0]] == (0.0,)
+    assert shown.classifier is not None
+    assert shown.encode is not None
+    write_wav(tmp_path / "new.wav", 7.0, 3)
+    heard = shown.encode(tmp_path / "new.wav")
+    assert heard.vector.shape == (DIM,)
+    assert heard.duration_s == pytest.approx(7.0, abs=0.01)
+    (tmp_path / "bad.wav").write_text("no music")
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        shown.encode(tmp_path / "bad.wav")
+    assert shown.refit is not None
+    new = shown.refit({run.embeddings.ids[0]: Correction("b", "three")})
+    assert new.collection.tracks([0])[0].subgenre == "three"
+    assert new.refit is not None
+    assert not np.allclose(new.coordinates, shown.coordinates)
+
+
+def test_explore_serves_it_and_tells_the_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("fastapi")
+    path = vector_run(tmp_path / "fully_trained_models_1", each=3)
+    asked: dict[str, Any] = {}
+
+    def serve(app: Any, *, host: str, port: int, on_ready: Any) -> None:
+        from starlette.testclient import TestClient
+
+        client = TestClient(app, base_url="http://127.0.0.1")
+        asked.update(client.get("/api/library").json(), host=host, port=port)
+        on_ready("http://127.0.0.1:1/")
+
+    monkeypatch.setattr(explore, "serve", serve)
+    assert main(["explore", "--run", str(path), "--port", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:1/"}
+    assert (asked["host"], asked["port"]) == ("127.0.0.1", 0)
+    assert asked["can_place"] is True
+    assert asked["can_refit"] is False

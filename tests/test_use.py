@@ -1,0 +1,451 @@
+"""The uses of a trained model, by the command line: index, classify, similar, playlist, runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subgenre import checks, files, labels, playlist_files, vectors
+from subgenre.cli import main
+from subgenre.errors import LibraryError, PlaylistError
+from subgenre.index import Index
+from subgenre.pipeline import index, lists, runs, sounds, work
+from subgenre.pipeline.stored import open_stored
+from subgenre.track_rows import IndexedTrack
+from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
+from tests.small_library import replace_workers, write_wav
+
+Ask = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Run a command with --json: exit code, its object, what it told."""
+
+    def run(*words: object) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--json"])
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if told.out else None, told.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a library and a model that hears; its workers run in this process."""
+    patch = pytest.MonkeyPatch()
+    replace_workers(patch)
+    folder = tmp_path_factory.mktemp("made")
+    sounding_run(folder)
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path) -> Path:
+    """A copy to change; the stored paths still name the original."""
+    shutil.copytree(made, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def model(folder: Path) -> Path:
+    return folder / "fully_trained_models_1"
+
+
+def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Path, ask: Ask):
+    (tmp_path / "bad.mp3").write_text("no music")
+    source = made / "WAV" / "techno" / "dark"
+    out = tmp_path / "x.parquet"
+    code, told, _ = ask("embed", source, tmp_path, "gone.wav", "--run", model(made), "--out", out)
+    assert code == 1
+    assert told["n_tracks"] == 4
+    assert {Path(s["path"]).name for s in told["skipped"]} == {"bad.mp3", "gone.wav"}
+    found, stored = (
+        vectors.read_embeddings(out),
+        vectors.read_embeddings(model(made) / work.EMBEDDINGS),
+    )
+    at = [stored.ids.index(track_id) for track_id in found.ids]
+    np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
+    assert found.fingerprint == stored.fingerprint
+    with pytest.raises(LibraryError, match="nothing to embed"):
+        sounds.find([tmp_path / "nothing"])
+
+
+def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
+    library = home / "WAV"
+    write_wav(library / "techno/dark/new.wav", 5.0, 99)
+    code, told, _ = ask("index", library, "--run", model(home))
+    assert code == 0
+    assert (told["n_tracks"], told["embedded"], told["reused"]) == (9, 1, 8)
+    embedded = vectors.read_embeddings(model(home) / work.EMBEDDINGS)
+    opened = Index.open(model(home) / "index", dim=DIM, fingerprint=embedded.fingerprint)
+    np.testing.assert_allclose(opened.vector(embedded.ids[0]), embedded.vectors[0], atol=1e-6)
+    told = ask("index", library, "--run", model(home))[1]
+    assert (told["embedded"], told["updated"], told["forgotten"]) == (0, 0, 0)
+    (library / "techno/dark/new.wav").rename(library / "techno/emotional/new.wav")
+    (library / "techno/dark/dark, ü 0.wav").unlink()
+    write_wav(library / "techno/dark/dark, ü 1.wav", 5.0, 77)  # other audio, same name
+    told = ask("index", library, "--run", model(home))[1]
+    assert (told["n_tracks"], told["embedded"]) == (8, 1)
+    assert (told["updated"], told["forgotten"]) == (1, 2)
+    opened.refresh()
+    assert opened.collection.track(opened.collection.row("new.wav")).subgenre == "emotional"
+
+
+def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, ask: Ask):
+    ask("index", home / "WAV", "--run", model(home))
+    other = home / "other"
+    write_wav(other / "a.wav", 4.0, 50)
+    write_wav(other / "deep/er/b.wav", 4.0, 51)
+    told = ask("index", other, "--run", model(home))[1]
+    assert (told["n_tracks"], told["forgotten"]) == (10, 0)
+    found = open_stored(model(home)).collection()
+    assert found.track(found.row("b")).subgenre == ""  # no genre of the model: no labels
+    (other / "a.wav").unlink()
+    assert ask("index", other, "--run", model(home))[1]["n_tracks"] == 9
+
+
+def test_an_interrupted_index_keeps_what_was_embedded(
+    home: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    for n in range(3):
+        write_wav(home / f"WAV/techno/dark/new {n}.wav", 4.0, 60 + n)
+    run = open_stored(model(home))
+    whole = type(run).embed_each
+
+    def stopped(self: Any, paths: Any, **options: Any) -> Iterator[Any]:
+        for count, one in enumerate(whole(self, paths, **options)):
+            if count == 2:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(type(run), "embed_each", stopped)
+    assert ask("index", home / "WAV", "--run", model(home))[0] == 130
+    assert run.open_index().count == 10
+    monkeypatch.setattr(type(run), "embed_each", whole)
+    assert ask("index", home / "WAV", "--run", model(home))[1]["embedded"] == 1
+
+
+def test_a_library_that_has_moved_is_found_again(home: Path, ask: Ask):
+    ask("index", home / "WAV", "--run", model(home))
+    (home / "WAV").rename(home / "moved")
+    (home / "moved/techno/dark/dark, ü 0.wav").unlink()
+    code, _, told = ask("similar", "dark, ü 1", "--run", model(home))
+    assert code == 0
+    assert "`subgenre index --root NEW`" in told
+    code, told, _ = ask("index", "--root", home / "moved", "--run", model(home))
+    assert (code, told["relinked"], len(told["missing"])) == (1, 7, 1)
+    hits = ask("similar", "dark, ü 1", "-k", 3, "--run", model(home))[1]["hits"]
+    assert all(hit["path"].startswith(str(home)) for hit in hits)
+
+
+def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, ask: Ask):
+    place = tmp_path / "index"
+    Index.create(place, dim=5, fingerprint="f" * 32)
+    code, _, told = ask("similar", "dark", "--run", model(made), "--index", place)
+    assert code == 2
+    assert "vectors of 5 values" in told
+    assert "f" * 32 in told
+    assert f"gives {DIM}" in told
+    code, _, told = ask("index", made / "WAV", "--run", model(made), "--index", place)
+    assert (code, "vectors of 5 values" in told) == (2, True)
+
+
+def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
+    stored = vectors.read_embeddings(model(made) / work.EMBEDDINGS)
+    copy = tmp_path / "copy.wav"
+    shutil.copy(stored.paths[0], copy)
+    hits = ask("similar", copy, "-k", 3, "--plain", "--run", model(made))[1]["hits"]
+    cosine = stored.vectors @ stored.vectors[0]
+    order = [int(i) for i in np.argsort(-cosine) if i]
+    assert [hit["id"] for hit in hits] == [stored.ids[i] for i in order[:3]]
+    outside = tmp_path / "outside.wav"
+    write_wav(outside, 5.0, 33)
+    vector = open_stored(model(made)).embed([outside]).vectors[0]
+    hits = ask("similar", outside, "-k", 2, "--plain", "--run", model(made))[1]["hits"]
+    assert hits[0]["cosine"] == pytest.approx(float((stored.vectors @ vector).max()), abs=1e-5)
+    only = ask("similar", copy, "--subgenre", "Emotional", "--run", model(made))[1]["hits"]
+    assert {hit["subgenre"] for hit in only} == {"emotional"}
+    for words, wanted in (
+        (["dark, u 0"], "did you mean 'dark, ü 0'"),
+        ([copy, "--subgenre", "drak"], "did you mean 'dark'"),
+        ([copy, "--min-bpm", 130, "--max-bpm", 120], "swap them"),
+        ([copy, "-k", 0], "make no list"),
+    ):
+        code, _, told = ask("similar", *words, "--run", model(made))
+        assert (code, wanted in told) == (2, True), told
+    (tmp_path / "text.mp3").write_text("no music")
+    assert ask("similar", tmp_path / "text.mp3", "--run", model(made))[0] == 2
+
+
+def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, ask: Ask):
+    new = tmp_path / "new"
+    for seed in (2, 12):
+        write_wav(new / f"file {seed}.wav", 7.0, seed)
+    (new / "broken.mp3").write_text("no music")
+    before = {p: (hashlib.sha256(p.read_bytes()).digest(), p.stat()) for p in new.iterdir()}
+    out = tmp_path / "placements.csv"
+    words = ["--copy-to", tmp_path / "copies", "--m3u-to", tmp_path / "lists", "--out", out]
+    code, told, _ = ask("classify", new, "--run", model(made), "--alpha", 0.01, *words)
+    assert code == 1
+    assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
+    run = open_stored(model(made))
+    found = run.embed([new / "file 12.wav", new / "file 2.wav"])
+    chances = run.classifier().probabilities(found.vectors)
+    assert [p["probability"] for p in told["placements"]] == np.round(chances.max(1), 4).tolist()
+    names = sorted(run.labels)
+    assert [p["nearest_subgenre"] for p in told["placements"]] == [
+        names[i][1] for i in chances.argmax(1)
+    ]
+    assert {p["chunk_start_s"] for p in told["placements"]} <= set(found.chunk_start_s.tolist())
+    assert out.read_text().count("\n") == 3
+    assert sorted(Path(c).name for c in told["copies"]) == ["file 12.wav", "file 2.wav"]
+    listed = [p for name in told["playlists"] for p in playlist_files.read_m3u(Path(name))]
+    assert {p.resolve() for p in listed} == {new / "file 12.wav", new / "file 2.wav"}
+    after = {p: (hashlib.sha256(p.read_bytes()).digest(), p.stat()) for p in new.iterdir()}
+    assert {p: (h, s.st_mtime_ns) for p, (h, s) in before.items()} == {
+        p: (h, s.st_mtime_ns) for p, (h, s) in after.items()
+    }
+    assert ask("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
+
+
+def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    first, last = "dark 0", "deep 1"
+
+    def hits(*words: object) -> list[dict[str, Any]]:
+        code, told, err = ask("playlist", *words, "--run", run)
+        assert code == 0, err
+        return list(told["hits"])
+
+    assert len(hits(first)) == lists.TRACKS
+    assert "dark 0.wav" not in [Path(hit["path"]).name for hit in hits(first)]
+    both = hits("dark 0", "dark 1", "--tracks", 5)
+    assert [hit["subgenre"] for hit in both] == ["dark"] * 5
+    way = hits(first, last, "--journey", "--tracks", 6)
+    assert [Path(way[0]["path"]).stem, Path(way[-1]["path"]).stem] == [first, last]
+    axis = hits("--axis", "dark:deep", "--tracks", 6)
+    assert [hit["score"] for hit in axis] == sorted(hit["score"] for hit in axis)
+    assert [axis[0]["subgenre"], axis[-1]["subgenre"]] == ["dark", "deep"]
+    chances = [hit["score"] for hit in hits("--expand", "dark", "--until-fit", 0.05)]
+    assert all(chance >= 0.05 for chance in chances)
+    assert len(hits("--expand", "dark", "--until-fit", 0)) == lists.TRACKS
+    every = ["--expand", "dark", "--until-fit", 0, "--tracks", 30]
+    chance = {h["id"]: h["score"] for h in hits(*every)}
+    liked = {h["id"]: h["score"] for h in hits(*every, "--like", "deep 0", "--like", "deep 2")}
+    unliked = {h["id"]: h["score"] for h in hits(*every, "--unlike", "deep 0")}
+    deep = [i for i in liked if i.startswith("02")]
+    emotional = [i for i in liked if i.startswith("01")]
+    odds = [
+        np.mean([c[i] for i in deep]) / np.mean([c[i] for i in emotional]) for c in (chance, liked)
+    ]
+    assert odds[1] > odds[0]
+    assert set(chance) - set(liked) == {"02" + f"{0:030x}", "02" + f"{2:030x}"}
+    assert set(chance) - set(unliked) == {"02" + f"{0:030x}"}
+    smooth = hits(first, "--tracks", 9, "--smooth")
+    assert {h["id"] for h in smooth} == {h["id"] for h in hits(first, "--tracks", 9)}
+    assert set(stored.ids) >= {h["id"] for h in smooth}
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--expand", "drak"], "did you mean 'dark'"),
+        (["--expand", "dark", "--axis", "dark:deep"], "ask for one"),
+        (["dark 0", "--expand", "dark"], "takes no seeds"),
+        (["dark 0", "--journey"], "two ends"),
+        (["dark 0", "--like", "deep 1"], "refine --expand"),
+        ([], "no seed"),
+        (["dark 0", "--out", "list.txt"], "no extension of a playlist"),
+        (["--axis", "dark"], "no colon"),
+    ],
+)
+def test_wishes_that_make_no_playlist(tmp_path: Path, ask: Ask, words: list[str], wanted: str):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    code, _, told = ask("playlist", *words, "--run", run)
+    assert code == 2
+    assert wanted in told
+    assert told.count("subgenre: ") == 1
+
+
+@pytest.mark.parametrize("suffix", [".m3u8", ".xml"])
+def test_playlists_are_labels_again(tmp_path: Path, ask: Ask, suffix: str):
+    odd = ("plain", "comma, and; more", "line\nbreak", "ümläut 音楽", "  spaces  ", "#hash %20")
+    names = [f"{name}.wav" for name in odd]
+    rows = [
+        Row(f"{i:032x}", tmp_path / "music" / f"n{i % 2}" / name, *LABELS[i % 2])
+        for i, name in enumerate(names)
+    ]
+    for row in rows:
+        row.path.parent.mkdir(parents=True, exist_ok=True)
+        row.path.write_bytes(b"")
+    values = np.eye(DIM)[:6] + 0.1
+    run = write_run(tmp_path / "run", rows, values, ["train"] * 6, encoder="e" * 32)
+    place = tmp_path / "lists" / "dark"
+    out = place / f"mine{suffix}"
+    code, told, err = ask("playlist", rows[0].id, "--tracks", 9, "--out", out, "--run", run)
+    assert (code, err.count("is gone")) == (0, 0)
+    source = place.parent if suffix == ".m3u8" else out
+    found = labels.find(source)
+    assert not found.skipped
+    assert {(e.genre, e.subgenre) for e in found.entries} == {
+        ("dark", "mine") if suffix == ".m3u8" else ("mine", "mine")
+    }
+    assert [e.path.resolve() for e in found.entries] == [Path(h["path"]) for h in told["hits"]]
+    assert {e.path.name for e in found.entries} == set(names) - {names[0]}
+
+
+def test_rekordbox_folders_are_genres(tmp_path: Path):
+    source = tmp_path / "collection.xml"
+    track = IndexedTrack("1", tmp_path / "a.mp3")
+    playlist_files.write_rekordbox(source, {"deep": [track], "trash": [track]})
+    text = source.read_text().replace(
+        '<NODE Name="deep" Type="1"', '<NODE Name="house" Type="0"><NODE Name="deep" Type="1"'
+    )
+    source.write_text(text.replace("</NODE>", "</NODE></NODE>", 1))
+    found = labels.find(source)
+    assert [(e.genre, e.subgenre, e.trash) for e in found.entries] == [
+        ("house", "deep", False),
+        ("", "", True),
+    ]
+    source.write_text("<html/>")
+    with pytest.raises(LibraryError, match="no <DJ_PLAYLISTS>"):
+        labels.find(source)
+
+
+def score_file(run: Path, value: float) -> None:
+    scores = {"value": value, "low": value - 0.1, "high": value + 0.1, "chance": 0.3}
+    figures = {"format_version": 1, "n_train": 24, "n_test": 6}
+    models = {"trained": {"centroid_accuracy": scores}}
+    files.write_json(run / work.METRICS, {**figures, "models": models})
+
+
+def test_runs_are_listed_with_their_figures(
+    tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]
+):
+    first = vector_run(tmp_path / "fully_trained_models_1")
+    vector_run(tmp_path / "fully_trained_models_2")
+    score_file(first, 0.75)
+    (tmp_path / "fully_trained_models_3").mkdir()
+    (tmp_path / "fully_trained_models_3" / work.CONFIG).write_text("what = 1")
+    code, told, err = ask("runs", tmp_path)
+    assert code == 0
+    assert [Path(row["path"]).name[-1] for row in told["runs"]] == ["1", "2"]
+    assert told["runs"][0]["scores"]["centroid_accuracy"]["value"] == 0.75
+    assert told["runs"][1]["scores"] == {}
+    assert "fully_trained_models_3" in err
+    main(["runs", str(tmp_path)])
+    assert "0.750" in capsys.readouterr().out
+    assert ask("runs", tmp_path / "fully_trained_models_1")[0] == 2
+
+
+def test_compare_is_paired_by_track(tmp_path: Path, ask: Ask):
+    sharp = vector_run(tmp_path / "fully_trained_models_1", each=40, spread=0.2)
+    dull = vector_run(tmp_path / "fully_trained_models_2", each=40, spread=0.9)
+    code, told, err = ask("compare", dull, sharp)
+    assert code == 0
+    assert told["n_tracks"] == 30
+    right = [naive_right(run) for run in (dull, sharp)]
+    difference = np.array([right[1][i] - right[0][i] for i in right[0]])
+    assert told["first"] == pytest.approx(np.mean(list(right[0].values())))
+    assert told["difference"] == pytest.approx(difference.mean())
+    assert told["second_only"] == int((difference == 1).sum())
+    rng = np.random.default_rng(5)
+    means = difference[rng.integers(0, 30, (20_000, 30))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert told["low"] == pytest.approx(low, abs=0.034)  # a step of one track of 30
+    assert told["high"] == pytest.approx(high, abs=0.034)
+    assert told["low"] > 0
+    assert "fully_trained_models_1 places more tracks rightly" in err
+    assert "don't tell the two apart" in ask("compare", sharp, sharp)[2]
+
+
+def naive_right(run: Path) -> dict[str, int]:
+    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    found = {}
+    for i, side in enumerate(stored.splits):
+        if side != "test":
+            continue
+        best, chosen = -2.0, ""
+        for _, subgenre in LABELS:
+            rows = [
+                v
+                for v, s, t in zip(stored.vectors, stored.splits, stored.subgenres, strict=True)
+                if s == "train" and t == subgenre
+            ]
+            mean = np.mean(rows, axis=0)
+            cosine = float(stored.vectors[i] @ mean / np.linalg.norm(mean))
+            if cosine > best:
+                best, chosen = cosine, subgenre
+        found[stored.ids[i]] = int(chosen == stored.subgenres[i])
+    return found
+
+
+def test_models_without_a_common_track_are_not_compared(tmp_path: Path, ask: Ask):
+    one = vector_run(tmp_path / "fully_trained_models_1")
+    rows = [Row(f"{9 + i:x}" * 32, tmp_path / f"{i}.wav", *LABELS[i % 2]) for i in range(6)]
+    split = ["train"] * 4 + ["test"] * 2
+    two = write_run(tmp_path / "b", rows, np.eye(DIM)[:6], split, encoder="x")
+    code, _, told = ask("compare", one, two)
+    assert code == 2
+    assert "no held-out tracks in common" in told
+    (two / work.EMBEDDINGS).unlink()
+    code, _, told = ask("compare", one, two)
+    assert (code, "run `subgenre evaluate`" in told) == (2, True)
+
+
+def test_the_interval_of_no_difference_is_zero():
+    assert runs.paired_interval(np.zeros(10, dtype=int)) == (0.0, 0.0)
+    low, high = runs.paired_interval(np.array([1, -1] * 20))
+    assert low == pytest.approx(-high, abs=0.06)
+
+
+def test_a_run_tells_how_to_get_vectors(tmp_path: Path, ask: Ask):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    (run / work.EMBEDDINGS).unlink()
+    code, _, told = ask("similar", "dark 0", "--run", run)
+    assert (code, "run `subgenre index LIBRARY`" in told) == (2, True)
+    code, _, told = ask("classify", tmp_path, "--run", tmp_path)
+    assert (code, "holds no model" in told) == (2, True)
+    code, _, told = ask("index", "--run", run)
+    assert (code, "--root" in told) == (2, True)
+
+
+def test_listing_takes_labels_only_from_folders_the_model_knows(tmp_path: Path):
+    for name in ("Artist/Album/a.mp3", "Artist/b.mp3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = index.listing(tmp_path, frozenset({("techno", "dark")}))
+    assert [(e.path.name, e.subgenre) for e in found.entries] == [("a.mp3", ""), ("b.mp3", "")]
+    found = index.listing(tmp_path, frozenset({("artist", "ALBUM")}))
+    assert [(e.path.name, e.subgenre) for e in found.entries] == [("a.mp3", "Album")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LibraryError, match="holds no audio"):
+        index.listing(tmp_path / "empty", frozenset())
+
+
+def test_wishes_are_checked_where_they_are_made():
+    with pytest.raises(PlaylistError, match="two playlists"):
+        lists.Wish(expand="a", axis="b:c")
+
+
+def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):
+    run = open_stored(vector_run(tmp_path / "fully_trained_models_1"))
+    assert run.preprocess.chunk_s == 3.0
+    data = json.loads((run.path / work.DATA).read_text())
+    del data["preprocess"]
+    features = tmp_path / "features"
+    features.mkdir()
+    old = {"config": checks.to_dict(run.preprocess) | {"chunk_s": 5.0}}
+    files.write_json(features / "dataset.json", old)
+    files.write_json(run.path / work.DATA, data | {"features": str(features)})
+    assert open_stored(run.path).preprocess.chunk_s == 5.0
