@@ -8,7 +8,8 @@ encoder's parameters add up (a sum, not a mean) to those of one process with the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from subgenre.errors import ConfigError
+from subgenre.errors import ConfigError, SubgenreError, TrainingError
 
 T = TypeVar("T")
 
@@ -132,16 +133,36 @@ def first_says(value: float, group: Group, device: torch.device) -> float:
     return float(told.item())
 
 
-def in_turn(work: Callable[[], T], group: Group) -> T:
-    """Run `work` in the first process, then in the others: they find what it has cached."""
+def in_turn(work: Callable[[], T], group: Group, device: torch.device) -> T:
+    """Run `work` in the first process, then in the others: they find what it has cached.
+
+    Raises:
+        TrainingError: the first process failed; it raises its own error.
+    """
     if group.world == 1:
         return work()
     if group.first:
-        found = work()
-        dist.barrier()
-        return found
-    dist.barrier()
+        with together(group, device):
+            return work()
+    with together(group, device):
+        pass
     return work()
+
+
+@contextmanager
+def together(group: Group, device: torch.device) -> Iterator[None]:
+    """Leave a block together: what one process could not do stops all, and none waits for ever.
+
+    Raises:
+        TrainingError: another process failed.
+    """
+    failed: SubgenreError | None = None
+    try:
+        yield
+    except SubgenreError as problem:
+        failed = problem
+    if agree(failed is not None, group, device):
+        raise failed or TrainingError("another process of this run stopped; its message says why")
 
 
 def agree(flag: bool, group: Group, device: torch.device) -> bool:

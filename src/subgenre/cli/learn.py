@@ -1,4 +1,4 @@
-"""The commands of the main job: demo, preprocess, train, evaluate, embed."""
+"""The commands of the main job: demo, preprocess, train, embed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEATURES = Path("preprocessed_features")
 
 def register(app: App) -> None:
     """Add the commands to the app."""
-    for command in (demo, preprocess, train, evaluate, embed):
+    for command in (demo, preprocess, train, embed):
         app.command(command)
 
 
@@ -123,7 +123,7 @@ def train(
     terminal = _terminal(common)
     trained = stage.train(
         features,
-        (recipe or Recipe()).settings("thesis"),
+        (recipe or Recipe()).suited(features, terminal),
         out=out,
         checkpoints=checkpoints,
         resume=resume,
@@ -131,23 +131,6 @@ def train(
         talk=terminal,
     )
     terminal.result(trained.to_dict())
-    return 0
-
-
-def evaluate(*, run: Path | None = None, common: Common | None = None) -> int:
-    """Score a model on its held-out tracks; write figures, map and report into its folder.
-
-    Example: subgenre evaluate --run fully_trained_models_20261122_101500
-
-    Args:
-        run: the model folder; by default the newest.
-    """
-    from subgenre.pipeline import evaluate as stage
-
-    terminal = _terminal(common)
-    evaluated = stage.evaluate(run, talk=terminal)
-    terminal.table("Held-out tracks", *evaluated.table())
-    terminal.result(evaluated.metrics)
     return 0
 
 

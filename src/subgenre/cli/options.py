@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from subgenre import checks, config
+from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 
@@ -30,7 +33,7 @@ class Recipe:
     """What to train, and how; what is not given is the recipe's."""
 
     recipe: str | None = None
-    "Name of a recipe in the package, or a TOML file."
+    "Name of a recipe in the package, or a TOML file; by default gpu on CUDA, laptop otherwise."
     backbone: str | None = None
     "A hub name, a folder saved by the hub's library, or musicnn (built in)."
     tune: str | None = None
@@ -53,6 +56,22 @@ class Recipe:
     "Refuse a split that can't keep artists and albums together."
     set: Annotated[tuple[str, ...], Parameter(name="--set")] = ()
     "Any option of the recipe, as section.key=value; may be given again."
+
+    def suited(self, features: Path, terminal: Terminal) -> TrainConfig:
+        """Read the recipe; where none is named, the one for this device and these features.
+
+        Raises:
+            ConfigError: an unknown recipe, option or value.
+            FeatureError: no feature folder to choose by.
+        """
+        from subgenre.pipeline import choice
+
+        if self.recipe is not None:
+            return self.settings(self.recipe)
+        chosen = choice.choose(features, device=self.device, backbone=self.backbone)
+        terminal.say(chosen.why)
+        backbone = self.backbone or chosen.backbone
+        return dataclasses.replace(self, backbone=backbone).settings(chosen.recipe)
 
     def settings(self, default: str) -> TrainConfig:
         """Read the recipe and put the given options over it.

@@ -48,7 +48,8 @@ class Fitted:
     """A trained encoder, in eval mode, and what else a run keeps.
 
     Attributes:
-        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen.
+        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen; 0 for chunks
+            that were left out.
     """
 
     encoder: Encoder
@@ -113,6 +114,7 @@ def fit(
     resume: Path | None = None,
     fingerprint: Mapping[str, str] | None = None,
     stop_asked: Callable[[], bool] | None = None,
+    only: Iterable[str] | None = None,
     talk: Talk | None = None,
 ) -> Fitted:
     """Train an encoder on some tracks of a feature folder.
@@ -124,6 +126,7 @@ def fit(
         device, group: where, and beside which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps.
+        only: tracks whose chunks a frozen backbone is run on (and trash); by default all.
         talk: hears how it goes.
 
     Raises:
@@ -142,7 +145,10 @@ def fit(
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings)
     table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings))
-    source, pooled = _source(encoder, folder, rows, settings, device, group, talk)
+    chunks = np.arange(len(folder.track_of)) if only is None else folder.rows(tuple(only))
+    if only is not None and uses_trash(settings):
+        chunks = np.union1d(chunks, table.row)
+    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, talk)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
     validate = _validation(encoder, source, folder, val_ids, device) if val_ids else None
@@ -211,45 +217,55 @@ def _source(
     encoder: Encoder,
     folder: FeatureFolder,
     rows: NDArray[np.int64],
+    chunks: NDArray[np.int64],
     settings: TrainConfig,
     device: torch.device,
     group: Group,
     talk: Talk,
 ) -> tuple[Source, NDArray[np.float32] | None]:
-    """Choose what a step reads: cached vectors, cached activations, or log-mels."""
+    """Choose what a step reads: cached vectors, cached activations, or log-mels.
+
+    Where not all `chunks` are wanted, the frozen blocks of `last:N` run live: too few to cache.
+    """
     model = settings.model
     wanted = model.standardise == "on" or (model.standardise == "auto" and model.tune == "head")
-    everything = np.arange(len(folder.track_of))
+    n = len(folder.track_of)
     frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
     n_last = check_tune(model.tune)
     pooled = None
     if model.tune == "head" or wanted:
-        pooled = distributed.in_turn(lambda: _pooled(encoder, folder, device, talk), group)
+        pooled = distributed.in_turn(
+            lambda: _pooled(encoder, folder, chunks, device, talk), group, device
+        )
         if wanted:
             standardise(encoder, pooled[rows])
         if model.tune == "head":
-            return VectorSource(everything, pooled, settings.augment, device=device), pooled
-    if n_last:
+            return VectorSource(np.arange(n), pooled, settings.augment, device=device), pooled
+    if n_last and len(chunks) == n:
         hidden = distributed.in_turn(
-            lambda: _activations(encoder, folder, n_last, device, talk), group
+            lambda: _activations(encoder, folder, n_last, device, talk), group, device
         )
-        return ActivationSource(everything, hidden, n_last, settings.augment), None
-    return FeatureSource(folder, everything, settings.augment, frames=frames), None
+        return ActivationSource(chunks, hidden, n_last, settings.augment), None
+    return FeatureSource(folder, chunks, settings.augment, frames=frames), None
 
 
 def _pooled(
-    encoder: Encoder, folder: FeatureFolder, device: torch.device, talk: Talk
+    encoder: Encoder,
+    folder: FeatureFolder,
+    chunks: NDArray[np.int64],
+    device: torch.device,
+    talk: Talk,
 ) -> NDArray[np.float32]:
-    """Run the frozen backbone over all chunks, or read what it made of them."""
+    """Run the frozen backbone over chunks, or read what it made of them: [n, H], 0 elsewhere."""
     with talk.progress("backbone") as bar:
-        return embed.pooled_vectors(
-            encoder,
-            folder,
-            np.arange(len(folder.track_of)),
-            cache=folder.path / CACHE,
-            device=device,
-            on_progress=bar,
+        found = embed.pooled_vectors(
+            encoder, folder, chunks, cache=folder.path / CACHE, device=device, on_progress=bar
         )
+    if len(chunks) == len(folder.track_of):
+        return found
+    pooled = np.zeros((len(folder.track_of), *found.shape[1:]), np.float32)
+    pooled[chunks] = found
+    return pooled
 
 
 def _activations(

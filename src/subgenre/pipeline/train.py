@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from pyarrow import parquet
 
 from subgenre import (
@@ -27,6 +28,7 @@ from subgenre import (
     splits,
 )
 from subgenre.config import TrainConfig
+from subgenre.errors import TrainingError
 from subgenre.pipeline import fit, work
 from subgenre.pipeline.words import versions
 from subgenre.store import FeatureFolder
@@ -85,43 +87,73 @@ def train(
         FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
     """
     talk, settings = talk or Silent(), settings or config.load_recipe("thesis")
-    folder = FeatureFolder.open(features)
     device = precision.pick_device(settings.run.device)
     group = distributed.start(device.type)
-    split = splits.split(
-        folder.tracks,
-        test_share=settings.run.test_share,
-        seed=settings.run.seed,
-        strict_groups=settings.run.strict_groups,
-    )
-    if test_run:
-        split, settings = _small(folder, split, settings)
-    if group.first:
+    if group.world > 1 and device.type == "cuda":
+        device = torch.device("cuda", group.local_rank)
+    place = _Place(out, checkpoints, resume, device, group, talk if group.first else Silent())
+    try:
+        return _train(features, settings, place, test_run=test_run)
+    except RuntimeError as problem:
+        if group.world == 1:
+            raise
+        reason = str(problem).partition("\n")[0]
+        raise TrainingError(f"a process of this run has failed: {reason}") from problem
+    finally:
+        distributed.stop()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run works and writes, and who listens."""
+
+    out: Path | None
+    checkpoints: Path
+    resume: bool
+    device: torch.device
+    group: distributed.Group
+    talk: Talk
+
+
+def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bool) -> Trained:
+    """Open the features, draw the split, train, and write the model folder."""
+    talk, group = place.talk, place.group
+    with distributed.together(group, place.device):
+        folder = FeatureFolder.open(features)
+        split = splits.split(
+            folder.tracks,
+            test_share=settings.run.test_share,
+            seed=settings.run.seed,
+            strict_groups=settings.run.strict_groups,
+        )
+        if test_run:
+            split, settings = _small(folder, split, settings)
         for warning in split.warnings:
             talk.warn(warning)
-    fingerprint = _fingerprint(folder, split, settings)
-    old = checkpoint.newest(checkpoints) if resume else None
-    if resume and old is None and group.first:
-        talk.say(f"no checkpoint under {checkpoints}: starting anew")
-    name = old.parent.name if old else work.stamp()
-    run = work.new_run(out, name) if group.first else Path()
+        fingerprint = _fingerprint(folder, split, settings, group.world)
+        old = checkpoint.newest(place.checkpoints) if place.resume else None
+        if place.resume and old is None:
+            talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
+        name = old.parent.name if old else work.stamp()
+        run = work.new_run(place.out, name) if group.first else Path()
     with _stop_signals() as stop_asked:
         fitted = fit.fit(
             folder,
             split.train,
             settings,
-            device=device,
+            device=place.device,
             group=group,
-            checkpoints=checkpoints / name,
+            checkpoints=place.checkpoints / name,
             resume=old,
             fingerprint=fingerprint,
             stop_asked=stop_asked,
-            talk=talk if group.first else Silent(),
+            only=(*split.train, *split.test) if test_run else None,
+            talk=talk,
         )
-    if group.first:
-        _write(run, fitted, folder, split, settings)
-        talk.say(f"model: {run}")
-    distributed.stop()
+    with distributed.together(group, place.device):
+        if group.first:
+            _write(run, fitted, folder, split, settings)
+            talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
@@ -149,7 +181,7 @@ def _small(
 
 
 def _fingerprint(
-    folder: FeatureFolder, split: splits.Split, settings: TrainConfig
+    folder: FeatureFolder, split: splits.Split, settings: TrainConfig, processes: int
 ) -> dict[str, str]:
     """Say what must be the same for a run to be resumed."""
     plain = checks.to_dict(settings)
@@ -159,6 +191,7 @@ def _fingerprint(
         "configuration": checkpoint.digest(plain),
         "data": folder.fingerprint,
         "split": checkpoint.digest([split.train, split.test]),
+        "number of processes": str(processes),
     }
 
 
