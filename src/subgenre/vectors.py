@@ -180,9 +180,11 @@ def read_embeddings(path: Path) -> Embeddings:
 
 
 def _unit(rows: NDArray[np.float64]) -> Floats:
-    """Scale rows to norm 1; a zero row, which has no direction, stays zero."""
+    """Scale rows to norm 1; a zero row, which has no direction, stays zero, and NaN stays NaN."""
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Floats = np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0).astype(np.float32)
+    unit: Floats = np.divide(rows, norm, out=np.zeros_like(rows), where=norm != 0).astype(
+        np.float32
+    )
     return unit
 
 

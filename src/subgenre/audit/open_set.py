@@ -131,7 +131,7 @@ def open_set(
     vectors: ArrayLike | Mapping[int, ArrayLike],
     labels: ArrayLike,
     names: Sequence[str],
-    folds: Sequence[Fold],
+    folds: Sequence[Fold] | Mapping[int, Sequence[Fold]],
     *,
     score: str = "centroid",
     alpha: float = 0.1,
@@ -141,8 +141,9 @@ def open_set(
     """Leave each subgenre out in turn and measure how well its tracks are turned away.
 
     Shapes: vectors [N, D], or for each left-out class number the [N, D] of a model trained without
-    it; labels [N]; names [C]; folds of positions. A model that was trained with the left-out
-    subgenre flatters itself: pass frozen vectors, or the mapping.
+    it; labels [N]; names [C]; folds of positions, or those of each left-out class number. A
+    model that was trained with the left-out subgenre flatters itself: pass frozen vectors, or the
+    mapping.
 
     Raises: EvaluationError for vectors that are not finite, an unknown score, or fewer than three
     subgenres (with one left out, two must stay to be told apart).
@@ -152,7 +153,7 @@ def open_set(
     table = dict(vectors) if isinstance(vectors, Mapping) else None
     first = next(iter(table.values())) if table else vectors
     _, y = checked(first, labels)  # type: ignore[arg-type]
-    parts = checked_folds(folds, len(y))
+    shared = None if isinstance(folds, Mapping) else checked_folds(folds, len(y))
     classes = [int(c) for c in np.unique(y) if table is None or int(c) in table]
     if np.unique(y).size < 3 or not classes:
         raise EvaluationError("two subgenres only: leaving one out leaves nothing to tell apart")
@@ -160,7 +161,8 @@ def open_set(
     pairs = []
     for c in classes:
         x, _ = checked(table[c] if table else first, labels)  # type: ignore[arg-type]
-        pairs.append(_scores(x, y, c, parts, SCORES[score], k))
+        parts = checked_folds(folds[c], len(y)) if isinstance(folds, Mapping) else shared
+        pairs.append(_scores(x, y, c, parts or [], SCORES[score], k))
     return _summary(score, alpha, [names[c] for c in classes], pairs, generator)
 
 

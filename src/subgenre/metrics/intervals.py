@@ -154,7 +154,8 @@ def _cluster_score(
     centred = np.clip(replicates - replicates.mean() + value, _LEAST.get(metric, 0.0), 1.0)
     low, high = np.percentile(centred, [2.5, 97.5])
     chance = np.average([part.chance[metric] for part in parts], weights=sizes)
-    return Score(value, float(low), float(high), float(chance))
+    # replicates of one cluster are all equal but for those of one label: the mean lies outside
+    return Score(value, float(min(low, value)), float(max(high, value)), float(chance))
 
 
 def _weighted_tables(part: Measured, weights: Floats) -> Floats:

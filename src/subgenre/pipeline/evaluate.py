@@ -1,37 +1,42 @@
-"""Model folder -> figures, pictures and report beside it."""
+"""Model folder -> figures, pictures and report beside it, from its one split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from subgenre import __version__, checks, embed, encoder, files, metrics, precision, report, splits
-from subgenre.backbones import Backbone
+from subgenre import __version__, checks, embed, encoder, files, precision, protocol, splits
+from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError, RunError
-from subgenre.metrics import Score
-from subgenre.pipeline import fit, score, work
+from subgenre.pipeline import audits, fit, outputs, score, tables, work
+from subgenre.pipeline.audits import Audited
+from subgenre.pipeline.material import Material
+from subgenre.pipeline.outputs import Evaluated
 from subgenre.pipeline.score import Scored
 from subgenre.pipeline.words import versions
-from subgenre.report import maps, plots
+from subgenre.protocol import Fold, Ladder
+from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import Epoch, Point, ReportData, Rung
+from subgenre.report.data import Epoch, ReportData, Rung
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 
-FORMAT_VERSION = 1
-RUNGS = {
-    "frozen": "the pretrained backbone as it is",
-    "trained": "the model that learnt from your folders",
-}
+__all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
+
+VIEWED = ("frozen", "probe", "trained")  # rungs that are scored by genre too
+_MORE = (
+    "One split: pairs, learning curve, confounders, leakage and rejection are measured by "
+    "`subgenre evaluate --folds 5`."
+)
 
 
 @dataclass(frozen=True)
@@ -44,25 +49,6 @@ class Run:
     split: Split
     folder: FeatureFolder
     data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """What `evaluate` found: the content of `metrics.json`."""
-
-    run: Path
-    metrics: dict[str, Any]
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return columns and rows for a person."""
-        models = self.metrics["models"]
-        names = [m for m in metrics.METRICS if any(m in scores for scores in models.values())]
-        rows = []
-        for metric in names:
-            cells = [_cell(scores.get(metric)) for scores in models.values()]
-            chance = next(s[metric]["chance"] for s in models.values() if metric in s)
-            rows.append([metric, *cells, "" if chance is None else f"{chance:.3f}"])
-        return ["metric", *models, "chance"], rows
 
 
 def open_run(run: Path | None, features: Path | None = None) -> Run:
@@ -95,17 +81,19 @@ def evaluate(
     *,
     features: Path | None = None,
     max_mb: float = MAX_MB,
+    quick: bool = False,
     talk: Talk | None = None,
 ) -> Evaluated:
     """Score a model on its held-out tracks and write what was found into its folder.
 
-    Writes `metrics.json`, `report.html`, `map.png`, `confusion.png`, `embeddings.parquet` and the
-    model card.
+    Writes `metrics.json`, `report.html`, `map.png`, `confusion.png`, `doctor.csv`,
+    `embeddings.parquet` and the model card.
 
     Args:
         run: the model folder; by default the newest.
         features: where its features are now, if they have moved.
         max_mb: size of the sound inside the report, megabytes.
+        quick: leave out the levels of genre, hubs and the doctor.
         talk: hears how it goes.
 
     Raises:
@@ -113,9 +101,31 @@ def evaluate(
     """
     talk = talk or Silent()
     opened = open_run(run, features)
-    device = precision.pick_device(opened.settings.run.device)
-    folder = opened.folder
-    frozen = _frozen(opened)
+    material = Material(opened.folder, opened.folder.path / fit.CACHE)
+    frozen = frozen_encoder(opened)
+    pooled, scored = _vectors(opened, frozen, talk)
+    seed = opened.settings.run.seed
+    fold = material.fold(opened.split, _trained(scored, len(material.ids)), pooled, seed=seed)
+    talk.say("scoring the held-out tracks")
+    found = _ladder(material, [fold], seed=seed)
+    audited = Audited(notes=list(found.notes))
+    if not quick:
+        _audit(audited, material, fold, pooled, seed)
+    figures = _figures(opened, found, audited)
+    _write_vectors(opened, scored)
+    talk.say("drawing map and report")
+    origin = Origin(opened.settings.model.backbone, frozen.backbone.licence, frozen.backbone.source)
+    data = _report_data(opened, material, fold, found, audited, origin)
+    outputs.write(opened.path, figures, data, max_mb=max_mb)
+    if not quick:
+        outputs.write_doctor(opened.path / work.DOCTOR, audited.findings)
+    talk.say(f"report: {opened.path / work.REPORT}")
+    return Evaluated(opened.path, figures)
+
+
+def _vectors(run: Run, frozen: Encoder, talk: Talk) -> tuple[NDArray[np.float32], Scored]:
+    """Run the backbone as it was before training over all chunks, and the model over its tracks."""
+    device, folder = precision.pick_device(run.settings.run.device), run.folder
     with talk.progress("backbone") as bar:
         pooled = embed.pooled_vectors(
             frozen,
@@ -127,27 +137,16 @@ def evaluate(
         )
     scored = score.sides(
         folder,
-        opened.split,
-        opened.encoder,
+        run.split,
+        run.encoder,
         pooled,
         device=device,
-        head_only=opened.settings.model.tune == "head",
+        head_only=run.settings.model.tune == "head",
     )
-    found = score.scores(scored, folder, opened.settings.run.seed)
-    figures = _figures(opened, found)
-    files.write_json(opened.path / work.METRICS, figures)
-    _write_vectors(opened, scored)
-    talk.say("drawing the map")
-    data = _report_data(opened, scored, found, frozen.backbone)
-    plots.save_map(opened.path / work.MAP, data.points, data.labels, data.genres, _map_note(data))
-    plots.save_confusion(opened.path / work.CONFUSION, data.confusion, data.labels, data.genres)
-    report.write_report(opened.path / work.REPORT, data, max_mb=max_mb)
-    report.write_card(opened.path / work.CARD, data)
-    talk.say(f"report: {opened.path / work.REPORT}")
-    return Evaluated(opened.path, figures)
+    return pooled, scored
 
 
-def _frozen(run: Run) -> Encoder:
+def frozen_encoder(run: Run) -> Encoder:
     """Return an encoder around the backbone as it was before training.
 
     A frozen backbone is in the run's own folder; one that was tuned is loaded again.
@@ -159,14 +158,51 @@ def _frozen(run: Run) -> Encoder:
     return fit.new_encoder(backbone, run.settings.model, run.folder, rows, run.settings.run.seed)
 
 
-def _figures(run: Run, found: dict[str, dict[str, Score]]) -> dict[str, Any]:
+def _trained(scored: Scored, n_tracks: int) -> NDArray[np.float32]:
+    """Put the model's vectors of both sides into rows by track number; the rest is zero."""
+    width = scored.train.vectors["trained"].shape[1]
+    rows = np.zeros((n_tracks, width), dtype=np.float32)
+    for side in (scored.train, scored.test):
+        rows[side.tracks] = side.vectors["trained"]
+    return rows
+
+
+def _ladder(material: Material, folds: list[Fold], *, seed: int) -> Ladder:
+    return protocol.ladder(
+        folds, material.labels, genres=material.genres, ids=material.ids, seed=seed
+    )
+
+
+def _audit(
+    found: Audited, material: Material, fold: Fold, pooled: NDArray[np.float32], seed: int
+) -> None:
+    """Add what one split can show: genres, hubs, and the doctor on the held-out tracks."""
+    means = material.means(pooled)
+    by_view = {}
+    for view in tables.VIEW_NAMES:
+        told = protocol.ladder(
+            [fold],
+            material.labels,
+            genres=material.genres,
+            ids=material.ids,
+            view=view,
+            only=VIEWED,
+            seed=seed,
+        )
+        by_view[view] = told.scores
+    found.plain["views"] = {view: outputs.plain_scores(told) for view, told in by_view.items()}
+    found.report["views"] = tables.views(by_view)
+    both = np.sort(np.concatenate([fold.train, fold.test]))
+    audits.add_hubs(found, material, np.asarray(fold.vectors["trained"], np.float64), both)
+    same = duplicates.find(material.folder.tracks, means)
+    audits.add_doctor(found, material, means, [(fold.train, fold.test)], same)
+
+
+def _figures(run: Run, found: Ladder, audited: Audited) -> dict[str, Any]:
     """Build `metrics.json`."""
     return {
-        "format_version": FORMAT_VERSION,
-        "models": {
-            name: {metric: value.to_dict() for metric, value in scores.items()}
-            for name, scores in found.items()
-        },
+        "format_version": outputs.FORMAT_VERSION,
+        "models": outputs.plain_scores(found.scores),
         "n_tracks": len(run.split.train) + len(run.split.test),
         "n_train": len(run.split.train),
         "n_test": len(run.split.test),
@@ -174,7 +210,8 @@ def _figures(run: Run, found: dict[str, dict[str, Score]]) -> dict[str, Any]:
         "repeats": 0,
         "train_s": run.data["train_s"],
         "grouped_by": list(run.split.grouped_by),
-        "warnings": list(run.split.warnings),
+        "warnings": [*run.split.warnings, *audited.notes],
+        "audits": audited.plain,
         "fingerprint": run.folder.fingerprint,
         "seed": run.settings.run.seed,
         "versions": versions(),
@@ -196,26 +233,25 @@ def _write_vectors(run: Run, scored: Scored) -> None:
 
 
 def _report_data(
-    run: Run, scored: Scored, found: dict[str, dict[str, Score]], backbone: Backbone
+    run: Run, material: Material, fold: Fold, found: Ladder, audited: Audited, origin: Origin
 ) -> ReportData:
     """Gather what the report of a single split shows."""
-    folder, train, test = run.folder, scored.train, scored.test
-    predicted = metrics.nearest_centroids(
-        train.vectors["trained"], train.labels, test.vectors["trained"]
-    )
-    matrix = metrics.confusion_matrix(test.labels, predicted, len(folder.labels))
-    fitted = maps.fit_map(train.vectors["trained"], run.settings.run.seed)
-    places = fitted.place(test.vectors["trained"])
+    folder, vectors = run.folder, fold.vectors["trained"]
+    taken = protocol.out_of_fold([fold], material.labels)
+    matrix = np.zeros((len(folder.labels),) * 2, dtype=np.int64)
+    matrix[: len(taken.confusion), : len(taken.confusion)] = taken.confusion
+    fitted = maps.fit_map(vectors[fold.train], run.settings.run.seed)
+    places = fitted.place(vectors[fold.test])
     points = [
-        *_points(folder, train, fitted.coordinates, "train", None),
-        *_points(folder, test, places, "test", predicted),
+        *outputs.points(material, fold.train, fitted.coordinates, "train", None),
+        *outputs.points(material, fold.test, places, "test", taken.predicted),
     ]
     return ReportData(
         title=run.path.name,
         made=f"subgenre {__version__}",
-        n_train=len(train.tracks),
-        n_test=len(test.tracks),
-        ladder=tuple(Rung(name, RUNGS[name], scores) for name, scores in found.items()),
+        n_train=len(fold.train),
+        n_test=len(fold.test),
+        ladder=tuple(Rung(n, protocol.RUNGS[n], scores) for n, scores in found.scores.items()),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),
@@ -229,67 +265,14 @@ def _report_data(
         versions=versions(),
         fingerprint=folder.fingerprint,
         split_by=", ".join(run.split.grouped_by),
-        warnings=tuple(run.split.warnings),
-        skipped=_n_skipped(folder),
-        backbone=Origin(run.settings.model.backbone, backbone.licence, backbone.source),
+        warnings=(*run.split.warnings, *audited.notes, _MORE),
+        skipped=outputs.n_skipped(material),
+        backbone=origin,
+        **audited.report,
     )
-
-
-def _points(
-    folder: FeatureFolder,
-    side: score.Side,
-    places: Any,
-    split: str,
-    predicted: Sequence[int] | Any,
-) -> list[Point]:
-    """Return the map's points of one side."""
-    first = {int(t): row for row, t in reversed(list(enumerate(folder.track_of)))}
-    starts = folder.chunks["start_s"].to_pylist()
-    points = []
-    for i, number in enumerate(side.tracks):
-        track = folder.tracks[int(number)]
-        points.append(
-            Point(
-                id=track.id,
-                x=float(places[i][0]),
-                y=float(places[i][1]),
-                title=track.title or track.path.stem,
-                artist=track.artist,
-                path=str(track.path),
-                genre=track.genre,
-                subgenre=folder.labels[int(side.labels[i])],
-                split=split,
-                predicted="" if predicted is None else folder.labels[int(predicted[i])],
-                start_s=float(starts[first[int(number)]]),
-            )
-        )
-    return points
 
 
 def _history(run: Path) -> tuple[Epoch, ...]:
     names = ("epoch", "loss", "active", "spread", "val_map_at_r")
     rows = pq.read_table(run / work.HISTORY).to_pylist()
     return tuple(Epoch(**{name: row[name] for name in names}) for row in rows)
-
-
-def _map_note(data: ReportData) -> str:
-    if data.trustworthiness is None or data.knn_agreement is None:
-        return data.map_method
-    return (
-        f"{data.map_method}; trustworthiness {data.trustworthiness:.2f}; "
-        f"{data.knn_agreement:.0%} of the {data.map_k} nearest tracks are near on the map too"
-    )
-
-
-def _n_skipped(folder: FeatureFolder) -> int:
-    path = folder.path / "skipped.csv"
-    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
-
-
-def _cell(score: dict[str, Any] | None) -> str:
-    if score is None:
-        return "-"
-    text = f"{score['value']:.3f}"
-    if score.get("low") is None:
-        return text
-    return f"{text} [{score['low']:.3f}, {score['high']:.3f}]"

@@ -21,6 +21,7 @@ REPORT = "report.html"
 MAP = "map.png"
 CONFUSION = "confusion.png"
 EMBEDDINGS = "embeddings.parquet"
+DOCTOR = "doctor.csv"
 DATA = "data.json"
 
 

@@ -82,13 +82,18 @@ def _tracks(data: ReportData) -> str:
         return ""
     counts = data.counts()
     rows = [
-        [md(genre), md(label), str(counts[label]["train"]), str(counts[label]["test"])]
+        [md(genre), md(label)]
+        + [str(counts[label][side]) for side in (("test",) if data.folds else ("train", "test"))]
         for label, genre in zip(data.labels, data.genres, strict=True)
     ]
-    total = f"{data.n_train} tracks for training, {data.n_test} held out."
+    total = (
+        f"{data.n_test} tracks, each held out once a repeat; {data.n_train} train at a time."
+        if data.folds
+        else f"{data.n_train} tracks for training, {data.n_test} held out."
+    )
     if data.skipped:
         total += f" {data.skipped} files were skipped: see `skipped.csv` in the feature folder."
-    head = ["genre", "subgenre", "training", "held out"]
+    head = ["genre", "subgenre", *(["tracks"] if data.folds else ["training", "held out"])]
     return f"## Data\n\n{total}\n\n{_table(head, rows)}"
 
 

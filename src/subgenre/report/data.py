@@ -232,6 +232,7 @@ class ReportData:
     history: tuple[Epoch, ...] = ()
     curve: tuple[CurveStep, ...] = ()
     curve_words: str = ""
+    views: Table | None = None
     leakage: Table | None = None
     confounders: Table | None = None
     open_set: Table | None = None

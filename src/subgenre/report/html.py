@@ -91,6 +91,7 @@ def _sections(data: ReportData, previews: Previews) -> list[tuple[str, str, str]
         ("ladder", "Ladder", sections.ladder(data)),
         ("map", "Map", _map(data, previews)),
         ("confusion", "Confusions", sections.confusion(data)),
+        ("views", "Levels", table("views", "Within a genre, and across", data.views)),
         ("misplaced", "Listen", sections.misplaced(data, heard)),
         ("pairs", "Pairs", sections.pairs(data)),
         ("curve", "Learning curve", sections.learning_curve(data)),
@@ -131,9 +132,13 @@ def _map(data: ReportData, previews: Previews) -> str:
 
 def _map_quality(data: ReportData) -> str:
     method = (
-        "Drawn by UMAP, fitted on the training tracks; held-out tracks lie beside their neighbours."
-        if data.map_method == "UMAP"
-        else f"Drawn by {data.map_method}: there are too few tracks for UMAP."
+        f"Drawn by {data.map_method}: there are too few tracks for UMAP."
+        if data.map_method != "UMAP"
+        else "Drawn by UMAP: each track by an encoder that had not heard it, the encoders' spaces "
+        "turned onto one another."
+        if data.folds
+        else "Drawn by UMAP, fitted on the training tracks; held-out tracks lie beside their "
+        "neighbours."
     )
     if data.trustworthiness is None or data.knn_agreement is None:
         return method

@@ -248,7 +248,9 @@ def history(data: ReportData) -> str:
         scores = [figure(read(epoch)) for epoch in data.history]
         values = [None if score is None else score.value for score in scores]
         charts.append(line_chart(title, epochs, values, x_name="epoch", top=top))
-    return section("history", "How training went", f'<div class="charts">{"".join(charts)}</div>')
+    lead = "The mean over all trainings, a training a fold." if data.folds else ""
+    shown = f'<div class="charts">{"".join(charts)}</div>'
+    return section("history", "How training went", shown, lead)
 
 
 def words_and_table(anchor: str, heading: str, found: Table | None) -> str:
@@ -280,7 +282,11 @@ def about(data: ReportData) -> str:
     """Settings, versions, the data's fingerprint: what it takes to make these figures again."""
     facts: dict[str, Any] = {}
     if data.n_train or data.n_test:
-        facts["tracks"] = f"{data.n_train} for training, {data.n_test} held out"
+        facts["tracks"] = (
+            f"{data.n_test}, each held out once a repeat; {data.n_train} train at a time"
+            if data.folds
+            else f"{data.n_train} for training, {data.n_test} held out"
+        )
     if data.folds:
         facts["protocol"] = protocol_words(data)
     if data.split_by:

@@ -1,0 +1,122 @@
+"""Feature folder -> tracks to look at again: the doctor without a trained model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre import config, embed, precision
+from subgenre.audit.doctor import Finding
+from subgenre.audit.duplicates import Duplicates
+from subgenre.errors import EvaluationError
+from subgenre.features import MUSICNN_SPEC
+from subgenre.pipeline import audits, evaluate, fit, outputs, work
+from subgenre.pipeline.audits import Audited
+from subgenre.pipeline.material import Material
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent, Talk
+
+OUT = Path(work.DOCTOR)
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """What the doctor found, the surest first, and where the table lies."""
+
+    path: Path
+    n_tracks: int
+    findings: tuple[Finding, ...]
+    copies: Duplicates
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return columns and rows for a person."""
+        rows = [
+            [f.kind, Path(f.path).name, f.subgenre, f.suggestion, f"{f.confidence:.2f}", f.why]
+            for f in self.findings
+        ]
+        return ["what", "track", "lies in", "fits", "sure", "why"], rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return {
+            "path": str(self.path),
+            "n_tracks": self.n_tracks,
+            "compared": self.copies.method,
+            "kinds": dict(Counter(f.kind for f in self.findings)),
+            "findings": [f.to_dict() for f in self.findings],
+        }
+
+
+def doctor(
+    features: Path = work.FEATURES,
+    *,
+    run: Path | None = None,
+    backbone: str | None = None,
+    folds: int = 5,
+    repeats: int = REPEATS,
+    out: Path = OUT,
+    seed: int = 0,
+    device: str = "auto",
+    talk: Talk | None = None,
+) -> Diagnosed:
+    """Find tracks in the wrong playlist, copies, outliers, silent and clipped files.
+
+    Each track is judged by light probes on the frozen backbone that have not heard it, over folds
+    and repeats. Nothing is moved.
+
+    Args:
+        features: as `preprocess` wrote them; with `run`, those of that model.
+        run: a model folder, whose frozen backbone's cached output is used.
+        backbone: by default the one that the features are made for.
+        out: the table, as CSV.
+
+    Raises:
+        FeatureError, BackboneError, RunError: they can't be had.
+        SplitError: folds that can't be drawn. EvaluationError: nothing can be judged.
+    """
+    talk = talk or Silent()
+    folder, pooled = frozen_output(features, run, backbone, device, talk)
+    material = Material(folder, folder.path / fit.CACHE)
+    judged = audits.repeated(material, folds, repeats, seed)
+    means = material.means(pooled)
+    same = audits.copies(material, means, talk)
+    found = Audited()
+    audits.add_doctor(found, material, means, judged, same)
+    if found.notes:
+        raise EvaluationError(found.notes[0])
+    outputs.write_doctor(out, found.findings)
+    talk.say(f"{out}: {len(found.findings)} findings in {len(material.ids)} tracks; {same.text}")
+    return Diagnosed(out, len(material.ids), tuple(found.findings), same)
+
+
+def frozen_output(
+    features: Path, run: Path | None, backbone: str | None, device: str, talk: Talk
+) -> tuple[FeatureFolder, NDArray[np.float32]]:
+    """Return the features and what the backbone before any training makes of their chunks."""
+    if run is not None:
+        opened = evaluate.open_run(run)
+        folder, model = opened.folder, evaluate.frozen_encoder(opened)
+        statistics = None
+    else:
+        folder = FeatureFolder.open(features)
+        built_in = folder.spec == MUSICNN_SPEC
+        name = backbone or ("musicnn" if built_in else config.DEFAULT_BACKBONE)
+        model = fit.load_backbone(name, folder)  # type: ignore[assignment]
+        statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
+    with talk.progress("backbone") as bar:
+        pooled = embed.pooled_vectors(
+            model,
+            folder,
+            np.arange(len(folder.track_of)),
+            cache=folder.path / fit.CACHE,
+            device=precision.pick_device(device),
+            statistics=statistics,
+            on_progress=bar,
+        )
+    return folder, pooled

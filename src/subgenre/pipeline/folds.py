@@ -1,0 +1,163 @@
+"""One training a fold: parallel where cores allow, kept on disk, never done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from subgenre import checkpoint, checks, embed, files, parallel, precision
+from subgenre.config import TrainConfig
+from subgenre.errors import RunError
+from subgenre.pipeline import fit
+from subgenre.pipeline.words import duration
+from subgenre.splits import Split
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent, Talk
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: on the training side of a split, its result in `path`.
+
+    Attributes:
+        name: for a person, "fold 2 of 5".
+    """
+
+    name: str
+    features: Path
+    settings: TrainConfig
+    split: Split
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What a training leaves: vectors [N, D] of all tracks, seconds of training, its epochs."""
+
+    vectors: NDArray[np.float32]
+    seconds: float
+    history: tuple[dict[str, Any], ...]
+
+
+def job(name: str, folder: FeatureFolder, settings: TrainConfig, split: Split, path: Path) -> Job:
+    """Describe one training; its fingerprint is of configuration, data and split."""
+    plain = checks.to_dict(settings)
+    plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
+    told = [FORMAT_VERSION, plain, folder.fingerprint, split.train, split.test]
+    return Job(name, folder.path, settings, split, path, checkpoint.digest(told))
+
+
+def train_all(
+    jobs: Sequence[Job], *, workers: int | None = None, talk: Talk | None = None
+) -> list[FoldResult]:
+    """Train what is not there yet and return all results, in the order of the jobs.
+
+    Heads on a frozen backbone train side by side on a CPU, a process each; whatever fills the
+    machine by itself trains one after another.
+
+    Raises:
+        TrainingError, BackboneError, FeatureError: of any job; what is done stays done.
+    """
+    talk = talk or Silent()
+    known = {i: found for i, one in enumerate(jobs) if (found := read(one)) is not None}
+    if known:
+        talk.say(f"{len(known)} of {len(jobs)} trainings are there already")
+    missing = [i for i in range(len(jobs)) if i not in known]
+    side_by_side = min(_at_once(jobs, workers), len(missing))
+    with talk.progress("folds") as bar:
+        bar(len(known), len(jobs))
+        for i in _trained([(i, jobs[i]) for i in missing], side_by_side, talk):
+            found = read(jobs[i])
+            if found is None:
+                raise RunError(
+                    f"{jobs[i].path} can't be read just after it was written: disk full?"
+                )
+            known[i] = found
+            talk.say(f"{jobs[i].name}: trained in {duration(found.seconds)}")
+            bar(len(known), len(jobs))
+    return [known[i] for i in range(len(jobs))]
+
+
+def read(one: Job) -> FoldResult | None:
+    """Read a result; None where there is none, a damaged one, or one of another fingerprint."""
+    try:
+        with np.load(one.path, allow_pickle=False) as stored:
+            told = json.loads(str(stored["told"]))
+            vectors = np.asarray(stored["vectors"], dtype=np.float32)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if not isinstance(told, Mapping) or told.get("fingerprint") != one.fingerprint:
+        return None
+    return FoldResult(vectors, float(told["seconds"]), tuple(told["history"]))
+
+
+def train_one(one: Job, *, threads: int = 0, talk: Talk | None = None) -> None:
+    """Train one job and write its result, atomically; `threads` 0 leaves torch as it is."""
+    if threads:
+        torch.set_num_threads(threads)
+    folder = FeatureFolder.open(one.features)
+    fitted = fit.fit(folder, one.split.train, one.settings, talk=talk)
+    rows = np.flatnonzero(folder.label_of >= 0)
+    device = precision.pick_device(one.settings.run.device)
+    if fitted.pooled is not None and one.settings.model.tune == "head":
+        chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+    else:
+        chunks = embed.chunk_vectors(fitted.encoder, folder, rows, device=device)
+    _, vectors = embed.track_vectors(chunks, folder.track_of[rows])
+    told = {
+        "fingerprint": one.fingerprint,
+        "seconds": fitted.result.seconds,
+        "history": [dataclasses.asdict(epoch) for epoch in fitted.result.history],
+    }
+    with files.atomic_path(one.path) as temporary:
+        np.savez(temporary, told=np.array(json.dumps(told)), vectors=vectors)
+
+
+def _at_once(jobs: Sequence[Job], workers: int | None) -> int:
+    """Return how many trainings may run side by side."""
+    settings = jobs[0].settings
+    alone = settings.model.tune != "head"
+    if alone or precision.pick_device(settings.run.device).type != "cpu":
+        return 1
+    return parallel.worker_count(workers)
+
+
+def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Iterator[int]:
+    """Train and yield the number of each job as it is done."""
+    if workers < 2:
+        for number, one in jobs:
+            train_one(one, talk=_Quiet(talk))
+            yield number
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running = {pool.submit(train_one, one, threads=1): number for number, one in jobs}
+        try:
+            while running:
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    yield running.pop(future)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Quiet(Silent):
+    """Lets the warnings of a training through, and nothing else."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.warn: Callable[[str], None] = talk.warn  # type: ignore[method-assign]

@@ -1,0 +1,134 @@
+"""What an evaluation writes into its folder: figures, pictures, report and card."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre import files, metrics, report
+from subgenre.audit.doctor import Finding, csv_rows
+from subgenre.metrics import Score
+from subgenre.pipeline import work
+from subgenre.pipeline.material import Material
+from subgenre.report import plots
+from subgenre.report.data import Point, ReportData
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found: the content of `metrics.json`.
+
+    Attributes:
+        run: the folder that holds it.
+    """
+
+    run: Path
+    metrics: dict[str, Any]
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return columns and rows for a person: a metric a row, a rung a column."""
+        models = {n: s for n, s in self.metrics["models"].items() if n != "chance"}
+        names = [m for m in metrics.METRICS if any(m in scores for scores in models.values())]
+        rows = []
+        for metric in names:
+            cells = [_cell(scores.get(metric)) for scores in models.values()]
+            chance = next(s[metric]["chance"] for s in models.values() if metric in s)
+            rows.append([metric, *cells, "" if chance is None else f"{chance:.3f}"])
+        return ["metric", *models, "chance"], rows
+
+
+def write(path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float) -> None:
+    """Write `metrics.json`, both pictures, the report and the card; each file atomically."""
+    files.write_json(path / work.METRICS, dict(figures))
+    plots.save_map(path / work.MAP, data.points, data.labels, data.genres, _map_note(data))
+    plots.save_confusion(path / work.CONFUSION, data.confusion, data.labels, data.genres)
+    report.write_report(path / work.REPORT, data, max_mb=max_mb)
+    report.write_card(path / work.CARD, data)
+
+
+def write_doctor(path: Path, findings: Sequence[Finding]) -> None:
+    """Write the doctor's findings as CSV; a cell that a spreadsheet would run is quoted."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [[_harmless(cell) for cell in row] for row in csv_rows(findings)]
+    )
+    files.write_text(path, text.getvalue())
+
+
+def _harmless(cell: str) -> str:
+    """Keep a spreadsheet from taking a file name for a formula; undecodable bytes are escaped."""
+    text = cell.encode("utf-8", "backslashreplace").decode("utf-8")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def plain_scores(found: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Any]]:
+    """Return scores by rung and metric as `metrics.json` holds them."""
+    return {
+        name: {metric: value.to_dict() for metric, value in scores.items()}
+        for name, scores in found.items()
+    }
+
+
+def points(
+    material: Material,
+    tracks: Sequence[int] | NDArray[np.int64],
+    places: NDArray[np.floating],
+    split: str,
+    predicted: NDArray[np.int64] | None,
+) -> list[Point]:
+    """Return the map's points of some tracks; `predicted` [N] is by track number, -1: none."""
+    folder = material.folder
+    first = {int(t): row for row, t in reversed(list(enumerate(folder.track_of)))}
+    starts = folder.chunks["start_s"].to_pylist()
+    found = []
+    for place, number in zip(places, tracks, strict=True):
+        track = folder.tracks[int(number)]
+        taken = -1 if predicted is None else int(predicted[number])
+        found.append(
+            Point(
+                id=track.id,
+                x=float(place[0]),
+                y=float(place[1]),
+                title=track.title or track.path.stem,
+                artist=track.artist,
+                path=str(track.path),
+                genre=track.genre,
+                subgenre=folder.labels[int(material.labels[number])],
+                split=split,
+                predicted="" if taken < 0 else folder.labels[taken],
+                start_s=float(starts[first[int(number)]]),
+            )
+        )
+    return found
+
+
+def n_skipped(material: Material) -> int:
+    """Return how many files preprocessing left out."""
+    path = material.folder.path / "skipped.csv"
+    return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
+
+
+def _map_note(data: ReportData) -> str:
+    if data.trustworthiness is None or data.knn_agreement is None:
+        return data.map_method
+    return (
+        f"{data.map_method}; trustworthiness {data.trustworthiness:.2f}; "
+        f"{data.knn_agreement:.0%} of the {data.map_k} nearest tracks are near on the map too"
+    )
+
+
+def _cell(score: Mapping[str, Any] | None) -> str:
+    if score is None:
+        return "-"
+    if score.get("low") is None:
+        return f"{score['value']:.3f}"
+    return f"{score['value']:.3f} ±{(score['high'] - score['low']) / 2:.2f}"

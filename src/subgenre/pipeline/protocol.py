@@ -1,0 +1,351 @@
+"""Feature folder -> figures over folds and repeats, one training a fold, and the whole report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre import (
+    __version__,
+    checkpoint,
+    checks,
+    config,
+    embed,
+    files,
+    precision,
+    protocol,
+    splits,
+)
+from subgenre.audit.probe import Fold as Positions
+from subgenre.backbones import Backbone
+from subgenre.config import TrainConfig
+from subgenre.errors import ConfigError, EvaluationError, RunError
+from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables, work
+from subgenre.pipeline.audits import Audited
+from subgenre.pipeline.evaluate import VIEWED
+from subgenre.pipeline.folds import FoldResult, Job
+from subgenre.pipeline.material import Material
+from subgenre.pipeline.outputs import Evaluated
+from subgenre.pipeline.words import versions
+from subgenre.protocol import Fold, Ladder
+from subgenre.report import maps
+from subgenre.report.data import Backbone as Origin
+from subgenre.report.data import Epoch, ReportData, Rung
+from subgenre.report.html import MAX_MB
+from subgenre.splits import Split
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent, Talk
+
+OUT = Path("evaluation")
+MANIFEST, FOLDS = "evaluation.json", "folds"
+OPEN_SETS = ("frozen", "full")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated: features, recipe, and every split with its training."""
+
+    folder: FeatureFolder
+    settings: TrainConfig
+    folds: int
+    repeats: int
+    out: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def seed(self) -> int:
+        """Of splits, trainings and figures."""
+        return self.settings.run.seed
+
+
+def evaluate_folds(
+    features: Path = work.FEATURES,
+    settings: TrainConfig | None = None,
+    *,
+    folds: int = 5,
+    repeats: int = 1,
+    out: Path = OUT,
+    max_mb: float = MAX_MB,
+    quick: bool = False,
+    open_set: str = "frozen",
+    workers: int | None = None,
+    talk: Talk | None = None,
+) -> Evaluated:
+    """Train once a fold, score what each model had not heard, and write the whole report.
+
+    Writes into `out` what `evaluate` writes beside a model, and each fold's vectors: an evaluation
+    that was stopped goes on, one with other settings or data is refused.
+
+    Args:
+        features: as `preprocess` wrote them. settings: by default the recipe `thesis`.
+        folds, repeats: every track is held out once a repeat.
+        max_mb: size of the sound inside the report, megabytes.
+        quick: the figures alone, no audits.
+        open_set: `frozen` vectors for the rejection of unknown subgenres, or `full`: the model
+            trained anew without each subgenre.
+        workers: trainings side by side; by default as many as there are cores.
+
+    Raises:
+        FeatureError, SplitError, BackboneError, TrainingError: as in training.
+        RunError: `out` holds an evaluation of other settings or data.
+        ConfigError: numbers that make no sense. EvaluationError: nothing can be scored.
+    """
+    talk = talk or Silent()
+    if repeats < 1:
+        raise ConfigError(f"repeats is {repeats}; give 1 or more")
+    checks.check_choice("open_set", open_set, OPEN_SETS)
+    plan = _plan(features, settings or config.load_recipe("thesis"), folds, repeats, out)
+    for warning in dict.fromkeys(w for job in plan.jobs for w in job.split.warnings):
+        talk.warn(warning)
+    backbone = fit.load_backbone(plan.settings.model.backbone, plan.folder)
+    material = Material(plan.folder, plan.folder.path / fit.CACHE)
+    first = _pooled(plan, backbone, plan.jobs[0].split, talk)  # before the trainings want it
+    results = _train(plan, workers, talk)
+    talk.say("scoring the held-out tracks")
+    scored = _folds(plan, material, backbone, first, results)
+    found = protocol.ladder(
+        scored, material.labels, genres=material.genres, ids=material.ids, seed=plan.seed
+    )
+    audited = Audited(notes=list(found.notes))
+    if not quick:
+        _audit(audited, plan, material, scored, first, talk)
+        if open_set == "full":
+            rejection.add(audited, material, plan.settings, scored[0], plan.out, workers, talk)
+    return _write(plan, material, scored, found, audited, results, backbone, max_mb, talk)
+
+
+def _plan(features: Path, settings: TrainConfig, n_folds: int, repeats: int, out: Path) -> Plan:
+    """Draw the folds and describe their trainings; `out` is theirs from here on."""
+    folder = FeatureFolder.open(features)
+    jobs = []
+    for repeat in range(repeats):
+        seed = settings.run.seed + repeat
+        drawn = splits.folds(
+            folder.tracks, n_folds, seed=seed, strict_groups=settings.run.strict_groups
+        )
+        for number, split in enumerate(drawn):
+            name = f"fold {number + 1} of {n_folds}"
+            name += f", repeat {repeat + 1} of {repeats}" if repeats > 1 else ""
+            path = out / FOLDS / f"repeat{repeat}_fold{number}.npz"
+            seeded = config.replace(settings, "run", seed=seed)
+            jobs.append(folds.job(name, folder, seeded, split, path))
+    _claim(out, folder, settings, n_folds)
+    return Plan(folder, settings, n_folds, repeats, out, tuple(jobs))
+
+
+def _claim(out: Path, folder: FeatureFolder, settings: TrainConfig, n_folds: int) -> None:
+    """Write what `out` holds, or check that it is this; more repeats may be added later.
+
+    Raises:
+        RunError: something else is in it.
+    """
+    plain = checks.to_dict(settings)
+    plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
+    told = {
+        "format_version": 1,
+        "configuration": checkpoint.digest(plain),
+        "data": folder.fingerprint,
+        "folds": n_folds,
+    }
+    path = out / MANIFEST
+    if path.is_file():
+        known = files.read_json(path, version=1, error=RunError)
+        other = [name for name, value in told.items() if known.get(name) != value]
+        if other:
+            raise RunError(
+                f"{out} holds an evaluation with another {other[0]}; "
+                "name another folder with --out, or remove it"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and holds no evaluation; name another with --out")
+    files.write_json(path, told)
+
+
+def _pooled(plan: Plan, backbone: Backbone, split: Split, talk: Talk) -> NDArray[np.float32]:
+    """Run the backbone as it is before training over all chunks, or read that from its cache."""
+    rows = plan.folder.rows(split.train)
+    encoder = fit.new_encoder(backbone, plan.settings.model, plan.folder, rows, plan.seed)
+    with talk.progress("backbone") as bar:
+        return embed.pooled_vectors(
+            encoder,
+            plan.folder,
+            np.arange(len(plan.folder.track_of)),
+            cache=plan.folder.path / fit.CACHE,
+            device=precision.pick_device(plan.settings.run.device),
+            on_progress=bar,
+        )
+
+
+def _train(plan: Plan, workers: int | None, talk: Talk) -> list[FoldResult]:
+    talk.say(f"{len(plan.jobs)} trainings with the recipe '{plan.settings.recipe}'")
+    return folds.train_all(plan.jobs, workers=workers, talk=talk)
+
+
+def _folds(
+    plan: Plan,
+    material: Material,
+    backbone: Backbone,
+    first: NDArray[np.float32],
+    results: Sequence[FoldResult],
+) -> list[Fold]:
+    """Gather every rung's vectors, fold by fold."""
+    normalised = plan.folder.spec.normalise != "none"  # then the statistics differ by fold
+    found = []
+    for job, result in zip(plan.jobs, results, strict=True):
+        pooled = _pooled(plan, backbone, job.split, Silent()) if normalised else first
+        found.append(material.fold(job.split, result.vectors, pooled, seed=plan.seed))
+    return found
+
+
+def _audit(
+    found: Audited,
+    plan: Plan,
+    material: Material,
+    scored: Sequence[Fold],
+    pooled: NDArray[np.float32],
+    talk: Talk,
+) -> None:
+    """Run all audits; what can't be done costs a note."""
+    means = material.means(pooled)
+    positions: list[Positions] = [(fold.train, fold.test) for fold in scored]
+    talk.say("scores within and across genres")
+    by_view = {
+        view: protocol.ladder(
+            scored,
+            material.labels,
+            genres=material.genres,
+            ids=material.ids,
+            view=view,
+            only=VIEWED,
+            seed=plan.seed,
+        ).scores
+        for view in tables.VIEW_NAMES
+    }
+    found.plain["views"] = {view: outputs.plain_scores(told) for view, told in by_view.items()}
+    found.report["views"] = tables.views(by_view)
+    same = audits.copies(material, means, talk)
+    talk.say("pairs of subgenres")
+    trained = [fold.vectors["trained"] for fold in scored]
+    audits.add_pairs(found, material, means, positions, trained, seed=plan.seed)
+    talk.say("leakage, learning curve, confounders, rejection")
+    audits.add_frozen(found, material, pooled, means, positions, same, seed=plan.seed)
+    talk.say("the doctor, and who is recommended to whom")
+    repeats = max(plan.repeats, audits.DOCTOR_REPEATS)
+    judged = audits.repeated(material, plan.folds, repeats, plan.seed)
+    audits.add_doctor(found, material, means, judged, same)
+    held = protocol.aligned(scored)
+    audits.add_hubs(found, material, held, np.flatnonzero(np.isfinite(held[:, 0])))
+
+
+def _write(
+    plan: Plan,
+    material: Material,
+    scored: Sequence[Fold],
+    found: Ladder,
+    audited: Audited,
+    results: Sequence[FoldResult],
+    backbone: Backbone,
+    max_mb: float,
+    talk: Talk,
+) -> Evaluated:
+    """Write all files of the evaluation."""
+    warnings = list(dict.fromkeys(w for job in plan.jobs for w in job.split.warnings))
+    train_s = float(np.mean([result.seconds for result in results]))
+    figures = {
+        "format_version": outputs.FORMAT_VERSION,
+        "models": outputs.plain_scores(found.scores),
+        "n_tracks": len(material.ids),
+        "folds": plan.folds,
+        "repeats": plan.repeats,
+        "train_s": train_s,
+        "grouped_by": list(plan.jobs[0].split.grouped_by),
+        "warnings": [*warnings, *audited.notes],
+        "audits": audited.plain,
+        "fingerprint": plan.folder.fingerprint,
+        "seed": plan.seed,
+        "versions": versions(),
+    }
+    held = protocol.aligned(scored)
+    tested = np.flatnonzero(np.isfinite(held[:, 0]))
+    if not tested.size:
+        raise EvaluationError("no track was held out; take other folds")
+    embed.write_embeddings(
+        plan.out / work.EMBEDDINGS,
+        [plan.folder.tracks[i] for i in tested],
+        held[tested],
+        split=["test"] * len(tested),
+        fingerprint=checkpoint.digest([job.fingerprint for job in plan.jobs]),
+    )
+    talk.say("drawing map and report")
+    data = _report_data(plan, material, scored, found, audited, held, tested)
+    origin = Origin(plan.settings.model.backbone, backbone.licence, backbone.source)
+    data = dataclasses.replace(
+        data,
+        history=_history(results),
+        warnings=(*warnings, *audited.notes),
+        backbone=origin,
+    )
+    outputs.write(plan.out, figures, data, max_mb=max_mb)
+    if audited.findings or "doctor" in audited.plain:
+        outputs.write_doctor(plan.out / work.DOCTOR, audited.findings)
+    talk.say(f"report: {plan.out / work.REPORT}")
+    return Evaluated(plan.out, figures)
+
+
+def _report_data(
+    plan: Plan,
+    material: Material,
+    scored: Sequence[Fold],
+    found: Ladder,
+    audited: Audited,
+    held: NDArray[np.float64],
+    tested: NDArray[np.int64],
+) -> ReportData:
+    """Gather what the report over folds shows: every track is a held-out one."""
+    folder = plan.folder
+    taken = protocol.out_of_fold(scored, material.labels)
+    fitted = maps.fit_map(held[tested], plan.seed)
+    points = outputs.points(material, tested, fitted.coordinates, "test", taken.predicted)
+    return ReportData(
+        title=plan.out.resolve().name,
+        made=f"subgenre {__version__}",
+        n_train=int(np.median([len(fold.train) for fold in scored])),
+        n_test=len(tested),
+        folds=plan.folds,
+        repeats=plan.repeats,
+        ladder=tuple(Rung(n, protocol.RUNGS[n], scores) for n, scores in found.scores.items()),
+        labels=tuple(folder.labels),
+        genres=tuple(folder.genres),
+        confusion=tuple(tuple(int(n) for n in row) for row in taken.confusion),
+        points=tuple(points),
+        map_method=fitted.method,
+        map_k=fitted.k,
+        trustworthiness=fitted.trustworthiness,
+        knn_agreement=fitted.knn_agreement,
+        settings=checks.to_dict(plan.settings),
+        versions=versions(),
+        fingerprint=folder.fingerprint,
+        split_by=", ".join(plan.jobs[0].split.grouped_by),
+        skipped=outputs.n_skipped(material),
+        **audited.report,
+    )
+
+
+def _history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:
+    """Average the epochs over the trainings, as far as all of them went."""
+    found = []
+    for rows in zip(*(result.history for result in results), strict=False):
+        means: dict[str, Any] = {}
+        for name in ("loss", "active", "spread", "val_map_at_r"):
+            values = [row[name] for row in rows]
+            known = all(value is not None for value in values)
+            means[name] = float(np.mean(values)) if known else None
+        found.append(Epoch(epoch=int(rows[0]["epoch"]), **means))
+    return tuple(found)

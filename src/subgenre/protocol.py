@@ -1,0 +1,254 @@
+"""The ladder of baselines and what folds say together: pure numpy on vectors and labels.
+
+Every rung is scored on the same held-out tracks by the same metrics, so that a reader sees what
+training added to what is cheap:
+
+    chance          knowing nothing
+    tempo_loudness  tempo and loudness alone
+    mean_log_mel    mean and deviation of each band of the log-mel
+    frozen          the backbone before training
+    probe           logistic regression on the frozen vectors
+    trained         the model
+
+N tracks stand in one fixed order; a fold names them by position.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from subgenre import metrics
+from subgenre.errors import EvaluationError
+from subgenre.metrics import Measured, Score
+from subgenre.vectors import standardisation, standardised
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RUNGS = {
+    "chance": "knowing nothing",
+    "tempo_loudness": "tempo and loudness alone",
+    "mean_log_mel": "mean and deviation of each band of the log-mel",
+    "frozen": "the pretrained backbone as it is",
+    "probe": "logistic regression on the frozen backbone",
+    "trained": "the model that learnt from your folders",
+}
+PROBE_C = 0.01  # inverse penalty on standardised vectors: few tracks, many dimensions
+PROBE_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split and the vectors of its tracks.
+
+    Attributes:
+        train, test: positions of tracks, ascending.
+        vectors: rung -> [N, D]; only the rows of `train` and `test` mean anything.
+    """
+
+    train: Ints
+    test: Ints
+    vectors: Mapping[str, NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Scores by rung and metric, and notes on what could not be scored."""
+
+    scores: dict[str, dict[str, Score]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What each track was taken for by models that had not heard it.
+
+    Attributes:
+        predicted: [N], -1 where no fold tests the track.
+        votes: [N, C], how many folds (one a repeat) took it for each subgenre.
+        confusion: [C, C], true by predicted, each track once.
+    """
+
+    predicted: Ints
+    votes: Ints
+    confusion: Ints
+
+
+def rungs(
+    frozen: ArrayLike,
+    labels: ArrayLike,
+    train: Ints,
+    test: Ints,
+    columns: Mapping[str, ArrayLike],
+    *,
+    seed: int = 0,
+) -> dict[str, NDArray[np.floating]]:
+    """Return the vectors of the baselines on one split, by rung, each [N, D].
+
+    Args:
+        frozen: [N, H] of this split, unit norm. labels: [N].
+        columns: rung -> [N, K] plain numbers of a track, NaN where unknown.
+    """
+    found: dict[str, NDArray[np.floating]] = {
+        name: lifted(values, train) for name, values in columns.items()
+    }
+    found["frozen"] = np.asarray(frozen)
+    found["probe"] = probe_vectors(frozen, labels, train, test, seed=seed)
+    return found
+
+
+def lifted(columns: ArrayLike, train: Ints) -> Floats:
+    """Turn a few plain columns [N, K] into unit vectors [N, K + 1] that cosine can compare.
+
+    Standardised by the training tracks, what is missing at their mean, and a coordinate of 1 added:
+    cosine alone would hear in which direction a track differs, but not how far.
+    """
+    values = np.asarray(columns, dtype=np.float64)
+    seen = values[train]
+    known = np.isfinite(seen)
+    count = np.maximum(known.sum(axis=0), 1)
+    fill = np.where(known, seen, 0.0).sum(axis=0) / count
+    whole = np.where(np.isfinite(values), values, fill)
+    scaled = standardised(whole, *standardisation(whole[train]))
+    rows = np.hstack([scaled, np.ones((len(scaled), 1))])
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def probe_vectors(
+    frozen: ArrayLike, labels: ArrayLike, train: Ints, test: Ints, *, seed: int = 0
+) -> Floats:
+    """Return class probabilities as vectors [N, C]: of test tracks by a logistic probe.
+
+    Training tracks stand at their own subgenre's corner, (0, .., 1, .., 0), so that the nearest
+    centroid, the nearest track and the vote of the neighbours all are the most probable subgenre.
+
+    Raises:
+        EvaluationError: vectors that are not finite, or one subgenre in training.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = np.asarray(frozen, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if not np.isfinite(x[train]).all() or not np.isfinite(x[test]).all():
+        raise EvaluationError("frozen vectors hold NaN or infinity: preprocess these tracks again")
+    if np.unique(y[train]).size < 2:
+        raise EvaluationError("the training tracks are all of one subgenre; 2 or more are needed")
+    scale = standardisation(x[train])
+    probe = LogisticRegression(C=PROBE_C, max_iter=PROBE_STEPS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged is a fair baseline
+        probe.fit(standardised(x[train], *scale), y[train])
+    rows = np.zeros((len(y), int(y.max()) + 1))
+    rows[train, y[train]] = 1.0
+    rows[np.ix_(test, probe.classes_)] = probe.predict_proba(standardised(x[test], *scale))
+    return rows
+
+
+def ladder(
+    folds: Sequence[Fold],
+    labels: ArrayLike,
+    *,
+    genres: ArrayLike,
+    ids: Sequence[str],
+    view: str = "all",
+    only: Sequence[str] = (),
+    main: str = "trained",
+    seed: int = 0,
+) -> Ladder:
+    """Score every rung over all folds and repeats.
+
+    Args:
+        folds: of one protocol; a track that several repeats test counts once (`metrics.combine`).
+        labels: [N]. genres: genre number of each subgenre [C]. ids: of the tracks [N].
+        view: see `metrics.measure`. only: these rungs alone. main: the rung that must be scored.
+
+    Raises:
+        EvaluationError: the main rung can't be scored on any fold.
+    """
+    y = np.asarray(labels, dtype=np.int64)
+    names = [name for name in RUNGS if name in folds[0].vectors and (not only or name in only)]
+    scores: dict[str, dict[str, Score]] = {}
+    notes: dict[str, None] = {}
+    for name in names:
+        parts: list[Measured] = []
+        for fold in folds:
+            try:
+                parts += _measured(fold, name, y, genres, ids, view, seed)
+            except EvaluationError as problem:
+                last = problem
+                notes[f"{name}, {len(fold.test)} held-out tracks: {problem}"] = None
+        if parts:
+            scores[name] = metrics.combine(parts, seed=seed)
+            notes |= dict.fromkeys(note for part in parts for note in part.notes)
+        elif name == main and view == "all":
+            raise last
+    if view == "all" and main in scores:
+        scores = {"chance": _chance(scores[main]), **scores}
+    return Ladder(scores, tuple(notes))
+
+
+def _measured(
+    fold: Fold, name: str, y: Ints, genres: ArrayLike, ids: Sequence[str], view: str, seed: int
+) -> list[Measured]:
+    rows = fold.vectors[name]
+    return metrics.measure(
+        rows[fold.train],
+        y[fold.train],
+        rows[fold.test],
+        y[fold.test],
+        genres=genres,
+        seed=seed,
+        view=view,
+        ids=[ids[i] for i in fold.test],
+    )
+
+
+def _chance(scores: Mapping[str, Score]) -> dict[str, Score]:
+    return {name: Score(s.chance, s.chance, s.chance, s.chance) for name, s in scores.items()}
+
+
+def out_of_fold(folds: Sequence[Fold], labels: ArrayLike, *, rung: str = "trained") -> OutOfFold:
+    """Return what each held-out track is taken for by the nearest training centroid.
+
+    Over repeats the majority counts; of equals the one that came first.
+    """
+    y = np.asarray(labels, dtype=np.int64)
+    n_labels = int(y.max()) + 1
+    votes = np.zeros((len(y), n_labels), dtype=np.int64)
+    first = np.full((len(y), n_labels), np.inf)
+    for number, fold in enumerate(folds):
+        rows = fold.vectors[rung]
+        taken = metrics.nearest_centroids(rows[fold.train], y[fold.train], rows[fold.test])
+        votes[fold.test, taken] += 1
+        first[fold.test, taken] = np.minimum(first[fold.test, taken], number)
+    earliest = np.where(np.isfinite(first), first / (1.0 + len(folds)), 0.0)
+    predicted = np.where(votes.any(axis=1), (votes - earliest).argmax(axis=1), -1)
+    tested = predicted >= 0
+    matrix = metrics.confusion_matrix(y[tested], predicted[tested], n_labels)
+    return OutOfFold(predicted.astype(np.int64), votes, matrix)
+
+
+def aligned(folds: Sequence[Fold], *, rung: str = "trained") -> Floats:
+    """Return the vectors of held-out tracks, [N, D], the folds' spaces turned onto the first one's.
+
+    Each fold's encoder has a space of its own. The rotation that lays the tracks in training of
+    both nearest to one another (orthogonal Procrustes; Schönemann 1966) changes no cosine inside a
+    fold and uses no held-out track. Rows of tracks that no fold tests are NaN.
+    """
+    base = np.asarray(folds[0].vectors[rung], dtype=np.float64)
+    found = np.full(base.shape, np.nan)
+    for fold in folds:
+        rows = np.asarray(fold.vectors[rung], dtype=np.float64)
+        both = np.intersect1d(folds[0].train, fold.train)
+        turn = np.eye(base.shape[1])
+        if both.size:
+            left, _, right = np.linalg.svd(rows[both].T @ base[both])
+            turn = left @ right
+        new = fold.test[np.isnan(found[fold.test, 0])]  # the first repeat's place counts
+        found[new] = rows[new] @ turn
+    return found

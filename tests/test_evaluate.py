@@ -1,0 +1,154 @@
+"""Evaluation of a run: figures, files, and what is said where there is little to go by."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from subgenre import embed, encoder, metrics, splits
+from subgenre.errors import EvaluationError, FeatureError
+from subgenre.pipeline import evaluate, train, work
+from subgenre.pipeline.material import Material
+from subgenre.store import FeatureFolder
+from tests.folders import make_folder
+from tests.test_train import recipe
+
+FILES = (
+    work.METRICS,
+    work.REPORT,
+    work.MAP,
+    work.CONFUSION,
+    work.CARD,
+    work.EMBEDDINGS,
+    work.DOCTOR,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features", trash=2)
+
+
+@pytest.fixture(scope="module")
+def run(folder: FeatureFolder) -> Path:
+    out = folder.path.parent / "run"
+    train.train(folder.path, recipe(), out=out, checkpoints=folder.path.parent / "checkpoints")
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> dict[str, Any]:
+    return evaluate.evaluate(run, max_mb=0).metrics
+
+
+def test_every_file_is_there_and_holds_what_the_call_gave(run: Path, found: dict[str, Any]) -> None:
+    assert all((run / name).stat().st_size > 0 for name in FILES)
+    assert json.loads((run / work.METRICS).read_text()) == found
+    header = next(csv.reader((run / work.DOCTOR).read_text().splitlines()))
+    assert header[:4] == ["track", "path", "kind", "subgenre"]
+
+
+def test_the_ladder_has_every_rung_with_interval_and_chance(found: dict[str, Any]) -> None:
+    rungs = ["chance", "tempo_loudness", "mean_log_mel", "frozen", "probe", "trained"]
+    assert list(found["models"]) == rungs
+    for scores in found["models"].values():
+        assert {"centroid_accuracy", "precision_at_1", "map_at_r", "nmi", "ari"} <= set(scores)
+        for score in scores.values():
+            assert set(score) == {"value", "low", "high", "chance"}
+            assert score["low"] <= score["value"] <= score["high"]
+    # all tracks have one tempo and one loudness, and each subgenre has its own loud band
+    assert found["models"]["tempo_loudness"]["centroid_accuracy"]["value"] < 0.7
+    assert found["models"]["mean_log_mel"]["centroid_accuracy"]["value"] == 1.0
+
+
+def test_trained_figures_are_those_of_the_vectors_in_the_table(
+    run: Path, folder: FeatureFolder, found: dict[str, Any]
+) -> None:
+    table = embed.read_embeddings(run / work.EMBEDDINGS)
+    label = np.array([folder.labels.index(name) for name in table.subgenres])
+    held = np.array([side == "test" for side in table.splits])
+    assert table.fingerprint == encoder.fingerprint(encoder.load(run))
+    value = metrics.centroid_accuracy(
+        table.vectors[~held], label[~held], table.vectors[held], label[held]
+    )
+    assert found["models"]["trained"]["centroid_accuracy"]["value"] == pytest.approx(value)
+    assert found["n_test"] == held.sum()
+
+
+def test_the_log_mel_rung_is_mean_and_deviation_over_the_music(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    material = Material(folder, tmp_path)
+    rows = folder.rows([folder.tracks[3].id])
+    frames = np.concatenate(list(folder.load(rows).numpy().astype(np.float64)))
+    expected = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+    np.testing.assert_allclose(material.baselines["mean_log_mel"][3], expected, atol=1e-9)
+    cached = next(tmp_path.glob("log_mel*"))
+    again = Material(folder, tmp_path)
+    np.testing.assert_array_equal(
+        again.baselines["mean_log_mel"], material.baselines["mean_log_mel"]
+    )
+    cached.write_bytes(b"not an array")  # damaged: made again
+    np.testing.assert_allclose(
+        Material(folder, tmp_path).baselines["mean_log_mel"][3], expected, atol=1e-9
+    )
+
+
+def test_a_test_run_is_scored_as_far_as_it_can_be(folder: FeatureFolder, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    train.train(folder.path, recipe(), out=out, checkpoints=tmp_path / "c", test_run=True)
+    found = evaluate.evaluate(out, max_mb=0).metrics
+    scores = found["models"]["trained"]
+    assert "centroid_accuracy" in scores
+    assert "map_at_r" not in scores  # no test track has another of its subgenre
+    assert any("map_at_r" in line for line in found["warnings"])
+    report = (out / work.REPORT).read_text(encoding="utf-8")
+    assert "no test track has another of its class" in report
+
+
+def test_two_subgenres_are_enough(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f", labels=(("a", "one"), ("a", "two")), tracks=5)
+    train.train(folder.path, recipe(), out=tmp_path / "run", checkpoints=tmp_path / "c")
+    found = evaluate.evaluate(tmp_path / "run", max_mb=0).metrics
+    assert found["models"]["trained"]["centroid_accuracy"]["chance"] == 0.5
+    assert list(found["audits"]["views"]["within"]) == ["frozen", "probe", "trained"]
+    assert found["audits"]["views"]["across"] == {}  # one genre: nothing to tell apart
+
+
+def test_features_that_are_gone_are_told_of_with_what_to_do(
+    run: Path, folder: FeatureFolder, tmp_path: Path
+) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    data = json.loads((moved / work.DATA).read_text())
+    (moved / work.DATA).write_text(json.dumps({**data, "features": str(tmp_path / "gone")}))
+    with pytest.raises(FeatureError, match=r"gone from .*--features"):
+        evaluate.evaluate(moved)
+    assert evaluate.evaluate(moved, features=folder.path, max_mb=0, quick=True).metrics["models"]
+
+
+def test_a_damaged_model_is_no_score_of_zero(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: Any, **__: Any) -> Any:
+        opened = original(run)
+        opened.encoder.pooled_mean[0] = float("nan")
+        return opened
+
+    original = evaluate.open_run
+    monkeypatch.setattr(evaluate, "open_run", damaged)
+    before = (run / work.METRICS).read_bytes()
+    with pytest.raises(EvaluationError, match="NaN or infinity"):
+        evaluate.evaluate(run, max_mb=0)
+    assert (run / work.METRICS).read_bytes() == before
+
+
+def test_the_split_on_disk_is_the_one_that_is_scored(
+    run: Path, folder: FeatureFolder, found: dict[str, Any]
+) -> None:
+    split = splits.load(run / work.SPLIT, folder.tracks)
+    assert (found["n_train"], found["n_test"]) == (len(split.train), len(split.test))

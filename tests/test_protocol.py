@@ -1,0 +1,372 @@
+"""Folds, repeats and the ladder; what is planted in a small library is found in its report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from subgenre import embed, feature_tables, metrics, protocol, splits, store
+from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
+from subgenre.metrics import Score
+from subgenre.pipeline import doctor, folds, work
+from subgenre.pipeline import protocol as stage
+from subgenre.protocol import Fold
+from subgenre.report import summary
+from subgenre.report.data import ReportData, Rung
+from subgenre.store import FeatureFolder
+from tests.folders import make_folder
+from tests.test_train import recipe
+
+GENRES = np.array([0, 0, 1])
+
+
+def positions(n: int, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    held = np.arange(n) % k
+    return [(np.flatnonzero(held != i), np.flatnonzero(held == i)) for i in range(k)]
+
+
+def blobs(n: int, *, apart: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), n)
+    centres = rng.normal(size=(3, 16)) * apart
+    return rng.normal(size=(3 * n, 16)) + centres[labels], labels
+
+
+def names(n: int) -> list[str]:
+    return [f"t{i:03d}" for i in range(n)]
+
+
+def test_lifted_columns_know_direction_and_distance() -> None:
+    tempo = np.array([[100.0], [101.0], [140.0], [100.5], [np.nan]])
+    rows = protocol.lifted(tempo, np.array([0, 1, 2]))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0)
+    cosine = rows @ rows[3]
+    assert cosine[0] > cosine[2]
+    assert cosine[1] > cosine[2]
+    assert rows[4, 0] == pytest.approx(0.0, abs=1e-12)  # unknown: at the training tracks' mean
+    same = protocol.lifted(np.full((4, 2), 7.0), np.array([0, 1]))
+    np.testing.assert_allclose(same, same[:1].repeat(4, axis=0))
+
+
+def test_probe_vectors_score_as_the_classifier_does() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = blobs(12, apart=0.5)
+    (train, test), *_ = positions(len(y), 3)
+    rows = protocol.probe_vectors(x, y, train, test)
+    mean, std = x[train].mean(0), x[train].std(0)
+    plain = LogisticRegression(C=protocol.PROBE_C, max_iter=1000)
+    plain.fit((x[train] - mean) / std, y[train])
+    right = plain.score((x[test] - mean) / std, y[test])
+    for score in (metrics.centroid_accuracy, metrics.precision_at_1, metrics.knn_accuracy):
+        assert score(rows[train], y[train], rows[test], y[test]) == pytest.approx(right)
+    np.testing.assert_allclose(rows[test].sum(axis=1), 1.0)
+
+
+def test_a_ladder_over_folds_is_the_mean_over_tracks_each_counted_once() -> None:
+    x, y = blobs(8, apart=0.4)
+    parts = [Fold(a, b, {"frozen": x, "trained": x + 0.1}) for a, b in positions(24, 4)]
+    other = [Fold(a, b, {"frozen": x, "trained": -x}) for a, b in positions(24, 3)]
+    found = protocol.ladder([*parts, *other], y, genres=GENRES, ids=names(24))
+    right = np.zeros((2, 24))
+    for repeat, part in enumerate((parts, other)):
+        for fold in part:
+            v = fold.vectors["trained"]
+            taken = metrics.nearest_centroids(v[fold.train], y[fold.train], v[fold.test])
+            right[repeat, fold.test] = taken == y[fold.test]
+    score = found.scores["trained"]["centroid_accuracy"]
+    assert score.value == pytest.approx(right.mean())
+    assert list(found.scores) == ["chance", "frozen", "trained"]
+    chance = found.scores["chance"]["centroid_accuracy"]
+    assert chance.value == chance.low == chance.high == score.chance
+
+
+def test_what_is_not_finite_is_told_of_or_refused() -> None:
+    x, y = blobs(6, apart=1.0)
+    broken = x.copy()
+    broken[4, 2] = np.nan
+    parts = [Fold(a, b, {"frozen": broken, "trained": x}) for a, b in positions(18, 3)]
+    found = protocol.ladder(parts, y, genres=GENRES, ids=names(18))
+    assert "frozen" not in found.scores
+    assert any(note.startswith("frozen") and "NaN" in note for note in found.notes)
+    parts = [Fold(a, b, {"frozen": x, "trained": broken}) for a, b in positions(18, 3)]
+    with pytest.raises(EvaluationError, match="NaN"):
+        protocol.ladder(parts, y, genres=GENRES, ids=names(18))
+    with pytest.raises(EvaluationError, match="NaN"):
+        protocol.probe_vectors(broken, y, *positions(18, 3)[0])
+
+
+def test_out_of_fold_takes_the_majority_and_each_track_once() -> None:
+    y = np.array([0, 1, 0, 1])
+    right = np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    wrong = right.copy()
+    wrong[2] = [0.0, 1]
+    split = (np.array([0, 1]), np.array([2, 3]))
+    folds_ = [Fold(*split, {"trained": v}) for v in (right, wrong, wrong)]
+    found = protocol.out_of_fold(folds_, y)
+    assert found.predicted.tolist() == [-1, -1, 1, 1]
+    assert found.votes[2].tolist() == [1, 2]
+    assert found.confusion.tolist() == [[0, 1], [0, 1]]
+    tied = protocol.out_of_fold(folds_[:2], y)  # one vote each: the first fold's counts
+    assert tied.predicted[2] == 0
+
+
+def test_aligned_vectors_undo_a_turn_and_keep_each_fold_as_it_is() -> None:
+    x, _ = blobs(8, apart=1.0)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(16, 16)))[0]
+    (a, b), (c, d) = positions(24, 2)
+    found = protocol.aligned([Fold(a, b, {"trained": x}), Fold(c, d, {"trained": x @ turn})])
+    assert np.isfinite(found[b]).all()
+    np.testing.assert_allclose(found[d] @ found[d].T, x[d] @ x[d].T, atol=1e-8)
+    three = positions(24, 3)
+    turned = [x, x @ turn, x @ turn.T]
+    parts = [Fold(*p, {"trained": v}) for p, v in zip(three, turned, strict=True)]
+    np.testing.assert_allclose(protocol.aligned(parts), x, atol=1e-6)
+
+
+def trained_embedding(x: np.ndarray, labels: np.ndarray, seed: int) -> torch.nn.Linear:
+    """Train a small linear embedding by cross entropy over cosines to learnt proxies."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, proxies = torch.nn.Linear(16, 8), torch.nn.Parameter(torch.randn(3, 8))
+    optimizer = torch.optim.Adam([*model.parameters(), proxies], lr=0.05)
+    rows, target = torch.from_numpy(x).float(), torch.from_numpy(labels)
+    for _ in range(25):
+        unit = torch.nn.functional.normalize(model(rows))
+        cosines = unit @ torch.nn.functional.normalize(proxies).T
+        loss = torch.nn.functional.cross_entropy(10 * cosines, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def accuracy(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[Score, dict[str, Score]]:
+    parts = []
+    for train, test in positions(len(y), 5):
+        model = trained_embedding(x[train], y[train], seed)
+        with torch.no_grad():
+            vectors = model(torch.from_numpy(x).float()).numpy()
+        parts += metrics.measure(
+            vectors[train],
+            y[train],
+            vectors[test],
+            y[test],
+            genres=GENRES,
+            ids=[str(i) for i in test],
+        )
+    scores = metrics.combine(parts)
+    return scores["centroid_accuracy"], scores
+
+
+def verdict(scores: dict[str, Score]) -> str:
+    return summary.sentences(ReportData("x", ladder=(Rung("trained", "", scores),), n_test=60))[0]
+
+
+def test_a_model_that_learnt_nothing_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    from subgenre.metrics import evaluation
+
+    monkeypatch.setattr(evaluation, "SHUFFLES", 2)  # chance of the accuracy needs none
+    x, y = blobs(20, apart=1.0)
+    assert "can be told apart" in verdict(accuracy(x, y, 0)[1])
+    held = 0
+    for seed in range(20):
+        shuffled = np.random.default_rng(seed).permutation(y)
+        score, scores = accuracy(x, shuffled, seed)
+        if score.low <= score.chance <= score.high:
+            held += 1
+            assert "Nothing was learnt" in verdict(scores)
+    assert held >= 17
+
+
+def planted(path: Path) -> FeatureFolder:
+    """A library with a copy under another name, a louder subgenre and a misplaced track."""
+    folder = make_folder(path, tracks=10, level=1.5)
+    rng = np.random.default_rng(0)
+    table = pq.read_table(path / store.CHUNKS)
+    loud = np.where(np.array(table["label"].to_pylist()) == "three", -8.0, -14.0)
+    loud += rng.normal(scale=0.5, size=len(loud))
+    column = table.column_names.index("loudness_lufs")
+    tempo = table.column_names.index("tempo_bpm")
+    table = table.set_column(column, "loudness_lufs", pa.array(loud))
+    table = table.set_column(tempo, "tempo_bpm", pa.array(rng.uniform(90, 150, len(loud))))
+    pq.write_table(table, path / store.CHUNKS)
+    original, copy = copies(folder)
+    overwrite(folder, source=original, target=copy)
+    stranger = next(t.id for t in folder.tracks if t.subgenre == "one")
+    values = torch.rand(2, *folder.load([0]).shape[1:], generator=torch.Generator().manual_seed(9))
+    values[:, :, 8:16] += 1.5  # the band of "two"
+    for row, chunk in zip(folder.rows([stranger]), values, strict=True):
+        write(folder, int(row), chunk, stranger)
+    return FeatureFolder.open(path)
+
+
+def copies(folder: FeatureFolder) -> tuple[str, str]:
+    """Two tracks of "two" in different folds."""
+    first = splits.folds(folder.tracks, 2, seed=0)[0]
+    two = [t.id for t in folder.tracks if t.subgenre == "two"]
+    return next(i for i in two if i in first.train), next(i for i in two if i in first.test)
+
+
+def overwrite(folder: FeatureFolder, *, source: str, target: str) -> None:
+    for a, b in zip(folder.rows([source]), folder.rows([target]), strict=True):
+        write(folder, int(b), folder.load([a])[0], target)
+
+
+def write(folder: FeatureFolder, row: int, values: torch.Tensor, track: str) -> None:
+    file = folder.path / folder.chunks["file"][row].as_py()
+    store.write_chunk(file, values, start_s=0.0, track_id=track)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return planted(tmp_path_factory.mktemp("planted") / "features")
+
+
+@pytest.fixture(scope="module")
+def out(library: FeatureFolder) -> Path:
+    return library.path.parent / "evaluation"
+
+
+@pytest.fixture(scope="module")
+def found(library: FeatureFolder, out: Path) -> dict[str, Any]:
+    return run(library, out)
+
+
+def run(folder: FeatureFolder, out: Path, **options: Any) -> dict[str, Any]:
+    given = {"folds": 2, "workers": 1, "max_mb": 0, **options}
+    return stage.evaluate_folds(folder.path, recipe(), out=out, **given).metrics
+
+
+def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> None:
+    assert json.loads((out / work.METRICS).read_text()) == found
+    for name in (work.REPORT, work.MAP, work.CONFUSION, work.CARD, work.DOCTOR):
+        assert (out / name).stat().st_size > 0
+    assert list(found["models"]) == list(protocol.RUNGS)
+    assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
+    assert found["train_s"] > 0
+    table = embed.read_embeddings(out / work.EMBEDDINGS)
+    assert len(table.ids) == 30
+    assert set(table.splits) == {"test"}
+    assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
+
+
+def test_a_planted_copy_is_found_on_both_sides(
+    found: dict[str, Any], out: Path, library: FeatureFolder
+) -> None:
+    titles = [next(t.path.name for t in library.tracks if t.id == i) for i in copies(library)]
+    straddling = found["audits"]["leakage"]["straddling"]
+    assert len(straddling) == 1
+    assert straddling[0]["method"] in ("features", "fingerprint")
+    report = (out / work.REPORT).read_text(encoding="utf-8")
+    assert "1 recording stands on both sides" in report
+    assert any(all(t in note for t in titles) for note in found["audits"]["leakage"]["notes"])
+
+
+def test_a_planted_confounder_is_named(found: dict[str, Any], out: Path) -> None:
+    told = found["audits"]["confounders"]
+    loudness = next(c for c in told["columns"] if c["column"] == "loudness_lufs")
+    assert loudness["named"]
+    assert not next(c for c in told["columns"] if c["column"] == "tempo_bpm")["named"]
+    assert told["standouts"][0]["subgenre"] == "three"
+    assert told["standouts"][0]["difference"] == pytest.approx(6.0, abs=0.8)
+    assert "three is louder than the rest" in (out / work.REPORT).read_text(encoding="utf-8")
+
+
+def test_a_misplaced_track_is_the_doctors_first(
+    library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
+    stranger = next(t for t in library.tracks if t.subgenre == "one")
+    done = doctor.doctor(library.path, folds=2, out=tmp_path / "doctor.csv")
+    wrong = [f for f in done.findings if f.kind == "wrong playlist"]
+    assert (wrong[0].track, wrong[0].suggestion) == (stranger.id, "two")
+    rows = list(csv.DictReader((tmp_path / "doctor.csv").read_text().splitlines()))
+    assert [r["track"] for r in rows] == [f.track for f in done.findings]
+    listed = csv.DictReader((out / work.DOCTOR).read_text().splitlines())
+    assert stranger.id in [r["track"] for r in listed]
+
+
+def test_what_is_trained_is_not_trained_again(
+    library: FeatureFolder, out: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    train_one = folds.train_one
+
+    def counted(one: folds.Job, **options: Any) -> None:
+        done.append(one.path.name)
+        train_one(one, **options)
+
+    monkeypatch.setattr(folds, "train_one", counted)
+    assert run(library, out, quick=True)["models"] == found["models"]
+    assert done == []
+    second = out / stage.FOLDS / "repeat0_fold1.npz"
+    second.write_bytes(second.read_bytes()[:-40])  # cut short
+    assert run(library, out, quick=True)["models"]["trained"] == found["models"]["trained"]
+    assert done == [second.name]
+    more = run(library, out, quick=True, repeats=2)
+    assert done == [second.name, "repeat1_fold0.npz", "repeat1_fold1.npz"]
+    assert more["repeats"] == 2
+
+
+def test_another_evaluation_in_the_folder_is_refused(
+    library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="another folds"):
+        run(library, out, folds=3)
+    other = recipe(optim={"epochs": 4})
+    with pytest.raises(RunError, match="another configuration"):
+        stage.evaluate_folds(library.path, other, folds=2, out=out)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds no evaluation"):
+        run(library, tmp_path)
+    with pytest.raises(ConfigError, match="repeats is 0"):
+        run(library, tmp_path / "new", repeats=0)
+    with pytest.raises(ConfigError, match="open_set"):
+        run(library, tmp_path / "new", open_set="all")
+
+
+def test_processes_side_by_side_give_the_same_vectors(
+    library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
+    both = run(library, tmp_path / "two", workers=2, quick=True)
+    alone, side = (embed.read_embeddings(o / work.EMBEDDINGS) for o in (out, tmp_path / "two"))
+    np.testing.assert_allclose(alone.vectors, side.vectors, atol=1e-4)
+    assert both["models"]["frozen"] == found["models"]["frozen"]
+
+
+def only(folder: FeatureFolder, path: Path, keep: list[str]) -> FeatureFolder:
+    """The same folder with some tracks alone; its chunk files are left where they are."""
+    shutil.copytree(folder.path, path)
+    for name, column in ((feature_tables.CHUNKS, "track"), (feature_tables.TRACKS, "id")):
+        table = pq.read_table(path / name)
+        pq.write_table(table.filter(pc.is_in(table[column], pa.array(keep))), path / name)
+    return FeatureFolder.open(path)
+
+
+def test_one_track_in_a_subgenre_is_refused_with_its_name(
+    library: FeatureFolder, tmp_path: Path
+) -> None:
+    three = [t.id for t in library.tracks if t.subgenre == "three"]
+    keep = [t.id for t in library.tracks if t.id not in three[1:]]
+    small = only(library, tmp_path / "features", keep)
+    with pytest.raises(SplitError, match="b/three has 1 track"):
+        run(small, tmp_path / "out")
+
+
+def test_two_subgenres_leave_out_what_needs_three(tmp_path: Path) -> None:
+    two = make_folder(tmp_path / "f", labels=(("a", "one"), ("a", "two")), tracks=6)
+    found = run(two, tmp_path / "out")
+    assert "open_set" not in found["audits"]
+    assert any("two subgenres only" in line for line in found["warnings"])
+    report = (tmp_path / "out" / work.REPORT).read_text(encoding="utf-8")
+    assert "two subgenres only" in report
