@@ -28,6 +28,7 @@ from subgenre.features import Statistics
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"
+_CONSTANT = 1e-6  # a column that varies by no more than this share of its mean does not vary
 
 
 @dataclass(frozen=True)
@@ -184,11 +185,14 @@ class Encoder(nn.Module):
             self.std.fill_(statistics.std)
 
     def set_pooled_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Set what `project` standardises by, [H] ([L, H]); a column of deviation 0 becomes 0."""
+        """Set what `project` standardises by, [H] ([L, H]); a column that is constant becomes 0.
+
+        A dead filter's output still varies by float32's rounding, which is no signal to scale up.
+        """
         with torch.no_grad():
             self.pooled_mean.copy_(mean)
             # anything over infinity is 0: a column that never varied must not start to now
-            self.pooled_std.copy_(torch.where(std > 0, std, torch.inf))
+            self.pooled_std.copy_(torch.where(std > _CONSTANT * mean.abs(), std, torch.inf))
 
 
 def save(encoder: Encoder, folder: Path) -> None:
