@@ -1,4 +1,4 @@
-"""The original command: features -> a trained model by the original recipe (subgenre train --recipe thesis)."""
+"""The original command: features -> a model by the original recipe (subgenre train)."""
 
 import sys
 

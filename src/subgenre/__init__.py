@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from subgenre.about import VERSION
+
 if TYPE_CHECKING:
     from subgenre.api import LibraryMap as LibraryMap
     from subgenre.api import Model as Model
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from subgenre.errors import SubgenreError as SubgenreError
     from subgenre.track_rows import Filter as Filter
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _PUBLIC = {
     "Filter": "subgenre.track_rows",

@@ -172,6 +172,7 @@ class Model:
         unlike: Sequence[Seed] = (),
         journey: bool = False,
         axis: str = "",
+        between: tuple[float, float] = (0.0, 1.0),
         smooth: bool = False,
         tracks: int | None = None,
         minutes: float | None = None,
@@ -187,7 +188,8 @@ class Model:
             seeds: tracks to begin with; several count by agreement. journey: between two of them.
             expand: a subgenre to go on from, while tracks belong to it with a probability of
                 `until_fit` or more; like, unlike: tracks that refit this at once.
-            axis: 'A:B', two subgenres. smooth: order by small steps.
+            axis: 'A:B', two subgenres. between: first and last position on it; 0 and 1 are the
+                middles of the two. smooth: order by small steps.
             tracks, minutes: length. per_artist, versions, filter, mutual: as in `similar`.
             out: a .m3u8, .csv or .xml (rekordbox) to write.
 
@@ -202,8 +204,9 @@ class Model:
             unlike,
             journey,
             axis,
-            smooth=smooth,
-            mutual=mutual,
+            between,
+            smooth,
+            mutual,
         )
         if tracks is None and minutes is None and not (expand and until_fit):
             tracks = TRACKS

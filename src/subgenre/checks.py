@@ -31,6 +31,20 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
 
 
+def check_tune(tune: str) -> int:
+    """Return how many last blocks `tune` names (`last:N`), 0 for the other choices.
+
+    Raises:
+        ConfigError: neither `head`, `last:N`, `lora` nor `full`.
+    """
+    if tune in ("head", "lora", "full"):
+        return 0
+    kind, _, count = tune.partition(":")
+    if kind == "last" and count.isdecimal() and int(count) > 0:
+        return int(count)
+    raise ConfigError(f"tune is '{tune}'; choose head, last:N (N = 1, 2, ...), lora or full")
+
+
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
     """Build the dataclass `kind` from plain values, sections nested.
 

@@ -12,7 +12,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from subgenre.checks import check_choice, check_range, either, from_dict, load_toml, nearest
+from subgenre.checks import (
+    check_choice,
+    check_range,
+    check_tune,
+    either,
+    from_dict,
+    load_toml,
+    nearest,
+)
 from subgenre.errors import ConfigError
 
 DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -62,7 +70,6 @@ class PreprocessConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_choice("chunk_strategy", self.chunk_strategy, CHUNK_STRATEGIES)
         check_choice("multi", self.multi, MULTI)
         check_range("chunk_s", self.chunk_s, 0.5, 600)
@@ -110,7 +117,6 @@ class ModelConfig:
     lora_rank: int = 8
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         if not self.backbone:
             raise ConfigError("backbone is empty; give a hub name, a folder or musicnn")
         check_tune(self.tune)
@@ -146,7 +152,6 @@ class BatchConfig:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_choice("kind", self.kind, BATCH_KINDS)
         check_range("size", self.size, 1, 1_000_000)
         for name in ("subgenres", "tracks", "chunks"):
@@ -187,7 +192,6 @@ class LossConfig:
     angular_margin: float = 28.6
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_choice("loss", self.name, LOSSES)
         check_choice("mining", self.mining, MININGS)
         check_range("margin", self.margin, 0.0, 2.0)
@@ -218,7 +222,6 @@ class OptimConfig:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("epochs", self.epochs, 1, 1_000_000)
         check_range("lr", self.lr, 1e-12, 1e6)
@@ -250,7 +253,6 @@ class AugmentConfig:
     vector_mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         for name in ("time_mask", "freq_mask", "mixup", "patchout", "vector_mixup"):
             check_range(name, getattr(self, name), 0.0, 0.9)
         check_range("gain_db", self.gain_db, 0.0, 60.0)
@@ -274,7 +276,6 @@ class WatchConfig:
     collapse: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_range("val_share", self.val_share, 0.0, 0.5)
         check_range("patience", self.patience, 0, 1_000_000)
         check_range("every", self.every, 1, 1_000_000)
@@ -302,7 +303,6 @@ class RunConfig:
     save_every: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
         check_range("test_share", self.test_share, 0.02, 0.5)
@@ -320,20 +320,6 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     run: RunConfig = field(default_factory=RunConfig)
-
-
-def check_tune(tune: str) -> int:
-    """Return how many last blocks `tune` names (`last:N`), 0 for the other choices.
-
-    Raises:
-        ConfigError: neither `head`, `last:N`, `lora` nor `full`.
-    """
-    if tune in ("head", "lora", "full"):
-        return 0
-    kind, _, count = tune.partition(":")
-    if kind == "last" and count.isdecimal() and int(count) > 0:
-        return int(count)
-    raise ConfigError(f"tune is '{tune}'; choose head, last:N (N = 1, 2, ...), lora or full")
 
 
 def replace(config: T, section: str, **values: Any) -> T:

@@ -8,7 +8,8 @@ import re
 import torch
 from torch import nn
 
-from subgenre.config import OptimConfig, check_tune
+from subgenre.checks import check_tune
+from subgenre.config import OptimConfig
 from subgenre.errors import ConfigError
 
 _BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.")

@@ -18,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from subgenre import __version__, chunking, feature_tables, files, parallel, planning, store
+from subgenre import chunking, feature_tables, files, parallel, planning, store
+from subgenre.about import VERSION
 from subgenre.chunking import Job, Outcome
 from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError
@@ -193,4 +194,4 @@ def _write_tables(
 
 def _versions() -> dict[str, str]:
     found = {name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")}
-    return {"subgenre": __version__, "python": platform.python_version(), **found}
+    return {"subgenre": VERSION, "python": platform.python_version(), **found}

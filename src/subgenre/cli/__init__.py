@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from subgenre import __version__
+from subgenre.about import VERSION
 from subgenre.cli import judge, learn, use
 from subgenre.cli.console import Terminal
 from subgenre.errors import SubgenreError
@@ -19,7 +19,7 @@ from subgenre.errors import SubgenreError
 app = App(
     name="subgenre",
     help="Learn the nuance between your playlists, and hear what was learnt.",
-    version=__version__,
+    version=VERSION,
     default_parameter=Parameter(negative=()),
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` says so and gives 130

@@ -139,6 +139,7 @@ def playlist(
     unlike: tuple[str, ...] = (),
     journey: bool = False,
     axis: str = "",
+    between: tuple[float, float] = (0.0, 1.0),
     smooth: bool = False,
     tracks: int | None = None,
     minutes: float | None = None,
@@ -159,6 +160,7 @@ def playlist(
         unlike: with --expand, less like this track; may be given again.
         journey: from the first of two seeds to the second, in small steps.
         axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
+        between: with --axis, first and last position; 0 and 1 are the middles of the two.
         smooth: order by small steps in sound, and in tempo where tags tell it.
         tracks: length in tracks.
         minutes: length in minutes.
@@ -175,6 +177,7 @@ def playlist(
         unlike=unlike,
         journey=journey,
         axis=axis,
+        between=between,
         smooth=smooth,
         mutual=not wanted.plain,
     )

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import __version__, checks, embed, encoder, files, precision, protocol, splits
+from subgenre import checks, embed, encoder, files, precision, protocol, splits
+from subgenre.about import VERSION
 from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
 from subgenre.encoder import Encoder
@@ -248,7 +249,7 @@ def _report_data(
     ]
     return ReportData(
         title=run.path.name,
-        made=f"subgenre {__version__}",
+        made=f"subgenre {VERSION}",
         n_train=len(fold.train),
         n_test=len(fold.test),
         ladder=tuple(Rung(n, protocol.RUNGS[n], scores) for n, scores in found.scores.items()),

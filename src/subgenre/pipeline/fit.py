@@ -28,7 +28,8 @@ from subgenre import (
     splits,
 )
 from subgenre.backbones import Backbone
-from subgenre.config import ModelConfig, TrainConfig, check_tune
+from subgenre.checks import check_tune
+from subgenre.config import ModelConfig, TrainConfig
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError

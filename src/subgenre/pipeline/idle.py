@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from subgenre.backbones import Backbone
-from subgenre.config import ModelConfig, TrainConfig, check_tune
+from subgenre.checks import check_tune
+from subgenre.config import ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.store import FeatureFolder
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import (
-    __version__,
     checkpoint,
     checks,
     config,
@@ -22,6 +21,7 @@ from subgenre import (
     protocol,
     splits,
 )
+from subgenre.about import VERSION
 from subgenre.audit.probe import Fold as Positions
 from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
@@ -315,7 +315,7 @@ def _report_data(
     points = outputs.points(material, tested, fitted.coordinates, "test", taken.predicted)
     return ReportData(
         title=plan.out.resolve().name,
-        made=f"subgenre {__version__}",
+        made=f"subgenre {VERSION}",
         n_train=int(np.median([len(fold.train) for fold in scored])),
         n_test=len(tested),
         folds=plan.folds,

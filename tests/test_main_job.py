@@ -1,0 +1,169 @@
+"""The main job through the command line on real audio files: folders in, figures and map out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from subgenre import cli, encoder
+from subgenre.pipeline import work
+from tests import audio_files
+
+pytestmark = pytest.mark.slow
+
+LABELS = ("slow/low", "slow/high", "fast/low")
+TRAIN = ("--recipe", "thesis", "--backbone", "musicnn", "--tune", "head", "--quiet")
+
+
+def library(root: Path, tracks: int = 6) -> Path:
+    """Three subgenres of sounds that differ, in several containers; one file that is none."""
+    kinds = (".mp3", ".wav", ".ogg", ".flac")
+    for number, label in enumerate(LABELS):
+        (root / label).mkdir(parents=True)
+        for i in range(tracks):
+            samples = audio_files.music(11.0, seed=10 * number + i)
+            audio_files.write(root / label / f"track {i}{kinds[i % 4]}", samples / (1 + number))
+    (root / LABELS[0] / "broken.mp3").write_text("no music")
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with features of a small library."""
+    folder = tmp_path_factory.mktemp("work")
+    library(folder / "WAV")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert cli.main(["preprocess", "--backbone", "musicnn", "--quiet"]) == 1
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def subgenre(place: Path, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "subgenre", *words],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return encoder.load(run).state_dict()
+
+
+def test_train_evaluate_and_embed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert cli.main(["train", *TRAIN, "--epochs", "2", "--json"]) == 0
+    run = place / json.loads(capsys.readouterr().out)["run"]
+    assert run.name.startswith(work.RUN_PREFIX)
+    assert cli.main(["evaluate", "--json", "--quiet"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads((run / work.METRICS).read_text())
+    for model in ("frozen", "trained"):
+        for metric in ("centroid_accuracy", "precision_at_1", "nmi"):
+            score = figures["models"][model][metric]
+            assert score["low"] <= score["value"] <= score["high"]
+            assert 0 <= score["chance"] <= 1
+    for name in (work.MAP, work.CONFUSION):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    assert "http://" not in (run / work.REPORT).read_text().split("<script")[0]
+    assert "centroid" in (run / work.CARD).read_text().lower()
+    assert cli.main(["embed", "--quiet"]) == 0
+    held = pq.read_table(place / "embeddings.parquet")
+    split = json.loads((run / work.SPLIT).read_text())
+    assert sorted(held["id"].to_pylist()) == sorted(split["test"])
+    assert {"id", "path", "genre", "subgenre", "vector"} <= set(held.column_names)
+    new = audio_files.write(place / "new.mp3", audio_files.music(11.0, seed=99))
+    assert cli.main(["embed", str(new), "--out", "new.parquet", "--quiet"]) == 0
+    assert pq.read_table(place / "new.parquet").num_rows == 1
+
+
+def test_a_test_run_goes_from_start_to_end(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    words = ["train", *TRAIN, "--test_run", "--out", "small"]
+    assert cli.main(words) == 0
+    assert cli.main(["evaluate", "--run", "small", "--quiet"]) == 0
+    assert json.loads((place / "small" / work.METRICS).read_text())["n_tracks"] == 9
+
+
+def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
+    words = ("train", *TRAIN, "--epochs", "60", "--set", "run.save_every=10", "--checkpoints", "c")
+    assert subgenre(place, *words, "--out", "whole").wait(300) == 0
+    killed = subgenre(place, *words, "--out", "killed")
+    saved = place / "c"
+    deadline = time.monotonic() + 120
+    runs = len(list(saved.iterdir()))
+    while len(list(saved.glob("*/checkpoint.pt"))) <= runs and killed.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (place / "killed").exists()
+    assert subgenre(place, *words, "--out", "resumed", "--resume").wait(300) == 0
+    one, two = weights(place / "whole"), weights(place / "resumed")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_signal_saves_and_says_how_to_go_on(place: Path) -> None:
+    words = ("train", *TRAIN, "--epochs", "2000", "--checkpoints", "s", "--out", "stopped")
+    process = subgenre(place, *words)
+    deadline = time.monotonic() + 120
+    while not list(place.glob("s/*/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 2
+    assert not (place / "stopped").exists()
+    assert list(place.glob("s/*/checkpoint.pt"))
+
+
+def test_another_configuration_is_not_resumed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    words = ["train", *TRAIN, "--epochs", "1", "--checkpoints", "other"]
+    assert cli.main([*words, "--out", "first"]) == 0
+    assert cli.main([*words, "--margin", "0.5", "--resume", "--out", "second"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert not (place / "second").exists()
+
+
+def test_features_of_another_front_end_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.toy import make_ast_folder
+
+    monkeypatch.chdir(place)
+    make_ast_folder(place / "ast")
+    assert cli.main(["train", "--recipe", "thesis", "--backbone", "ast", "--quiet"]) == 2
+    assert "holds 'musicnn' features" in capsys.readouterr().err
+
+
+def test_the_chain_runs_on_an_ast_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.toy import make_ast_folder
+
+    monkeypatch.chdir(place)
+    folder = make_ast_folder(place / "ast_toy") or place / "ast_toy"
+    assert folder is not None
+    words = ["--backbone", "ast_toy", "--quiet"]
+    assert cli.main(["preprocess", *words, "--out", "ast_features", "--max-chunks", "1"]) == 1
+    words = ["train", "--recipe", "thesis", *words, "--features", "ast_features", "--epochs", "1"]
+    assert cli.main([*words, "--out", "ast_run"]) == 0
+    assert cli.main(["evaluate", "--run", "ast_run", "--quiet"]) == 0
+    figures = json.loads((place / "ast_run" / work.METRICS).read_text())
+    assert set(figures["models"]) >= {"frozen", "trained"}
