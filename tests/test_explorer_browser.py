@@ -320,8 +320,7 @@ def test_a_narrow_screen_cuts_nothing_and_all_has_a_name(page: Any, scheme: str)
     page.wait_for_selector("#track .tracks")
     for tab in ("list", "axis", "track"):
         page.click(f"#tab-{tab}")
-        page.wait_for_timeout(150)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.wait_for_function("document.documentElement.scrollWidth <= 400")
         assert page.evaluate(WIDE) == []
         assert page.evaluate(NAMELESS) == []
 

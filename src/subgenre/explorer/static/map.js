@@ -35,7 +35,7 @@ const column = (values, rows) => Float32Array.from(rows, (i) => values[i]);
 function traces() {
   const n = state.points.ids.length;
   const size = n < 600 ? 9 : n < 6000 ? 7 : 5;
-  const opacity = n < 6000 ? 0.85 : 0.6;
+  const opacity = n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6; // faint marks sink into a dark ground
   const made = groups.map(({ label, rows }) => ({
     type: "scattergl", mode: "markers", hoverinfo: "none", visible: !hidden.has(label),
     x: column(xs(), rows), y: column(ys(), rows),
