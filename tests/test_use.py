@@ -236,6 +236,8 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     axis = hits("--axis", "dark:deep", "--tracks", 6)
     assert [hit["score"] for hit in axis] == sorted(hit["score"] for hit in axis)
     assert [axis[0]["subgenre"], axis[-1]["subgenre"]] == ["dark", "deep"]
+    middle = hits("--axis", "dark:deep", "--tracks", 3, "--between", 0.4, 0.6)
+    assert abs(np.mean([hit["score"] for hit in middle]) - 0.5) < 0.3
     chances = [hit["score"] for hit in hits("--expand", "dark", "--until-fit", 0.05)]
     assert all(chance >= 0.05 for chance in chances)
     assert len(hits("--expand", "dark", "--until-fit", 0)) == lists.TRACKS
