@@ -12,7 +12,7 @@ from subgenre.backbones.base import Backbone
 from subgenre.errors import BackboneError
 from subgenre.features import MUSICNN_SPEC, FeatureSpec
 
-__all__ = ["KINDS", "Backbone", "build", "feature_spec", "load"]
+__all__ = ["KINDS", "MUSICNN", "Backbone", "build", "feature_spec", "load"]
 
 MUSICNN = "musicnn"
 

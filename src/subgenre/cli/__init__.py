@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from subgenre.about import VERSION
-from subgenre.cli import judge, learn, use
+from subgenre.cli import judge, learn, tune, use
 from subgenre.cli.console import Terminal
 from subgenre.errors import SubgenreError
 
@@ -26,6 +26,7 @@ app = App(
 )
 learn.register(app)
 judge.register(app)
+tune.register(app)
 use.register(app)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from subgenre import files, precision, store
 from subgenre.backbones import MUSICNN
-from subgenre.config import DEFAULT_BACKBONE, load_recipe, recipe_names
+from subgenre.config import DEFAULT_BACKBONE, load_recipe
 from subgenre.errors import FeatureError
 
 
@@ -42,7 +42,6 @@ def choose(features: Path, *, device: str | None = None, backbone: str | None = 
     small = found["spec"]["front_end"] == MUSICNN
     cuda = precision.pick_device(device or "auto").type == "cuda"
     name = "gpu" if cuda and not small else "laptop"
-    name = name if name in recipe_names() else "thesis"
     why = (
         "there is a GPU"
         if name == "gpu"

@@ -1,0 +1,85 @@
+"""The command that searches for a better recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from subgenre.cli.console import Terminal
+from subgenre.cli.options import Common, Recipe
+from subgenre.errors import ConfigError
+
+
+def register(app: App) -> None:
+    """Add the command to the app."""
+    app.command(tune)
+
+
+def tune(
+    *,
+    features: Path = Path("preprocessed_features"),
+    recipes: tuple[str, ...] = (),
+    vary: Annotated[tuple[str, ...], Parameter(name="--vary")] = (),
+    folds: int = 3,
+    trials: int = 12,
+    by: str = "map_at_r",
+    out: Path = Path("tuned.toml"),
+    kept: Path = Path("tuning"),
+    workers: int | None = None,
+    recipe: Recipe | None = None,
+    common: Common | None = None,
+) -> int:
+    """Try recipes on folds inside the training side, and write the best one as a file.
+
+    The test tracks of `subgenre train` are left out: they stay an honest test. What is done already
+    is not done again.
+
+    Example: subgenre tune --vary loss.name=supcon,triplet --vary optim.lr=1e-3,3e-3
+
+    Args:
+        features: the feature folder.
+        recipes: more recipes to try as they are, by name or file; may be given again.
+        vary: an option and its values, section.key=value,value; may be given again, then all
+            combinations are tried. By default a few losses and learning rates.
+        folds: of the training side.
+        trials: at most so many candidates.
+        by: the metric that decides.
+        out: the winner, as a recipe file.
+        kept: where trainings are kept, so that a search that was stopped goes on.
+        workers: trainings side by side.
+    """
+    from subgenre.pipeline import tune as stage
+
+    common = common or Common()
+    terminal = Terminal(quiet=common.quiet, as_json=common.json)
+    base = recipe or Recipe()
+    first = base.suited(features, terminal)
+    same = dataclasses.replace(base, backbone=first.model.backbone)
+    more = [dataclasses.replace(same, recipe=name).settings(name) for name in recipes]
+    bases = [first, *more]
+    wanted = stage.candidates(
+        bases, dict(_values(words) for words in vary), trials=trials, seed=bases[0].run.seed
+    )
+    tuned = stage.tune(
+        features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, talk=terminal
+    )
+    title = f"{tuned.n_folds} folds of {tuned.n_tracks} training tracks, by {by}"
+    terminal.table(title, *tuned.table())
+    terminal.result(tuned.to_dict())
+    return 0
+
+
+def _values(words: str) -> tuple[str, list[Any]]:
+    """Read 'section.key=value,value'; the values are TOML, or bare words."""
+    name, equals, text = words.partition("=")
+    if not (equals and "." in name and text.strip()):
+        raise ConfigError(f"--vary {words}: write it as section.key=value,value")
+    try:
+        values = tomllib.loads(f"values = [{text}]")["values"]
+    except tomllib.TOMLDecodeError:
+        values = [word.strip() for word in text.split(",")]
+    return name.strip(), list(values)
