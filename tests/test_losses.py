@@ -163,6 +163,16 @@ def test_batch_triplet_loss_and_its_gradient_are_the_loop(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["supcon", "proxy_anchor"])
+@pytest.mark.parametrize("margin", [0.0, 0.4])
+def test_active_share_of_any_loss_is_that_of_all_triplets(
+    batch: tuple[Tensor, Tensor, Tensor, Tensor], name: str, margin: float
+) -> None:
+    found, plain = (make(loss, margin=margin)(*batch) for loss in (name, "triplet"))
+    assert (found.n, found.active) == (plain.n, plain.active)
+    assert 0 < found.active < 1
+
+
 def test_blocks_change_nothing(
     batch: tuple[Tensor, Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

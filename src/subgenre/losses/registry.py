@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from subgenre.checks import check_choice
 from subgenre.config import LossConfig
 from subgenre.errors import ConfigError
-from subgenre.losses.mining import batch_triplet_loss, pair_masks
+from subgenre.losses.mining import batch_triplet_loss, count_active, pair_masks
 from subgenre.losses.triplet import (
     LossResult,
     cosine_distances,
     explicit_quadruplets,
     explicit_triplets,
+    share,
     unit,
 )
 
@@ -283,6 +284,5 @@ def _with_activity(
     """Add the share of triplets inside the margin, which tells a collapse under any loss."""
     with torch.no_grad():
         distances = cosine_distances(vectors.detach())
-        margin = torch.full_like(distances, loss.config.margin)
-        state = batch_triplet_loss(distances, positive, negative, margin=margin)
-    return LossResult(value, state.active, state.n)
+        active, n = count_active(distances, positive, negative, margin=loss.config.margin)
+    return LossResult(value, share(active, n), n)
