@@ -121,8 +121,8 @@ def load(port: int, count: int, requests: int) -> list[float]:
     return [t for one in took for t in one]
 
 
-def page_seconds(port: int) -> float | None:
-    """Seconds until the map of the page is drawn and a search is answered."""
+def page_seconds(port: int) -> tuple[float, float] | None:
+    """Seconds until the page answers a search, and until its map is drawn; None: no browser."""
     if shutil.which(CHROMIUM) is None:
         return None
     from playwright.sync_api import sync_playwright
@@ -132,12 +132,14 @@ def page_seconds(port: int) -> float | None:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         start = time.perf_counter()
         page.goto(f"http://127.0.0.1:{port}/")
-        page.wait_for_selector("#plot[data-ready]", timeout=120_000)
+        page.wait_for_selector("#labels button", timeout=120_000)
         page.fill("#query", "title 777")
         page.wait_for_selector("#found [data-id]", timeout=60_000)
-        took = time.perf_counter() - start
+        searched = time.perf_counter() - start
+        page.wait_for_selector("#plot[data-ready]", timeout=120_000)
+        drawn = time.perf_counter() - start
         browser.close()
-    return took
+    return searched, drawn
 
 
 def main() -> None:
@@ -157,7 +159,8 @@ def main() -> None:
         ports.append(port)
         starts.append(start)
     figures: dict[str, Any] = {"tracks": options.tracks, "start_s": starts[0]}
-    figures["page_s"] = page_seconds(ports[0])
+    page = page_seconds(ports[0])
+    figures |= {"search_s": page and page[0], "page_s": page and page[1]}
     took: list[list[float]] = [[], []]
     for port in ports:
         load(port, options.tracks, 40)
@@ -182,8 +185,10 @@ def main() -> None:
     print(f"bare      p95 {p95[1]:8.1f} ms   median {np.median(took[1]):8.1f} ms   "
           f"{memory[1]:6.0f} MB")  # fmt: skip
     print(f"ratio         {figures['ratio']:8.2f}      (at most 3)")
-    if figures["page_s"] is not None:
-        print(f"page          {figures['page_s']:8.2f} s    (under 3)")
+    if page:
+        print(
+            f"page          {page[1]:8.2f} s    (under 3; answers a search after {page[0]:.2f} s)"
+        )
     print(json.dumps(figures))
 
 
