@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import multiprocessing
 import sys
@@ -112,6 +113,7 @@ class Corpus:
         np.add.at(total, place, values[rows])
         return total / np.bincount(place)[:, None]
 
+    @functools.cached_property
     def mfcc(self) -> np.ndarray:
         """Mean of the first 20 cepstral coefficients of each chunk's log-mel: [n, 20]."""
         means = []
@@ -187,7 +189,7 @@ def measure(job: tuple[str, int, int]) -> tuple[metrics.Measured, float, float]:
     assert corpus is not None
     split = corpus.split(seed, number)
     if name == "mfcc":
-        fold = frozen(corpus, split, corpus.mfcc())
+        fold = frozen(corpus, split, corpus.mfcc)
     elif name == "frozen":
         fold = frozen(corpus, split, corpus.pooled)
     elif name in BASELINES:
@@ -258,8 +260,11 @@ def run(jobs: list[tuple[str, int, int]], mapped: Callable, names: list[str]) ->
     found: dict[str, list] = {name: [] for name in names}
     print(f"| | {' | '.join(COLUMNS.values())} | seconds a fold | processor s |")
     print("|---" * 6 + "|")
-    for (name, _, _), result in zip(jobs, mapped(measure, jobs), strict=True):
+    for (name, seed, fold), result in zip(jobs, mapped(measure, jobs), strict=True):
         found[name].append(result)
+        right = result[0].by_track["centroid_accuracy"].mean()
+        told = f"{name}, seed {seed}, fold {fold}: centroid {right:.3f}, {result[2]:.1f} s"
+        print(told, file=sys.stderr, flush=True)
         if len(found[name]) == len(jobs) // len(names):
             if not rows:
                 print(chance(summary(found[name])))
