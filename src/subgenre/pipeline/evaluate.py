@@ -25,7 +25,7 @@ from subgenre.pipeline.words import versions
 from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import Epoch, ReportData, Rung
+from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
@@ -36,7 +36,7 @@ __all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
 VIEWED = ("frozen", "probe", "trained")  # rungs that are scored by genre too
 _MORE = (
     "One split: pairs, learning curve, confounders, leakage and rejection are measured by "
-    "`subgenre evaluate --folds 5`."
+    "subgenre evaluate --folds 5."
 )
 
 
@@ -252,7 +252,7 @@ def _report_data(
         made=f"subgenre {VERSION}",
         n_train=len(fold.train),
         n_test=len(fold.test),
-        ladder=tuple(Rung(n, protocol.RUNGS[n], scores) for n, scores in found.scores.items()),
+        ladder=outputs.rungs(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),

@@ -8,6 +8,7 @@ import multiprocessing
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from subgenre import checkpoint, checks, embed, files, parallel, precision
 from subgenre.config import TrainConfig
-from subgenre.errors import RunError
+from subgenre.errors import RunError, TrainingError
 from subgenre.pipeline import fit
 from subgenre.pipeline.words import duration
 from subgenre.splits import Split
@@ -95,7 +96,7 @@ def train_all(
 def read(one: Job) -> FoldResult | None:
     """Read a result; None where there is none, a damaged one, or one of another fingerprint."""
     try:
-        with np.load(one.path, allow_pickle=False) as stored:
+        with one.path.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             told = json.loads(str(stored["told"]))
             vectors = np.asarray(stored["vectors"], dtype=np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -152,6 +153,11 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Itera
                 for future in done:
                     future.result()
                     yield running.pop(future)
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a training process ended abruptly, mostly for want of memory; "
+                "run it again with --workers 1: what is trained is kept"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

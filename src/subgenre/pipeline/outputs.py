@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import files, metrics, report
+from subgenre import files, metrics, protocol, report
 from subgenre.audit.doctor import Finding, csv_rows
 from subgenre.metrics import Score
 from subgenre.pipeline import work
 from subgenre.pipeline.material import Material
 from subgenre.report import plots
-from subgenre.report.data import Point, ReportData
+from subgenre.report.data import Figure, Point, ReportData, Rung
 
 FORMAT_VERSION = 1
 
@@ -76,6 +76,18 @@ def plain_scores(found: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str
         name: {metric: value.to_dict() for metric, value in scores.items()}
         for name, scores in found.items()
     }
+
+
+def rungs(found: Mapping[str, Mapping[str, Score]]) -> tuple[Rung, ...]:
+    """Return the ladder as the report shows it; chance has no interval of its own."""
+    return tuple(
+        Rung(
+            name,
+            protocol.RUNGS[name],
+            {m: Figure(s.value) for m, s in scores.items()} if name == "chance" else scores,
+        )
+        for name, scores in found.items()
+    )
 
 
 def points(

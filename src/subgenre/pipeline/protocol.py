@@ -36,7 +36,7 @@ from subgenre.pipeline.words import versions
 from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import Epoch, ReportData, Rung
+from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
@@ -320,7 +320,7 @@ def _report_data(
         n_test=len(tested),
         folds=plan.folds,
         repeats=plan.repeats,
-        ladder=tuple(Rung(n, protocol.RUNGS[n], scores) for n, scores in found.scores.items()),
+        ladder=outputs.rungs(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in taken.confusion),

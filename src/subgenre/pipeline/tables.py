@@ -22,8 +22,8 @@ from subgenre.report.words import ACCURACY
 VIEW_METRICS = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 VIEW_HEADS = ("Centroid accuracy", "k-NN accuracy", "MAP@R")
 VIEW_NAMES = {
-    "within": "subgenres of one genre, within it",
-    "across": "genres",
+    "within": "within a genre",
+    "across": "the genres",
 }
 NOTABLE_GAP = 0.05
 SHOWN_COPIES = 10

@@ -82,7 +82,7 @@ def ladder(data: ReportData) -> str:
     used = {name for rung in data.ladder for name in rung.figures}
     metrics = [name for name in METRICS if name in used] + sorted(used - set(METRICS))
     rows = [
-        f'<th scope="row">{esc(rung.name)}<small>{esc(rung.what)}</small></th>'
+        f'<th scope="row">{esc(metric_name(rung.name))}<small>{esc(rung.what)}</small></th>'
         + "".join(score_cell(figure(rung.figures.get(name)), name) for name in metrics)
         for rung in data.ladder
     ]
@@ -97,7 +97,7 @@ def ladder(data: ReportData) -> str:
 
 
 def _ladder_bars(data: ReportData, metric: str) -> str:
-    found = [Bar(r.name, r.what, figure(r.figures.get(metric)), r.name == data.main)
+    found = [Bar(metric_name(r.name), r.what, figure(r.figures.get(metric)), r.name == data.main)
              for r in data.ladder]  # fmt: skip
     if all(bar.found is None for bar in found):
         return ""

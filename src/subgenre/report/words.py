@@ -44,7 +44,7 @@ def metric_name(metric: str) -> str:
 def number(value: float, metric: str = "") -> str:
     """A value in the metric's manner: a percentage, or three digits after the point."""
     if metric in METRICS:
-        return percent(value) if METRICS[metric][2] else f"{value:.3f}"
+        return percent(value) if METRICS[metric][2] else f"{round(value, 3) + 0.0:.3f}"
     return f"{value:.3g}" if abs(value) < 1e6 else f"{value:.0f}"
 
 
