@@ -13,8 +13,8 @@ from subgenre.errors import CollapseError, NotFiniteError
 def test_spread_is_the_mean_pairwise_cosine_distance() -> None:
     vectors = F.normalize(torch.randn(30, 8), dim=1)
     naive = sum(1 - float(vectors[i] @ vectors[j]) for i in range(30) for j in range(30)) / 900
-    assert watch.spread(vectors) == pytest.approx(naive, abs=1e-5)
-    assert watch.spread(vectors[:1].repeat(5, 1)) == pytest.approx(0, abs=1e-6)
+    assert float(watch.spread(vectors)) == pytest.approx(naive, abs=1e-5)
+    assert float(watch.spread(vectors[:1].repeat(5, 1))) == pytest.approx(0, abs=1e-6)
 
 
 def test_one_point_for_long_is_a_collapse() -> None:
@@ -44,3 +44,46 @@ def test_little_spread_at_the_start_is_no_collapse() -> None:
 def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
     with pytest.raises(NotFiniteError, match="lower the learning rate"):
         watch.CollapseWatch(0.3).update(loss, 1.0, 0.5)
+
+
+def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
+    look = watch.CollapseWatch(0.3, depth=1, wild_patience=3)
+    look.update(0.25, 0.8, 0.5, 0.1)
+    look.update(0.20, 0.7, 0.5, 0.1 * 150)
+    for _ in range(2):
+        look.update(0.1, 0.2, 0.5, 0.1 * 250)
+    with pytest.raises(CollapseError, match=r"has exploded .* lower the learning rate"):
+        look.update(0.1, 0.2, 0.5, 0.1 * 250)
+
+
+def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 0.5)
+    look.close(0.25, 0.8, 0.5)
+    look.update(0.3, 1.0, 1e-9)
+    with pytest.raises(CollapseError, match="one point"):
+        look.close(0.3, 1.0, 1e-9)
+
+
+def test_what_the_watch_remembers_goes_into_a_checkpoint() -> None:
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 0.5, 0.1)
+    look.update(0.25, 0.8, 1e-9, 0.1)
+    other = watch.CollapseWatch(0.3)
+    vars(other).update(look.memory())
+    assert other == look
+
+
+def test_the_scale_is_that_of_the_latest_output_in_training() -> None:
+    layer = torch.nn.Linear(3, 2)
+    scale = watch.Scale(layer)
+    x = torch.randn(5, 3)
+    expected = layer(x).square().mean().sqrt()
+    layer.eval()(2 * x)
+    assert torch.allclose(scale.latest, expected)
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    watch.check_finite([torch.ones(3), torch.zeros(2)])
+    with pytest.raises(NotFiniteError, match="no longer a number"):
+        watch.check_finite([torch.ones(3), torch.tensor([1.0, math.nan])])

@@ -1,0 +1,246 @@
+"""Training on a toy transformer: cached blocks, adapters, head first, options that can't act."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from subgenre import activations, config, encoder, sources, train
+from subgenre.backbones import Backbone
+from subgenre.config import AugmentConfig, TrainConfig
+from subgenre.errors import ConfigError, MissingExtraError
+from subgenre.features import AST_SPEC
+from subgenre.pipeline import fit
+from subgenre.run_state import Estimate
+from subgenre.store import FeatureFolder
+from tests.folders import make_folder
+from tests.toy import make_ast_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    path = tmp_path_factory.mktemp("library") / "features"
+    return make_folder(path, tracks=3, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5)
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_ast_folder(tmp_path_factory.mktemp("ast") / "toy"))
+
+
+@pytest.fixture
+def backbone(name: str, folder: FeatureFolder) -> Backbone:
+    return fit.load_backbone(name, folder)
+
+
+def recipe(name: str, **sections: dict[str, Any]) -> TrainConfig:
+    base = config.load_recipe("thesis")
+    base = config.replace(base, "model", backbone=name, head=(16,), embedding_size=8)
+    base = config.replace(base, "optim", epochs=1, lr=1e-2)
+    base = config.replace(base, "run", precision="fp32", device="cpu")
+    for section, values in sections.items():
+        base = config.replace(base, section, **values)
+    return base
+
+
+def ids(folder: FeatureFolder) -> tuple[str, ...]:
+    return tuple(track.id for track in folder.tracks)
+
+
+def moved(before: Backbone, after: Backbone) -> set[str]:
+    one, two = before.state_dict(), after.state_dict()
+    assert one.keys() == two.keys()
+    return {key for key in one if not torch.equal(one[key], two[key])}
+
+
+def test_the_last_blocks_learn_on_what_the_others_made(
+    folder: FeatureFolder, backbone: Backbone, name: str
+) -> None:
+    fitted = fit.fit(folder, ids(folder), recipe(name, model={"tune": "last:1"}), backbone=backbone)
+    names = moved(backbone, fitted.encoder.backbone)
+    assert names
+    assert all(".layers.1." in n or n.startswith("model.layernorm") for n in names)
+
+
+def test_cached_activations_give_the_vectors_of_the_whole_network(
+    folder: FeatureFolder, backbone: Backbone, name: str, tmp_path: Path
+) -> None:
+    settings = recipe(name)
+    rows = np.arange(len(folder.track_of))
+    whole = fit.new_encoder(backbone, settings.model, folder, rows, 0).eval()
+    held = activations.cached(whole, folder, 1, cache=tmp_path)
+    cpu = torch.device("cpu")
+    source = sources.ActivationSource(rows, held, 1, AugmentConfig())
+    with torch.inference_mode():
+        found = sources.encode_rows(source, whole, rows[3:8], device=cpu, batch_size=2)
+    live = sources.FeatureSource(
+        folder, rows, AugmentConfig(), frames=folder.spec.frames(round(0.5 * folder.spec.rate))
+    )
+    with torch.inference_mode():
+        expected = sources.encode_rows(live, whole, rows[3:8], device=cpu)
+    assert np.allclose(found, expected, atol=3e-3)
+    again = activations.cached(whole, folder, 1, cache=tmp_path)
+    assert np.array_equal(held, again)
+    assert not again.flags.writeable
+
+
+def test_an_unfinished_cache_is_gone_on_with(
+    folder: FeatureFolder,
+    backbone: Backbone,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activations, "_SAVE_EVERY", 1)
+    whole = fit.new_encoder(backbone, recipe(name).model, folder, np.arange(4), 0)
+
+    def stop(done: int, _total: int) -> None:
+        if done >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        activations.cached(whole, folder, 1, cache=tmp_path / "a", batch_size=2, on_progress=stop)
+    told: list[int] = []
+    activations.cached(
+        whole,
+        folder,
+        1,
+        cache=tmp_path / "a",
+        batch_size=2,
+        on_progress=lambda d, _: told.append(d),
+    )
+    assert told[0] == 8
+    fresh = activations.cached(whole, folder, 1, cache=tmp_path / "b")
+    resumed = activations.cached(whole, folder, 1, cache=tmp_path / "a")
+    assert np.array_equal(fresh, resumed)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == [
+        p.name for p in (tmp_path / "b").iterdir()
+    ]
+
+
+def test_activations_that_the_disk_can_not_hold_are_refused(
+    folder: FeatureFolder,
+    backbone: Backbone,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activations, "_SPARE", 2**60)
+    whole = fit.new_encoder(backbone, recipe(name).model, folder, np.arange(4), 0)
+    with pytest.raises(ConfigError, match="GB are free"):
+        activations.cached(whole, folder, 1, cache=tmp_path)
+
+
+def test_adapters_learn_and_leave_no_trace(
+    folder: FeatureFolder, backbone: Backbone, name: str, tmp_path: Path
+) -> None:
+    settings = recipe(name, model={"tune": "lora", "lora_rank": 2})
+    fitted = fit.fit(folder, ids(folder), settings, backbone=backbone)
+    names = moved(backbone, fitted.encoder.backbone)
+    assert names
+    assert all(n.endswith("_proj.weight") for n in names)
+    encoder.save(fitted.encoder, tmp_path)
+    again = encoder.load(tmp_path)
+    features = folder.load([0, 1])
+    with torch.inference_mode():
+        assert torch.allclose(again(features), fitted.encoder(features), atol=1e-6)
+
+
+def test_adapters_without_peft_name_the_extra(
+    folder: FeatureFolder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match=r"subgenre\[lora\]"):
+        fit.fit(folder, ids(folder), recipe(name, model={"tune": "lora"}))
+
+
+def test_the_head_learns_first_and_no_gradient_reaches_the_backbone(
+    folder: FeatureFolder, backbone: Backbone, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    real = train.Trainer._loss
+
+    def look(self: train.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
+        seen.append(any(p.requires_grad for p in self.of_backbone))
+        return real(self, vectors, batch)
+
+    monkeypatch.setattr(train.Trainer, "_loss", look)
+    settings = recipe(name, optim={"epochs": 1, "head_epochs": 1})
+    fitted = fit.fit(folder, ids(folder), settings, backbone=backbone)
+    assert not any(seen)
+    assert not moved(backbone, fitted.encoder.backbone)
+    seen.clear()
+    settings = recipe(name, optim={"epochs": 2, "head_epochs": 1})
+    fitted = fit.fit(folder, ids(folder), settings, backbone=backbone)
+    half = len(seen) // 2
+    assert seen == [False] * half + [True] * half
+    assert moved(backbone, fitted.encoder.backbone)
+
+
+def test_a_weighted_sum_of_layers_learns_on_cached_vectors(
+    folder: FeatureFolder, name: str
+) -> None:
+    settings = recipe(name, model={"tune": "head", "layer": "weighted"})
+    fitted = fit.fit(folder, ids(folder), settings)
+    assert fitted.pooled is not None
+    assert fitted.pooled.shape[1:] == (2, 32)
+    assert fitted.encoder.layer_weights is not None
+    assert fitted.encoder.layer_weights.abs().sum() > 0
+
+
+def test_checkpointing_changes_no_result(folder: FeatureFolder, name: str) -> None:
+    plain = fit.fit(folder, ids(folder), recipe(name)).encoder.state_dict()
+    lean = recipe(name, run={"checkpointing": True})
+    found = fit.fit(folder, ids(folder), lean).encoder.state_dict()
+    assert all(torch.allclose(plain[key], found[key], atol=1e-6) for key in plain)
+
+
+def test_every_augmentation_acts_on_features(folder: FeatureFolder, name: str) -> None:
+    plain = fit.fit(folder, ids(folder), recipe(name)).result.history[0].loss
+    for option in ("time_mask", "freq_mask", "gain_db", "mixup", "patchout"):
+        settings = recipe(name, augment={option: 0.5})
+        assert fit.fit(folder, ids(folder), settings).result.history[0].loss != plain, option
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"model": {"tune": "head"}, "augment": {"patchout": 0.4}}, r"augment\.patchout"),
+        ({"model": {"tune": "head"}, "augment": {"time_mask": 0.4}}, r"augment\.time_mask"),
+        ({"model": {"tune": "last:1"}, "augment": {"mixup": 0.4}}, r"augment\.mixup"),
+        ({"augment": {"vector_noise": 0.4}}, r"augment\.vector_noise"),
+        ({"augment": {"crop": True}}, "--store-s"),
+        ({"model": {"tune": "head"}, "optim": {"head_epochs": 1}}, r"optim\.head_epochs"),
+        ({"model": {"tune": "head"}, "optim": {"layer_decay": 0.5}}, r"optim\.layer_decay"),
+        ({"model": {"tune": "head"}, "optim": {"backbone_lr": 0.5}}, r"optim\.backbone_lr"),
+        ({"model": {"tune": "head"}, "run": {"compile": True}}, r"run\.compile"),
+        ({"model": {"tune": "head"}, "run": {"checkpointing": True}}, r"run\.checkpointing"),
+        ({"model": {"tune": "last:1", "layer": "weighted"}}, "needs every block"),
+        ({"model": {"tune": "last:1", "layer": 0}}, "lies below"),
+        ({"model": {"tune": "last:3"}}, "has 2 blocks"),
+    ],
+)
+def test_an_option_that_can_not_act_is_refused_before_any_work(
+    folder: FeatureFolder, name: str, sections: dict[str, dict[str, Any]], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        fit.fit(folder, ids(folder), recipe(name, **sections))
+
+
+def test_hours_on_a_cpu_name_what_is_cheaper(name: str) -> None:
+    class Ear(fit.Silent):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    tell = fit._told(Ear(), recipe(name), torch.device("cpu"))
+    tell(Estimate(1800.0, 2**30, 10, "fp32"))
+    assert not told
+    tell(Estimate(3 * 3600.0, 2**30, 10, "fp32"))
+    assert "--tune last:2" in told[0]
+    assert "--tune head" in told[0]
