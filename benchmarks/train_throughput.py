@@ -1,0 +1,187 @@
+"""Training speed: the thesis's way against ours, on one machine in one run.
+
+1. Full fine-tuning of the full-size AST (random weights), a few steps each on the same tokens:
+   three forward passes a triplet through the hub's ASTModel, fp32, two triplets a step, as a loop
+   over the hub's library is written; against ours, which encodes each chunk of a P x K batch once
+   and uses every triplet, in the number format that its probe picks. Seconds per chunk encoded and
+   back-propagated, patchout off; patchout is a row of its own.
+2. With --features FOLDER (of musicnn), fully tuned: seconds until the validation MAP@R that
+   `thesis` ends with is reached, by `thesis` and by P x K batches.
+
+Run: python benchmarks/train_throughput.py [--steps 3] [--device cpu] [--features FOLDER]
+     [--epochs 30] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from subgenre import config, losses, precision, splits
+from subgenre.backbones.ast import Ast
+from subgenre.encoder import Encoder
+from subgenre.pipeline import fit
+from subgenre.store import FeatureFolder
+from subgenre.train import Epoch
+
+FRAMES, MELS = 998, 128  # 10 s
+CHUNKS = 6  # two triplets, or 3 subgenres x 2 tracks
+PATCHOUT = 0.4
+
+
+def hub_model() -> nn.Module:
+    from transformers import ASTConfig, ASTModel
+
+    torch.manual_seed(0)
+    return ASTModel(ASTConfig())
+
+
+def head() -> nn.Module:
+    layers = [nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512), nn.ReLU(), nn.Linear(512, 128)]
+    return nn.Sequential(*layers)
+
+
+def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
+    """Return the median seconds of a step after a first one."""
+    step()
+    found = []
+    for _ in range(steps):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return sorted(found)[len(found) // 2]
+
+
+def thesis_way(device: torch.device, steps: int) -> float:
+    """Anchor, positive and negative each through the model on its own; fp32; AdamW."""
+    model, top = hub_model().to(device).train(), head().to(device).train()
+    optimizer = torch.optim.AdamW([*model.parameters(), *top.parameters()], lr=1e-4)
+    features = torch.randn(3, CHUNKS // 3, 1024, MELS, device=device)
+
+    def step() -> None:
+        anchor, positive, negative = (
+            nn.functional.normalize(top(model(part).last_hidden_state.mean(1)), dim=-1)
+            for part in features
+        )
+        loss = losses.triplet_loss(anchor, positive, negative)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return timed(step, steps, device) / CHUNKS
+
+
+def our_way(device: torch.device, steps: int, *, keep: float) -> tuple[float, str]:
+    """One pass over the batch, every triplet of it, the number format by the probe."""
+    backbone = Ast(hub_model(), source="random", licence="")
+    encoder = Encoder(backbone, generator=torch.Generator().manual_seed(0)).to(device).train()
+    genre = torch.zeros(3, dtype=torch.long)
+    loss = losses.build(config.LossConfig(), n_labels=3, embedding_size=128, label_genre=genre).to(
+        device
+    )
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-4, fused=True)
+    features = torch.randn(CHUNKS, FRAMES, MELS, device=device)
+    label = torch.arange(3, device=device).repeat_interleave(CHUNKS // 3)
+    track = torch.arange(CHUNKS, device=device)
+    generator = torch.Generator().manual_seed(0)
+
+    def step(bf16: bool, chunks: int = CHUNKS) -> None:
+        with precision.autocast(device, bf16):
+            pooled = encoder.pooled(features[:chunks], keep=keep, generator=generator)
+            vectors = encoder.project(pooled).float()
+        loss(vectors, label[:chunks], track[:chunks], track[:chunks]).value.backward()
+        if chunks == CHUNKS:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    bf16, why = precision.pick_dtype("auto", device, lambda half: step(half, 1))
+    return timed(lambda: step(bf16), steps, device) / CHUNKS, why
+
+
+def throughput(device: torch.device, steps: int) -> dict[str, float]:
+    theirs = thesis_way(device, steps)
+    ours, why = our_way(device, steps, keep=1.0)
+    fewer, _ = our_way(device, steps, keep=1.0 - PATCHOUT)
+    print(f"full AST on {device}, {torch.get_num_threads()} threads; {why}")
+    print(f"{'':32}{'s per chunk':>12}{'ratio':>8}")
+    for name, value in (
+        ("thesis's way, fp32", theirs),
+        ("ours", ours),
+        (f"ours, patchout {PATCHOUT:g}", fewer),
+    ):
+        print(f"{name:32}{value:12.4f}{theirs / value:8.2f}")
+    return {"thesis_s": theirs, "ours_s": ours, "patchout_s": fewer, "ratio": theirs / ours}
+
+
+class Clock(fit.Silent):
+    """Drops what training says."""
+
+
+def until(features: Path, epochs: int) -> dict[str, float]:
+    """Seconds until the validation MAP@R is reached that the thesis's training ends with."""
+    folder = FeatureFolder.open(features)
+    train = splits.split(folder.tracks).train
+    thesis = config.load_recipe("thesis")
+    thesis = config.replace(thesis, "model", backbone="musicnn", tune="full")
+    thesis = config.replace(thesis, "watch", val_share=0.2)
+    thesis = config.replace(thesis, "optim", epochs=epochs)
+    ours = dataclasses.replace(thesis, loss=config.LossConfig("multi_similarity"))
+    ours = config.replace(ours, "batch", kind="pk", subgenres=8, tracks=4, chunks=1)
+    ours = config.replace(ours, "model", standardise="on")
+    ours = config.replace(ours, "optim", lr=1e-3, backbone_lr=1e-4)
+    reference = fit.fit(folder, train, thesis, talk=Clock()).result
+    target = reference.history[-1].val_map_at_r or 0.0
+    found = fit.fit(folder, train, ours, talk=Clock()).result
+    taken = {"thesis": _reached(reference.history, target), "ours": _reached(found.history, target)}
+    ratio = taken["thesis"] / taken["ours"]
+    print(f"\nvalidation MAP@R {target:.3f}, which thesis ends with after {epochs} epochs")
+    print(f"{'':32}{'s until then':>12}{'ratio':>8}")
+    print(f"{'thesis, fully tuned':32}{taken['thesis']:12.1f}{1:8.2f}")
+    print(f"{'P x K batches, fully tuned':32}{taken['ours']:12.1f}{ratio:8.2f}")
+    return {"target": target, **taken, "ratio": ratio}
+
+
+def _reached(history: tuple[Epoch, ...], target: float) -> float:
+    """Seconds of the epochs up to the first that reaches the target; inf where none does."""
+    total = 0.0
+    for row in history:
+        total += row.seconds
+        if (row.val_map_at_r or 0.0) >= target:
+            return total
+    return float("inf")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    device = precision.pick_device(arguments.device)
+    found: dict[str, object] = {}
+    if arguments.steps:
+        found["throughput"] = throughput(device, arguments.steps)
+    if arguments.features:
+        found["until"] = until(arguments.features, arguments.epochs)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--steps", type=int, default=3, help="timed steps; 0: leave part 1 out")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--features", type=Path, help="a musicnn feature folder, for part 2")
+    options.add_argument("--epochs", type=int, default=30)
+    options.add_argument("--json", type=Path)
+    return options
+
+
+if __name__ == "__main__":
+    run(parser().parse_args())
