@@ -110,12 +110,12 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
         "confidence": "0.9",
         "why": "far away",
     }
-    with (run.path / explore.DOCTOR).open("w", newline="") as table:
+    with (run.path / work.DOCTOR).open("w", newline="") as table:
         rows = csv.DictWriter(table, list(finding))
         rows.writeheader()
         rows.writerow(finding)
     shown = explore.library(run, playlists=tmp_path / "lists")
-    (run.path / explore.DOCTOR).unlink()
+    (run.path / work.DOCTOR).unlink()
     assert len(shown.collection) == 3 * EACH
     assert shown.findings[0].why == "far away"
     assert shown.trained == run.learnt

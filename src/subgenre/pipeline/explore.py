@@ -15,13 +15,12 @@ from subgenre.audit.doctor import Finding
 from subgenre.collection import Collection
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
-from subgenre.pipeline import charts, refit
+from subgenre.pipeline import charts, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
 
 CORRECTIONS = "corrections.json"  # in the model folder
 CACHE = "explorer"
-DOCTOR = "doctor.csv"
 
 
 def explore(
@@ -83,7 +82,7 @@ def library(
         note=charts.note(fitted),
         classifier=classifier,
         trained=run.learnt,
-        findings=_findings(run.path / DOCTOR),
+        findings=_findings(run.path / work.DOCTOR),
         windows=_windows(run),
         chunk_s=run.preprocess.chunk_s,
         encode=hearing(run),
