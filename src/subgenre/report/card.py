@@ -81,9 +81,9 @@ def _tracks(data: ReportData) -> str:
     if not data.labels:
         return ""
     counts = data.counts()
+    sides = ("train", "test") if any(c["train"] for c in counts.values()) else ("test",)
     rows = [
-        [md(genre), md(label)]
-        + [str(counts[label][side]) for side in (("test",) if data.folds else ("train", "test"))]
+        [md(genre), md(label), *(str(counts[label][side]) for side in sides)]
         for label, genre in zip(data.labels, data.genres, strict=True)
     ]
     total = (
@@ -93,7 +93,7 @@ def _tracks(data: ReportData) -> str:
     )
     if data.skipped:
         total += f" {data.skipped} files were skipped: see `skipped.csv` in the feature folder."
-    head = ["genre", "subgenre", *(["tracks"] if data.folds else ["training", "held out"])]
+    head = ["genre", "subgenre", *(["training", "held out"] if len(sides) > 1 else ["tracks"])]
     return f"## Data\n\n{total}\n\n{_table(head, rows)}"
 
 
