@@ -50,6 +50,8 @@ Ints = NDArray[np.int64]
 Device = torch.device | str
 Progress = Callable[[int, int], None]
 
+GPU_BATCH = 16
+CPU_BATCH = 2  # more spills the caches, and memory is asked for and given back at every layer
 SAVE_EVERY_S = 60.0  # what a killed run loses of a long backbone pass, seconds
 
 
@@ -59,7 +61,7 @@ def chunk_vectors(
     rows: ArrayLike,
     *,
     device: Device = "cpu",
-    batch_size: int = 16,
+    batch_size: int = 0,
     on_progress: Progress | None = None,
 ) -> Floats:
     """Encode chunks of a feature folder: float32 [n, D], unit norm, in the order of `rows`.
@@ -83,7 +85,7 @@ def pooled_vectors(
     *,
     cache: Path | None = None,
     device: Device = "cpu",
-    batch_size: int = 16,
+    batch_size: int = 0,
     on_progress: Progress | None = None,
     statistics: Statistics | None = None,
 ) -> Floats:
@@ -94,7 +96,7 @@ def pooled_vectors(
         folder, rows: the chunks.
         cache: a folder where the vectors are kept; rows that it lacks are added to it, once a
             minute while they are made. Without it nothing is kept.
-        device, batch_size: where, and how many chunks at a time.
+        device, batch_size: where, and how many chunks at a time; 0: as many as suit the device.
         on_progress: hears how many of the rows are done.
         statistics: of the training side, for a backbone alone that normalises its input.
 
@@ -152,6 +154,8 @@ def _batches(
     batch_size: int,
 ) -> Iterator[tuple[int, Floats]]:
     """Load, crop to the chunk's length and run, a batch at a time: (position, vectors)."""
+    if not batch_size:
+        batch_size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
     frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
     with evaluating(encoder, device):
         for at in range(0, len(rows), batch_size):

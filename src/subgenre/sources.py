@@ -263,9 +263,11 @@ def encode_rows(
 ) -> NDArray[np.float32]:
     """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode.
 
-    `batch_size` 0: 16 through a deep network, 4096 through the head alone.
+    `batch_size` 0: 16 through a deep network (2 on a CPU, whose caches more would spill), 4096
+    through the head alone.
     """
-    size = batch_size or (16 if source.costly else 4096)
+    deep = 2 if device.type == "cpu" else 16
+    size = batch_size or (deep if source.costly else 4096)
     wanted = [rows[start : start + size] for start in range(0, len(rows), size)]
     parts = [
         source.encode(encoder, source.augment(inputs, None), None).float().cpu().numpy()
