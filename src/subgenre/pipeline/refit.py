@@ -19,6 +19,8 @@ from subgenre.vectors import Embeddings
 if TYPE_CHECKING:
     from subgenre.store import FeatureFolder
 
+MAX_EPOCHS = 8  # a person waits for it
+
 
 def can_refit(run: StoredRun, tracks: Collection) -> bool:
     """Whether every track shown is one whose features are still in the run's feature folder."""
@@ -64,6 +66,8 @@ def refit(
         raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
     settings = config.replace(run.settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
+    epochs = min(settings.optim.epochs, MAX_EPOCHS)
+    settings = config.replace(settings, "optim", epochs=epochs, head_epochs=0)
     device = precision.pick_device(settings.run.device)
     backbone = encoder.load(run.path).backbone
     fitted = fit.fit(
