@@ -119,9 +119,10 @@ def confounders(found: Confounders) -> Table:
     )
     headline = ""
     if found.notes and (found.standouts or any(c.named for c in found.columns)):
-        headline = _sentence(found.standouts[0].text if found.standouts else found.notes[0])
+        headline = _ended(found.standouts[0].text) if found.standouts else _sentence(found.notes[0])
     heads = ("", ACCURACY, "known of", "p, corrected", "named")
-    words = (lead, *(_sentence(note) for note in found.notes))
+    named = {one.text for one in found.standouts}  # they begin with a subgenre's name
+    words = (lead, *(_ended(n) if n in named else _sentence(n) for n in found.notes))
     return Table(heads, rows, words, headline)
 
 
@@ -142,7 +143,7 @@ def leakage(found: Leakage, copies: Duplicates) -> Table:
         "The same vectors of the frozen backbone, chunk by chunk, scored twice: the gap is what a "
         "loose split flatters by.",
         f"{told} found, {copies.text}.",
-        *(_sentence(note) for note in found.notes[:SHOWN_COPIES]),
+        *(_ended(note) for note in found.notes[:SHOWN_COPIES]),
     ]
     if len(found.notes) > SHOWN_COPIES:
         words.append(f"And {len(found.notes) - SHOWN_COPIES} more of this kind.")
@@ -211,4 +212,9 @@ def _figure(found: Interval, chance: float | None) -> Figure:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+    return _ended(f"{text[:1].upper()}{text[1:]}")
+
+
+def _ended(text: str) -> str:
+    """Close a sentence that begins with a name, which keeps its own spelling."""
+    return text if text.endswith(".") else f"{text}."
