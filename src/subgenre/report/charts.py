@@ -123,7 +123,8 @@ def _grid(plot: _Scale) -> str:
         )
     for value, anchor in ((plot.x0, "start"), (plot.x1, "end")):
         lines.append(
-            f'<text x="{plot.x(value)}" y="{HEIGHT - 18}" text-anchor="{anchor}">{round(value, 1):g}</text>'
+            f'<text x="{plot.x(value)}" y="{HEIGHT - 18}" text-anchor="{anchor}">'
+            f"{round(value, 1):g}</text>"
         )
     return "".join(lines)
 
