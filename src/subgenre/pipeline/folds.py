@@ -6,7 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -166,4 +166,8 @@ class _Quiet(Silent):
     """Lets the warnings of a training through, and nothing else."""
 
     def __init__(self, talk: Talk) -> None:
-        self.warn: Callable[[str], None] = talk.warn  # type: ignore[method-assign]
+        self.talk = talk
+
+    def warn(self, text: str) -> None:
+        """Pass a warning on."""
+        self.talk.warn(text)

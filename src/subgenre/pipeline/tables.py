@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from subgenre.audit.confounders import PHRASES, Confounder, Confounders
 from subgenre.audit.doctor import Finding
@@ -47,7 +47,7 @@ def views(found: Mapping[str, Mapping[str, Mapping[str, Score]]]) -> Table | Non
 
 def hubs(found: Hubness, tracks: Sequence[Track]) -> Table:
     """How often tracks are recommended, by cosine and by mutual proximity."""
-    lines = (
+    lines: tuple[tuple[str, Callable[[Occurrence], str]], ...] = (
         ("tracks in nobody's list", lambda o: percent(o.never_share)),
         ("skewness of k-occurrence (0: all alike)", lambda o: f"{o.skewness:.2f}"),
         ("most lists with one track", lambda o: str(o.most)),
