@@ -58,7 +58,7 @@ class PreprocessConfig:
         min_track_s: a track shorter than this is skipped, seconds.
         store_s: length of the stored window, seconds, for random crops in training; 0: `chunk_s`.
         multi: one recording in two subgenres: `exclude` it, or `keep` both copies.
-        seed: the windows of `random` are drawn from it and the track's id.
+        seed: with the track's id, of the windows of `random`.
     """
 
     chunk_s: float = 10.0
@@ -337,8 +337,7 @@ def recipe_names() -> tuple[str, ...]:
 def load_recipe(name: str) -> TrainConfig:
     """Read a recipe by its name in the package, or a user's own TOML file.
 
-    Raises:
-        ConfigError: neither a known name nor a file; an unknown key or a bad value in the file.
+    Raises ConfigError: neither a known name nor a file, an unknown key, a bad value.
     """
     if name in recipe_names():
         source = resources.files("subgenre").joinpath("recipes", f"{name}.toml")
