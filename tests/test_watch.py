@@ -59,10 +59,17 @@ def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
 def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
     look = watch.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
-    look.close(0.25, 0.8, 0.5)
     look.update(0.3, 1.0, 1e-9)
+    look.close(0.3, 1.0, 1e-9)  # the spread often falls before it grows
+    for _ in range(9):
+        look.update(0.3, 1.0, 1e-9)
     with pytest.raises(CollapseError, match="one point"):
         look.close(0.3, 1.0, 1e-9)
+    look = watch.CollapseWatch(0.3, depth=1)
+    look.update(0.25, 0.8, 0.5, 0.1)
+    look.update(0.25, 0.8, 0.5, 0.1 * 250)
+    with pytest.raises(CollapseError, match="exploded"):
+        look.close(0.25, 0.8, 0.5, 0.1 * 250)
 
 
 def test_what_the_watch_remembers_goes_into_a_checkpoint() -> None:

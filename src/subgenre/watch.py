@@ -18,6 +18,7 @@ _TINY = 1e-7
 # A head whose output grows by this factor a layer has lost its first weights: steps are larger than
 # the weights themselves. Training that works stays under a factor of about 30.
 _WILD = 200.0
+_SHORT = 10  # collapsed steps at the end of a run that count, whatever the patience
 _WAY_OUT = (
     "lower the learning rate (--lr), add warm-up (--set optim.warmup=0.1), or clip the gradient "
     "(--set optim.clip_norm=1.0)"
@@ -98,9 +99,10 @@ class CollapseWatch:
         """Look at the end of a run, which may be too short for the patience.
 
         Raises:
-            CollapseError: the latest step was collapsed or exploded.
+            CollapseError: it ends exploded, or collapsed for more than its first steps, in which
+                the spread often falls before it grows.
         """
-        if self.low_steps or self.wild_steps:
+        if self.low_steps >= _SHORT or self.wild_steps:
             self._stop(loss, active, now, scale)
 
     def memory(self) -> dict[str, float]:
