@@ -55,7 +55,7 @@ def subgenre(place: Path, *words: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "subgenre", *words],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
 
 

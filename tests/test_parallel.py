@@ -63,10 +63,13 @@ def test_dropping_the_generator_ends_the_workers(tmp_path: Path):
 def test_ctrl_c_ends_the_workers(tmp_path: Path):
     script = tmp_path / "run.py"
     script.write_text(
+        "import signal\n"
         "from pathlib import Path\n"
         "from subgenre.parallel import map_files\n"
         "from tests import workers\n"
         "if __name__ == '__main__':\n"
+        # a shell's background jobs ignore the interrupt, and their children inherit that
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    folder = Path({str(tmp_path)!r})\n"
         "    list(map_files(workers.leave_mark, [folder], workers=1, timeout_s=99))\n"
     )

@@ -89,7 +89,8 @@ def cached(
             if on_progress:
                 on_progress(int(rows[-1]) + 1, n)
     _finish(array, part, note, whole)
-    return np.load(whole, mmap_mode="r", allow_pickle=False)
+    made: Halves = np.load(whole, mmap_mode="r", allow_pickle=False)
+    return made
 
 
 def _key(encoder: Encoder, folder: FeatureFolder, n_last: int) -> str:
