@@ -97,7 +97,7 @@ def test_a_test_run_goes_from_start_to_end(place: Path, monkeypatch: pytest.Monk
     words = ["train", *TRAIN, "--test_run", "--out", "small"]
     assert cli.main(words) == 0
     assert cli.main(["evaluate", "--run", "small", "--quiet"]) == 0
-    assert json.loads((place / "small" / work.METRICS).read_text())["n_tracks"] == 9
+    assert json.loads((place / "small" / work.METRICS).read_text())["n_tracks"] == 6
 
 
 def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
