@@ -304,8 +304,14 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def test_what_is_trained_is_not_trained_again(
-    library: FeatureFolder, out: Path, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    library: FeatureFolder,
+    out: Path,
+    found: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    again = tmp_path / "again"  # a copy: the other tests read what the one repeat gave
+    shutil.copytree(out, again)
     done: list[str] = []
     train_one = folds.train_one
 
@@ -314,13 +320,13 @@ def test_what_is_trained_is_not_trained_again(
         train_one(one, **options)
 
     monkeypatch.setattr(folds, "train_one", counted)
-    same(run(library, out, quick=True), found)
+    same(run(library, again, quick=True), found)
     assert done == []
-    second = out / stage.FOLDS / "repeat0_fold1.npz"
+    second = again / stage.FOLDS / "repeat0_fold1.npz"
     second.write_bytes(second.read_bytes()[:-40])  # cut short
-    same(run(library, out, quick=True), found)
+    same(run(library, again, quick=True), found)
     assert done == [second.name]
-    more = run(library, out, quick=True, repeats=2)
+    more = run(library, again, quick=True, repeats=2)
     assert done == [second.name, "repeat1_fold0.npz", "repeat1_fold1.npz"]
     assert more["repeats"] == 2
 
@@ -342,16 +348,14 @@ def test_another_evaluation_in_the_folder_is_refused(
         run(library, tmp_path / "new", open_set="all")
 
 
-def test_processes_side_by_side_give_what_one_gives(
+def test_processes_side_by_side_give_the_same_vectors(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
     both = run(library, tmp_path / "two", workers=2, quick=True)
     alone, side = (embed.read_embeddings(o / work.EMBEDDINGS) for o in (out, tmp_path / "two"))
     assert alone.ids == side.ids
-    # other thread counts round differently, and training makes more of it: near, not equal
-    assert (alone.vectors * side.vectors).sum(1).mean() > 0.8
-    frozen = [f["models"]["frozen"]["centroid_accuracy"]["value"] for f in (both, found)]
-    assert frozen[0] == pytest.approx(frozen[1], abs=1e-6)
+    np.testing.assert_allclose(alone.vectors, side.vectors, atol=1e-4)
+    same(both, found)
 
 
 def only(folder: FeatureFolder, path: Path, keep: list[str]) -> FeatureFolder:
