@@ -151,12 +151,16 @@ class TrackTripletLoss(TripletLoss):
         return Loss.explicit(self, vectors, label)
 
 
-class PairLoss(Loss):
-    """A loss over pairs, the library's; two chunks of one track are no pair."""
+class LibraryLoss(Loss):
+    """A loss of pytorch-metric-learning, `inner`, behind our interface."""
 
     def __init__(self, config: LossConfig, label_genre: Tensor, inner: nn.Module) -> None:
         super().__init__(config, label_genre)
         self.inner = inner
+
+
+class PairLoss(LibraryLoss):
+    """A loss over pairs, the library's; two chunks of one track are no pair."""
 
     def forward(
         self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
@@ -176,12 +180,8 @@ class PairLoss(Loss):
         return _with_activity(self, vectors, positive, negative, value + zero)
 
 
-class ProxyLoss(Loss):
+class ProxyLoss(LibraryLoss):
     """A loss against one learnt vector a label, the library's; trash takes no part in it."""
-
-    def __init__(self, config: LossConfig, label_genre: Tensor, inner: nn.Module) -> None:
-        super().__init__(config, label_genre)
-        self.inner = inner
 
     def forward(
         self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
