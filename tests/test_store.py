@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from subgenre.library import Track
 
 from subgenre import checks, feature_tables, files, measures, store
 from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec, Statistics
+from subgenre.library import Track
 from subgenre.store import FeatureFolder
 
 SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=8, hop=256, normalise="none")
