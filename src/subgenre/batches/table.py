@@ -37,12 +37,22 @@ class ChunkTable:
 
 
 def chunk_table(
-    folder: FeatureFolder, track_ids: Sequence[str], *, trash: bool = False
+    folder: FeatureFolder,
+    track_ids: Sequence[str],
+    *,
+    trash: bool = False,
+    only: Ints | None = None,
 ) -> ChunkTable:
-    """Return the chunks of `track_ids`, then, with `trash`, those of the whole trash pool."""
+    """Return the chunks of `track_ids`, then, with `trash`, those of the trash pool.
+
+    Args:
+        only: rows of the folder; others are passed over.
+    """
     row = np.asarray(folder.rows(track_ids), dtype=np.int64)
     if trash and folder.trash:
         row = np.concatenate([row, folder.rows([track.id for track in folder.trash])])
+    if only is not None:
+        row = row[np.isin(row, only)]
     number = {name: i for i, name in enumerate(sorted(set(folder.genres)))}
     genre_of = np.array([*(number[name] for name in folder.genres), -1], dtype=np.int64)
     ids = np.array([track.id for track in (*folder.tracks, *folder.trash)])

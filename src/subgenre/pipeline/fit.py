@@ -34,14 +34,13 @@ from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError
 from subgenre.pipeline.idle import refuse_idle
-from subgenre.pipeline.words import duration
+from subgenre.pipeline.telling import Bars, told
 from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.store import FeatureFolder
-from subgenre.talk import Progress, Silent, Talk
-from subgenre.train import Callbacks, Epoch, Estimate, Result, Trainer
+from subgenre.talk import Silent, Talk
+from subgenre.train import Callbacks, Result, Trainer
 
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
-_HOUR = 3600
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Fitted:
     """A trained encoder, in eval mode, and what else a run keeps.
 
     Attributes:
-        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen; 0 for chunks
-            that were left out.
+        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen and no
+            chunk was left out.
     """
 
     encoder: Encoder
@@ -115,7 +114,7 @@ def fit(
     resume: Path | None = None,
     fingerprint: Mapping[str, str] | None = None,
     stop_asked: Callable[[], bool] | None = None,
-    only: Iterable[str] | None = None,
+    only: NDArray[np.int64] | None = None,
     talk: Talk | None = None,
 ) -> Fitted:
     """Train an encoder on some tracks of a feature folder.
@@ -127,7 +126,7 @@ def fit(
         device, group: where, and beside which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps.
-        only: tracks whose chunks a frozen backbone is run on (and trash); by default all.
+        only: rows of the chunks that are used, the others are left alone; by default all.
         talk: hears how it goes.
 
     Raises:
@@ -137,23 +136,17 @@ def fit(
     talk, group = talk or Silent(), group or Group()
     device = device or precision.pick_device(settings.run.device)
     ids = tuple(train_ids)
-    given = backbone
-    backbone = given or load_backbone(settings.model.backbone, folder)
-    refuse_idle(settings, backbone, folder)
-    if given is not None and settings.model.tune != "head":
-        backbone = copy.deepcopy(given)
-    rows = folder.rows(ids)
+    backbone = _own_backbone(backbone, settings, folder)
+    chunks = np.arange(len(folder.track_of)) if only is None else only
+    rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings)
-    table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings))
-    chunks = np.arange(len(folder.track_of)) if only is None else folder.rows(tuple(only))
-    if only is not None and uses_trash(settings):
-        chunks = np.union1d(chunks, table.row)
+    table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings), only=only)
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, talk)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
     validate = _validation(encoder, source, folder, val_ids, device) if val_ids else None
-    with _progress(talk, settings) as (on_step, on_epoch):
+    with Bars(talk, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
             _loss(folder, settings),
@@ -165,12 +158,21 @@ def fit(
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
-            callbacks=Callbacks(_told(talk, settings, device), on_step, on_epoch, stop_asked),
+            callbacks=Callbacks(told(talk, settings, device), on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
     if settings.model.tune == "lora":
         lora.merge(backbone)
-    return Fitted(encoder.eval(), result, pooled)
+    return Fitted(encoder.eval(), result, pooled if only is None else None)
+
+
+def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: FeatureFolder) -> Backbone:
+    """Load the backbone, or take the one given, as a copy where training would change it."""
+    backbone = given or load_backbone(settings.model.backbone, folder)
+    refuse_idle(settings, backbone, folder)
+    if given is None or settings.model.tune == "head":
+        return backbone
+    return copy.deepcopy(given)
 
 
 def uses_trash(settings: TrainConfig) -> bool:
@@ -297,53 +299,3 @@ def _validation(
         return metrics.map_at_r(vectors, np.array([label[int(t)] for t in tracks]))
 
     return score
-
-
-def _told(talk: Talk, settings: TrainConfig, device: torch.device) -> Callable[[Estimate], None]:
-    """Return a function that says what the run will take, and what would be cheaper."""
-    cheaper = {
-        "full": "--tune last:2 runs the lower blocks once, --tune head the whole backbone once",
-        "lora": "--tune head runs the backbone once",
-        "last": "--tune head trains the projection head alone, in minutes",
-    }
-
-    def tell(estimate: Estimate) -> None:
-        talk.say(
-            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
-            f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.why}"
-        )
-        kind = settings.model.tune.partition(":")[0]
-        if device.type == "cpu" and kind in cheaper and estimate.seconds > _HOUR:
-            talk.warn(
-                f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
-                f"CPU; cheaper: {cheaper[kind]}"
-            )
-
-    return tell
-
-
-class _progress:  # noqa: N801 - a context manager, used like a function
-    """Bars for the steps of a long epoch, a line an epoch."""
-
-    def __init__(self, talk: Talk, settings: TrainConfig) -> None:
-        self.talk, self.epochs = talk, settings.optim.epochs
-        self.bar: Progress = lambda _done, _total: None
-
-    def __enter__(self) -> tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]:
-        self.open = self.talk.progress("training")
-        self.bar = self.open.__enter__()
-        return self.on_step, self.on_epoch
-
-    def __exit__(self, *error: object) -> None:
-        self.open.__exit__(*error)  # type: ignore[arg-type]
-
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
-        self.bar(epoch * steps + step, self.epochs * steps)
-
-    def on_epoch(self, row: Epoch) -> None:
-        value = "" if row.val_map_at_r is None else f", validation MAP@R {row.val_map_at_r:.3f}"
-        if row.epoch == 1 or row.epoch == self.epochs or row.epoch % max(1, self.epochs // 10) == 0:
-            self.talk.say(
-                f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
-                f"{row.active:.0%}, spread {row.spread:.3f}{value}"
-            )

@@ -1,0 +1,66 @@
+"""What a training run says while it goes: its estimate, its steps, its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from subgenre.config import TrainConfig
+from subgenre.pipeline.words import duration
+from subgenre.talk import Progress, Talk
+from subgenre.train import Epoch, Estimate
+
+_HOUR = 3600
+
+
+def told(talk: Talk, settings: TrainConfig, device: torch.device) -> Callable[[Estimate], None]:
+    """Return a function that says what the run will take, and what would be cheaper."""
+    cheaper = {
+        "full": "--tune last:2 runs the lower blocks once, --tune head the whole backbone once",
+        "lora": "--tune head runs the backbone once",
+        "last": "--tune head trains the projection head alone, in minutes",
+    }
+
+    def tell(estimate: Estimate) -> None:
+        talk.say(
+            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
+            f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.why}"
+        )
+        kind = settings.model.tune.partition(":")[0]
+        if device.type == "cpu" and kind in cheaper and estimate.seconds > _HOUR:
+            talk.warn(
+                f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
+                f"CPU; cheaper: {cheaper[kind]}"
+            )
+
+    return tell
+
+
+class Bars:
+    """Bars for the steps of a long epoch, a line an epoch."""
+
+    def __init__(self, talk: Talk, settings: TrainConfig) -> None:
+        self.talk, self.epochs = talk, settings.optim.epochs
+        self.bar: Progress = lambda _done, _total: None
+
+    def __enter__(self) -> tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]:
+        self.open = self.talk.progress("training")
+        self.bar = self.open.__enter__()
+        return self.on_step, self.on_epoch
+
+    def __exit__(self, *error: object) -> None:
+        self.open.__exit__(*error)  # type: ignore[arg-type]
+
+    def on_step(self, epoch: int, step: int, steps: int) -> None:
+        """Move the bar: `step` of `steps` of an epoch is done."""
+        self.bar(epoch * steps + step, self.epochs * steps)
+
+    def on_epoch(self, row: Epoch) -> None:
+        """Say how an epoch went, ten times a run at most."""
+        value = "" if row.val_map_at_r is None else f", validation MAP@R {row.val_map_at_r:.3f}"
+        if row.epoch == 1 or row.epoch == self.epochs or row.epoch % max(1, self.epochs // 10) == 0:
+            self.talk.say(
+                f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
+                f"{row.active:.0%}, spread {row.spread:.3f}{value}"
+            )
