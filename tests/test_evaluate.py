@@ -133,6 +133,7 @@ def test_features_that_are_gone_are_told_of_with_what_to_do(
     assert evaluate.evaluate(moved, features=folder.path, max_mb=0, quick=True).metrics["models"]
 
 
+@pytest.mark.usefixtures("found")
 def test_a_damaged_model_is_no_score_of_zero(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(*_: Any, **__: Any) -> Any:
         opened = original(run)

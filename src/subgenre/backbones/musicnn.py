@@ -27,6 +27,7 @@ TEMPORAL = ((128, 51), (64, 51), (32, 51))  # frames, filters; 1 band high
 FRONT = sum(filters for _, filters in TIMBRAL + TEMPORAL)  # 561
 MID = 64
 POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
+AT_ONCE = 3  # patches that the front filters see together
 WEIGHTS = "MSD_musicnn.safetensors"
 
 
@@ -144,13 +145,24 @@ class Musicnn(Backbone):
         return [first, [p for p in self.parameters() if all(p is not q for q in first)], []]
 
     def _front(self, x: Tensor) -> Tensor:
-        """Timbral and temporal filters, each the maximum over frequency: [N, 561, T]."""
+        """Timbral and temporal filters, each the maximum over frequency: [N, 561, T].
+
+        A few patches at a time: what a filter gives is 9 MB a patch, and memory that a call gets
+        and gives back whole costs more than the filters.
+        """
+        return torch.cat([self._filters(few) for few in x.split(AT_ONCE)])
+
+    def _filters(self, x: Tensor) -> Tensor:
         outputs = []
         for conv, norm in zip([*self.timbral, *self.temporal], self.bn_front, strict=True):
             k = conv.kernel_size[0]
             # a temporal filter of even length k sees (k - 1) // 2 frames before and k // 2 after
             padded = x if k % 2 else F.pad(x, (0, 0, (k - 1) // 2, k // 2))
-            outputs.append(norm(F.relu(conv(padded))).amax(dim=3))
+            y = conv(padded)
+            # relu and norm are monotone in a channel, so that the maximum may come before them: of
+            # the smallest value where the norm's gain is negative
+            falls = norm.weight[:, None] < 0
+            outputs.append(norm(F.relu(torch.where(falls, y.amin(dim=3), y.amax(dim=3)))))
         return torch.cat(outputs, dim=1)
 
     def _mid(self, front: Tensor) -> list[Tensor]:

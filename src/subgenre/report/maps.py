@@ -6,9 +6,11 @@ mean of its nearest training tracks' coordinates, weighted by nearness, and so a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ NEIGHBOURS = 15
 PLACE_NEIGHBOURS = 5
 QUALITY_NEIGHBOURS = 10
 QUALITY_TRACKS = 4000
+EXACT_TRACKS = 10_000  # up to here all pairs are compared, in seconds
 
 
 @dataclass(frozen=True)
@@ -129,19 +132,51 @@ def _trust(vectors: NDArray[np.float64], coordinates: NDArray[np.float64], k: in
 def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     import umap  # compiles with numba: seconds, and only a map needs it
 
+    _keep_compiled()
+    rows = vectors.astype(np.float32)
+    k = min(NEIGHBOURS, len(rows) - 1)
     mapper = umap.UMAP(
-        n_neighbors=min(NEIGHBOURS, len(vectors) - 1),
+        n_neighbors=k,
         min_dist=0.1,
         metric="cosine",
         random_state=seed,
         n_jobs=1,  # more threads would make the map depend on their order
+        precomputed_knn=_neighbours(rows, k),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its spectral start and its graph: it falls back itself
-        placed = mapper.fit_transform(vectors.astype(np.float32))
+        placed = mapper.fit_transform(rows)
     coordinates: NDArray[np.float64] = np.asarray(placed, dtype=np.float64)
     coordinates -= coordinates.mean(axis=0)
     return coordinates
+
+
+def _neighbours(rows: NDArray[np.float32], k: int) -> tuple[Any, ...]:
+    """Indices and distances [N, k] of each row's nearest, itself first; none for UMAP to search.
+
+    UMAP's exact search is compiled at its first call, which takes longer than the search.
+    """
+    if len(rows) > EXACT_TRACKS:
+        return None, None, None
+    from sklearn.neighbors import NearestNeighbors
+
+    distance, index = NearestNeighbors(n_neighbors=k, metric="cosine").fit(rows).kneighbors(rows)
+    return index, distance.astype(np.float32)
+
+
+def _keep_compiled() -> None:
+    """Let numba keep what it compiles of UMAP beside UMAP's own compiled Python files."""
+    from umap import layouts, umap_
+
+    for room, name in (
+        (umap_, "smooth_knn_dist"),
+        (umap_, "compute_membership_strengths"),
+        (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
+    ):
+        function = getattr(room, name, None)  # of another release of UMAP: compiled each time
+        with contextlib.suppress(RuntimeError):  # no folder to write to: compiled each time
+            if function is not None and not function.signatures:
+                function.enable_caching()
 
 
 def _pca(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
