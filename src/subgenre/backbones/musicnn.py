@@ -150,7 +150,7 @@ class Musicnn(Backbone):
         A few patches at a time: what a filter gives is 9 MB a patch, and memory that a call gets
         and gives back whole costs more than the filters.
         """
-        return torch.cat([self._filters(few) for few in x.split(AT_ONCE)])
+        return torch.cat([self._filters(few) for few in torch.split(x, AT_ONCE)])
 
     def _filters(self, x: Tensor) -> Tensor:
         outputs = []
@@ -161,7 +161,7 @@ class Musicnn(Backbone):
             y = conv(padded)
             # relu and norm are monotone in a channel, so that the maximum may come before them: of
             # the smallest value where the norm's gain is negative
-            falls = norm.weight[:, None] < 0
+            falls = norm.get_parameter("weight")[:, None] < 0
             outputs.append(norm(F.relu(torch.where(falls, y.amin(dim=3), y.amax(dim=3)))))
         return torch.cat(outputs, dim=1)
 
