@@ -201,11 +201,15 @@ def test_a_damaged_cache_is_made_anew(encoder, folder, tmp_path, damage) -> None
     assert counted.read == 6
 
 
-def test_a_long_pass_is_kept_on_the_way(encoder, folder, tmp_path, monkeypatch) -> None:
+def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
+    encoder, folder, tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(embed, "SAVE_EVERY_S", -1.0)
     counted = Counted(folder)
+    on_disk = []
 
     def stop(done: int, total: int) -> None:
+        on_disk.extend(len(json.loads(p.read_text())["rows"]) for p in tmp_path.glob("*.json"))
         if done >= 9:
             raise KeyboardInterrupt
 
@@ -213,9 +217,10 @@ def test_a_long_pass_is_kept_on_the_way(encoder, folder, tmp_path, monkeypatch) 
         embed.pooled_vectors(
             encoder, counted, range(15), cache=tmp_path, batch_size=3, on_progress=stop
         )
+    assert on_disk == [3, 6]  # what a kill at this moment would have left
     assert counted.read == 9
     embed.pooled_vectors(encoder, counted, range(15), cache=tmp_path, batch_size=3)
-    assert counted.read == 9 + 9  # the batch under way was lost, the two before it were not
+    assert counted.read == 9 + 6  # nothing was done twice
 
 
 def test_a_backbone_alone(backbone, encoder, folder) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -244,15 +245,15 @@ def test_trash_is_a_negative_where_the_loss_has_a_place_for_it(
 
 
 class Signalled(fit.Silent):
-    """Sends this process a signal while the bar of training stands at a step."""
+    """Sends this process a signal while a bar stands at a step."""
 
-    def __init__(self, number: signal.Signals, at: int) -> None:
-        self.number, self.at = number, at
+    def __init__(self, number: signal.Signals, at: int, title: str = "training") -> None:
+        self.number, self.at, self.title = number, at, title
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
         def update(done: int, _total: int) -> None:
-            if title == "training" and done == self.at:
+            if title == self.title and done == self.at:
                 os.kill(os.getpid(), self.number)
 
         yield update
@@ -271,6 +272,17 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "o")
     one, two = (load_file(run.run / "model.safetensors") for run in (resumed, whole))
     assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f")
+    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with pytest.raises(train.Interrupted, match=r"backbone: 8 of \d+.*--resume"):
+        stage.train(folder.path, recipe(), talk=Signalled(signal.SIGTERM, 8, "backbone"), **places)
+    assert not (tmp_path / "m").exists()
+    told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
+    assert [len(one["rows"]) for one in told] == [8]
+    assert stage.train(folder.path, recipe(), resume=True, **places).run == tmp_path / "m"
 
 
 @pytest.mark.slow

@@ -12,15 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from subgenre.checks import (
-    check_choice,
-    check_range,
-    check_tune,
-    either,
-    from_dict,
-    load_toml,
-    nearest,
-)
+from subgenre import checks
+from subgenre.checks import check_choice, check_range, check_tune, either
 from subgenre.errors import ConfigError
 
 DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -343,10 +336,10 @@ def load_recipe(name: str) -> TrainConfig:
         source = resources.files("subgenre").joinpath("recipes", f"{name}.toml")
         values, where = tomllib.loads(source.read_text(encoding="utf-8")), f"recipe {name}"
     elif name.endswith(".toml") or Path(name).is_file():
-        values, where = load_toml(Path(name)), name
+        values, where = checks.load_toml(Path(name)), name
     else:
-        near = nearest(name, recipe_names())
+        near = checks.nearest(name, recipe_names())
         raise ConfigError(
             f"no recipe '{name}'{near}; choose {either(recipe_names())} or a TOML file"
         )
-    return from_dict(TrainConfig, {"recipe": Path(name).stem, **values}, where)
+    return checks.from_dict(TrainConfig, {"recipe": Path(name).stem, **values}, where)

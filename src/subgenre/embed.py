@@ -95,7 +95,7 @@ def pooled_vectors(
         encoder: or a backbone alone: mean of its last layer.
         folder, rows: the chunks.
         cache: a folder where the vectors are kept; rows that it lacks are added to it, once a
-            minute while they are made. Without it nothing is kept.
+            minute while they are made and when the work is stopped. Without it nothing is kept.
         device, batch_size: where, and how many chunks at a time; 0: as many as suit the device.
         on_progress: hears how many of the rows are done.
         statistics: of the training side, for a backbone alone that normalises its input.
@@ -117,15 +117,24 @@ def pooled_vectors(
         on_progress(n_known, len(needed))
     new = np.empty((len(missing), *whole.pooled_mean.shape), np.float32)
     done = 0
-    for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
-        done = at + len(vectors)
-        new[at:done] = vectors
-        if on_progress:
-            on_progress(n_known + done, len(needed))
-        if cache and time.monotonic() - saved_at > SAVE_EVERY_S and done < len(missing):
+
+    def keep_part() -> None:
+        if cache and 0 < done < len(missing):
             part = Cached(missing[:done], new[:done])
             pooled_cache.write(cache, name, pooled_cache.merged(known, part))
-            saved_at = time.monotonic()
+
+    try:
+        for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
+            done = at + len(vectors)
+            new[at:done] = vectors
+            if on_progress:
+                on_progress(n_known + done, len(needed))
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
+                keep_part()
+                saved_at = time.monotonic()
+    except BaseException:  # stopped by the user, or by a cluster: what is done is done
+        keep_part()
+        raise
     if known is None or done:
         known = pooled_cache.merged(known, Cached(missing, new))
         if cache:

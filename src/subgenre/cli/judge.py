@@ -53,22 +53,15 @@ def evaluate(
         open_set: with --folds: frozen, or full: train anew without each subgenre.
         workers: trainings side by side; by default as many as there are cores.
     """
+    _refuse_mixed(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
+    from subgenre.pipeline import evaluate as single
+    from subgenre.pipeline import protocol, work
+
     terminal = _terminal(common)
-    if not folds:
-        _refuse_fold_options(recipe, repeats=repeats, out=out, open_set=open_set)
-        from subgenre.pipeline import evaluate as single
-
-        evaluated = single.evaluate(
-            run, features=features, max_mb=max_mb, quick=quick, talk=terminal
-        )
-    else:
-        if run is not None:
-            raise ConfigError("--folds trains anew and takes no --run; leave one of them out")
-        from subgenre.pipeline import protocol, work
-
+    if folds:
         evaluated = protocol.evaluate_folds(
             features or work.FEATURES,
-            (recipe or Recipe()).settings("thesis"),
+            (recipe or Recipe()).suited(features or work.FEATURES, terminal),
             folds=folds,
             repeats=repeats,
             out=out or protocol.OUT,
@@ -77,6 +70,10 @@ def evaluate(
             open_set=open_set,
             workers=workers,
             talk=terminal,
+        )
+    else:
+        evaluated = single.evaluate(
+            run, features=features, max_mb=max_mb, quick=quick, talk=terminal
         )
     terminal.table("Held-out tracks", *evaluated.table())
     terminal.result(evaluated.metrics)
@@ -134,15 +131,23 @@ def doctor(
     return 0
 
 
-def _refuse_fold_options(
-    recipe: Recipe | None, *, repeats: int, out: Path | None, open_set: str
+def _refuse_mixed(
+    folds: int,
+    run: Path | None,
+    recipe: Recipe | None,
+    *,
+    repeats: int,
+    out: Path | None,
+    open_set: str,
 ) -> None:
-    """Refuse options that a finished model can't follow any more."""
+    """Refuse a finished model where folds train anew, and options that it can't follow any more."""
+    if folds and run is not None:
+        raise ConfigError("--folds trains anew and takes no --run; leave one of them out")
     given = [name for name in OPTIONS if recipe and getattr(recipe, name) is not None]
     given += ["repeats"] if repeats != 1 else []
     given += ["out"] if out is not None else []
     given += ["open-set"] if open_set != "frozen" else []
-    if given:
+    if given and not folds:
         name = given[0].replace("_", "-")
         raise ConfigError(f"--{name} goes with --folds: a trained model stays as it is")
 

@@ -169,6 +169,8 @@ def playlist(
     from subgenre.pipeline import lists, stored
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
+    if tracks is None and minutes is None and not (expand and until_fit):
+        tracks = lists.TRACKS
     wish = lists.Wish(
         seeds=seeds,
         expand=expand,
@@ -181,16 +183,12 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    if tracks is None and minutes is None and not (expand and until_fit):
-        tracks = lists.TRACKS
-    limits, only = wanted.limits(tracks, minutes), wanted.filter()
-    opened = stored.open_stored(source.run)
-    hits = lists.make(opened, opened.collection(source.index), wish, limits, only, talk=terminal)
-    if not hits:
-        terminal.warn("no track fits; lower --until-fit, or drop a filter")
+    opened, limits = stored.open_stored(source.run), wanted.limits(tracks, minutes)
+    known, only = opened.collection(source.index), wanted.filter()
+    hits = lists.make(opened, known, wish, limits, only, talk=terminal)
     lists.write(out, hits, terminal)
     terminal.table("Playlist", COLUMNS, rows(hits))
-    terminal.result({"out": str(out) if out else None, "hits": [lists.row(hit) for hit in hits]})
+    terminal.result({"out": out and str(out), "hits": [lists.row(hit) for hit in hits]})
     return 0
 
 

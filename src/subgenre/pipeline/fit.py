@@ -34,7 +34,7 @@ from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError
 from subgenre.pipeline.idle import refuse_idle
-from subgenre.pipeline.telling import Bars, told
+from subgenre.pipeline.telling import Bars, Stoppable, told
 from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
@@ -120,12 +120,11 @@ def fit(
     """Train an encoder on some tracks of a feature folder.
 
     Args:
-        folder, train_ids: the features, and the tracks that may be seen.
-        settings: the recipe.
+        folder, train_ids, settings: the features, the tracks that may be seen, the recipe.
         backbone: loaded already, and left as it is; else `settings.model.backbone` is loaded.
         device, group: where, and beside which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
-        stop_asked: looked at between steps.
+        stop_asked: looked at between steps, and between batches of the frozen backbone.
         only: rows of the chunks that are used, the others are left alone; by default all.
         talk: hears how it goes.
 
@@ -133,19 +132,19 @@ def fit(
         ConfigError: options that can't act, or make no sense together.
         BackboneError, FeatureError, SplitError, TrainingError, CheckpointError.
     """
-    talk, group = talk or Silent(), group or Group()
+    talk, group, ids = talk or Silent(), group or Group(), tuple(train_ids)
     device = device or precision.pick_device(settings.run.device)
-    ids = tuple(train_ids)
     backbone = _own_backbone(backbone, settings, folder)
     chunks = np.arange(len(folder.track_of)) if only is None else only
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings)
     table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings), only=only)
-    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, talk)
+    heard = Stoppable(talk, stop_asked)
+    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
-    validate = _validation(encoder, source, folder, val_ids, device) if val_ids else None
+    validate = _validation(encoder, source, folder, val_ids, device)
     with Bars(talk, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
@@ -287,8 +286,10 @@ def _validation(
     folder: FeatureFolder,
     ids: tuple[str, ...],
     device: torch.device,
-) -> Callable[[], float]:
-    """Return a function that gives MAP@R among the validation tracks."""
+) -> Callable[[], float] | None:
+    """Return a function that gives MAP@R among the validation tracks, if there are any."""
+    if not ids:
+        return None
     rows = folder.rows(ids)
     track = folder.track_of[rows]
     label = {int(t): int(c) for t, c in zip(track, folder.label_of[rows], strict=True)}

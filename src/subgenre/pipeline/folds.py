@@ -22,6 +22,7 @@ from subgenre.config import TrainConfig
 from subgenre.errors import RunError, TrainingError
 from subgenre.pipeline import fit
 from subgenre.pipeline.words import duration
+from subgenre.report.data import Epoch
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
@@ -171,3 +172,16 @@ class _Quiet(Silent):
     def warn(self, text: str) -> None:
         """Pass a warning on."""
         self.talk.warn(text)
+
+
+def mean_history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:
+    """Average the epochs over the trainings, as far as all of them went."""
+    found = []
+    for rows in zip(*(result.history for result in results), strict=False):
+        means: dict[str, Any] = {}
+        for name in ("loss", "active", "spread", "val_map_at_r"):
+            values = [row[name] for row in rows]
+            known = all(value is not None for value in values)
+            means[name] = float(np.mean(values)) if known else None
+        found.append(Epoch(epoch=int(rows[0]["epoch"]), **means))
+    return tuple(found)

@@ -105,16 +105,8 @@ def index(
     embedded, failed = _embed(opened, store, left, workers, talk)
     forgotten = store.delete(gone)
     skipped = sounds.tell(talk, (*listed.skipped, *unread, *failed))
-    done = Indexed(
-        place,
-        store.count,
-        embedded,
-        len(plan.new) - len(left),
-        len(plan.updated),
-        forgotten,
-        relinked,
-        skipped,
-    )
+    counts = (store.count, embedded, len(plan.new) - len(left), len(plan.updated), forgotten)
+    done = Indexed(place, *counts, relinked, skipped)
     talk.say(
         f"{place}: {done.n_tracks} tracks; {embedded} embedded, {done.reused} by the run's own "
         f"vectors, {done.updated} updated, {forgotten} forgotten"

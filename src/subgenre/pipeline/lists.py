@@ -189,13 +189,15 @@ def _known(tracks: Collection, name: Seed) -> Seed:
 
 
 def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> None:
-    """Write a list where one is wanted, and warn of tracks that are gone.
+    """Write a list where one is wanted, and warn of tracks that are gone or of none at all.
 
     Raises:
         PlaylistError: an extension of no playlist.
     """
     told, talk = [hit.track for hit in hits], talk or Silent()
     missing(told, talk)
+    if not told:
+        talk.warn("no track fits; ask for less (--until-fit), or drop a filter")
     if out is not None:
         playlist_files.write_playlist(out, told)
         talk.say(f"{out}: {len(told)} tracks")

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ from subgenre.pipeline.words import versions
 from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import Epoch, ReportData
+from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
@@ -288,7 +287,7 @@ def _write(
     origin = Origin(plan.settings.model.backbone, backbone.licence, backbone.source)
     data = dataclasses.replace(
         data,
-        history=_history(results),
+        history=folds.mean_history(results),
         warnings=(*warnings, *audited.notes),
         backbone=origin,
     )
@@ -336,16 +335,3 @@ def _report_data(
         skipped=outputs.n_skipped(material),
         **audited.report,
     )
-
-
-def _history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:
-    """Average the epochs over the trainings, as far as all of them went."""
-    found = []
-    for rows in zip(*(result.history for result in results), strict=False):
-        means: dict[str, Any] = {}
-        for name in ("loss", "active", "spread", "val_map_at_r"):
-            values = [row[name] for row in rows]
-            known = all(value is not None for value in values)
-            means[name] = float(np.mean(values)) if known else None
-        found.append(Epoch(epoch=int(rows[0]["epoch"]), **means))
-    return tuple(found)

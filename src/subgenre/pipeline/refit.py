@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.collection import Collection
+from subgenre.config import TrainConfig
 from subgenre.errors import EvaluationError
+from subgenre.library import Track
 from subgenre.pipeline.stored import StoredRun
 from subgenre.talk import Silent, Talk
 from subgenre.vectors import Embeddings
 
 if TYPE_CHECKING:
+    from subgenre.encoder import Encoder
     from subgenre.store import FeatureFolder
 
-MAX_EPOCHS = 8  # a person waits for it
+QUICK = "laptop"  # a person waits: seconds, where an epoch of drawn triplets alone takes some
 
 
 def can_refit(run: StoredRun, tracks: Collection) -> bool:
@@ -40,7 +44,8 @@ def refit(
 ) -> StoredRun:
     """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
 
-    The backbone stays as the run left it, so that its output is computed once and cached.
+    The backbone stays as the run left it, so that its output is computed once and cached. A run
+    that was trained on drawn triplets gets a head of the same form by the recipe `laptop`.
 
     Args:
         moved: track id -> (genre, subgenre) where it belongs. wrong: ids that belong nowhere
@@ -64,10 +69,7 @@ def refit(
     labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
     if len(labels) < 2:
         raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
-    settings = config.replace(run.settings, "model", tune="head")
-    settings = config.replace(settings, "watch", val_share=0.0)
-    epochs = min(settings.optim.epochs, MAX_EPOCHS)
-    settings = config.replace(settings, "optim", epochs=epochs, head_epochs=0)
+    settings = _settings(run.settings)
     device = precision.pick_device(settings.run.device)
     backbone = encoder.load(run.path).backbone
     fitted = fit.fit(
@@ -79,10 +81,32 @@ def refit(
     chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
     numbers, vectors = embed.track_vectors(chunks, folder.track_of[rows])
     tracks = [folder.tracks[int(number)] for number in numbers]
-    side = dict(zip(stored.ids, stored.splits, strict=True))
+    return _in_memory(run, settings, fitted.encoder, tracks, vectors, wrong)
+
+
+def _settings(own: TrainConfig) -> TrainConfig:
+    """Train the head alone, on everything, in seconds."""
+    quick = own if own.batch.kind == "pk" else config.load_recipe(QUICK)
+    settings = dataclasses.replace(quick, model=own.model, run=own.run)
+    settings = config.replace(settings, "model", tune="head")
+    settings = config.replace(settings, "watch", val_share=0.0)
+    return config.replace(settings, "optim", head_epochs=0)
+
+
+def _in_memory(
+    run: StoredRun,
+    settings: TrainConfig,
+    trained: Encoder,
+    tracks: Sequence[Track],
+    vectors: NDArray[np.float32],
+    wrong: frozenset[str],
+) -> StoredRun:
+    from subgenre import encoder
+
+    side = dict(zip(run.embeddings.ids, run.embeddings.splits, strict=True))
     new = StoredRun(run.path, settings, run.data)
-    new.__dict__["encoder"] = fitted.encoder
-    new.__dict__["fingerprint"] = encoder.fingerprint(fitted.encoder)
+    new.__dict__["encoder"] = trained
+    new.__dict__["fingerprint"] = encoder.fingerprint(trained)
     new.__dict__["embeddings"] = Embeddings(
         tuple(track.id for track in tracks),
         tuple(track.path for track in tracks),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from subgenre.config import TrainConfig
 from subgenre.pipeline.words import duration
 from subgenre.talk import Progress, Talk
-from subgenre.train import Epoch, Estimate
+from subgenre.train import Epoch, Estimate, Interrupted
 
 _HOUR = 3600
 
@@ -64,3 +65,29 @@ class Bars:
                 f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
                 f"{row.active:.0%}, spread {row.spread:.3f}{value}"
             )
+
+
+class Stoppable:
+    """A listener whose progress ends the work when a stop has been asked for."""
+
+    def __init__(self, talk: Talk, stop_asked: Callable[[], bool] | None) -> None:
+        self.say, self.warn = talk.say, talk.warn
+        self.talk, self.stop_asked = talk, stop_asked
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Open a bar.
+
+        Raises:
+            Interrupted: from the bar, once a stop is asked for.
+        """
+        with self.talk.progress(title) as bar:
+
+            def step(done: int, total: int) -> None:
+                bar(done, total)
+                if self.stop_asked and self.stop_asked():
+                    raise Interrupted(
+                        f"stopped as asked ({title}: {done} of {total}); go on with --resume"
+                    )
+
+            yield step

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from subgenre import checkpoint, checks, metrics, splits
-from subgenre.config import TrainConfig
+from subgenre.config import RunConfig, TrainConfig
 from subgenre.errors import ConfigError, TrainingError
+from subgenre.library import Track
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import folds as trainings
 from subgenre.splits import Split
@@ -158,16 +159,8 @@ def tune(
     if not tried:
         raise ConfigError("there is no recipe to try; name one with --recipes")
     folder = FeatureFolder.open(features)
+    tracks = _training_side(folder, tried[0].settings.run)
     run = tried[0].settings.run
-    side = set(
-        splits.split(
-            folder.tracks,
-            test_share=run.test_share,
-            seed=run.seed,
-            strict_groups=run.strict_groups,
-        ).train
-    )
-    tracks = [track for track in folder.tracks if track.id in side]
     cut = splits.folds(tracks, folds, seed=run.seed, strict_groups=run.strict_groups)
     for warning in cut[0].warnings:
         talk.warn(warning)
@@ -182,6 +175,15 @@ def tune(
     talk.say(_verdict(ranked, found[0], by))
     talk.say(f"recipe: {out} (subgenre train --recipe {out})")
     return Tuned(tuple(ranked), by, out, len(tracks), folds)
+
+
+def _training_side(folder: FeatureFolder, run: RunConfig) -> list[Track]:
+    """Return the tracks that `train` would learn from: the test tracks are never looked at."""
+    split = splits.split(
+        folder.tracks, test_share=run.test_share, seed=run.seed, strict_groups=run.strict_groups
+    )
+    side = set(split.train)
+    return [track for track in folder.tracks if track.id in side]
 
 
 def _try(
