@@ -51,6 +51,20 @@ def test_the_thesis_head_on_normalised_features(toy) -> None:
 
 
 @torch.inference_mode()
+def test_members_are_heads_whose_cosines_are_averaged(toy, tmp_path) -> None:
+    net = make(toy, head=(16,), embedding_size=8, members=2)
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    found = net.project(x)
+    alone = [torch.nn.functional.normalize(head(x), dim=1) for head in net.head]
+    assert not torch.allclose(*alone)
+    torch.testing.assert_close(found @ found.T, (alone[0] @ alone[0].T + alone[1] @ alone[1].T) / 2)
+    encoder.save(net, tmp_path)
+    assert torch.equal(encoder.load(tmp_path).project(x), found)
+    with pytest.raises(ConfigError, match="3 members can't share 8"):
+        make(toy, embedding_size=8, members=3)
+
+
+@torch.inference_mode()
 def test_musicnn_takes_its_features_as_they_are() -> None:
     net = make(backbones.load("musicnn"), embedding_size=16)
     net.set_statistics(Statistics(10, 1.0, 40.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -356,3 +357,29 @@ def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
 def test_genres_must_match_the_labels() -> None:
     with pytest.raises(ConfigError, match="3 genres were given for 4 labels"):
         build(LossConfig(), n_labels=4, embedding_size=6, label_genre=GENRE)
+
+
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_members_have_losses_of_their_own_and_the_gradient_they_would_get_alone(name: str) -> None:
+    config = LossConfig(name)
+    generator = torch.Generator().manual_seed(1)
+    vectors = torch.randn(12, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    label = torch.arange(12) % 3
+    track = torch.arange(12) // 2
+    build_ = functools.partial(build, n_labels=3, label_genre=GENRE)
+    joint = build_(config, embedding_size=6, members=2, seed=5).double()
+    result = joint(vectors, label, track, track)
+    (found,) = torch.autograd.grad(result.value, vectors)
+    values = []
+    for which, loss in enumerate(joint.each):
+        mine = vectors.detach()[:, 3 * which : 3 * which + 3].clone().requires_grad_()
+        alone = loss(mine, label, track, track)
+        (wanted,) = torch.autograd.grad(alone.value, mine)
+        torch.testing.assert_close(found[:, 3 * which : 3 * which + 3], wanted)
+        values.append(alone.value.item())
+    assert result.value.item() == pytest.approx(sum(values))
+    proxies = list(joint.parameters())
+    assert len(proxies) in (0, 2)
+    if proxies:
+        assert proxies[0].shape == proxies[1].shape
+        assert not torch.equal(*proxies)

@@ -93,6 +93,7 @@ class ModelConfig:
         embedding_size: D.
         dropout: before each linear layer of the head.
         skip: add a linear path around the head's hidden layers.
+        members: heads side by side, each with its share of D and a loss of its own: an ensemble.
         standardise: pooled vectors to zero mean and unit deviation by the training chunks:
             `auto` does so where the backbone is frozen.
         lora_rank: rank of the adapters with `tune = "lora"`.
@@ -106,6 +107,7 @@ class ModelConfig:
     embedding_size: int = 128
     dropout: float = 0.0
     skip: bool = False
+    members: int = 1
     standardise: str = "auto"
     lora_rank: int = 8
 
@@ -119,6 +121,9 @@ class ModelConfig:
             raise ConfigError(f"layer is '{self.layer}'; give a whole number or 'weighted'")
         check_range("embedding_size", self.embedding_size, 2, 65_536)
         check_range("dropout", self.dropout, 0.0, 0.95)
+        check_range("members", self.members, 1, 64)
+        if self.embedding_size % self.members:
+            raise ConfigError(f"{self.members} members can't share {self.embedding_size} evenly")
         check_range("lora_rank", self.lora_rank, 1, 1024)
         if any(size < 1 for size in self.head):
             raise ConfigError(f"head is {list(self.head)}; each size must be 1 or more")

@@ -7,7 +7,6 @@ log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from subgenre import backbones, checks, files
+from subgenre import backbones, checks, files, heads
 from subgenre.backbones import Backbone
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.features import Statistics
@@ -41,6 +39,7 @@ class Structure:
     embedding_size: int
     dropout: float
     skip: bool
+    members: int = 1
 
 
 class Encoder(nn.Module):
@@ -61,10 +60,11 @@ class Encoder(nn.Module):
         embedding_size: D.
         dropout: before each linear layer of the head.
         skip: add one linear layer from the pooled vector straight to the output.
+        members: heads side by side, each with an equal share of D, see `heads.Members`.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
-        ConfigError: the backbone has no such layer or pooling.
+        ConfigError: the backbone has no such layer or pooling; D can't be shared by the members.
     """
 
     mean: Tensor
@@ -84,6 +84,7 @@ class Encoder(nn.Module):
         embedding_size: int = 128,
         dropout: float = 0.0,
         skip: bool = False,
+        members: int = 1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -92,15 +93,19 @@ class Encoder(nn.Module):
         H = backbone.hidden_size
         shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
         self.backbone = backbone
-        self.structure = Structure(layer, pooling, tuple(head), embedding_size, dropout, skip)
+        self.structure = Structure(
+            layer, pooling, tuple(head), embedding_size, dropout, skip, members
+        )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(0.5))
         self.register_buffer("pooled_mean", torch.zeros(shape))
         self.register_buffer("pooled_std", torch.ones(shape))
         weights = nn.Parameter(torch.zeros(shape[0])) if layer == "weighted" else None
         self.register_parameter("layer_weights", weights)
-        self.head = _head([H, *head, embedding_size], dropout, generator)
-        self.skip = _linear(H, embedding_size, generator) if skip else None
+        self.head = heads.build(
+            [H, *head, embedding_size], dropout=dropout, members=members, generator=generator
+        )
+        self.skip = heads.linear(H, embedding_size, generator) if skip else None
 
     def inputs(self, features: Tensor) -> Tensor:
         """Pad and normalise log-mel [B, T, F] as the backbone was trained."""
@@ -163,7 +168,7 @@ class Encoder(nn.Module):
         out = self.head(x)
         if self.skip is not None:
             out = out + self.skip(x)
-        return F.normalize(out.float(), dim=-1, eps=1e-12)
+        return heads.unit(out.float(), self.structure.members)
 
     def forward(self, features: Tensor) -> Tensor:
         """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""
@@ -301,27 +306,3 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     if more := sorted(set(found) - set(expected)):
         raise RunError(f"{path} holds the unknown tensor {more[0]}; it belongs to another model")
     return found
-
-
-def _head(sizes: list[int], dropout: float, generator: torch.Generator | None) -> nn.Sequential:
-    """Linear layers with ReLUs between them, and dropout before each where there is any."""
-    parts: list[nn.Module] = []
-    for n_in, n_out in itertools.pairwise(sizes):
-        if parts:
-            parts.append(nn.ReLU())
-        if dropout:
-            parts.append(nn.Dropout(dropout))
-        parts.append(_linear(n_in, n_out, generator))
-    return nn.Sequential(*parts)
-
-
-def _linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """Draw as torch does, uniform within 1 / sqrt(n_in), but from a generator of our own."""
-    with torch.device("meta"):
-        linear = nn.Linear(n_in, n_out)
-    linear = linear.to_empty(device="cpu")
-    bound = n_in**-0.5
-    with torch.no_grad():
-        linear.weight.uniform_(-bound, bound, generator=generator)
-        linear.bias.uniform_(-bound, bound, generator=generator)
-    return linear

@@ -3,8 +3,9 @@
 `build` makes any of them from a configuration, behind one interface.
 """
 
+from subgenre.losses.base import Loss, MemberLoss
 from subgenre.losses.mining import mine, pair_masks
-from subgenre.losses.registry import BUILDERS, Loss, build
+from subgenre.losses.registry import BUILDERS, build
 from subgenre.losses.triplet import (
     LossResult,
     cosine_distances,
@@ -19,6 +20,7 @@ __all__ = [
     "BUILDERS",
     "Loss",
     "LossResult",
+    "MemberLoss",
     "build",
     "cosine_distances",
     "explicit_quadruplets",

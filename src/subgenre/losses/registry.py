@@ -5,7 +5,6 @@ The pair and proxy losses are pytorch-metric-learning's, imported when one is bu
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from subgenre.checks import check_choice
 from subgenre.config import LossConfig
 from subgenre.errors import ConfigError
+from subgenre.losses.base import Loss, MemberLoss
 from subgenre.losses.mining import batch_triplet_loss, count_active, pair_masks
 from subgenre.losses.triplet import (
     LossResult,
@@ -25,50 +25,6 @@ from subgenre.losses.triplet import (
 )
 
 _PROXY_ANCHOR_MARGIN = 0.1  # the paper's, section 4.2; the configuration's `scale` is its alpha
-
-
-class Loss(nn.Module, ABC):
-    """A loss over one batch of chunk vectors.
-
-    Attributes:
-        config: its numbers. label_genre: genre number of each label, [n_labels].
-    """
-
-    label_genre: Tensor
-
-    def __init__(self, config: LossConfig, label_genre: Tensor) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("label_genre", label_genre.long(), persistent=False)
-
-    @abstractmethod
-    def forward(
-        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
-    ) -> LossResult:
-        """Return the loss of `vectors` [B, D]; `label` (-1: trash), `track`, `recording` [B]."""
-
-    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D], labels alike.
-
-        Raises:
-            ConfigError: this loss has no such form.
-        """
-        raise ConfigError(
-            f"loss '{self.config.name}' compares whole batches, not the {vectors.shape[1]} rows of "
-            f'{label.shape[0]} drawn triplets; set kind = "pk" under [batch]'
-        )
-
-    def margins(self, anchor: Tensor, other: Tensor, margin: float, like: Tensor) -> Tensor:
-        """Return `margin`, wider where the labels `anchor` and `other` are of two genres.
-
-        In the number format of `like`.
-        """
-        apart = self.genres(anchor) != self.genres(other)
-        return margin + self.config.genre_margin * apart.to(like.dtype)
-
-    def genres(self, label: Tensor) -> Tensor:
-        """Return the genre number of each label, -1 for trash."""
-        return torch.where(label >= 0, self.label_genre[label.clamp(min=0)], -1)
 
 
 class TripletLoss(Loss):
@@ -197,7 +153,13 @@ class ProxyLoss(LibraryLoss):
 
 
 def build(
-    config: LossConfig, *, n_labels: int, embedding_size: int, label_genre: Tensor, seed: int = 0
+    config: LossConfig,
+    *,
+    n_labels: int,
+    embedding_size: int,
+    label_genre: Tensor,
+    members: int = 1,
+    seed: int = 0,
 ) -> Loss:
     """Build the loss that `config.name` names.
 
@@ -205,6 +167,7 @@ def build(
         config: its name and numbers.
         n_labels: number of subgenres. embedding_size: D.
         label_genre: genre number of each label, [n_labels].
+        members: heads that share D; each gets a loss of its own.
         seed: of the proxies' first values, where it has any.
 
     Raises:
@@ -215,7 +178,9 @@ def build(
         raise ConfigError(f"{len(label_genre)} genres were given for {n_labels} labels")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return BUILDERS[config.name](config, n_labels, embedding_size, label_genre)
+        make, size = BUILDERS[config.name], embedding_size // members
+        each = [make(config, n_labels, size, label_genre) for _ in range(members)]
+    return each[0] if members == 1 else MemberLoss(each)
 
 
 def _multi_similarity(config: LossConfig, _n: int, _size: int, genre: Tensor) -> Loss:

@@ -96,6 +96,7 @@ def new_encoder(
         embedding_size=settings.embedding_size,
         dropout=settings.dropout,
         skip=settings.skip,
+        members=settings.members,
         generator=torch.Generator().manual_seed(seed),
     )
     encoder.set_statistics(folder.statistics(rows))
@@ -193,6 +194,7 @@ def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
         n_labels=len(folder.labels),
         embedding_size=settings.model.embedding_size,
         label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
+        members=settings.model.members,
         seed=settings.run.seed,
     )
 
