@@ -65,6 +65,31 @@ def test_members_are_heads_whose_cosines_are_averaged(toy, tmp_path) -> None:
 
 
 @torch.inference_mode()
+def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
+    from sklearn.decomposition import PCA
+
+    from subgenre.pipeline import fit
+
+    generator = torch.Generator().manual_seed(4)
+    pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
+    net = make(toy, head=(), embedding_size=5, pca=8)
+    fit.standardise(net, pooled.numpy())
+    whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
+    wanted = PCA(6, svd_solver="full").fit_transform(whole)
+    wanted /= np.sqrt(wanted.std(axis=0))
+    wanted /= np.sqrt((wanted**2).mean())
+    found = ((pooled - net.pooled_mean) / net.pooled_std @ net.axes).numpy()
+    np.testing.assert_allclose(np.abs(found[:, :6]), np.abs(wanted), atol=1e-4)
+    assert not found[:, 6:].any()  # the chunks span six axes
+    assert net.head[0].weight.shape == (5, 8)
+    encoder.save(net, tmp_path)
+    assert torch.equal(encoder.load(tmp_path).project(pooled), net.project(pooled))
+    for refused in ({"pca": 33}, {"pca": 4, "layer": "weighted"}):
+        with pytest.raises(ConfigError, match="pca is"):
+            make(toy, **refused)
+
+
+@torch.inference_mode()
 def test_musicnn_takes_its_features_as_they_are() -> None:
     net = make(backbones.load("musicnn"), embedding_size=16)
     net.set_statistics(Statistics(10, 1.0, 40.0))

@@ -21,16 +21,8 @@ CHUNK_STRATEGIES = ("random", "sequential", "spaced")
 TUNES = ("head", "last:N", "lora", "full")
 POOLINGS = ("mean", "cls")
 BATCH_KINDS = ("triplet", "pk")
-LOSSES = (
-    "triplet",
-    "quadruplet",
-    "multi_similarity",
-    "supcon",
-    "proxy_anchor",
-    "norm_softmax",
-    "arcface",
-    "track_triplet",
-)
+PROXY_LOSSES = ("proxy_anchor", "norm_softmax", "arcface")
+LOSSES = ("triplet", "quadruplet", "multi_similarity", "supcon", *PROXY_LOSSES, "track_triplet")
 MININGS = ("none", "semihard", "hard")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -96,6 +88,7 @@ class ModelConfig:
         members: heads side by side, each with its share of D and a loss of its own: an ensemble.
         standardise: pooled vectors to zero mean and unit deviation by the training chunks:
             `auto` does so where the backbone is frozen.
+        pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
         lora_rank: rank of the adapters with `tune = "lora"`.
     """
 
@@ -109,6 +102,7 @@ class ModelConfig:
     skip: bool = False
     members: int = 1
     standardise: str = "auto"
+    pca: int = 0
     lora_rank: int = 8
 
     def __post_init__(self) -> None:
@@ -122,6 +116,7 @@ class ModelConfig:
         check_range("embedding_size", self.embedding_size, 2, 65_536)
         check_range("dropout", self.dropout, 0.0, 0.95)
         check_range("members", self.members, 1, 64)
+        check_range("pca", self.pca, 0, 65_536)
         if self.embedding_size % self.members:
             raise ConfigError(f"{self.members} members can't share {self.embedding_size} evenly")
         check_range("lora_rank", self.lora_rank, 1, 1024)

@@ -40,6 +40,7 @@ class Structure:
     dropout: float
     skip: bool
     members: int = 1
+    pca: int = 0
 
 
 class Encoder(nn.Module):
@@ -61,16 +62,19 @@ class Encoder(nn.Module):
         dropout: before each linear layer of the head.
         skip: add one linear layer from the pooled vector straight to the output.
         members: heads side by side, each with an equal share of D, see `heads.Members`.
+        pca: axes of the pooled vectors that the head gets, see `set_axes`; 0: all columns.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
-        ConfigError: the backbone has no such layer or pooling; D can't be shared by the members.
+        ConfigError: the backbone has no such layer or pooling; D can't be shared by the members;
+            `pca` of a weighted sum, or of more axes than there are.
     """
 
     mean: Tensor
     std: Tensor
     pooled_mean: Tensor
     pooled_std: Tensor
+    axes: Tensor | None
     skip: nn.Module | None
     layer_weights: nn.Parameter | None
 
@@ -85,6 +89,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         skip: bool = False,
         members: int = 1,
+        pca: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -94,7 +99,7 @@ class Encoder(nn.Module):
         shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
         self.backbone = backbone
         self.structure = Structure(
-            layer, pooling, tuple(head), embedding_size, dropout, skip, members
+            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca
         )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(0.5))
@@ -102,10 +107,12 @@ class Encoder(nn.Module):
         self.register_buffer("pooled_std", torch.ones(shape))
         weights = nn.Parameter(torch.zeros(shape[0])) if layer == "weighted" else None
         self.register_parameter("layer_weights", weights)
-        self.head = heads.build(
-            [H, *head, embedding_size], dropout=dropout, members=members, generator=generator
-        )
-        self.skip = heads.linear(H, embedding_size, generator) if skip else None
+        if pca and (layer == "weighted" or pca > H):
+            raise ConfigError(f"pca is {pca}; it takes one layer, and at most its {H} columns")
+        self.register_buffer("axes", torch.zeros(H, pca) if pca else None)
+        sizes = [pca or H, *head, embedding_size]
+        self.head = heads.build(sizes, dropout=dropout, members=members, generator=generator)
+        self.skip = heads.linear(sizes[0], embedding_size, generator) if skip else None
 
     def inputs(self, features: Tensor) -> Tensor:
         """Pad and normalise log-mel [B, T, F] as the backbone was trained."""
@@ -165,6 +172,8 @@ class Encoder(nn.Module):
         x = (pooled - self.pooled_mean) / self.pooled_std
         if self.layer_weights is not None:
             x = torch.einsum("blh,l->bh", x, self.layer_weights.softmax(0).to(x.dtype))
+        if self.axes is not None:
+            x = x @ self.axes
         out = self.head(x)
         if self.skip is not None:
             out = out + self.skip(x)
@@ -198,6 +207,17 @@ class Encoder(nn.Module):
             self.pooled_mean.copy_(mean)
             # anything over infinity is 0: a column that never varied must not start to now
             self.pooled_std.copy_(torch.where(std > _CONSTANT * mean.abs(), std, torch.inf))
+
+    def set_axes(self, axes: Tensor) -> None:
+        """Set the axes [H, pca] that standardised pooled vectors are turned to before the head.
+
+        Raises:
+            ConfigError: the encoder has no PCA.
+        """
+        if self.axes is None:
+            raise ConfigError("this encoder's head takes all columns: it was built without pca")
+        with torch.no_grad():
+            self.axes.copy_(axes)
 
 
 def save(encoder: Encoder, folder: Path) -> None:

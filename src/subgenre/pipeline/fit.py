@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from subgenre import (
     activations,
     backbones,
     batches,
+    config,
     distributed,
     embed,
     lora,
@@ -40,6 +42,7 @@ from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 from subgenre.train import Callbacks, Result, Trainer
 
+_NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
 
 
@@ -97,6 +100,7 @@ def new_encoder(
         dropout=settings.dropout,
         skip=settings.skip,
         members=settings.members,
+        pca=settings.pca,
         generator=torch.Generator().manual_seed(seed),
     )
     encoder.set_statistics(folder.statistics(rows))
@@ -183,7 +187,7 @@ def uses_trash(settings: TrainConfig) -> bool:
     """
     if settings.batch.kind == "triplet":
         return settings.loss.name == "quadruplet"
-    return settings.loss.name not in ("proxy_anchor", "norm_softmax", "arcface")
+    return settings.loss.name not in config.PROXY_LOSSES
 
 
 def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
@@ -200,9 +204,30 @@ def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
 
 
 def standardise(encoder: Encoder, pooled: NDArray[np.float32]) -> None:
-    """Set the encoder's pooled statistics by training chunks [n, H] (or [n, L, H])."""
+    """Set the encoder's pooled statistics, and its axes, by training chunks [n, H] (or [n, L, H]).
+
+    The axes are the principal ones of the standardised chunks. Each is divided by the square root
+    of its deviation: whitened half way, so that the first few do not drown what sets siblings
+    apart, nor the last be raised to noise.
+    """
     values = torch.from_numpy(pooled.astype(np.float64))
     encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0))
+    if encoder.axes is not None:
+        whole = (values - encoder.pooled_mean) / encoder.pooled_std
+        encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))
+
+
+def _half_white(values: Tensor, n_axes: int) -> Tensor:
+    """Principal axes [H, n_axes] of values [n, H], scaled; 0 beyond the rank of the values."""
+    _, scale, right = torch.linalg.svd(values - values.mean(0), full_matrices=False)
+    deviation = scale / len(values) ** 0.5
+    n = min(n_axes, int((deviation > _NO_AXIS * deviation[0]).sum()))
+    right, deviation = right[:n], deviation[:n]
+    # a sign is free in an SVD: the largest loading of each axis points up
+    largest = right.gather(1, right.abs().argmax(1, keepdim=True))
+    axes = (right * largest.sign() / deviation[:, None].sqrt()).T
+    axes = axes / deviation.mean().sqrt()  # the turned values have a mean variance of 1
+    return torch.nn.functional.pad(axes, (0, n_axes - n))
 
 
 def _hold_out(

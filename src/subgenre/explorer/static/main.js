@@ -31,13 +31,14 @@ async function start() {
   byId("again").hidden = true;
   byId("wait-text").textContent = "Reading the library";
   try {
-    const plotly = window.Plotly ? null : loadPlotly();
     await load();
     head();
     if (!state.library.tracks) { empty(); return; }
     parts();
     byId("wait-text").textContent = "Drawing the map";
-    await plotly;
+    await new Promise(requestAnimationFrame); // the page is there to be used: the map's library comes after it
+    await new Promise((resolve) => setTimeout(resolve));
+    if (!window.Plotly) await loadPlotly();
     await map.start();
     byId("wait").hidden = true;
     document.body.dataset.state = "ready";

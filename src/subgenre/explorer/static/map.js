@@ -28,19 +28,20 @@ function look(label) {
   return state.library.labels[label] || { symbol: "circle", colour: styleOf("--faint") };
 }
 
+// at 3 pixels a shape can't be told, and circles are drawn in a third of the time
+const many = () => state.points.ids.length >= 30000;
 const xs = () => (moving ? moving.x : state.points.x);
 const ys = () => (moving ? moving.y : state.points.y);
 const column = (values, rows) => Float32Array.from(rows, (i) => values[i]);
 
 function traces() {
   const n = state.points.ids.length;
-  const many = n >= 30000; // at 3 pixels a shape can't be told, and circles are drawn in a third of the time
-  const size = n < 600 ? 9 : n < 6000 ? 7 : many ? 3 : 5;
+  const size = n < 600 ? 9 : n < 6000 ? 7 : many() ? 3 : 5;
   const opacity = n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6; // faint marks sink into a dark ground
   const made = groups.map(({ label, rows }) => ({
     type: "scattergl", mode: "markers", hoverinfo: "none", visible: !hidden.has(label),
     x: column(xs(), rows), y: column(ys(), rows),
-    marker: { symbol: many && label !== WRONG ? "circle" : look(label).symbol, color: look(label).colour, size, opacity, line: { width: label === WRONG ? 2 : 0, color: look(label).colour } },
+    marker: { symbol: many() && label !== WRONG ? "circle" : look(label).symbol, color: look(label).colour, size, opacity, line: { width: label === WRONG ? 2 : 0, color: look(label).colour } },
   }));
   return [...made, ...overlays()];
 }
@@ -83,16 +84,20 @@ function layout() {
   };
 }
 
-const config = { displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset" };
+// plotly draws WebGL at twice the screen's resolution unless told; for many points, at the screen's
+const config = () => ({
+  displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset",
+  plotGlPixelRatio: many() ? Math.min(2, Math.max(1, devicePixelRatio)) : 2,
+});
 
 export async function draw() {
   regroup();
-  await Plotly.react(plot, traces(), layout(), config);
+  await Plotly.react(plot, traces(), layout(), config());
 }
 
 export async function start() {
   regroup();
-  await Plotly.newPlot(plot, traces(), layout(), config);
+  await Plotly.newPlot(plot, traces(), layout(), config());
   plot.on("plotly_click", (event) => {
     const id = idOf(event.points[0]);
     if (id) tell("choose", { id, play: true });
@@ -150,7 +155,7 @@ export function ring(which, ids) {
 
 export async function showPlaced(where) {
   placed = where;
-  if (where) await Plotly.react(plot, traces(), layout(), config);
+  if (where) await Plotly.react(plot, traces(), layout(), config());
   else redrawRings();
 }
 
