@@ -116,7 +116,9 @@ def test_playlist_folder_moves_with_its_music(tmp_path, songs):
     whole = [s for s in songs if not s.path.name.startswith(("line", "back", "blank last"))]
     write_m3u8(tmp_path / "WAV" / "p.m3u8", whole)
     (tmp_path / "WAV").rename(tmp_path / "moved")
-    assert all(path.is_file() for path in read_m3u(tmp_path / "moved" / "p.m3u8"))
+    found = read_m3u(tmp_path / "moved" / "p.m3u8")
+    assert len(found) == len(whole)
+    assert all(path.is_file() for path in found)
 
 
 def test_playlist_in_a_linked_folder(tmp_path, songs):
