@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
+from threadpoolctl import threadpool_limits
 
 from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import changes, models, reading, state
@@ -56,9 +57,13 @@ def create_app(library: Library, *, hosts: Sequence[str] = ()) -> FastAPI:
 
 @asynccontextmanager
 async def _warmed(app: FastAPI) -> AsyncIterator[None]:
-    """Prepare what the first requests ask for, beside them."""
-    threading.Thread(target=app.state.explorer.view.warm, daemon=True).start()
-    yield
+    """Prepare what the first requests ask for, beside them.
+
+    Requests run side by side: a product of matrices that took all cores for each would slow them all.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        threading.Thread(target=app.state.explorer.view.warm, daemon=True).start()
+        yield
 
 
 async def _refused(_request: Request, problem: Exception) -> Response:
@@ -79,7 +84,8 @@ def _add_page(app: FastAPI) -> None:
     page = (folder / "index.html").read_text(encoding="utf-8")
     # plotly adds the style of its street maps as a text, which the policy forbids, unless an
     # element of this id is there; it has no use here
-    styles = {found.decode() for found in _STYLES.findall(plotly.read_bytes())}
+    library = plotly.read_bytes()
+    styles = {found.decode() for found in _STYLES.findall(library)}
     page = page.replace("<!-- ids -->", "".join(f'<i hidden id="{name}"></i>' for name in styles))
 
     async def index() -> Response:
@@ -90,7 +96,7 @@ def _add_page(app: FastAPI) -> None:
 
     async def script() -> Response:
         fresh = {"cache-control": "public, max-age=86400"}
-        return FileResponse(plotly, media_type="text/javascript", headers=fresh)
+        return Response(library, media_type="text/javascript", headers=fresh)
 
     for path, call in (("/", index), ("/docs", docs), ("/plotly.js", script)):
         app.add_api_route(path, call, methods=["GET"], include_in_schema=False)

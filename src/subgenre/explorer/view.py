@@ -227,6 +227,8 @@ def placement(placed: Placement, most: int = 6) -> dict[str, Any]:
 
 def fold(text: str) -> str:
     """Fold text for searching: compatible forms, case and accents alike."""
+    if text.isascii():  # most of it, and ten times as fast
+        return text.lower()
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in parts if not unicodedata.combining(c)) if parts else ""
 

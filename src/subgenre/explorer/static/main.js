@@ -15,14 +15,13 @@ const TABS = ["track", "list", "axis"];
 const trail = []; // ids in the order they were looked at
 let step = -1;
 
-function loadPlotly() {
-  return new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = "/plotly.js";
-    script.onload = resolve;
-    script.onerror = () => reject(new Error("The library that draws the map did not load."));
-    document.head.append(script);
-  });
+async function drawer() {
+  try {
+    await window.plotly;
+  } catch (problem) {
+    window.plotly = window.askPlotly(); // for the next try
+    throw problem;
+  }
 }
 
 async function start() {
@@ -36,9 +35,7 @@ async function start() {
     if (!state.library.tracks) { empty(); return; }
     parts();
     byId("wait-text").textContent = "Drawing the map";
-    await new Promise(requestAnimationFrame); // the page is there to be used: the map's library comes after it
-    await new Promise((resolve) => setTimeout(resolve));
-    if (!window.Plotly) await loadPlotly();
+    await drawer();
     await map.start();
     byId("wait").hidden = true;
     document.body.dataset.state = "ready";
