@@ -59,7 +59,7 @@ def create_app(library: Library, *, hosts: Sequence[str] = ()) -> FastAPI:
 async def _warmed(app: FastAPI) -> AsyncIterator[None]:
     """Prepare what the first requests ask for, beside them.
 
-    Requests run side by side: a product of matrices that took all cores for each would slow them all.
+    Requests run side by side: a matrix product that took all cores for each would slow them all.
     """
     with threadpool_limits(1, user_api="blas"):
         threading.Thread(target=app.state.explorer.view.warm, daemon=True).start()
