@@ -15,7 +15,7 @@ from subgenre.backbones import Backbone
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.errors import ConfigError, MissingExtraError
 from subgenre.features import AST_SPEC
-from subgenre.pipeline import fit
+from subgenre.pipeline import fit, telling
 from subgenre.run_state import Estimate
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
@@ -238,7 +238,7 @@ def test_hours_on_a_cpu_name_what_is_cheaper(name: str) -> None:
             told.append(text)
 
     told: list[str] = []
-    tell = fit._told(Ear(), recipe(name), torch.device("cpu"))
+    tell = telling.told(Ear(), recipe(name), torch.device("cpu"))
     tell(Estimate(1800.0, 2**30, 10, "fp32"))
     assert not told
     tell(Estimate(3 * 3600.0, 2**30, 10, "fp32"))

@@ -107,10 +107,20 @@ def read(one: Job) -> FoldResult | None:
     return FoldResult(vectors, float(told["seconds"]), tuple(told["history"]))
 
 
-def train_one(one: Job, *, threads: int = 0, talk: Talk | None = None) -> None:
-    """Train one job and write its result, atomically; `threads` 0 leaves torch as it is."""
-    if threads:
-        torch.set_num_threads(threads)
+def train_one(one: Job, *, talk: Talk | None = None) -> None:
+    """Train one job and write its result, atomically."""
+    before = torch.get_num_threads()
+    if _shares(one.settings):
+        # sums of several threads round otherwise, and a head's training makes much of little:
+        # the figures must not follow from how many trainings ran at once
+        torch.set_num_threads(1)
+    try:
+        _train_one(one, talk)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train_one(one: Job, talk: Talk | None) -> None:
     folder = FeatureFolder.open(one.features)
     fitted = fit.fit(folder, one.split.train, one.settings, talk=talk)
     rows = np.flatnonzero(folder.label_of >= 0)
@@ -131,11 +141,13 @@ def train_one(one: Job, *, threads: int = 0, talk: Talk | None = None) -> None:
 
 def _at_once(jobs: Sequence[Job], workers: int | None) -> int:
     """Return how many trainings may run side by side."""
-    settings = jobs[0].settings
-    alone = settings.model.tune != "head"
-    if alone or precision.pick_device(settings.run.device).type != "cpu":
-        return 1
-    return parallel.worker_count(workers)
+    return parallel.worker_count(workers) if _shares(jobs[0].settings) else 1
+
+
+def _shares(settings: TrainConfig) -> bool:
+    """Whether a training is small enough to run beside others, a thread each."""
+    on_cpu = precision.pick_device(settings.run.device).type == "cpu"
+    return on_cpu and settings.model.tune == "head"
 
 
 def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Iterator[int]:
@@ -147,7 +159,7 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Itera
         return
     context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {pool.submit(train_one, one, threads=1): number for number, one in jobs}
+        running = {pool.submit(train_one, one): number for number, one in jobs}
         try:
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
