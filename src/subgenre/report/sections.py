@@ -10,7 +10,16 @@ from typing import Any
 from subgenre.report import summary
 from subgenre.report.charts import Bar, bars, line_chart
 from subgenre.report.data import Pair, Point, ReportData, Table, by_genre, figure
-from subgenre.report.words import METRICS, cell, esc, glued, metric_name, metric_of, score_cell
+from subgenre.report.words import (
+    METRICS,
+    cell,
+    esc,
+    glued,
+    metric_name,
+    metric_of,
+    named_cells,
+    score_cell,
+)
 
 SHOWN_PAIRS = 12
 SHOWN_ROWS = 25
@@ -44,7 +53,7 @@ def table(head: Sequence[str], rows: Sequence[str], label: str, more: int = SHOW
 
 def _table(head: Sequence[str], rows: Sequence[str], label: str) -> str:
     titles = "".join(f'<th scope="col">{esc(name)}</th>' for name in head)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    body = "".join(f"<tr>{named_cells(row, head)}</tr>" for row in rows)
     return (
         f'<div class="scroll" role="region" aria-label="{esc(label)}" tabindex="0"><table>'
         f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"

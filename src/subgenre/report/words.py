@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from subgenre.report.data import Figure, figure
 from subgenre.report.summary import percent
 
+_CELL = re.compile(r"<t[hd](?=[ >])")
 # name in metrics.json -> heading, explanation, shown as a percentage
 METRICS: dict[str, tuple[str, str, bool]] = {
     "centroid_accuracy": ("Centroid accuracy", "nearest subgenre centroid is the right one", True),
@@ -92,3 +94,9 @@ def score_cell(found: Figure | None, metric: str = "") -> str:
         small.append(f"chance {number(found.chance, metric)}")
     below = "".join(f"<small>{esc(line)}</small>" for line in small)
     return f'<td class="num"><b>{esc(number(found.value, metric))}</b>{below}</td>'
+
+
+def named_cells(row: str, head: Sequence[str]) -> str:
+    """Give each cell of a row, HTML, the name of its column: a narrow screen shows it beside it."""
+    names = iter(head)
+    return _CELL.sub(lambda cell: f'{cell[0]} data-name="{esc(next(names, ""))}"', row)
