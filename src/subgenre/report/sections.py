@@ -134,7 +134,7 @@ def confusion(data: ReportData) -> str:
     rows = "".join(_confusion_row(data, row, edges) for row in range(len(data.labels)))
     body = (
         '<div class="scroll" role="region" aria-label="Confusion matrix" tabindex="0">'
-        '<table class="confusion"><thead><tr>'
+        f'<table class="confusion" style="--n:{len(data.labels)}"><thead><tr>'
         f'<th scope="col" class="corner">belongs to ↓ taken for →</th>{names}</tr>'
         f"</thead><tbody>{rows}</tbody></table></div>"
     )
