@@ -36,6 +36,11 @@ def choose(features: Path, *, device: str | None = None, backbone: str | None = 
         FeatureError: no feature folder.
         TrainingError: the device can't be had.
     """
+    if not features.is_dir():
+        raise FeatureError(
+            f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
+            "their folder with --features"
+        )
     found = files.read_json(
         features / store.DATASET, version=store.FORMAT_VERSION, error=FeatureError
     )

@@ -197,7 +197,10 @@ def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> No
     told, talk = [hit.track for hit in hits], talk or Silent()
     missing(told, talk)
     if not told:
-        talk.warn("no track fits; ask for less (--until-fit), or drop a filter")
+        talk.warn(
+            "no track fits; ask for less (--until-fit), drop a filter, or index more music to "
+            "choose from (subgenre index FOLDER)"
+        )
     if out is not None:
         playlist_files.write_playlist(out, told)
         talk.say(f"{out}: {len(told)} tracks")

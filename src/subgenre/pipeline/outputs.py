@@ -41,7 +41,8 @@ class Evaluated:
         rows = []
         for metric in names:
             cells = [_cell(scores.get(metric)) for scores in models.values()]
-            chance = next(s[metric]["chance"] for s in models.values() if metric in s)
+            # of the last rung, the trained model: a metric's chance may differ by rung
+            chance = next(s[metric]["chance"] for s in reversed(models.values()) if metric in s)
             rows.append([metric, *cells, "" if chance is None else f"{chance:.3f}"])
         return ["metric", *models, "chance"], rows
 
