@@ -345,4 +345,5 @@ def test_a_server_that_fails_is_told_and_asked_again(browser: Any, library: Libr
         opened.unroute("**/api/library")
         opened.click("#again")
         opened.wait_for_selector("#plot[data-ready]")
+        assert opened.locator("#again").is_hidden()
         opened.close()

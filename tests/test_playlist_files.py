@@ -68,15 +68,16 @@ def songs(tmp_path):
 
 
 def same_files(found, songs):
-    assert len(found) == len(songs)
-    assert all(f.samefile(s.path) for f, s in zip(found, songs, strict=True))
+    return len(found) == len(songs) and all(
+        f.samefile(s.path) for f, s in zip(found, songs, strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", [".m3u8", ".m3u", ".csv", ".xml"])
 def test_round_trip_with_awkward_names(tmp_path, songs, kind):
     target = tmp_path / "lists" / "deep" / f"mine{kind}"
     write_playlist(target, songs)
-    same_files(read_playlist(target), songs)
+    assert same_files(read_playlist(target), songs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no UTF-8")
@@ -85,7 +86,7 @@ def test_name_that_is_no_utf8(tmp_path, kind):
     path = tmp_path / os.fsdecode(b"caf\xe9.mp3")
     path.write_bytes(b"x")
     write_playlist(tmp_path / f"p{kind}", [Song(path)])
-    same_files(read_playlist(tmp_path / f"p{kind}"), [Song(path)])
+    assert same_files(read_playlist(tmp_path / f"p{kind}"), [Song(path)])
 
 
 names = st.text(
@@ -125,7 +126,7 @@ def test_playlist_in_a_linked_folder(tmp_path, songs):
     (tmp_path / "far" / "away").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
     write_m3u8(tmp_path / "link" / "p.m3u8", songs)
-    same_files(read_m3u(tmp_path / "link" / "p.m3u8"), songs)
+    assert same_files(read_m3u(tmp_path / "link" / "p.m3u8"), songs)
 
 
 def test_csv_serves_as_labels(tmp_path, songs):
@@ -148,7 +149,7 @@ def test_rekordbox_as_an_xml_library_reads_it(tmp_path, songs):
     found = read_rekordbox(tmp_path / "r.xml")
     assert list(found) == list(lists)
     for name, members in lists.items():
-        same_files(found[name], members)
+        assert same_files(found[name], members)
 
 
 def test_rekordbox_folders_locations_and_gone_tracks(tmp_path):

@@ -143,6 +143,7 @@ def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
 def test_the_audio_element_itself_plays(opened: Any) -> None:
     opened.evaluate("document.getElementById('audio').play()")
     opened.wait_for_function("document.getElementById('audio').currentTime > 0.15")
+    assert not opened.evaluate("document.getElementById('audio').paused")
 
 
 def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:

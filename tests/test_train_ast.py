@@ -13,6 +13,7 @@ import torch
 from subgenre import activations, config, encoder, sources, train
 from subgenre.backbones import Backbone
 from subgenre.config import AugmentConfig, TrainConfig
+from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, MissingExtraError
 from subgenre.features import AST_SPEC
 from subgenre.pipeline import fit, telling
@@ -46,6 +47,11 @@ def recipe(name: str, **sections: dict[str, Any]) -> TrainConfig:
     for section, values in sections.items():
         base = config.replace(base, section, **values)
     return base
+
+
+@pytest.fixture
+def whole(folder: FeatureFolder, backbone: Backbone, name: str) -> Encoder:
+    return fit.new_encoder(backbone, recipe(name).model, folder, np.arange(4), 0)
 
 
 def ids(folder: FeatureFolder) -> tuple[str, ...]:
@@ -90,14 +96,9 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
 
 
 def test_an_unfinished_cache_is_gone_on_with(
-    folder: FeatureFolder,
-    backbone: Backbone,
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activations, "_SAVE_EVERY", 1)
-    whole = fit.new_encoder(backbone, recipe(name).model, folder, np.arange(4), 0)
 
     def stop(done: int, _total: int) -> None:
         if done >= 6:
@@ -124,14 +125,9 @@ def test_an_unfinished_cache_is_gone_on_with(
 
 
 def test_activations_that_the_disk_can_not_hold_are_refused(
-    folder: FeatureFolder,
-    backbone: Backbone,
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activations, "_SPARE", 2**60)
-    whole = fit.new_encoder(backbone, recipe(name).model, folder, np.arange(4), 0)
     with pytest.raises(ConfigError, match="GB are free"):
         activations.cached(whole, folder, 1, cache=tmp_path)
 

@@ -123,6 +123,11 @@ class ModelConfig:
         if any(size < 1 for size in self.head):
             raise ConfigError(f"head is {list(self.head)}; each size must be 1 or more")
 
+    @property
+    def standardised(self) -> bool:
+        """Whether pooled vectors are standardised; `auto` is decided here."""
+        return self.standardise == "on" or (self.standardise == "auto" and self.tune == "head")
+
 
 @dataclass(frozen=True)
 class BatchConfig:

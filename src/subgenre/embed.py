@@ -91,6 +91,8 @@ def pooled_vectors(
 ) -> Floats:
     """Run the backbone and pool, before standardisation: float32 [n, H], or [n, L, H] weighted.
 
+    In the order of `rows`; not writable where they come from the cache.
+
     Args:
         encoder: or a backbone alone: mean of its last layer.
         folder, rows: the chunks.
@@ -99,9 +101,6 @@ def pooled_vectors(
         device, batch_size: where, and how many chunks at a time; 0: as many as suit the device.
         on_progress: hears how many of the rows are done.
         statistics: of the training side, for a backbone alone that normalises its input.
-
-    Returns:
-        vectors in the order of `rows`, not writable where they come from the cache.
 
     Raises:
         ConfigError: a backbone alone, without the statistics that it needs.
@@ -112,16 +111,17 @@ def pooled_vectors(
     known = pooled_cache.read(cache, name) if cache else None
     needed = np.unique(wanted)
     missing = needed if known is None else np.setdiff1d(needed, known.rows)
-    n_known, saved_at = len(needed) - len(missing), time.monotonic()
+    n_known = len(needed) - len(missing)
     if on_progress:
         on_progress(n_known, len(needed))
     new = np.empty((len(missing), *whole.pooled_mean.shape), np.float32)
-    done = 0
+    done, saved_at = 0, time.monotonic()
 
-    def keep_part() -> None:
-        if cache and 0 < done < len(missing):
-            part = Cached(missing[:done], new[:done])
-            pooled_cache.write(cache, name, pooled_cache.merged(known, part))
+    def keep() -> Cached:
+        found = pooled_cache.merged(known, Cached(missing[:done], new[:done]))
+        if cache:
+            pooled_cache.write(cache, name, found)
+        return found
 
     try:
         for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
@@ -129,17 +129,16 @@ def pooled_vectors(
             new[at:done] = vectors
             if on_progress:
                 on_progress(n_known + done, len(needed))
-            if time.monotonic() - saved_at > SAVE_EVERY_S:
-                keep_part()
+            if time.monotonic() - saved_at > SAVE_EVERY_S and done < len(missing):
+                keep()
                 saved_at = time.monotonic()
     except BaseException:  # stopped by the user, or by a cluster: what is done is done
-        keep_part()
+        if done:
+            keep()
         raise
     if known is None or done:
-        known = pooled_cache.merged(known, Cached(missing, new))
-        if cache:
-            pooled_cache.write(cache, name, known)
-            known = pooled_cache.read(cache, name) or known
+        made = keep()
+        known = (pooled_cache.read(cache, name) if cache else None) or made
     return known.take(wanted)
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from subgenre import checks, chunking, feature_tables, journal, parallel, store
+from subgenre import checks, chunking, feature_tables, journal, parallel, precision, store
 from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError
@@ -248,20 +247,17 @@ def check_space(out: Path, jobs: list[Job], spec: FeatureSpec, config: Preproces
 
 def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
     """Seconds and bytes that one window takes, measured on a second of beats and hiss, repeated."""
-    threads = torch.get_num_threads()
     probe_s = min(config.window_s, _PROBE_S)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "probe.wav"
         _write_probe(path, probe_s + 1.0)
         job = Job("0" * 32, path, "probe", probe_s, Path(temporary), spec, config)
-        chunking.start_worker()
-        try:
+        with precision.one_thread():  # as in a worker
+            chunking.start_worker()
             for _ in range(2):  # the first time pays for imports and tables
                 began = time.perf_counter()
                 chunking.make_chunks(job)
                 seconds = time.perf_counter() - began
-        finally:
-            torch.set_num_threads(threads)
         size = (Path(temporary) / job.file(0)).stat().st_size
     n_windows = len(job.starts())
     return seconds / n_windows * (config.window_s / probe_s), size

@@ -7,8 +7,8 @@ has them: a timed probe decides. So it does for compiled code.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -97,6 +97,17 @@ def _uncompiled(blocks: Sequence[nn.Module]) -> None:
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
     """Return the context in which the forward pass runs."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread of the CPU for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def seed_device(device: torch.device, seed: int) -> None:

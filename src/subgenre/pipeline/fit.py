@@ -149,7 +149,6 @@ def fit(
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
-    validate = _validation(encoder, source, folder, val_ids, device)
     with Bars(talk, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
@@ -158,7 +157,7 @@ def fit(
             table,
             settings,
             device=device,
-            validate=validate,
+            validate=_validation(encoder, source, folder, val_ids, device),
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
@@ -257,16 +256,15 @@ def _source(
     Where not all `chunks` are wanted, the frozen blocks of `last:N` run live: too few to cache.
     """
     model = settings.model
-    wanted = model.standardise == "on" or (model.standardise == "auto" and model.tune == "head")
     n = len(folder.track_of)
     frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
     n_last = check_tune(model.tune)
     pooled = None
-    if model.tune == "head" or wanted:
+    if model.tune == "head" or model.standardised:
         pooled = distributed.in_turn(
             lambda: _pooled(encoder, folder, chunks, device, talk), group, device
         )
-        if wanted:
+        if model.standardised:
             standardise(encoder, pooled[rows])
         if model.tune == "head":
             return VectorSource(np.arange(n), pooled, settings.augment, device=device), pooled

@@ -9,12 +9,12 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from subgenre import checkpoint, checks, embed, files, parallel, precision
@@ -109,15 +109,10 @@ def read(one: Job) -> FoldResult | None:
 
 def train_one(one: Job, *, talk: Talk | None = None) -> None:
     """Train one job and write its result, atomically."""
-    before = torch.get_num_threads()
-    if _shares(one.settings):
-        # sums of several threads round otherwise, and a head's training makes much of little:
-        # the figures must not follow from how many trainings ran at once
-        torch.set_num_threads(1)
-    try:
+    # sums of several threads round otherwise, and a head's training makes much of little:
+    # the figures must not follow from how many trainings ran at once
+    with precision.one_thread() if _shares(one.settings) else nullcontext():
         _train_one(one, talk)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train_one(one: Job, talk: Talk | None) -> None:

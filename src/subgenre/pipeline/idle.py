@@ -25,7 +25,7 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
         _refuse("optim.layer_decay", optim.layer_decay, 1.0, frozen)
         _refuse("run.compile", run.compile, False, "the head works on cached vectors (tune head)")
         _refuse("run.checkpointing", run.checkpointing, False, frozen)
-    if model.standardise == "off" or (model.standardise == "auto" and model.tune != "head"):
+    if not model.standardised:
         raw = 'pooled vectors are not standardised (model.standardise = "on" does so)'
         _refuse("model.pca", model.pca, 0, raw)
     if backbone.n_blocks < 2:
