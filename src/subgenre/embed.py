@@ -117,12 +117,6 @@ def pooled_vectors(
     new = np.empty((len(missing), *whole.pooled_mean.shape), np.float32)
     done, saved_at = 0, time.monotonic()
 
-    def keep() -> Cached:
-        found = pooled_cache.merged(known, Cached(missing[:done], new[:done]))
-        if cache:
-            pooled_cache.write(cache, name, found)
-        return found
-
     try:
         for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
             done = at + len(vectors)
@@ -130,16 +124,29 @@ def pooled_vectors(
             if on_progress:
                 on_progress(n_known + done, len(needed))
             if time.monotonic() - saved_at > SAVE_EVERY_S and done < len(missing):
-                keep()
+                _keep(cache, name, known, missing, new[:done])
                 saved_at = time.monotonic()
     except BaseException:  # stopped by the user, or by a cluster: what is done is done
         if done:
-            keep()
+            _keep(cache, name, known, missing, new[:done])
         raise
     if known is None or done:
-        made = keep()
+        made = _keep(cache, name, known, missing, new[:done])
         known = (pooled_cache.read(cache, name) if cache else None) or made
     return known.take(wanted)
+
+
+def _keep(
+    cache: Path | None, name: str, known: Cached | None, rows: NDArray[np.int64], new: Floats
+) -> Cached:
+    """Return what is known and what is new of it as one, written to the cache where there is one.
+
+    `new` holds the vectors of the first of the `rows`.
+    """
+    found = pooled_cache.merged(known, Cached(rows[: len(new)], new))
+    if cache:
+        pooled_cache.write(cache, name, found)
+    return found
 
 
 def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cpu") -> Floats:
