@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from subgenre import checks, files, labels, playlist_files, vectors
+from subgenre import library as library_room
 from subgenre.cli import main
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.index import Index
@@ -111,6 +112,70 @@ def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, ask: Ask):
     assert found.track(found.row("b")).subgenre == ""  # no genre of the model: no labels
     (other / "a.wav").unlink()
     assert ask("index", other, "--run", model(home))[1]["n_tracks"] == 9
+
+
+def test_an_index_begins_with_the_tracks_of_the_training(home: Path, ask: Ask):
+    """Indexing other music first does not take the learnt subgenres from the lists."""
+    other, second = home / "other", home / "second"
+    write_wav(other / "a.wav", 4.0, 50)
+    run = ["--run", model(home)]
+    code, told, said = ask("index", other, *run)
+    assert (code, told["n_tracks"], told["embedded"], told["others"]) == (0, 9, 1, 8)
+    assert "8 of them lie in other libraries and stay" in said
+    expand = ["playlist", "--expand", "dark", "--until-fit", 0, *run]
+    assert {hit["subgenre"] for hit in ask(*expand)[1]["hits"]} == {"emotional", ""}
+    only = ask(*expand, "--folder", other)[1]["hits"]
+    assert [Path(hit["path"]).name for hit in only] == ["a.wav"]
+    # the training's library, indexed later: nothing is doubled, what is gone is forgotten
+    (home / "WAV/techno/dark/dark, ü 0.wav").unlink()
+    told = ask("index", home / "WAV", *run)[1]
+    assert (told["n_tracks"], told["embedded"], told["updated"]) == (9, 0, 7)
+    told = ask("index", made_at(home), *run)[1]
+    assert (told["n_tracks"], told["forgotten"], told["others"]) == (9, 0, 1)
+    # an index of its own holds what it is told to
+    assert ask("index", other, *run, "--index", second)[1]["n_tracks"] == 1
+
+
+def made_at(home: Path) -> Path:
+    """Folder of the library that the run's stored paths name."""
+    return open_stored(model(home)).embeddings.paths[0].parents[2]
+
+
+def test_a_library_takes_the_place_of_all_others_where_that_is_asked(home: Path, ask: Ask):
+    other = home / "other"
+    write_wav(other / "a.wav", 4.0, 50)
+    run = ["--run", model(home)]
+    ask("index", home / "WAV", *run)
+    code, told, said = ask("index", other, "--replace", *run)
+    assert (code, told["n_tracks"], told["forgotten"], told["others"]) == (0, 1, 8, 0)
+    assert f"to add them: subgenre index {made_at(home).parent}" in said
+    told = ask("index", home / "WAV", *run)[1]
+    assert (told["n_tracks"], told["reused"], told["others"]) == (9, 8, 1)
+    code, _, said = ask("index", "--replace", "--root", home / "WAV", *run)
+    assert (code, "name a library" in said) == (2, True)
+
+
+def test_audio_anywhere_below_a_folder_is_indexed(home: Path, ask: Ask):
+    library = home / "WAV"
+    write_wav(library / "loose.wav", 4.0, 70)
+    write_wav(library / "techno/beside.wav", 4.0, 71)
+    write_wav(library / "trash/bad.wav", 4.0, 72)
+    shutil.copy(library / "techno/dark/dark, ü 0.wav", library / "copy.wav")
+    (library / "broken.mp3").write_text("no music")
+    code, told, _ = ask("index", library, "--run", model(home))
+    assert code == 1
+    assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
+    assert (told["n_tracks"], told["embedded"]) == (10, 2)
+    found = open_stored(model(home)).collection()
+    named = {t.path.name: t.subgenre for t in found.tracks(found.live)}
+    assert (named["loose.wav"], named["beside.wav"]) == ("", "")
+    assert named["dark, ü 0.wav"] == "dark"  # and not its copy, which has no label
+    assert not {"copy.wav", "bad.wav"} & set(named)
+    assert ask("index", library, "--run", model(home))[1]["updated"] == 0
+    hits = ask("similar", "loose", "--subgenre", "dark", "--run", model(home))[1]["hits"]
+    assert {hit["subgenre"] for hit in hits} == {"dark"}
+    with pytest.raises(LibraryError, match="no audio that carries a label"):  # training is strict
+        library_room.scan(home / "WAV/techno/dark", workers=1)
 
 
 def test_an_interrupted_index_keeps_what_was_embedded(
@@ -429,7 +494,16 @@ def test_listing_takes_labels_only_from_folders_the_model_knows(tmp_path: Path):
     found = index.listing(tmp_path, frozenset({("techno", "dark")}))
     assert [(e.path.name, e.subgenre) for e in found.entries] == [("a.mp3", ""), ("b.mp3", "")]
     found = index.listing(tmp_path, frozenset({("artist", "ALBUM")}))
-    assert [(e.path.name, e.subgenre) for e in found.entries] == [("a.mp3", "Album")]
+    told = [(e.path.name, e.subgenre) for e in found.entries]
+    assert told == [("a.mp3", "Album"), ("b.mp3", "")]
+    assert not found.skipped
+    lists_of = tmp_path / "lists"
+    lists_of.mkdir()
+    (lists_of / "mine.m3u8").write_text("../Artist/b.mp3\n")
+    found = index.listing(lists_of, frozenset({("techno", "dark")}))
+    assert [(e.path.resolve(), e.subgenre) for e in found.entries] == [
+        (tmp_path / "Artist/b.mp3", "")
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(LibraryError, match="holds no audio"):
         index.listing(tmp_path / "empty", frozenset())

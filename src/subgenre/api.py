@@ -87,13 +87,20 @@ class Model:
         """
         return self._run.collection(self._index)
 
-    def index(self, library: str | Path, *, talk: Talk | None = None) -> Indexed:
+    def index(
+        self, library: str | Path, *, replace: bool = False, talk: Talk | None = None
+    ) -> Indexed:
         """Bring the model's index up to date with a library; later calls search it.
+
+        Args:
+            replace: forget the tracks of all other libraries, the model's own among them.
 
         Raises:
             LibraryError: no audio there. IndexStoreError: the index is of another model.
         """
-        done = indexing.index(Path(library), self._run, path=self._index, talk=talk)
+        done = indexing.index(
+            Path(library), self._run, path=self._index, replace=replace, talk=talk
+        )
         self.__dict__.pop("tracks", None)
         return done
 

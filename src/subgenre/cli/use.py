@@ -28,24 +28,34 @@ def index(
     library: Path | None = None,
     *,
     root: Path | None = None,
+    replace: bool = False,
     workers: int | None = None,
     source: Source | None = None,
     common: Common | None = None,
 ) -> int:
     """Bring the index of a model up to date with a library: new tracks in, gone ones out.
 
-    Example: subgenre index WAV
+    Music needs no labels to be indexed. What the index holds of other libraries stays.
+
+    Example: subgenre index MyMusic
 
     Args:
-        library: a folder, a CSV, a folder of playlists, or a rekordbox XML.
+        library: a folder of audio, a CSV, a folder of playlists, or a rekordbox XML.
         root: where a library that has moved is now; its tracks are found by their sound.
+        replace: forget the tracks of all other libraries, those of the training among them.
         workers: processes; by default all cores.
     """
     from subgenre.pipeline import index as stage
 
     terminal, source = _terminal(common), source or Source()
     done = stage.index(
-        library, source.run, path=source.index, root=root, workers=workers, talk=terminal
+        library,
+        source.run,
+        path=source.index,
+        root=root,
+        replace=replace,
+        workers=workers,
+        talk=terminal,
     )
     terminal.result(done.to_dict())
     return 1 if done.skipped or (done.relinked and done.relinked.missing) else 0

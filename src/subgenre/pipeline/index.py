@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Indexed:
     Attributes:
         path: of the index. n_tracks: in it now.
         embedded, reused, updated, forgotten: tracks; reused vectors are the run's own.
+        others: tracks in it that lie in other libraries.
         relinked: tracks found at the new root, and ids that were not.
         skipped: files left out, each with its reason.
     """
@@ -41,6 +42,7 @@ class Indexed:
     reused: int = 0
     updated: int = 0
     forgotten: int = 0
+    others: int = 0
     relinked: Relinked | None = None
     skipped: tuple[Skipped, ...] = ()
 
@@ -48,7 +50,7 @@ class Indexed:
         """Give plain values for JSON."""
         found = {"path": str(self.path)} | {
             name: getattr(self, name)
-            for name in ("n_tracks", "embedded", "reused", "updated", "forgotten")
+            for name in ("n_tracks", "embedded", "reused", "updated", "forgotten", "others")
         }
         if self.relinked is not None:
             found["relinked"] = len(self.relinked.found)
@@ -65,20 +67,22 @@ def index(
     *,
     path: Path | None = None,
     root: Path | None = None,
+    replace: bool = False,
     workers: int | None = None,
     talk: Talk | None = None,
 ) -> Indexed:
     """Bring the index of a model up to date with a library.
 
-    Folders give labels where at least one genre/subgenre is one that the model has learnt; any
-    other folder of audio is indexed without labels. Tracks of other libraries in the same index
-    stay.
+    The model's own index begins with the tracks that it was trained and tested on, which lists
+    chose from before. Tracks of other libraries in the same index stay. Which labels a folder
+    gives: see `listing`.
 
     Args:
         source: folder, CSV, folder of playlists or rekordbox XML; None: only `root` counts.
         run: the model folder; by default the newest.
         path: of the index; by default `index` in the model folder.
         root: the new place of a library that has moved; its tracks are found by their ids first.
+        replace: forget the tracks of all other libraries, the model's own among them.
         workers: processes that read and decode; by default the cores.
         talk: hears how it goes.
 
@@ -88,8 +92,9 @@ def index(
     """
     opened, talk = run if isinstance(run, StoredRun) else open_stored(run), talk or Silent()
     place = path or opened.index_path
-    if source is None and root is None:
-        raise LibraryError("nothing to index: name a library, or its new place with --root")
+    if source is None and (root is None or replace):
+        what = "replace the index by" if replace else "index"
+        raise LibraryError(f"nothing to {what}: name a library, or its new place with --root")
     relinked = None
     if root is not None:
         relinked = _relink(opened.open_index(place), root, talk)
@@ -97,25 +102,51 @@ def index(
         return Indexed(place, opened.open_index(place).count, relinked=relinked)
     listed = listing(source, opened.labels)
     store = _open(opened, place)
+    begun = frozenset() if replace else _begin(opened, store)
     tracks, unread = _described(listed, store, workers, talk)
     plan = store.plan(tracks)
-    gone = _gone(store, plan, source, {s.path for s in (*listed.skipped, *unread)})
+    gone, others = _gone(
+        store, plan, source, {s.path for s in (*listed.skipped, *unread)}, replace=replace
+    )
     store.update(plan.updated)
     left = _reuse(opened, store, plan.new)
     embedded, failed = _embed(opened, store, left, workers, talk)
     forgotten = store.delete(gone)
     skipped = sounds.tell(talk, (*listed.skipped, *unread, *failed))
-    counts = (store.count, embedded, len(plan.new) - len(left), len(plan.updated), forgotten)
-    done = Indexed(place, *counts, relinked, skipped)
-    talk.say(
-        f"{place}: {done.n_tracks} tracks; {embedded} embedded, {done.reused} by the run's own "
-        f"vectors, {done.updated} updated, {forgotten} forgotten"
+    reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
+    updated = sum(track.id not in begun for track in plan.updated)
+    done = Indexed(
+        place, store.count, embedded, reused, updated, forgotten, others, relinked, skipped
     )
+    _tell(done, source, opened, store, talk)
     return done
+
+
+def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, talk: Talk) -> None:
+    """Say what was done, and what else lists choose from."""
+    talk.say(
+        f"{done.path}: {done.n_tracks} tracks; {done.embedded} embedded, {done.reused} by the "
+        f"run's own vectors, {done.updated} updated, {done.forgotten} forgotten"
+    )
+    if done.others:
+        talk.say(
+            f"{done.others} of them lie in other libraries and stay: lists choose from "
+            f"{labels.shown(source)} alone with --folder, the index keeps it alone with --replace"
+        )
+    if done.path == run.index_path and not _folded(run.labels) & _folded(store.collection.labels):
+        talk.warn(
+            "no track in the index is of a subgenre that the model has learnt, so that "
+            "--expand and --axis find none; to add them: subgenre index "
+            f"{run.data.get('root') or 'LIBRARY'}"
+        )
 
 
 def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
     """List a library's files: with labels where its folders tell them, else without.
+
+    Folders give labels where at least one genre/subgenre is one that the model has learnt; the
+    other audio below the folder, at any depth, is listed after them without labels. The trash of
+    a folder with labels is left out.
 
     Raises:
         LibraryError: no audio there.
@@ -127,14 +158,22 @@ def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
             raise
         found = Found([Entry(p, "", "") for p in sounds.find([source]).paths])
     entries = [entry for entry in found.entries if not entry.trash]
-    known = {(genre.casefold(), subgenre.casefold()) for genre, subgenre in learnt}
-    told = {(entry.genre.casefold(), entry.subgenre.casefold()) for entry in entries}
-    if source.is_dir() and not told & known:
-        found = labels.listing(source)
-        entries = found.entries
+    if source.is_dir():
+        named = {entry.path.resolve() for entry in found.entries}
+        if not _folded((e.genre, e.subgenre) for e in entries) & _folded(learnt):
+            entries = [Entry(e.path, "", "", origin=e.origin) for e in entries]
+            named = {entry.path.resolve() for entry in entries}
+        below = labels.listing(source).entries
+        entries += [entry for entry in below if entry.path.resolve() not in named]
     if not entries:
         raise LibraryError(f"{labels.shown(source)} holds no audio; name another folder")
-    return Found(entries, found.skipped, found.notes)
+    listed = {entry.path for entry in entries}
+    return Found(entries, [s for s in found.skipped if s.path not in listed], found.notes)
+
+
+def _folded(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Labels (genre, subgenre), upper and lower case alike."""
+    return {(genre.casefold(), subgenre.casefold()) for genre, subgenre in pairs}
 
 
 def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
@@ -154,17 +193,34 @@ def _open(run: StoredRun, place: Path) -> Index:
     return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
 
 
+def _begin(run: StoredRun, store: Index) -> frozenset[str]:
+    """Put the run's own tracks into its own index while that is empty; return their ids."""
+    if store.count or store.path != run.index_path or not _has_vectors(run):
+        return frozenset()
+    store.upsert(run.tracks, run.embeddings.vectors)
+    return frozenset(run.embeddings.ids)
+
+
+def _has_vectors(run: StoredRun) -> bool:
+    """Whether the vectors of the run's own tracks are there, by the model as it is."""
+    return run.has_embeddings and run.embeddings.fingerprint == run.fingerprint
+
+
 def _described(
     listed: Found, store: Index, workers: int | None, talk: Talk
 ) -> tuple[list[Track], list[Skipped]]:
-    """Read ids and tags; files that the index knows are not opened while they are unchanged."""
+    """Read ids and tags; files that the index knows are not opened while they are unchanged.
+
+    Tracks with a label come first: of two copies of a recording the index takes the first.
+    """
     with talk.progress("reading tracks") as bar:
-        return library.describe(
+        tracks, unread = library.describe(
             [_absolute(entry) for entry in listed.entries],
             workers=workers,
             known=_known(store),
             on_progress=bar,
         )
+    return sorted(tracks, key=lambda track: not track.subgenre), unread
 
 
 def _absolute(entry: Entry) -> Entry:
@@ -178,26 +234,31 @@ def _known(store: Index) -> dict[str, Track]:
     return {str(row.path): Track(**{n: getattr(row, n) for n in names}) for row in rows}
 
 
-def _gone(store: Index, plan: Plan, source: Path, skipped: set[Path]) -> list[str]:
-    """Ids to forget: what lay in this library and lies there no more.
+def _gone(
+    store: Index, plan: Plan, source: Path, skipped: set[Path], *, replace: bool
+) -> tuple[list[str], int]:
+    """Ids to forget, what lay in this library and lies there no more; how many lie in others.
 
-    A file that can't be read today is not gone, nor is another library's.
+    A file that can't be read today is not gone, nor is another library's, unless that is asked.
     """
-    root = source.absolute()
+    roots = (source.absolute(), source.resolve())
     unread = {path.absolute() for path in skipped}
-    found = []
+    found, others = [], 0
     for track_id in plan.gone:
         path = store.get(track_id).path
         if path in unread:
             continue
-        if path.is_relative_to(root) if source.is_dir() else not path.exists():
+        inside = any(map(path.is_relative_to, roots)) if source.is_dir() else not path.exists()
+        if inside or replace:
             found.append(track_id)
-    return found
+        else:
+            others += 1
+    return found, others
 
 
 def _reuse(run: StoredRun, store: Index, new: Sequence[Track]) -> list[Track]:
     """Take the run's own vectors for tracks that it has; return the others."""
-    if not run.has_embeddings or run.embeddings.fingerprint != run.fingerprint:
+    if not _has_vectors(run):
         return list(new)
     row = {track_id: i for i, track_id in enumerate(run.embeddings.ids)}
     held = [track for track in new if track.id in row]
