@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from subgenre import explorer, journey, playlist
+from subgenre.collection import Collection
 from subgenre.errors import ConfigError, LibraryError, MissingExtraError
 from subgenre.explorer import Correction, Library, corrections, sound
 from subgenre.explorer.guard import Guard
@@ -436,6 +437,40 @@ def test_without_functions_the_page_says_so(library: Library) -> None:
         assert (told["can_place"], told["can_refit"]) == (False, False)
         assert client.get(f"/api/tracks/{ids(library)[0]}").json()["placement"] is None
         assert "trained run" in client.post("/api/refit", json={}).json()["detail"]
+
+
+@pytest.mark.parametrize("bare", [EACH + 1, 4 * EACH])
+def test_tracks_without_a_label_are_shown_and_can_be_given_one(
+    library: Library, tmp_path: Path, bare: int
+) -> None:
+    known = library.collection
+    told = [
+        dataclasses.replace(track, genre="", subgenre="") if i < bare else track
+        for i, track in enumerate(known.tracks(known.live))
+    ]
+    mixed = dataclasses.replace(
+        library,
+        collection=Collection.of(told, known.vectors(known.live)),
+        corrections=tmp_path / "corrections.json",
+    )
+    first = f"/api/tracks/{told[0].id}"
+    with served(mixed) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
+        labels = client.get("/api/library").json()["labels"]
+        assert sum(label["count"] for label in labels) == 4 * EACH - bare
+        assert client.get("/api/points").json()["label"].count(-1) == bare
+        detail = client.get(first).json()
+        assert (detail["subgenre"], detail["placement"]["chances"][0]["subgenre"]) == (
+            "",
+            "Dark Techno",
+        )
+        assert client.get("/api/search", params={"q": "tone 0-0"}).json()["tracks"]
+        name = "Deep House"
+        said = client.put(f"/api/corrections/{told[0].id}", json={"subgenre": name}, headers=CHANGE)
+        assert said.status_code == (200 if labels else 422), said.text
+        if labels:
+            assert client.get(first).json()["correction"]["subgenre"] == name
+        else:
+            assert "no track has a subgenre" in said.text
 
 
 def test_a_missing_extra_is_named(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
