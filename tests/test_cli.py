@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from subgenre import cli
+from subgenre.cli import folding
+from subgenre.cli.console import Terminal
 from tests.conftest import REPOSITORY
 
 COMMANDS = ("demo", "preprocess", "train", "evaluate", "embed")
@@ -135,3 +137,67 @@ def test_json_on_standard_output_is_the_result_alone(tmp_path: Path) -> None:
     assert found.returncode in (0, 2)
     if found.returncode == 0:
         json.loads(found.stdout)
+
+
+NAMES = (
+    "Boards of Canada - Everything You Do Is a Balloon (Extended Version)",
+    "01_some_very_long_file_name_from_an_encoder_without_spaces_320kbps",
+    "fully_trained_models_20261122_101500",
+    "well-known tracks of genre/subgenre",
+    "音楽家の長い名前 - とても長い曲の名前",
+    "a",
+)
+
+
+def test_tables_keep_words_whole_at_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [[str(n), name, "Emotional Techno", "-0.123", "100/26"] for n, name in enumerate(NAMES)]
+    columns = ["", "track", "subgenre", "cosine", "train/test"]
+    Terminal().table("Tracks of " + NAMES[0], columns, rows, caption="ranked by " * 20)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(folding.cell_len, lines)) == 80
+    cells = [line.split("│") for line in lines if line.startswith("│")]
+    shown: list[list[str]] = []
+    for _, number, *rest, _ in cells:
+        if number.strip():
+            shown.append([""] * len(rest))
+        shown[-1] = [
+            f"{was} {now.strip()}".strip() for was, now in zip(shown[-1], rest, strict=True)
+        ]
+    told = [name.replace("_ ", "_").replace("- k", "-k").replace("/ s", "/s") for name, *_ in shown]
+    assert told == list(NAMES)
+    assert {tuple(row[1:]) for row in shown} == {("Emotional Techno", "-0.123", "100/26")}
+
+
+def test_a_word_too_long_for_its_column_is_cut_with_an_ellipsis(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    Terminal().table("Tracks", ["track", "cosine"], [["Donau" * 20, "0.123"]])
+    out = capsys.readouterr().out
+    assert ("Donau" * 6)[:26] + "…" in out
+    assert "0.123" in out
+    assert max(map(len, out.splitlines())) == 40
+
+
+def test_tables_in_files_are_not_folded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Terminal().table("Tracks", ["track", "cosine"], [[2 * "name " + "Donau" * 40, "0.123"]])
+    assert 2 * "name " + "Donau" * 40 in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [3, 7, 10, 40])
+def test_folding_loses_nothing(width: int) -> None:
+    for name in NAMES:
+        lines = folding.fold(name, width).split("\n")
+        assert "".join("".join(lines).split()) == "".join(name.split())
+        words = [word for line in lines for word in folding._words(line)]
+        assert words == folding._words(name)
+        assert all(
+            folding.cell_len(line.strip()) <= width or len(folding._words(line)) == 1
+            for line in lines
+        )

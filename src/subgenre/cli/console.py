@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from subgenre.talk import Progress
 
@@ -56,19 +57,41 @@ class Terminal:
         if self.as_json:
             sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table on standard output, unless the result goes out as JSON."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        caption: str | None = None,
+    ) -> None:
+        """Print a table on standard output, unless the result goes out as JSON.
+
+        On a terminal it is as wide as that, elsewhere (a file, a pipe) as wide as its cells.
+        """
         from rich.table import Table
         from rich.text import Text
 
+        from subgenre.cli import folding
+
         if self.as_json:
             return
-        table = Table(title=title, title_justify="left")
-        for position, column in enumerate(columns):
-            table.add_column(column, justify="right" if position else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        self.out.print(table)
+        cells = [[printable(cell) for cell in row] for row in (columns, *rows)]
+        borders = 3 * len(columns) + 1
+        free = not self.out.is_terminal and "COLUMNS" not in os.environ
+        widths = folding.widths(cells, None if free else self.out.width - borders)
+        head, *body = [
+            [Text(folding.fold(*cell)) for cell in zip(row, widths, strict=True)] for row in cells
+        ]
+        table = Table(title=printable(title), caption=caption, width=sum(widths) + borders)
+        table.title_justify = table.caption_justify = "left"
+        for position, (name, width) in enumerate(zip(head, widths, strict=True)):
+            words = any(letter.isalpha() for row in cells[1:] for letter in row[position])
+            side: Literal["left", "right"] = "left" if words else "right"
+            table.add_column(name, justify=side, width=width, no_wrap=True, overflow="ellipsis")
+        for row in body:
+            table.add_row(*row)
+        self.out.print(table, soft_wrap=False, crop=False)
 
 
 @contextmanager
