@@ -324,6 +324,90 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
 
 
 @pytest.mark.parametrize(
+    ("words", "name", "told"),
+    [
+        (["similar", "dark 0"], "mutual proximity", "ranked by mutual proximity"),
+        (["similar", "dark 0", "--plain"], "cosine", "ranked by cosine"),
+        (["playlist", "dark 0"], "mutual proximity", "ranked by mutual proximity"),
+        (["playlist", "dark 0", "dark 1"], "agreement", "each by mutual proximity"),
+        (["playlist", "dark 0", "dark 1", "--plain"], "agreement", "each by cosine"),
+        (["playlist", "dark 0", "--smooth"], "mutual proximity", "then put in small steps"),
+        (["playlist", "dark 0", "deep 0", "--journey"], "journey", "in order of the way"),
+        (["playlist", "--axis", "dark:deep"], "axis", "in order along the axis"),
+        (["playlist", "--expand", "dark", "--until-fit", "0"], "fit", "ranked by fit"),
+    ],
+)
+def test_lists_tell_by_what_they_are_in_order(
+    tmp_path: Path,
+    ask: Ask,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    name: str,
+    told: str,
+):
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1"))]
+    code, found, _ = ask(*words, *run)
+    assert (code, found["ranked_by"]) == (0, name)
+    by = {"mutual proximity": "score", "cosine": "cosine", "fit": "score"}.get(name)
+    if by and "--smooth" not in words:
+        values = [hit[by] for hit in found["hits"]]
+        assert values == sorted(values, reverse=True)
+    assert main([*words, *run]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
+def test_few_tracks_are_ranked_by_cosine_and_the_list_says_so(tmp_path: Path, ask: Ask):
+    run = vector_run(tmp_path / "fully_trained_models_1", each=4)
+    found = ask("similar", "dark 0", "--run", run)[1]
+    assert found["ranked_by"] == "cosine"
+    assert all(hit["score"] == hit["cosine"] for hit in found["hits"])
+
+
+def test_an_expansion_shows_the_fit_that_ends_it(
+    tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]
+):
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1", spread=0.5))]
+    fits = [
+        h["score"] for h in ask("playlist", "--expand", "dark", "--until-fit", 0, *run)[1]["hits"]
+    ]
+    limit = f"{np.floor(fits[1] * 1000) / 1000:.3f}"
+    words = ["playlist", "--expand", "dark", "--until-fit", limit, "--out"]
+    out = tmp_path / "more.m3u8"
+    assert main([*words, str(out), *run]) == 0
+    head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
+    column = [cell.strip() for cell in head].index("fit")
+    shown = [float(row[column]) for row in body]
+    assert shown == [np.floor(fit * 1000) / 1000 for fit in fits[:2]]
+    assert len(playlist_files.read_m3u(out)) == 2
+
+
+def table_rows(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line[:1] in ("┃", "│")]
+
+
+def test_no_track_fits(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
+    """The best fit is told, nothing is written, and the exit code says so."""
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1", spread=0.5))]
+    expand = ["playlist", "--expand", "dark", *run, "--until-fit"]
+    best = ask(*expand, 0)[1]["hits"][0]
+    out = tmp_path / "more.m3u8"
+    code, told, err = ask(*expand, best["score"] + 0.001, "--out", out)
+    assert (code, told["hits"], told["out"]) == (1, [], None)
+    shown = f"{np.floor(best['score'] * 1000) / 1000:.3f}"
+    assert f"the best fit is {shown} ({Path(best['path']).stem})" in err
+    assert not out.exists()
+    assert "is not written" in err
+    assert ask(*expand, shown)[0] == 0  # what was told serves
+    assert main([*map(str, expand), "1"]) == 1
+    assert not table_rows(capsys.readouterr().out)
+    # a filter that leaves nothing
+    for words in (["similar", "dark 0"], expand[:3], ["playlist", "dark 0"]):
+        code, told, err = ask(*words, *run, "--folder", tmp_path / "nowhere", "--out", out)
+        assert (code, told["hits"], "no track is left" in err) == (1, [], True)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(
     ("words", "wanted"),
     [
         (["--expand", "drak"], "did you mean 'dark'"),
@@ -411,7 +495,13 @@ def test_runs_are_listed_with_their_figures(
     assert told["runs"][1]["scores"] == {}
     assert "fully_trained_models_3" in err
     main(["runs", str(tmp_path)])
-    assert "0.750" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0.750" in out
+    second = tmp_path / "fully_trained_models_2"
+    assert f"subgenre evaluate --run {second}" in " ".join(out.split())
+    score_file(second, 0.5)
+    main(["runs", str(tmp_path)])
+    assert "subgenre evaluate" not in capsys.readouterr().out
     assert ask("runs", tmp_path / "fully_trained_models_1")[0] == 2
 
 
@@ -467,7 +557,27 @@ def test_models_without_a_common_track_are_not_compared(tmp_path: Path, ask: Ask
     assert "no held-out tracks in common" in told
     (two / work.EMBEDDINGS).unlink()
     code, _, told = ask("compare", one, two)
-    assert (code, "run `subgenre evaluate`" in told) == (2, True)
+    assert (code, f"run `subgenre evaluate --run {two}`" in told) == (2, True)
+
+
+def test_compare_names_the_model_that_is_not_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    runs_of = [str(vector_run(tmp_path / f"fully_trained_models_{n}")) for n in (1, 2)]
+    own = "Each on its own held-out tracks"
+    score_file(Path(runs_of[0]), 0.75)
+    assert main(["compare", *runs_of]) == 0
+    told = capsys.readouterr()
+    assert own not in told.out  # an empty table
+    assert "Paired, " in told.out
+    assert f"subgenre evaluate --run {runs_of[1]}" in told.err
+    assert f"subgenre evaluate --run {runs_of[0]}" not in told.err
+    score_file(Path(runs_of[1]), 0.5)
+    assert main(["compare", *runs_of]) == 0
+    told = capsys.readouterr()
+    assert own in told.out
+    assert "0.500 [0.400, 0.600]" in told.out
+    assert "subgenre evaluate" not in told.err
 
 
 def test_the_interval_of_no_difference_is_zero():
@@ -479,8 +589,10 @@ def test_the_interval_of_no_difference_is_zero():
 def test_a_run_tells_how_to_get_vectors(tmp_path: Path, ask: Ask):
     run = vector_run(tmp_path / "fully_trained_models_1")
     (run / work.EMBEDDINGS).unlink()
-    code, _, told = ask("similar", "dark 0", "--run", run)
-    assert (code, "run `subgenre index LIBRARY`" in told) == (2, True)
+    for words in (["similar", "dark 0"], ["playlist", "dark 0"], ["explore"]):
+        code, _, told = ask(*words, "--run", run)
+        assert (code, "run `subgenre index LIBRARY`" in told) == (2, True)
+        assert "`subgenre evaluate`" in told
     code, _, told = ask("classify", tmp_path, "--run", tmp_path)
     assert (code, "holds no model" in told) == (2, True)
     code, _, told = ask("index", "--run", run)

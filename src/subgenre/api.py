@@ -198,7 +198,7 @@ class Model:
             axis: 'A:B', two subgenres. between: first and last position on it; 0 and 1 are the
                 middles of the two. smooth: order by small steps.
             tracks, minutes: length. per_artist, versions, filter, mutual: as in `similar`.
-            out: a .m3u8, .csv or .xml (rekordbox) to write.
+            out: a .m3u8, .csv or .xml (rekordbox) to write; a list that is empty is not written.
 
         Raises:
             PlaylistError: unknown names, or wishes that contradict each other.

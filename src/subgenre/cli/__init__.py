@@ -1,7 +1,7 @@
 """The command line: arguments -> pipeline -> exit code, nothing else.
 
-Exit codes: 0 all done; 1 done, but some files were skipped; 2 refused or failed, with one line that
-says what and what to do.
+Exit codes: 0 all done; 1 done, but some files were skipped, or no track fits a list; 2 refused or
+failed, with one line that says what and what to do.
 """
 
 from __future__ import annotations

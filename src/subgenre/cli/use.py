@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,13 @@ from cyclopts import App, Parameter
 
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common
-from subgenre.cli.wanted import COLUMNS, Source, Wanted, clock, rows
+from subgenre.cli.wanted import Source, Wanted, clock, listed
 
 if TYPE_CHECKING:
     from subgenre.classify import Placement
+    from subgenre.pipeline.lists import Ranking
     from subgenre.pipeline.runs import RunRow
+    from subgenre.search import Hit
 
 SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 
@@ -126,19 +129,13 @@ def similar(
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     limits, only = wanted.limits(k), wanted.filter()
     opened = stored.open_stored(source.run)
-    hits = lists.similar(
-        opened,
-        opened.collection(source.index),
-        track,
-        limits,
-        only,
-        mutual=not wanted.plain,
-        talk=terminal,
-    )
-    lists.write(out, hits, terminal)
-    terminal.table(f"Similar to {track}", COLUMNS, rows(hits))
-    terminal.result({"track": track, "hits": [lists.row(hit) for hit in hits]})
-    return 0
+    known, mutual = opened.collection(source.index), not wanted.plain
+    hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
+    by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
+    _list(terminal, f"Similar to {track}", hits, by, out)
+    told = [lists.row(hit) for hit in hits]
+    terminal.result({"track": track, "ranked_by": by.name, "hits": told})
+    return 0 if hits else 1
 
 
 def playlist(
@@ -196,10 +193,23 @@ def playlist(
     opened, limits = stored.open_stored(source.run), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, talk=terminal)
+    by, told = lists.ranking(known, wish), [lists.row(hit) for hit in hits]
+    _list(terminal, "Playlist", hits, by, out)
+    written = str(out) if out and hits else None
+    terminal.result({"out": written, "ranked_by": by.name, "hits": told})
+    return 0 if hits else 1
+
+
+def _list(
+    terminal: Terminal, title: str, hits: Sequence[Hit], by: Ranking, out: Path | None
+) -> None:
+    """Write a list and show it, unless it is empty."""
+    from subgenre.pipeline import lists
+
     lists.write(out, hits, terminal)
-    terminal.table("Playlist", COLUMNS, rows(hits))
-    terminal.result({"out": out and str(out), "hits": [lists.row(hit) for hit in hits]})
-    return 0
+    if hits:
+        columns, rows = listed(hits, fit=by.name == "fit")
+        terminal.table(title, columns, rows, caption=by.sentence)
 
 
 def explore(
@@ -252,7 +262,9 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     terminal = _terminal(common)
     found = stage.runs(folder, talk=terminal)
     columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
-    terminal.table("Trained models", columns, [_run(row) for row in found])
+    bare = [row.path for row in found if not row.scores]
+    hint = f"-: not evaluated yet; for figures: subgenre evaluate --run {bare[0]}" if bare else None
+    terminal.table("Trained models", columns, [_run(row) for row in found], caption=hint)
     terminal.result({"runs": [row.to_dict() for row in found]})
     return 0
 
@@ -272,7 +284,10 @@ def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
     found = stage.compare(a, b)
     names = [name for name in found.scores[0] if name in found.scores[1]]
     table = [[name, *(_score(scores[name]) for scores in found.scores)] for name in names]
-    terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
+    if table:
+        terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
+    for path in found.unevaluated:
+        terminal.warn(f"{path} has no figures of its own yet: subgenre evaluate --run {path}")
     terminal.table(
         f"Paired, {found.n_tracks} tracks held out of both",
         ["centroid accuracy", "value"],

@@ -98,22 +98,24 @@ def _between(name: str, low: float | None, high: float | None) -> tuple[float, f
     return low, high
 
 
-def rows(hits: Sequence[Hit]) -> list[list[str]]:
-    """Tell hits as rows of a table: place, track, subgenre, cosine, bpm, length."""
-    return [
+def listed(hits: Sequence[Hit], *, fit: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Tell hits as columns and rows of a table; `fit` adds the score that an expansion ends by."""
+    from subgenre.pipeline.lists import floored
+
+    columns = ["", "track", "subgenre", *(["fit"] if fit else []), "cosine", "bpm", "length"]
+    told = [
         [
             str(place),
             hit.track.name,
             hit.track.subgenre or "-",
+            *([floored(hit.score)] if fit else []),
             f"{hit.cosine:.3f}",
             f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
             clock(hit.track.duration_s) if hit.track.duration_s else "-",
         ]
         for place, hit in enumerate(hits, start=1)
     ]
-
-
-COLUMNS = ["", "track", "subgenre", "cosine", "bpm", "length"]
+    return columns, told
 
 
 def clock(seconds: float) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subgenre import audio, journey, playlist, playlist_files
-from subgenre.collection import Collection
+from subgenre.collection import MIN_MUTUAL, Collection
 from subgenre.errors import IndexStoreError, PlaylistError
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
@@ -20,6 +21,9 @@ from subgenre.talk import Silent, Talk
 from subgenre.track_rows import Filter, IndexedTrack
 
 TRACKS = 20  # of a playlist whose length is not named
+NONE_LEFT = (
+    "no track is left to choose from; drop a filter, or index more music (subgenre index FOLDER)"
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,36 @@ class Wish:
             raise PlaylistError("no seed: name tracks, or --expand SUBGENRE, or --axis A:B")
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """By what a list is in order: a short name, and a sentence that tells its numbers."""
+
+    name: str
+    sentence: str
+
+
+def ranking(tracks: Collection, wish: Wish) -> Ranking:
+    """Tell by what the list of a wish is in order."""
+    mutual = wish.mutual and len(tracks) >= MIN_MUTUAL
+    how = "mutual proximity" if mutual else "cosine"
+    if wish.expand:
+        told = Ranking("fit", "ranked by fit, the probability of belonging; cosine: to its middle")
+    elif wish.axis:
+        return Ranking("axis", "in order along the axis; cosine: to the place on it")
+    elif wish.journey:
+        return Ranking("journey", "in order of the way; cosine: to the track before")
+    elif len(wish.seeds) > 1:
+        by = f"ranked by the agreement of the seeds, each by {how}; cosine: the mean to them"
+        told = Ranking("agreement", by)
+    elif mutual:
+        by = "ranked by mutual proximity, which holds back tracks that are near to everything"
+        told = Ranking(how, f"{by}; --plain ranks by cosine")
+    else:
+        few = f": mutual proximity takes {MIN_MUTUAL} tracks or more" if wish.mutual else ""
+        told = Ranking(how, f"ranked by cosine{few}")
+    return replace(told, sentence=told.sentence + "; then put in small steps" * wish.smooth)
+
+
 def similar(
     run: StoredRun,
     tracks: Collection,
@@ -83,7 +117,10 @@ def similar(
         that can't be read. IndexStoreError: an unknown name in the filter.
     """
     seed = seeds(run, tracks, [track], talk)[0]
-    return playlist.similar(tracks, seed, limits, wanted, mutual=mutual)
+    hits = playlist.similar(tracks, seed, limits, wanted, mutual=mutual)
+    if not hits:
+        (talk or Silent()).warn(NONE_LEFT)
+    return hits
 
 
 def make(
@@ -96,6 +133,8 @@ def make(
     talk: Talk | None = None,
 ) -> list[Hit]:
     """Make a playlist; seeds and liked tracks themselves are not in it, a journey's ends are.
+
+    Where no track fits, the list is empty, and `talk` hears why.
 
     Args:
         run: whose encoder embeds files from outside. tracks: to choose from.
@@ -111,16 +150,39 @@ def make(
         hits = _expanded(run, tracks, wish, limits, wanted, talk)
     elif wish.axis:
         line = journey.axis(tracks, wish.axis)
-        return journey.along(tracks, line, limits, wanted, between=wish.between)
+        hits = journey.along(tracks, line, limits, wanted, between=wish.between)
     elif wish.journey:
-        return journey.journey(tracks, begin[0], begin[1], limits, wanted)
+        hits = journey.journey(tracks, begin[0], begin[1], limits, wanted)
     elif len(begin) == 1:
         hits = playlist.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
     else:
         hits = playlist.agreement(tracks, begin, limits, wanted, mutual=wish.mutual)
-    if wish.smooth:
+    if wish.smooth and not (wish.axis or wish.journey):
         hits = playlist.smoothed(tracks, hits, first=begin[0] if begin else None)
+    if not hits:
+        (talk or Silent()).warn(_why_none(run, tracks, wish, wanted, talk))
     return hits
+
+
+def _why_none(
+    run: StoredRun, tracks: Collection, wish: Wish, wanted: Filter | None, talk: Talk | None
+) -> str:
+    """Say why a list is empty: no track fits well enough, or none is left to choose from."""
+    if not wish.expand:
+        return NONE_LEFT
+    best = _expanded(run, tracks, replace(wish, until_fit=None), Limits(k=1), wanted, talk)
+    if not best:
+        return NONE_LEFT
+    return (
+        f"no track fits {wish.expand} with a probability of {wish.until_fit:g}; the best fit is "
+        f"{floored(best[0].score)} ({best[0].track.name}): ask for less with --until-fit, or "
+        "index more music (subgenre index FOLDER)"
+    )
+
+
+def floored(fit: float) -> str:
+    """Tell a fit by three digits that are never above it, so that it serves as --until-fit."""
+    return f"{math.floor(fit * 1000) / 1000:.3f}"
 
 
 def _expanded(
@@ -189,19 +251,16 @@ def _known(tracks: Collection, name: Seed) -> Seed:
 
 
 def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> None:
-    """Write a list where one is wanted, and warn of tracks that are gone or of none at all.
+    """Write a list where one is wanted and not empty, and warn of tracks that are gone.
 
     Raises:
         PlaylistError: an extension of no playlist.
     """
     told, talk = [hit.track for hit in hits], talk or Silent()
     missing(told, talk)
-    if not told:
-        talk.warn(
-            "no track fits; ask for less (--until-fit), drop a filter, or index more music to "
-            "choose from (subgenre index FOLDER)"
-        )
-    if out is not None:
+    if out is not None and not told:
+        talk.warn(f"{out} is not written")
+    elif out is not None:
         playlist_files.write_playlist(out, told)
         talk.say(f"{out}: {len(told)} tracks")
 

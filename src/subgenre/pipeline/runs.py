@@ -111,6 +111,12 @@ class Compared:
         return {**vars(self), "a": str(self.a), "b": str(self.b), "scores": list(self.scores)}
 
     @property
+    def unevaluated(self) -> tuple[Path, ...]:
+        """The runs without figures of their own."""
+        runs = zip((self.a, self.b), self.scores, strict=True)
+        return tuple(dict.fromkeys(path for path, scores in runs if not scores))
+
+    @property
     def verdict(self) -> str:
         """Say in a sentence what the interval allows to say."""
         if self.low > 0 or self.high < 0:

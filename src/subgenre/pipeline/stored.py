@@ -54,7 +54,9 @@ class StoredRun:
         """
         path = self.path / work.EMBEDDINGS
         if not path.is_file():
-            raise RunError(f"{self.path} has no vectors yet; run `subgenre evaluate` on it")
+            raise RunError(
+                f"{self.path} has no vectors yet; run `subgenre evaluate --run {self.path}`"
+            )
         return vectors.read_embeddings(path)
 
     @property
