@@ -337,6 +337,44 @@ def test_a_hub_out_of_reach_names_both_ways_on(monkeypatch, tmp_path) -> None:
             backbones.load(name)
 
 
+def test_weights_at_hand_are_known_without_network(monkeypatch, tmp_path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert backbones.is_at_hand("musicnn")
+    assert backbones.is_at_hand(str(tmp_path))
+    assert not backbones.is_at_hand("some/ast")
+    place = tmp_path / "cache" / "models--some--ast"
+    for name, text in (
+        ("refs/main", "abc"),
+        ("snapshots/abc/config.json", "{}"),
+        ("snapshots/abc/model.safetensors", ""),
+    ):
+        assert not backbones.is_at_hand("some/ast")
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    assert backbones.is_at_hand("some/ast")
+    assert not backbones.is_at_hand("other/ast")
+
+
+def test_preprocess_tells_which_weights_training_will_lack(monkeypatch, tmp_path, capsys) -> None:
+    import huggingface_hub.constants
+
+    from subgenre import cli
+    from tests.small_library import replace_workers, write_wav
+
+    replace_workers(monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("techno/dark/a.wav", "techno/emotional/b.wav"):
+        write_wav(tmp_path / "WAV" / name, 5.0, len(name))
+    words = ["preprocess", str(tmp_path / "WAV"), "--chunk-s", "4", "--max-chunks", "1", "--quiet"]
+    told = "will need the weights of " + DEFAULT_BACKBONE
+    assert cli.main([*words, "--out", str(tmp_path / "ast")]) == 0
+    assert told in capsys.readouterr().err
+    assert cli.main([*words, "--backbone", "musicnn", "--out", str(tmp_path / "musicnn")]) == 0
+    assert "will need the weights" not in capsys.readouterr().err
+
+
 def test_loading_leaves_the_hubs_logging_as_it_was(ast_folder, capfd) -> None:
     from transformers.utils import logging
 

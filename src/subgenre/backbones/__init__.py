@@ -12,7 +12,7 @@ from subgenre.backbones.base import Backbone
 from subgenre.errors import BackboneError
 from subgenre.features import MUSICNN_SPEC, FeatureSpec
 
-__all__ = ["KINDS", "MUSICNN", "Backbone", "build", "feature_spec", "load"]
+__all__ = ["KINDS", "MUSICNN", "Backbone", "build", "feature_spec", "is_at_hand", "load"]
 
 MUSICNN = "musicnn"
 
@@ -30,6 +30,15 @@ def feature_spec(backbone: str) -> FeatureSpec:
     from subgenre.backbones import ast
 
     return ast.feature_spec(backbone)
+
+
+def is_at_hand(backbone: str) -> bool:
+    """Say whether a backbone's weights can be loaded without network."""
+    if backbone == MUSICNN:
+        return True
+    from subgenre.backbones import hub
+
+    return hub.is_cached(backbone)
 
 
 def load(backbone: str) -> Backbone:

@@ -107,6 +107,16 @@ def _folder(name: str, patterns: list[str]) -> Path:
         ) from problem
 
 
+def is_cached(name: str) -> bool:
+    """Say whether a folder, or the hub's cache, has weights of that name; asks no network."""
+    if Path(name).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+
+
 def _read_config(folder: Path, name: str) -> Any:
     """Read `config.json` and return the hub's `ASTConfig` of it."""
     values = _read_json(folder / "config.json", name)

@@ -63,6 +63,12 @@ def preprocess(
         f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
         f"{workers} processes and {size(estimate.bytes)} in {out}"
     )
+    if not backbones.is_at_hand(backbone):
+        talk.warn(
+            f"`subgenre train` will need the weights of {backbone}, which are not in this "
+            f"computer's cache: it fetches them from the hub, as `hf download {backbone}` does "
+            "now; without the hub, preprocess with --backbone musicnn, or a folder that has them"
+        )
     with talk.progress("computing features") as bar:
         summary = room.preprocess(
             tracks,
