@@ -132,10 +132,7 @@ def similar(
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
-    _list(terminal, f"Similar to {track}", hits, by, out)
-    told = [lists.row(hit) for hit in hits]
-    terminal.result({"track": track, "ranked_by": by.name, "hits": told})
-    return 0 if hits else 1
+    return _list(terminal, f"Similar to {track}", hits, by, out, track=track)
 
 
 def playlist(
@@ -193,23 +190,28 @@ def playlist(
     opened, limits = stored.open_stored(source.run), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, talk=terminal)
-    by, told = lists.ranking(known, wish), [lists.row(hit) for hit in hits]
-    _list(terminal, "Playlist", hits, by, out)
-    written = str(out) if out and hits else None
-    terminal.result({"out": written, "ranked_by": by.name, "hits": told})
-    return 0 if hits else 1
+    return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
 
 
 def _list(
-    terminal: Terminal, title: str, hits: Sequence[Hit], by: Ranking, out: Path | None
-) -> None:
-    """Write a list and show it, unless it is empty."""
+    terminal: Terminal,
+    title: str,
+    hits: Sequence[Hit],
+    by: Ranking,
+    out: Path | None,
+    **asked: str,
+) -> int:
+    """Write a list and show it, unless it is empty; return the exit code."""
     from subgenre.pipeline import lists
 
     lists.write(out, hits, terminal)
     if hits:
         columns, rows = listed(hits, fit=by.name == "fit")
         terminal.table(title, columns, rows, caption=by.sentence)
+    written = str(out) if out and hits else None
+    told = {"out": written, "ranked_by": by.name, "hits": [lists.row(hit) for hit in hits]}
+    terminal.result({**asked, **told})
+    return 0 if hits else 1
 
 
 def explore(

@@ -8,9 +8,10 @@ from pathlib import Path
 from subgenre import backbones, library
 from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
+from subgenre.library import Library
 from subgenre.pipeline import work
 from subgenre.pipeline.words import duration, size
-from subgenre.preprocess import Summary
+from subgenre.preprocess import Estimate, Summary
 from subgenre.talk import Silent, Talk
 
 TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
@@ -58,17 +59,8 @@ def preprocess(
     for note in tracks.notes:
         talk.warn(note)
     estimate = room.estimate(tracks, spec, settings, workers, out=None if overwrite else out)
-    talk.say(
-        f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
-        f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
-        f"{workers} processes and {size(estimate.bytes)} in {out}"
-    )
-    if not backbones.is_at_hand(backbone):
-        talk.warn(
-            f"`subgenre train` will need the weights of {backbone}, which are not in this "
-            f"computer's cache: it fetches them from the hub, as `hf download {backbone}` does "
-            "now; without the hub, preprocess with --backbone musicnn, or a folder that has them"
-        )
+    _announce(tracks, estimate, workers, out, talk)
+    _tell_weights(backbone, talk)
     with talk.progress("computing features") as bar:
         summary = room.preprocess(
             tracks,
@@ -89,6 +81,25 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _announce(tracks: Library, estimate: Estimate, workers: int, out: Path, talk: Talk) -> None:
+    """Say what there is to do, and what it will take."""
+    talk.say(
+        f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
+        f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
+        f"{workers} processes and {size(estimate.bytes)} in {out}"
+    )
+
+
+def _tell_weights(backbone: str, talk: Talk) -> None:
+    """Say, before the work, what training will need beside the features."""
+    if not backbones.is_at_hand(backbone):
+        talk.warn(
+            f"`subgenre train` will need the weights of {backbone}, which are not in this "
+            f"computer's cache: it fetches them from the hub, as `hf download {backbone}` does "
+            "now; without the hub, preprocess with --backbone musicnn, or a folder that has them"
+        )
 
 
 def _tell(summary: Summary, out: Path, talk: Talk) -> None:
