@@ -155,6 +155,38 @@ def test_a_library_takes_the_place_of_all_others_where_that_is_asked(home: Path,
     assert (code, "name a library" in said) == (2, True)
 
 
+def test_music_without_labels_takes_none_away(home: Path, ask: Ask):
+    """A collection holds copies of the tracks of the training, or their folder itself."""
+    run, place = ["--run", model(home)], model(home) / "index"
+    other = home / "other"
+    trained = made_at(home) / "techno/dark/dark, ü 0.wav"
+    copy = other / "Artist/copy.wav"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(trained, copy)
+    assert ask("index", other, *run)[1]["n_tracks"] == 8
+    track = next(iter(open_stored(model(home)).embeddings.ids))
+    assert (Index.open(place).get(track).path, Index.open(place).get(track).subgenre) == (
+        trained,
+        "dark",
+    )
+    # the library of the training, moved into a collection whose folders tell no label
+    (home / "WAV/techno/dark/dark, ü 0.wav").unlink()
+    (home / "WAV").rename(other / "WAV")
+    ask("index", "--root", other / "WAV", *run)
+    told = ask("index", other, *run)[1]
+    assert (told["n_tracks"], told["embedded"], told["forgotten"]) == (8, 0, 0)
+    found = Index.open(place).collection
+    named = {t.path: t.subgenre for t in found.tracks(found.live)}
+    assert named[other / "WAV/techno/dark/dark, ü 1.wav"] == "dark"
+    assert sorted(named.values()) == ["dark"] * 4 + ["emotional"] * 4
+    told = ask("index", other, "--replace", *run)[1]
+    assert (told["n_tracks"], told["others"]) == (8, 0)
+    assert (Index.open(place).get(track).path, Index.open(place).get(track).subgenre) == (
+        copy,
+        "dark",
+    )
+
+
 def test_audio_anywhere_below_a_folder_is_indexed(home: Path, ask: Ask):
     library = home / "WAV"
     write_wav(library / "loose.wav", 4.0, 70)
@@ -210,6 +242,17 @@ def test_a_library_that_has_moved_is_found_again(home: Path, ask: Ask):
     assert (code, told["relinked"], len(told["missing"])) == (1, 7, 1)
     hits = ask("similar", "dark, ü 1", "-k", 3, "--run", model(home))[1]["hits"]
     assert all(hit["path"].startswith(str(home)) for hit in hits)
+
+
+def test_a_moved_library_is_found_again_before_an_index_was_built(home: Path, ask: Ask):
+    run = ["--run", model(home)]
+    code, told, _ = ask("index", "--root", home / "WAV", *run)
+    assert (code, told["n_tracks"], told["relinked"], told["missing"]) == (0, 8, 8, [])
+    hits = ask("similar", "dark, ü 1", *run)[1]["hits"]
+    assert all(hit["path"].startswith(str(home)) for hit in hits)
+    code, _, said = ask("index", "--root", home / "WAV", *run, "--index", home / "second")
+    assert (code, "holds no index" in said) == (2, True)
+    assert not (home / "second").exists()
 
 
 def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, ask: Ask):

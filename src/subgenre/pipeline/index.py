@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from subgenre.track_rows import IndexedTrack
 
 KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _KEEP_EVERY = 256  # tracks
+_SHARED = {f.name for f in fields(IndexedTrack)} & {f.name for f in fields(Track)}
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,17 @@ def index(
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
         raise LibraryError(f"nothing to {what}: name a library, or its new place with --root")
-    relinked = None
-    if root is not None:
-        relinked = _relink(opened.open_index(place), root, talk)
-    if source is None:
-        return Indexed(place, opened.open_index(place).count, relinked=relinked)
-    listed = listing(source, opened.labels)
-    store = _open(opened, place)
-    begun = frozenset() if replace else _begin(opened, store)
+    listed = None if source is None else listing(source, opened.labels)
+    store = _open(opened, place, listed)
+    begun = _begin(opened, store)
+    relinked = None if root is None else _relink(store, root, talk)
+    if source is None or listed is None:
+        return Indexed(place, store.count, relinked=relinked)
     tracks, unread = _described(listed, store, workers, talk)
+    tracks = _with_labels(tracks, store, source, replace=replace)
     plan = store.plan(tracks)
-    gone, others = _gone(
-        store, plan, source, {s.path for s in (*listed.skipped, *unread)}, replace=replace
-    )
+    kept = {s.path for s in (*listed.skipped, *unread)}
+    gone, others = _gone(store, plan, source, kept, replace=replace)
     store.update(plan.updated)
     left = _reuse(opened, store, plan.new)
     embedded, failed = _embed(opened, store, left, workers, talk)
@@ -187,8 +187,10 @@ def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
     return relinked
 
 
-def _open(run: StoredRun, place: Path) -> Index:
-    if (place / "index.json").is_file():
+def _open(run: StoredRun, place: Path, listed: Found | None) -> Index:
+    """Open an index, or make one where there is something to put into it."""
+    nothing = listed is None and not (place == run.index_path and _has_vectors(run))
+    if nothing or (place / "index.json").is_file():
         return run.open_index(place)
     return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
 
@@ -209,18 +211,42 @@ def _has_vectors(run: StoredRun) -> bool:
 def _described(
     listed: Found, store: Index, workers: int | None, talk: Talk
 ) -> tuple[list[Track], list[Skipped]]:
-    """Read ids and tags; files that the index knows are not opened while they are unchanged.
-
-    Tracks with a label come first: of two copies of a recording the index takes the first.
-    """
+    """Read ids and tags; files that the index knows are not opened while they are unchanged."""
     with talk.progress("reading tracks") as bar:
-        tracks, unread = library.describe(
+        return library.describe(
             [_absolute(entry) for entry in listed.entries],
             workers=workers,
             known=_known(store),
             on_progress=bar,
         )
-    return sorted(tracks, key=lambda track: not track.subgenre), unread
+
+
+def _with_labels(
+    tracks: Sequence[Track], store: Index, source: Path, *, replace: bool
+) -> list[Track]:
+    """Let music without labels take none away that another library, or the training, has told.
+
+    Of such a recording the index keeps the file that it knows, while that is there. Tracks with a
+    label come first: of two copies of a recording the index takes the first.
+    """
+    tells = any(track.subgenre for track in tracks)
+    found = []
+    for track in tracks:
+        held = store.get(track.id) if store.collection.has(track.id) else None
+        if track.subgenre or held is None or (tells and _lies_in(held.path, source)):
+            found.append(track)
+        elif not held.subgenre or held.path == track.path or replace or not held.path.is_file():
+            found.append(dataclasses.replace(track, genre=held.genre, subgenre=held.subgenre))
+        else:
+            found.append(_as_track(held))
+    return sorted(found, key=lambda track: not track.subgenre)
+
+
+def _lies_in(path: Path, source: Path) -> bool:
+    """Whether a file was one of this library's: below its folder, or gone where it is a list."""
+    if not source.is_dir():
+        return not path.exists()
+    return any(map(path.is_relative_to, (source.absolute(), source.resolve())))
 
 
 def _absolute(entry: Entry) -> Entry:
@@ -229,9 +255,12 @@ def _absolute(entry: Entry) -> Entry:
 
 def _known(store: Index) -> dict[str, Track]:
     """Tracks of the index by path, in the library's words."""
-    names = {f.name for f in fields(IndexedTrack)} & {f.name for f in fields(Track)}
     rows = store.collection.tracks(store.collection.live)
-    return {str(row.path): Track(**{n: getattr(row, n) for n in names}) for row in rows}
+    return {str(row.path): _as_track(row) for row in rows}
+
+
+def _as_track(row: IndexedTrack) -> Track:
+    return Track(**{name: getattr(row, name) for name in _SHARED})
 
 
 def _gone(
@@ -241,15 +270,13 @@ def _gone(
 
     A file that can't be read today is not gone, nor is another library's, unless that is asked.
     """
-    roots = (source.absolute(), source.resolve())
     unread = {path.absolute() for path in skipped}
     found, others = [], 0
     for track_id in plan.gone:
         path = store.get(track_id).path
         if path in unread:
             continue
-        inside = any(map(path.is_relative_to, roots)) if source.is_dir() else not path.exists()
-        if inside or replace:
+        if replace or _lies_in(path, source):
             found.append(track_id)
         else:
             others += 1
