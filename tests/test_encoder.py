@@ -65,6 +65,31 @@ def test_members_are_heads_whose_cosines_are_averaged(toy, tmp_path) -> None:
 
 
 @torch.inference_mode()
+def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_path) -> None:
+    from sklearn.decomposition import PCA
+
+    from subgenre.pipeline import fit
+
+    generator = torch.Generator().manual_seed(4)
+    pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
+    plain = make(toy, head=(16,), embedding_size=5, pca=6)
+    joined = make(toy, head=(16,), embedding_size=5, pca=6, fusion=0.5)
+    for net in (plain, joined):
+        fit.standardise(net, pooled.numpy())
+    whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
+    component = PCA(6, svd_solver="full").fit_transform(whole)
+    component /= np.linalg.norm(component, axis=1, keepdims=True)
+    alone = plain.project(pooled).double().numpy()
+    found = joined.project(pooled).double().numpy()
+    assert (plain.size, joined.size, found.shape) == (5, 11, (40, 11))
+    wanted = (alone @ alone.T + 0.5**2 * component @ component.T) / (1 + 0.5**2)
+    np.testing.assert_allclose(found @ found.T, wanted, atol=1e-5)
+    np.testing.assert_allclose(joined.train().project(pooled).numpy(), alone, atol=1e-6)
+    encoder.save(joined.eval(), tmp_path)
+    assert torch.equal(encoder.load(tmp_path).project(pooled).double(), torch.from_numpy(found))
+
+
+@torch.inference_mode()
 def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     from sklearn.decomposition import PCA
 

@@ -37,13 +37,11 @@ class PreprocessConfig:
     """How tracks become chunks.
 
     Attributes:
-        chunk_s: length of a chunk, seconds.
-        max_chunks: at most this many chunks a track.
+        chunk_s: length of a chunk, seconds. max_chunks: at most this many chunks a track.
         chunk_strategy: one of `CHUNK_STRATEGIES`.
         min_track_s: a track shorter than this is skipped, seconds.
         store_s: length of the stored window, seconds, for random crops in training; 0: `chunk_s`.
-        multi: one recording in two subgenres: `exclude` it, or `keep` both copies.
-        seed: with the track's id, of the windows of `random`.
+        multi: a recording in two subgenres: `exclude` it, or `keep` both. seed: of `random`.
     """
 
     chunk_s: float = 10.0
@@ -89,6 +87,7 @@ class ModelConfig:
         standardise: pooled vectors to zero mean and unit deviation by the training chunks:
             `auto` does so where the backbone is frozen.
         pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
+        fusion: weight of those axes in the embedding, joined to the head's output; 0: not joined.
         lora_rank: rank of the adapters with `tune = "lora"`.
     """
 
@@ -103,6 +102,7 @@ class ModelConfig:
     members: int = 1
     standardise: str = "auto"
     pca: int = 0
+    fusion: float = 0.0
     lora_rank: int = 8
 
     def __post_init__(self) -> None:
@@ -117,6 +117,7 @@ class ModelConfig:
         check_range("dropout", self.dropout, 0.0, 0.95)
         check_range("members", self.members, 1, 64)
         check_range("pca", self.pca, 0, 65_536)
+        check_range("fusion", self.fusion, 0.0, 100.0)
         if self.embedding_size % self.members:
             raise ConfigError(f"{self.members} members can't share {self.embedding_size} evenly")
         check_range("lora_rank", self.lora_rank, 1, 1024)
@@ -263,9 +264,8 @@ class WatchConfig:
 
     Attributes:
         val_share: share of the training tracks held out for validation; 0: none.
-        patience: epochs without a better validation MAP@R before the run stops; 0: never.
-        every: epochs between two validations.
-        collapse: look for collapsed embeddings.
+        patience: epochs without a better validation MAP@R before it stops; 0: never.
+        every: epochs between two validations. collapse: look for collapsed embeddings.
     """
 
     val_share: float = 0.0
@@ -285,7 +285,7 @@ class RunConfig:
 
     Attributes:
         device: one of `DEVICES`. precision: one of `PRECISIONS`; `auto` measures on a CPU.
-        compile: torch.compile. checkpointing: trade time for memory in the backbone.
+        compile: torch.compile. checkpointing: time for memory in the backbone.
         test_share: share of the tracks held out for test. strict_groups: refuse a split that
             can't keep artists and albums together. seed: of everything.
         save_every: steps between checkpoints; 0: at the end of each epoch.

@@ -69,7 +69,7 @@ def chunk_vectors(
     The encoder moves to `device` and stays there; its mode comes back as it was.
     """
     wanted = np.asarray(rows, dtype=np.int64)
-    size = encoder.structure.embedding_size
+    size = encoder.size
     out = np.empty((len(wanted), size), np.float32)
     for at, vectors in _batches(encoder, encoder, folder, wanted, device, batch_size):
         out[at : at + len(vectors)] = vectors
@@ -152,7 +152,7 @@ def _keep(
 def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cpu") -> Floats:
     """Run the head on pooled vectors: [n, H] (or [n, L, H]) -> float32 [n, D], unit norm."""
     values = np.asarray(pooled, dtype=np.float32)
-    out = np.empty((len(values), encoder.structure.embedding_size), np.float32)
+    out = np.empty((len(values), encoder.size), np.float32)
     with evaluating(encoder, device), torch.inference_mode():
         for at in range(0, len(values), 4096):
             part = torch.tensor(values[at : at + 4096], device=device)

@@ -2,6 +2,7 @@
 
 log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
                   -> standardise -> head [B, D] -> unit norm
+                  (with `fusion` the principal axes [B, pca] are joined to it: [B, D + pca])
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Structure:
     skip: bool
     members: int = 1
     pca: int = 0
+    fusion: float = 0.0
 
 
 class Encoder(nn.Module):
     """Un-normalised log-mel [B, T, F] -> embeddings [B, D], each row of L2 norm 1.
 
     Attributes:
+        size: length of an embedding.
         mean, std: of the training side's log-mel; 0 and 0.5 (no change) until they are set.
         pooled_mean, pooled_std: of the training chunks' pooled vectors; 0 and 1 until they are set.
         layer_weights: with `layer = "weighted"`, one a block; their softmax weighs the blocks.
@@ -63,6 +66,7 @@ class Encoder(nn.Module):
         skip: add one linear layer from the pooled vector straight to the output.
         members: heads side by side, each with an equal share of D, see `heads.Members`.
         pca: axes of the pooled vectors that the head gets, see `set_axes`; 0: all columns.
+        fusion: weight of those axes themselves in the embedding, beside the head's output.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
@@ -90,6 +94,7 @@ class Encoder(nn.Module):
         skip: bool = False,
         members: int = 1,
         pca: int = 0,
+        fusion: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +104,7 @@ class Encoder(nn.Module):
         shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
         self.backbone = backbone
         self.structure = Structure(
-            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca
+            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca, fusion
         )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(0.5))
@@ -109,6 +114,7 @@ class Encoder(nn.Module):
         self.register_parameter("layer_weights", weights)
         if pca and (layer == "weighted" or pca > H):
             raise ConfigError(f"pca is {pca}; it takes one layer, and at most its {H} columns")
+        self.size = embedding_size + (pca if fusion else 0)
         self.register_buffer("axes", torch.zeros(H, pca) if pca else None)
         sizes = [pca or H, *head, embedding_size]
         self.head = heads.build(sizes, dropout=dropout, members=members, generator=generator)
@@ -168,7 +174,10 @@ class Encoder(nn.Module):
         return self.backbone.pool(tokens, self.structure.pooling)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Standardise, run the head, scale to unit norm: [B, H] (or [B, L, H]) -> [B, D]."""
+        """Standardise, run the head, scale to unit norm: [B, H] (or [B, L, H]) -> [B, D].
+
+        With `fusion`, and not while training, the axes are joined to it: [B, D + pca].
+        """
         x = (pooled - self.pooled_mean) / self.pooled_std
         if self.layer_weights is not None:
             x = torch.einsum("blh,l->bh", x, self.layer_weights.softmax(0).to(x.dtype))
@@ -177,7 +186,11 @@ class Encoder(nn.Module):
         out = self.head(x)
         if self.skip is not None:
             out = out + self.skip(x)
-        return heads.unit(out.float(), self.structure.members)
+        out = heads.unit(out.float(), self.structure.members)
+        if self.axes is None or not self.structure.fusion or self.training:
+            return out  # the loss sees what can learn
+        plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # half-whitening taken back
+        return heads.fused(out, plain.float(), self.structure.fusion)
 
     def forward(self, features: Tensor) -> Tensor:
         """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""

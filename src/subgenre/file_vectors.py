@@ -86,7 +86,7 @@ def embed_files(
             found[i] = result
         if on_progress:
             on_progress(len(found) + len(skipped), len(paths))
-    size = encoder.structure.embedding_size
+    size = encoder.size
     return _file_vectors([found[i] for i in sorted(found)], skipped, size)
 
 
@@ -105,7 +105,7 @@ def embed_each(
     Yields:
         position in `paths`, and the vectors of that one file or why it was skipped.
     """
-    size = encoder.structure.embedding_size
+    size = encoder.size
     results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
     for i, result in results:
         if isinstance(result, Skipped):

@@ -52,6 +52,15 @@ def unit(vectors: Tensor, members: int = 1) -> Tensor:
     return F.normalize(shares, dim=-1, eps=1e-12).flatten(-2) / math.sqrt(members)
 
 
+def fused(out: Tensor, axes: Tensor, weight: float) -> Tensor:
+    """Join unit vectors [..., D] and axes [..., P], scaled to `weight`: [..., D + P] of norm 1.
+
+    The cosine of what comes out is the mean of the two cosines, weighed 1 and weight squared.
+    """
+    both = torch.cat([out, weight * F.normalize(axes, dim=-1, eps=1e-12)], dim=-1)
+    return F.normalize(both, dim=-1, eps=1e-12)
+
+
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
     """Draw as torch does, uniform within 1 / sqrt(n_in), but from a generator of our own."""
     with torch.device("meta"):

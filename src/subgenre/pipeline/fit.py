@@ -101,6 +101,7 @@ def new_encoder(
         skip=settings.skip,
         members=settings.members,
         pca=settings.pca,
+        fusion=settings.fusion,
         generator=torch.Generator().manual_seed(seed),
     )
     encoder.set_statistics(folder.statistics(rows))

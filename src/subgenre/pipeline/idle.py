@@ -28,6 +28,8 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
     if not model.standardised:
         raw = 'pooled vectors are not standardised (model.standardise = "on" does so)'
         _refuse("model.pca", model.pca, 0, raw)
+    if not model.pca:
+        _refuse("model.fusion", model.fusion, 0, "no principal axes are taken (model.pca)")
     if backbone.n_blocks < 2:
         alone = f"{backbone.kind} has no stack of blocks"
         _refuse("augment.patchout", settings.augment.patchout, 0.0, alone)

@@ -117,7 +117,8 @@ class StoredRun:
     @cached_property
     def dim(self) -> int:
         """Size of a vector, D."""
-        return self.settings.model.embedding_size
+        model = self.settings.model
+        return model.embedding_size + (model.pca if model.fusion else 0)
 
     @cached_property
     def preprocess(self) -> PreprocessConfig:
