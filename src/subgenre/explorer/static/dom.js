@@ -63,6 +63,24 @@ export async function busy(button, words, job) {
   }
 }
 
+// resolves when neither pointer nor key was used for so long, or at a turn of the wheel, which
+// asks for more than the first map can
+export function quiet(milliseconds) {
+  return new Promise((resolve) => {
+    const used = ["pointermove", "pointerdown", "keydown"];
+    let timer = setTimeout(done, milliseconds);
+    function wait() { clearTimeout(timer); timer = setTimeout(done, milliseconds); }
+    function done() {
+      clearTimeout(timer);
+      removeEventListener("wheel", done, true);
+      for (const kind of used) removeEventListener(kind, wait, true);
+      resolve();
+    }
+    addEventListener("wheel", done, { capture: true, passive: true });
+    for (const kind of used) addEventListener(kind, wait, true);
+  });
+}
+
 export function styleOf(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }

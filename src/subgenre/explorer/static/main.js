@@ -1,13 +1,14 @@
 // The page: it loads the library, joins the parts, and listens to the keyboard.
 
 import * as axis from "./axis.js";
-import { byId, counted, say } from "./dom.js";
+import { byId, counted, quiet, say } from "./dom.js";
 import * as drop from "./drop.js";
 import * as legend from "./legend.js";
 import * as list from "./list.js";
 import * as map from "./map.js";
 import * as player from "./player.js";
 import * as search from "./search.js";
+import * as sketch from "./sketch.js";
 import { load, markWrong, on, state, tell } from "./store.js";
 import * as track from "./track.js";
 
@@ -15,13 +16,15 @@ const TABS = ["track", "list", "axis"];
 const trail = []; // ids in the order they were looked at
 let step = -1;
 
-async function drawer() {
-  try {
-    await window.plotly;
-  } catch (problem) {
-    window.plotly = window.askPlotly(); // for the next try
-    throw problem;
-  }
+function drawer() {
+  return new Promise((resolve, reject) => {
+    if (window.Plotly) { resolve(); return; }
+    const script = document.createElement("script");
+    script.src = "/plotly.js";
+    script.onload = resolve;
+    script.onerror = () => { script.remove(); reject(new Error("The library that draws the map did not load.")); };
+    document.head.append(script);
+  });
 }
 
 async function start() {
@@ -34,12 +37,15 @@ async function start() {
     head();
     if (!state.library.tracks) { empty(); return; }
     parts();
-    byId("wait-text").textContent = "Drawing the map";
+    sketch.start();
+    byId("wait").hidden = true;
+    await quiet(700); // first clicks are answered before plotly stops the page for its own start
     await drawer();
     await map.start();
-    byId("wait").hidden = true;
+    sketch.stop();
     document.body.dataset.state = "ready";
   } catch (problem) {
+    byId("wait").hidden = false;
     byId("wait-text").textContent = problem.message;
     byId("again").hidden = false;
     document.body.dataset.state = "error";

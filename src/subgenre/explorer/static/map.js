@@ -7,12 +7,15 @@ const plot = byId("plot");
 const tip = byId("tip");
 const hidden = new Set(); // numbers of labels that are not shown
 const rings = { current: [], near: [], picked: [] }; // ids
-let groups = []; // one a trace: { label, rows }
+let traced = []; // one a trace: { label, rows }
 let placed = null; // a dropped file: { x, y, name }
 let moving = null; // columns x, y while the map moves
 let mode = coarse.matches ? false : "pan";
 
-function regroup() {
+const ready = () => Boolean(plot.dataset.ready);
+
+// tracks by the label they are drawn with: [{ label, rows }]
+export function groups() {
   const found = new Map();
   state.points.ids.forEach((_, i) => {
     const label = labelOf(i);
@@ -20,10 +23,12 @@ function regroup() {
     found.get(label).push(i);
   });
   const order = [...state.library.labels.keys(), -1, WRONG];
-  groups = order.filter((label) => found.has(label)).map((label) => ({ label, rows: found.get(label) }));
+  return order.filter((label) => found.has(label)).map((label) => ({ label, rows: found.get(label) }));
 }
 
-function look(label) {
+export const shown = (label) => !hidden.has(label);
+
+export function look(label) {
   if (label === WRONG) return { symbol: "x-thin-open", colour: styleOf("--wrong") };
   return state.library.labels[label] || { symbol: "circle", colour: styleOf("--faint") };
 }
@@ -34,12 +39,16 @@ const xs = () => (moving ? moving.x : state.points.x);
 const ys = () => (moving ? moving.y : state.points.y);
 const column = (values, rows) => Float32Array.from(rows, (i) => values[i]);
 
-function traces() {
+export function marks() {
   const n = state.points.ids.length;
   const size = n < 600 ? 9 : n < 6000 ? 7 : many() ? 3 : 5;
-  const opacity = n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6; // faint marks sink into a dark ground
-  const made = groups.map(({ label, rows }) => ({
-    type: "scattergl", mode: "markers", hoverinfo: "none", visible: !hidden.has(label),
+  return { size, opacity: n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6 }; // faint marks sink into a dark ground
+}
+
+function traces() {
+  const { size, opacity } = marks();
+  const made = traced.map(({ label, rows }) => ({
+    type: "scattergl", mode: "markers", hoverinfo: "none", visible: shown(label),
     x: column(xs(), rows), y: column(ys(), rows),
     marker: { symbol: many() && label !== WRONG ? "circle" : look(label).symbol, color: look(label).colour, size, opacity, line: { width: label === WRONG ? 2 : 0, color: look(label).colour } },
   }));
@@ -65,7 +74,7 @@ function overlays() {
   ];
 }
 
-function extent(values, other) {
+export function extent(values, other) {
   let low = Infinity, high = -Infinity;
   for (const v of values) { if (v < low) low = v; if (v > high) high = v; }
   if (other !== undefined) { low = Math.min(low, other); high = Math.max(high, other); }
@@ -86,17 +95,18 @@ function layout() {
 
 // plotly draws WebGL at twice the screen's resolution unless told; for many points, at the screen's
 const config = () => ({
-  displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset",
+  displayModeBar: false, scrollZoom: true, doubleClick: "reset",
   plotGlPixelRatio: many() ? Math.min(2, Math.max(1, devicePixelRatio)) : 2,
 });
 
 export async function draw() {
-  regroup();
+  if (!ready()) return;
+  traced = groups();
   await Plotly.react(plot, traces(), layout(), config());
 }
 
 export async function start() {
-  regroup();
+  traced = groups();
   await Plotly.newPlot(plot, traces(), layout(), config());
   plot.on("plotly_click", (event) => {
     const id = idOf(event.points[0]);
@@ -113,22 +123,38 @@ export async function start() {
   dark.addEventListener("change", draw);
   on("corrected", draw);
   plot.dataset.ready = "true";
+  follow();
+}
+
+// not the window alone changes its size: the player takes room when it is first needed
+function follow() {
+  let width = plot.clientWidth, height = plot.clientHeight;
+  new ResizeObserver(() => {
+    if (plot.clientWidth === width && plot.clientHeight === height) return;
+    ({ clientWidth: width, clientHeight: height } = plot);
+    Plotly.Plots.resize(plot);
+  }).observe(plot);
 }
 
 function clearSelection() {
-  const every = groups.map((_, i) => i);
+  const every = traced.map((_, i) => i);
   Plotly.update(plot, { selectedpoints: null }, { selections: [] }, every);
 }
 
 function idOf(hit) {
-  const group = hit && groups[hit.curveNumber];
+  const group = hit && traced[hit.curveNumber];
   return group ? state.points.ids[group.rows[hit.pointNumber]] : null;
 }
 
 function point(event) {
   const id = idOf(event.points[0]);
   if (!id || !event.event) return;
-  const i = state.place.get(id), label = state.library.labels[state.points.label[i]];
+  name(state.place.get(id), event.event);
+}
+
+// show what a track is called beside the pointer
+export function name(i, { clientX, clientY }) {
+  const label = state.library.labels[state.points.label[i]];
   tip.replaceChildren(
     make("b", {}, state.points.titles[i]),
     state.points.artists[i] ? make("span", {}, state.points.artists[i]) : "",
@@ -136,15 +162,15 @@ function point(event) {
   );
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
-  const x = Math.min(event.event.clientX + 14, innerWidth - box.width - 8);
-  const y = event.event.clientY + 16 + box.height > innerHeight ? event.event.clientY - box.height - 10 : event.event.clientY + 16;
+  const x = Math.min(clientX + 14, innerWidth - box.width - 8);
+  const y = clientY + 16 + box.height > innerHeight ? clientY - box.height - 10 : clientY + 16;
   tip.style.left = `${Math.max(8, x)}px`;
   tip.style.top = `${y}px`;
 }
 
 function redrawRings() {
-  if (!plot.dataset.ready) return;
-  const made = overlays(), first = groups.length;
+  if (!ready()) return;
+  const made = overlays(), first = traced.length;
   Plotly.restyle(plot, { x: made.map((t) => t.x), y: made.map((t) => t.y) }, made.map((_, i) => first + i));
 }
 
@@ -155,6 +181,7 @@ export function ring(which, ids) {
 
 export async function showPlaced(where) {
   placed = where;
+  if (!ready()) return;
   if (where) await Plotly.react(plot, traces(), layout(), config());
   else redrawRings();
 }
@@ -162,24 +189,25 @@ export async function showPlaced(where) {
 export function show(label, visible) {
   if (visible) hidden.delete(label);
   else hidden.add(label);
-  Plotly.restyle(plot, { visible: groups.map((g) => !hidden.has(g.label)) }, groups.map((_, i) => i));
+  if (ready()) Plotly.restyle(plot, { visible: traced.map((g) => shown(g.label)) }, traced.map((_, i) => i));
+  else tell("shown");
 }
 
 export function setMode(name) {
   mode = mode === name ? false : name;
   byId("move").setAttribute("aria-pressed", String(mode === "pan"));
   byId("lasso").setAttribute("aria-pressed", String(mode === "lasso"));
-  Plotly.relayout(plot, { dragmode: mode });
+  if (ready()) Plotly.relayout(plot, { dragmode: mode });
 }
 
 export function whole() {
-  Plotly.relayout(plot, { "xaxis.range": extent(state.points.x, placed?.x), "yaxis.range": extent(state.points.y, placed?.y) });
+  if (ready()) Plotly.relayout(plot, { "xaxis.range": extent(state.points.x, placed?.x), "yaxis.range": extent(state.points.y, placed?.y) });
 }
 
 // bring a track into sight where it is outside of what is shown
 export function reveal(id) {
   const i = state.place.get(id), full = plot._fullLayout;
-  if (i === undefined || !full) return;
+  if (i === undefined || !ready()) return;
   for (const [axis, value] of [[full.xaxis, state.points.x[i]], [full.yaxis, state.points.y[i]]]) {
     const [low, high] = axis.range;
     if (value < Math.min(low, high) || value > Math.max(low, high)) { whole(); return; }

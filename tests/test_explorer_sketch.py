@@ -1,0 +1,73 @@
+"""The explorer's first map, on a canvas: it answers before plotly is there, in the same places."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import need
+from tests.explorer_library import make_library, served
+from tests.test_explorer_browser import PLACE, POINTS
+from tests.test_report_browser import ARGS, CHROMIUM
+
+pytestmark = pytest.mark.browser
+
+# the first pixel of the first map that a point covers, in the window
+INKED = """() => {
+  const canvas = document.getElementById("sketch"), box = canvas.getBoundingClientRect();
+  const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const at = data.findIndex((value, i) => i % 4 === 3 && value > 150) >> 2;
+  return at < 0 ? null : [box.left + at % width, box.top + Math.floor(at / width)];
+}"""
+
+
+@pytest.mark.parametrize("pixels", [False, True], ids=["dots", "squares"])
+def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
+    tmp_path: Path, pixels: bool
+) -> None:
+    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
+    api = pytest.importorskip("playwright.sync_api")
+    library = make_library(tmp_path)
+    with served(library) as (url, _), api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        if pixels:  # the marks of a large library
+            page.route("**/map.js", lambda route: route.fulfill(**_of_many(route.fetch())))
+        held: list[Any] = []
+        page.route("**/plotly.js", lambda route: held.append(route))
+        page.goto(url, wait_until="commit")
+        page.wait_for_selector("#sketch", state="visible")
+        x, y = page.evaluate(INKED)
+        page.mouse.move(x, y)
+        assert page.locator("#tip").is_visible()
+        page.mouse.click(x, y)
+        page.wait_for_selector("#track h2")
+        title = page.locator("#track h2").text_content()
+        page.click("#none")
+        assert page.evaluate(INKED) is None
+        page.click("#all")
+        x, y = page.evaluate(INKED)  # the player has taken room: the map lies elsewhere
+        page.mouse.click(x, y)
+        assert page.locator("#track h2").text_content() == title
+        assert held
+        assert not page.locator("#plot[data-ready]").count()
+        for route in held:
+            route.continue_()
+        page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+        assert not page.locator("#sketch").is_visible()
+        page.evaluate(POINTS)
+        tracks = library.collection.tracks(library.collection.live)
+        places = [page.evaluate(PLACE, t.id) for t in tracks if t.title == title]
+        assert min(np.hypot(left - x, top - y) for left, top in places) < 6
+        browser.close()
+
+
+def _of_many(answer: Any) -> dict[str, Any]:
+    """The page's module with the marks that 30,000 points get."""
+    text = answer.text()
+    assert text.count(">= 30000") == 1
+    return {"response": answer, "body": text.replace(">= 30000", ">= 1")}
