@@ -218,6 +218,8 @@ def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Pa
         ({"augment": {"patchout": 0.5}}, "no stack of blocks"),
         ({"model": {"tune": "last:1"}}, "has 1 block to tune"),
         ({"model": {"tune": "lora"}}, "has none"),
+        ({"model": {"fusion": 0.5}}, "model.fusion is 0.5, but can't act: no principal axes"),
+        ({"model": {"tune": "full", "pca": 4}}, "model.pca is 4, but can't act"),
         ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no stack of blocks"),
         ({"model": {"tune": "full"}, "optim": {"layer_decay": 0.5}}, "no stack of blocks"),
     ],
