@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from subgenre.errors import EvaluationError
 
 FEW_TRACKS = 10  # below it UMAP's graph of neighbours says nothing
-NEIGHBOURS = 15
+FEWEST, MOST = 15, 50  # neighbours for UMAP: a quarter of the tracks between these
+MIN_DIST = 0.5  # what a model has drawn together must still be clicked track by track
 PLACE_NEIGHBOURS = 5
 QUALITY_NEIGHBOURS = 10
 QUALITY_TRACKS = 4000
@@ -134,10 +135,10 @@ def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
     _keep_compiled()
     rows = vectors.astype(np.float32)
-    k = min(NEIGHBOURS, len(rows) - 1)
+    k = min(max(FEWEST, min(MOST, len(rows) // 4)), len(rows) - 1)
     mapper = umap.UMAP(
         n_neighbors=k,
-        min_dist=0.1,
+        min_dist=MIN_DIST,
         metric="cosine",
         random_state=seed,
         n_jobs=1,  # more threads would make the map depend on their order
