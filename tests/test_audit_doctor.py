@@ -142,8 +142,9 @@ def test_everything_together_is_sorted_and_safe_as_csv_and_json() -> None:
         duplicates=copies,
         measures={"silent_share": np.zeros(120), "clipped_share": np.full(120, 0.0)},
     )
-    sure = [f.confidence for f in found]
-    assert sure == sorted(sure, reverse=True)
+    kinds = ["wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped"]
+    order = [(kinds.index(f.kind), -f.confidence) for f in found]
+    assert order == sorted(order)
     assert {"wrong playlist", "duplicate"} <= {f.kind for f in found}
     rows = doctor.csv_rows(found)
     text = io.StringIO()

@@ -29,14 +29,16 @@ ARGS = [
     "--mute-audio",
     "--autoplay-policy=no-user-gesture-required",
 ]
-# elements of the page that stick out of the window, unless they lie in a box that scrolls
+# elements of the page that stick out of the window, unless they lie in a box that scrolls, which
+# none needs to on a wide screen
 STICKING_OUT = """() => {
   const wide = document.documentElement.clientWidth;
   const found = document.documentElement.scrollWidth > wide ? ["the page itself"] : [];
   for (const e of document.querySelectorAll("main *, header *")) {
     if (e.closest(".scroll") && !e.classList.contains("scroll") || e.closest("#plot")) continue;
     const box = e.getBoundingClientRect();
-    const out = box.right > wide + 1 || box.left < -1;
+    const cut = wide >= 1400 && e.matches(".scroll") && e.scrollWidth > e.clientWidth + 1;
+    const out = cut || box.right > wide + 1 || box.left < -1;
     if (box.width && out) found.push(e.tagName + " " + e.className);
   }
   return found;

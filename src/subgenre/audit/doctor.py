@@ -41,6 +41,7 @@ LEAST = 0.9  # confidence of a wrong playlist: 9 to 1 for another one, or nobody
 OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.001  # of the samples: audible distortion
+KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped")
 CSV_COLUMNS = ("track", "path", "kind", "subgenre", "suggestion", "confidence", "why")
 
 
@@ -48,9 +49,8 @@ CSV_COLUMNS = ("track", "path", "kind", "subgenre", "suggestion", "confidence", 
 class Finding(Result):
     """One thing to look at.
 
-    Attributes: track: id; path; kind: "wrong playlist", "two playlists", "duplicate", "outlier",
-    "silent" or "clipped"; subgenre: where it is; suggestion: the playlist that it fits, or the path
-    of the other copy, or ""; confidence: 0..1; why: one sentence.
+    Attributes: track: id; path; kind: one of `KINDS`; subgenre: where it is; suggestion: the
+    playlist that it fits, or the path of the other copy, or ""; confidence: 0..1; why: a sentence.
     """
 
     track: str
@@ -230,7 +230,7 @@ def diagnose(
     duplicates: Duplicates | None = None,
     measures: Mapping[str, ArrayLike] | None = None,
 ) -> list[Finding]:
-    """Return all findings, the surest first.
+    """Return all findings by kind, in the order of `KINDS`, and within a kind the surest first.
 
     Shapes: vectors [N, D], labels [N], names [C], N tracks in the same order, folds of positions.
 
@@ -242,7 +242,7 @@ def diagnose(
     found += outliers(vectors, labels, names, tracks)
     found += copies(duplicates, tracks) if duplicates else []
     found += broken(tracks, measures or {})
-    return sorted(found, key=lambda f: -f.confidence)
+    return sorted(found, key=lambda f: (KINDS.index(f.kind), -f.confidence))
 
 
 def csv_rows(findings: Sequence[Finding]) -> list[list[str]]:

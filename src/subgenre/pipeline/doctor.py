@@ -27,7 +27,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """What the doctor found, the surest first, and where the table lies."""
+    """What the doctor found, by kind and the surest first, and where the table lies."""
 
     path: Path
     n_tracks: int

@@ -177,7 +177,7 @@ def _ladder(material: Material, folds: list[Fold], *, seed: int) -> Ladder:
 def _audit(
     found: Audited, material: Material, fold: Fold, pooled: NDArray[np.float32], seed: int
 ) -> None:
-    """Add what one split can show: genres, hubs, and the doctor on the held-out tracks."""
+    """Add what one split can show: genres, hubs; and the doctor, whose probes are its own."""
     means = material.means(pooled)
     by_view = {}
     for view in tables.VIEW_NAMES:
@@ -196,7 +196,9 @@ def _audit(
     both = np.sort(np.concatenate([fold.train, fold.test]))
     audits.add_hubs(found, material, np.asarray(fold.vectors["trained"], np.float64), both)
     same = duplicates.find(material.folder.tracks, means)
-    audits.add_doctor(found, material, means, [(fold.train, fold.test)], same)
+    n_folds = min(audits.FOLDS, int(np.bincount(material.labels).max()))
+    judged = audits.repeated(material, n_folds, audits.DOCTOR_REPEATS, seed)
+    audits.add_doctor(found, material, means, judged, same)
 
 
 def _figures(run: Run, found: Ladder, audited: Audited) -> dict[str, Any]:
