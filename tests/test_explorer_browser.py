@@ -143,8 +143,18 @@ def test_search_finds_and_opens_a_track_by_keyboard(page: Any, library: Library)
     page.keyboard.press("Enter")
     page.wait_for_selector("#track h2")
     assert page.locator("#track h2").text_content() == track(library, 3, 5).title
+    page.keyboard.press("2")  # keys are for the page again, not for the field
+    page.keyboard.press("l")
+    page.wait_for_function("document.getElementById('list-count').textContent === '1'")
+    assert page.locator("#tab-list").get_attribute("aria-selected") == "true"
+    assert page.input_value("#query") == "acid 05"
     page.fill("#query", "nothing of this name")
     page.wait_for_selector("#found .none")
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    assert page.locator("#found").is_hidden()
+    assert page.locator("#tab-track").get_attribute("aria-selected") == "true"
+    assert page.input_value("#query") == "nothing of this name"
 
 
 def test_the_keyboard_walks_from_neighbour_to_neighbour(page: Any, library: Library) -> None:

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { byId, make, mark } from "./dom.js";
 import { pairIndex, state, tell } from "./store.js";
 
-const field = byId("query"), list = byId("found");
+const field = byId("query"), map = byId("plot"), list = byId("found");
 let timer = 0, asked = 0, active = -1;
 
 export function start() {
@@ -45,8 +45,16 @@ function option(track, i) {
     make("span", {}, make("b", {}, track.title), make("small", {}, [track.artist, track.subgenre].filter(Boolean).join(" · "))));
 }
 
-function choose(id) {
+// shortcut keys are for the map again, and no answer that is on its way opens the list
+function leave() {
+  clearTimeout(timer);
+  asked++;
   open(false);
+  map.focus({ preventScroll: true });
+}
+
+function choose(id) {
+  leave();
   tell("choose", { id, play: true });
 }
 
@@ -61,7 +69,7 @@ function activate(i) {
 }
 
 function keys(event) {
-  if (event.key === "Escape") { open(false); return; }
+  if (event.key === "Escape") { event.preventDefault(); leave(); return; }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     if (list.hidden && list.childElementCount) open(true);
