@@ -219,6 +219,52 @@ def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page: Any, librar
     assert Path(download.value.path()).read_bytes() == files[0].read_bytes()
 
 
+def test_the_list_outlives_a_reload_of_the_page(page: Any, library: Library) -> None:
+    for n in (4, 1):
+        page.fill("#query", track(library, 2, n).title)
+        page.wait_for_selector(f"#found [data-id='{track(library, 2, n).id}']")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "n => document.querySelector('#track h2')?.textContent.endsWith(n)", arg=f"-{n}"
+        )
+        page.click("#track button:has-text('Add to the list')")
+    listed = [track(library, 2, 4).id, track(library, 2, 1).id]
+    assert ids_of(page, "#list") == listed
+    gone = """() => { for (const [k, v] of Object.entries(sessionStorage))
+      sessionStorage.setItem(k, JSON.stringify([...JSON.parse(v), "gone", 7])); }"""
+    page.evaluate(gone)
+    page.reload()
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    assert page.locator("#list-count").text_content() == "2"
+    assert ids_of(page, "#list") == listed
+    page.click("#tab-list")
+    page.click("#list button:has-text('Clear')")
+    page.reload()
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    assert page.locator("#list-count").text_content() == "0"
+
+
+def test_a_playlist_that_exists_is_written_over_only_when_told(page: Any, library: Library) -> None:
+    library.playlists.mkdir(exist_ok=True)
+    (library.playlists / "Twice.m3u8").write_text("#EXTM3U")
+    page.fill("#query", "tone 2-2")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.click("#track button:has-text('Add to the list')")
+    page.click("#tab-list")
+    page.fill("#list-name", "Twice")
+    page.click("#list form button.main")
+    told = page.wait_for_selector("#toasts .bad").text_content()
+    assert told.startswith("“Twice” is saved already. ")
+    assert told.lower().count("replace") == 1
+    page.click("#list form button:has-text('Replace')")
+    page.wait_for_selector("#list form a")
+    assert len(read_m3u(library.playlists / "Twice.m3u8")) == 1
+    (library.playlists / "Twice.m3u8").unlink()
+    assert len(page.refusals) == 1  # the browser itself tells of the refusal
+    page.refusals.clear()
+
+
 def test_a_dropped_file_is_placed_with_its_neighbours(
     page: Any, library: Library, tmp_path: Path
 ) -> None:

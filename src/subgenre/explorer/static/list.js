@@ -20,7 +20,22 @@ export function start() {
     tell("tab", "list");
   });
   on("add", add);
+  ids = kept();
   draw();
+}
+
+// the list outlives a reload of the page, in this tab and for this library
+const shelf = () => `subgenre.list.${state.library.title}`;
+
+function keep() {
+  try { sessionStorage.setItem(shelf(), JSON.stringify(ids)); } catch { /* a browser may forbid it */ }
+}
+
+function kept() {
+  try {
+    const found = JSON.parse(sessionStorage.getItem(shelf()));
+    return Array.isArray(found) ? [...new Set(found)].filter((id) => state.place.has(id)).slice(0, MOST) : [];
+  } catch { return []; }
 }
 
 export const listed = () => ids;
@@ -36,6 +51,7 @@ function add(found) {
 
 function set(order, focus) {
   ids = order.filter((id) => state.place.has(id));
+  keep();
   saved = null;
   replace = false;
   draw(focus);
@@ -126,7 +142,7 @@ async function store(button) {
     } catch (problem) {
       if (problem.status !== 409) throw problem;
       replace = true;
-      say(`${problem.message}. Press Replace to write over it.`, true);
+      say(`“${name}” is saved already. Press Replace to write over it, or choose another name.`, true);
     }
   });
   draw();
