@@ -220,15 +220,18 @@ def test_corrections_are_kept_and_refit_hears_them(
     before = library.collection.track(2).path.read_bytes()
     assert client.put(f"/api/corrections/{one}", json={"subgenre": "deep house"}).is_success
     assert client.put(f"/api/corrections/{other}", json={"wrong": True}).is_success
+    assert client.get("/api/corrections").json()["pending"]
     kept = corrections.read(library.corrections)
     assert kept[one] == Correction("House", "Deep House", False, kept[one].path)
     assert kept[other].wrong
     told = client.post("/api/refit", json={}).json()
     assert told == {"revision": 2, "corrections": 2}
+    assert not client.get("/api/corrections").json()["pending"]
     points = client.get("/api/points").json()
     assert points["revision"] == 2
     assert points["y"][2] < 0 < library.coordinates[2, 1]  # it moved to the other half
-    assert client.delete(f"/api/corrections/{one}", headers=CHANGE).is_success
+    taken = client.delete(f"/api/corrections/{one}", headers=CHANGE)
+    assert taken.json()["pending"]  # the map still shows what was taken back
     assert client.delete(f"/api/corrections/{one}", headers=CHANGE).status_code == 404
     assert set(corrections.read(library.corrections)) == {other}
     assert library.collection.track(2).path.read_bytes() == before

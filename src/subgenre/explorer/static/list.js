@@ -20,6 +20,7 @@ export function start() {
     tell("tab", "list");
   });
   on("add", add);
+  on("corrected", () => draw(focused()));
   ids = kept();
   draw();
 }
@@ -59,6 +60,12 @@ function set(order, focus) {
 
 export function refresh() {
   set(ids);
+}
+
+// the button of a line that has the focus, to give it back after the lines are drawn anew
+function focused() {
+  const button = document.activeElement, line = button && button.closest("#list .track");
+  return line && { id: line.dataset.id, button: [...button.classList].at(-1) };
 }
 
 function draw(focus) {
