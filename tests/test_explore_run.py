@@ -100,6 +100,21 @@ def test_refit_needs_the_features_of_all_that_is_shown(run: StoredRun, tmp_path:
     assert not refit.can_refit(gone, gone.collection())
 
 
+def test_refit_learns_from_a_corrected_track_that_was_held_out(run: StoredRun):
+    stored = run.embeddings
+    held = next(i for i in run.held_out if stored.subgenres[stored.ids.index(i)] == "one")
+    other = next(i for i in run.held_out if i != held)
+    plain = refit.refit(run, {})
+    found = refit.refit(run, {held: ("b", "three")}, frozenset({other}))
+    assert found.learnt == run.learnt | {held}
+    assert set(found.held_out) == set(run.held_out) - {held, other}
+    assert nearness(found, held, "three") > nearness(plain, held, "three") + 0.1
+    assert found.classifier() is not None
+    every = refit.refit(run, dict.fromkeys(run.held_out, ("b", "three")))
+    assert every.held_out == ()
+    assert every.classifier() is not None
+
+
 def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
     finding = {
         "track": run.embeddings.ids[0],

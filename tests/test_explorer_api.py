@@ -22,6 +22,7 @@ from subgenre.explorer import Correction, Library, corrections, sound
 from subgenre.explorer.guard import Guard
 from subgenre.explorer.server import address, bind
 from subgenre.explorer.state import Explorer
+from subgenre.explorer.view import View
 from subgenre.playlist_files import read_m3u
 from subgenre.search import Limits
 from subgenre.track_rows import Filter
@@ -82,6 +83,21 @@ def test_search_needs_all_words_of_title_artist_and_path(
 ) -> None:
     told = client.get("/api/search", params={"q": words}).json()["tracks"]
     assert [track["title"] for track in told] == found
+
+
+def test_search_tells_the_very_title_first_then_those_that_begin(library: Library) -> None:
+    names = ["track13", "track18", "A track1", "Track1", "track10", "Track1 (edit)", "track2"]
+    told = [dataclasses.replace(library.collection.track(i), title=n) for i, n in enumerate(names)]
+    vectors = library.collection.vectors(range(len(names)))
+    view = View(
+        dataclasses.replace(
+            library, collection=Collection.of(told, vectors), coordinates=np.zeros((len(names), 2))
+        ),
+        1,
+    )
+    found = ["Track1", "Track1 (edit)", "track10", "track13", "track18", "A track1"]
+    assert [track["title"] for track in view.summaries(view.find("track1 ", 20))] == found
+    assert [track["title"] for track in view.summaries(view.find("TRACK1", 1))] == ["Track1"]
 
 
 def test_similar_and_playlists_are_those_of_the_library(
@@ -204,15 +220,18 @@ def test_corrections_are_kept_and_refit_hears_them(
     before = library.collection.track(2).path.read_bytes()
     assert client.put(f"/api/corrections/{one}", json={"subgenre": "deep house"}).is_success
     assert client.put(f"/api/corrections/{other}", json={"wrong": True}).is_success
+    assert client.get("/api/corrections").json()["pending"]
     kept = corrections.read(library.corrections)
     assert kept[one] == Correction("House", "Deep House", False, kept[one].path)
     assert kept[other].wrong
     told = client.post("/api/refit", json={}).json()
     assert told == {"revision": 2, "corrections": 2}
+    assert not client.get("/api/corrections").json()["pending"]
     points = client.get("/api/points").json()
     assert points["revision"] == 2
     assert points["y"][2] < 0 < library.coordinates[2, 1]  # it moved to the other half
-    assert client.delete(f"/api/corrections/{one}", headers=CHANGE).is_success
+    taken = client.delete(f"/api/corrections/{one}", headers=CHANGE)
+    assert taken.json()["pending"]  # the map still shows what was taken back
     assert client.delete(f"/api/corrections/{one}", headers=CHANGE).status_code == 404
     assert set(corrections.read(library.corrections)) == {other}
     assert library.collection.track(2).path.read_bytes() == before

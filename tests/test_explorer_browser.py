@@ -143,8 +143,18 @@ def test_search_finds_and_opens_a_track_by_keyboard(page: Any, library: Library)
     page.keyboard.press("Enter")
     page.wait_for_selector("#track h2")
     assert page.locator("#track h2").text_content() == track(library, 3, 5).title
+    page.keyboard.press("2")  # keys are for the page again, not for the field
+    page.keyboard.press("l")
+    page.wait_for_function("document.getElementById('list-count').textContent === '1'")
+    assert page.locator("#tab-list").get_attribute("aria-selected") == "true"
+    assert page.input_value("#query") == "acid 05"
     page.fill("#query", "nothing of this name")
     page.wait_for_selector("#found .none")
+    page.keyboard.press("Escape")
+    page.keyboard.press("1")
+    assert page.locator("#found").is_hidden()
+    assert page.locator("#tab-track").get_attribute("aria-selected") == "true"
+    assert page.input_value("#query") == "nothing of this name"
 
 
 def test_the_keyboard_walks_from_neighbour_to_neighbour(page: Any, library: Library) -> None:
@@ -209,6 +219,52 @@ def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page: Any, librar
     assert Path(download.value.path()).read_bytes() == files[0].read_bytes()
 
 
+def test_the_list_outlives_a_reload_of_the_page(page: Any, library: Library) -> None:
+    for n in (4, 1):
+        page.fill("#query", track(library, 2, n).title)
+        page.wait_for_selector(f"#found [data-id='{track(library, 2, n).id}']")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "n => document.querySelector('#track h2')?.textContent.endsWith(n)", arg=f"-{n}"
+        )
+        page.click("#track button:has-text('Add to the list')")
+    listed = [track(library, 2, 4).id, track(library, 2, 1).id]
+    assert ids_of(page, "#list") == listed
+    gone = """() => { for (const [k, v] of Object.entries(sessionStorage))
+      sessionStorage.setItem(k, JSON.stringify([...JSON.parse(v), "gone", 7])); }"""
+    page.evaluate(gone)
+    page.reload()
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    assert page.locator("#list-count").text_content() == "2"
+    assert ids_of(page, "#list") == listed
+    page.click("#tab-list")
+    page.click("#list button:has-text('Clear')")
+    page.reload()
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    assert page.locator("#list-count").text_content() == "0"
+
+
+def test_a_playlist_that_exists_is_written_over_only_when_told(page: Any, library: Library) -> None:
+    library.playlists.mkdir(exist_ok=True)
+    (library.playlists / "Twice.m3u8").write_text("#EXTM3U")
+    page.fill("#query", "tone 2-2")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.click("#track button:has-text('Add to the list')")
+    page.click("#tab-list")
+    page.fill("#list-name", "Twice")
+    page.click("#list form button.main")
+    told = page.wait_for_selector("#toasts .bad").text_content()
+    assert told.startswith("“Twice” is saved already. ")
+    assert told.lower().count("replace") == 1
+    page.click("#list form button:has-text('Replace')")
+    page.wait_for_selector("#list form a")
+    assert len(read_m3u(library.playlists / "Twice.m3u8")) == 1
+    (library.playlists / "Twice.m3u8").unlink()
+    assert len(page.refusals) == 1  # the browser itself tells of the refusal
+    page.refusals.clear()
+
+
 def test_a_dropped_file_is_placed_with_its_neighbours(
     page: Any, library: Library, tmp_path: Path
 ) -> None:
@@ -250,6 +306,19 @@ def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> N
         "#track .head", "#labels button:has-text('Deep House')", source_position={"x": 8, "y": 8}
     )
     page.wait_for_selector("#said:not([hidden])")
+    word = "Deep House (you said so)"
+    page.wait_for_function(
+        "w => document.querySelector('#track .head').textContent.includes(w)", arg=word
+    )
+    assert word in page.locator("#now-by").text_content()
+    counts = "all => all.map((e) => e.textContent)"
+    now = {"Dark Techno": EACH - 1, "Deep House": EACH + 1}
+    for name, count in now.items():
+        own = page.eval_on_selector_all(f"#labels button:has-text('{name}') small", counts)
+        assert own == [str(count)]
+    assert page.locator("#refit").get_attribute("class") == "main"
+    assert "not learnt" in page.locator("#refit-note").text_content()
+    assert "until the explorer is stopped" in page.locator("#refit-note").text_content()
     assert "1 correction" in page.locator("#said-count").text_content()
     assert "Deep House" in library.corrections.read_text()
     page.wait_for_selector("#track .said button:has-text('Take it back')")
@@ -261,6 +330,13 @@ def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> N
     assert abs(after[1] - before[1]) > 100  # from the upper half to the lower one
     own = page.locator("#labels button:has-text('Deep House') small")
     assert own.text_content() == str(EACH + 1)
+    assert word in page.locator("#now-by").text_content()
+    assert word in page.locator("#track .head").text_content()
+    assert page.locator("#refit").is_disabled()  # nothing is pending
+    assert not page.locator("#refit").get_attribute("class")
+    assert "has learnt" in page.locator("#refit-note").text_content()
+    page.click("#track .said button:has-text('Take it back')")
+    page.wait_for_selector("#refit.main:enabled")  # the map still shows what was taken back
     assert moved.path.exists()
 
 
@@ -272,9 +348,23 @@ def test_a_track_marked_wrong_can_be_taken_back(page: Any, library: Library) -> 
     take_back = page.locator("#track .said button:has-text('Take it back')")
     take_back.wait_for()
     assert '"wrong": true' in library.corrections.read_text()
+    assert "Emotional Techno (you said: wrong)" in page.locator("#track .head").text_content()
+    own = page.locator("#labels button:has-text('Emotional Techno') small")
+    assert own.text_content() == str(EACH - 1)
+    page.click("#track button:has-text('Add to the list')")
+    assert "you said: wrong" in page.locator("#list .track").text_content()
+    crossed = page.locator("#labels button:has-text('marked wrong')")
+    assert crossed.locator("small").text_content() == "1"
     take_back.click()
     page.wait_for_selector("#wrong")
     assert '"wrong"' not in library.corrections.read_text()
+    assert own.text_content() == str(EACH)
+    assert crossed.count() == 0
+    page.click("#tab-list")
+    page.focus("#list .track .name")
+    page.keyboard.press("w")
+    page.wait_for_selector("#list .track:has-text('you said: wrong')")
+    assert page.evaluate("document.activeElement.className") == "name"
 
 
 def test_the_axis_sorts_tracks_between_two_subgenres(page: Any, library: Library) -> None:
@@ -323,6 +413,47 @@ def test_a_narrow_screen_cuts_nothing_and_all_has_a_name(page: Any, scheme: str)
         page.wait_for_function("document.documentElement.scrollWidth <= 400")
         assert page.evaluate(WIDE) == []
         assert page.evaluate(NAMELESS) == []
+
+
+def test_a_narrow_screen_shows_the_track_that_was_chosen(page: Any) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.set_viewport_size({"width": 400, "height": 800})
+    seen = """() => { const box = document.querySelector("#track h2").getBoundingClientRect();
+      return box.top >= 0 && box.bottom < innerHeight / 2; }"""
+    page.fill("#query", "tone 0")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#track h2")
+    page.wait_for_function(seen)
+    page.evaluate("scrollTo(0, 0)")
+    page.focus("#plot")
+    was = page.locator("#track h2").text_content()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "was => !['', was].includes(document.querySelector('#track h2')?.textContent ?? '')",
+        arg=was,
+    )
+    assert page.evaluate("scrollY") == 0  # a walk by keys keeps the map in sight
+
+
+def test_a_long_name_folds_between_its_words(browser: Any, library: Library) -> None:
+    name = "fully_trained_models_2026-11-22_12-30-59_of_everything"
+    with served(dataclasses.replace(library, title=name)) as (url, _):
+        opened = browser.new_page(viewport={"width": 400, "height": 800})
+        opened.goto(url)
+        opened.wait_for_selector("#title:has-text('fully')")
+        assert opened.locator("#title").text_content() == name
+        heights = """() => { const range = document.createRange(), parts = [];
+          for (const node of document.getElementById("title").childNodes) {
+            if (node.nodeType !== 3) continue;
+            range.selectNode(node);
+            parts.push(new Set([...range.getClientRects()].map((box) => box.top)).size);
+          }
+          return parts; }"""
+        assert set(opened.evaluate(heights)) == {1}  # no word lies on two lines
+        box = opened.locator("#title").bounding_box()
+        assert box["height"] < 2.6 * 1.2 * 15 * 1.25
+        opened.close()
 
 
 def test_an_empty_library_says_what_to_do(browser: Any, library: Library) -> None:

@@ -45,8 +45,10 @@ def download(explorer: Here, file: str) -> FileResponse:
 
 
 def corrections(explorer: Here) -> dict[str, Any]:
-    """Tell all corrections."""
-    return {"corrections": {key: vars(one) for key, one in explorer.corrections.all().items()}}
+    """Tell all corrections, and whether the map has learnt them."""
+    said = explorer.corrections.all()
+    told = {key: vars(one) for key, one in said.items()}
+    return {"corrections": told, "pending": said != explorer.learnt}
 
 
 def correct(explorer: Here, track_id: str, said: models.CorrectionRequest) -> dict[str, Any]:

@@ -260,9 +260,10 @@ class SavedList(BaseModel):
 
 
 class CorrectionsModel(BaseModel):
-    """All corrections, by track id."""
+    """All corrections, by track id, and whether a refit would change something."""
 
     corrections: dict[str, CorrectionModel]
+    pending: bool
 
 
 class Refitted(BaseModel):

@@ -37,6 +37,7 @@ class Explorer:
 
     Attributes:
         view: the current state; a refit replaces it. corrections: what the person said.
+        learnt: the corrections that the current state was fitted with; none as the run left it.
 
     Raises:
         LibraryError: the corrections can't be read.
@@ -45,6 +46,7 @@ class Explorer:
     def __init__(self, library: Library) -> None:
         self.view = View(library, 1)
         self.corrections = Corrections(library.corrections)
+        self.learnt: dict[str, Correction] = {}
         self._encoding = threading.Lock()
         self._refitting = threading.Lock()
 
@@ -78,9 +80,10 @@ class Explorer:
             before = self.view
             if before.library.refit is None:
                 raise SubgenreError("this library can't be refitted: open it with its trained run")
-            after = View(before.library.refit(self.corrections.all()), before.revision + 1)
+            said = self.corrections.all()
+            after = View(before.library.refit(said), before.revision + 1)
             after.warm()
-            self.view = after
+            self.view, self.learnt = after, said
             return after
         finally:
             self._refitting.release()

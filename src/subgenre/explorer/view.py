@@ -135,18 +135,21 @@ class View:
         return [self.row(track_id) for track_id in dict.fromkeys(track_ids)]
 
     def find(self, query: str, limit: int) -> list[int]:
-        """Rows whose artist, title and path hold all words of a query; titles that begin first."""
+        """Rows whose artist, title and path hold all words of a query.
+
+        The title itself first, then titles that begin with it, then artists, then the rest.
+        """
         words = fold(query).split()
         if not words:
             return []
         hits = [i for i, text in enumerate(self._folded) if all(word in text for word in words)]
         start = fold(query).strip()
 
-        def late(i: int) -> tuple[bool, bool, int]:
-            names = self._folded[i].split("\n")
-            title, artist = fold(self.titles[i]), names[0]
+        def late(i: int) -> tuple[bool, bool, bool, bool, str, int]:
+            title, artist = fold(self.titles[i]), self._folded[i].split("\n")[0]
             inside = any(word in title or word in artist for word in words)
-            return not (title.startswith(start) or artist.startswith(start)), not inside, i
+            begins, by = title.startswith(start), artist.startswith(start)
+            return title.strip() != start, not begins, not by, not inside, title, i
 
         live = self.library.collection.live
         return [int(live[i]) for i in sorted(hits, key=late)[:limit]]

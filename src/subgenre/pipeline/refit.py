@@ -45,7 +45,8 @@ def refit(
     """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
 
     The backbone stays as the run left it, so that its output is computed once and cached. A run
-    that was trained on drawn triplets gets a head of the same form by the recipe `laptop`.
+    that was trained on drawn triplets gets a head of the same form by the recipe `laptop`. A track
+    that was moved is learnt from even where it was held out: the person's word is there to be used.
 
     Args:
         moved: track id -> (genre, subgenre) where it belongs. wrong: ids that belong nowhere
@@ -64,8 +65,8 @@ def refit(
 
     folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
     stored = run.embeddings
-    learnt = {i for i, s in zip(stored.ids, stored.splits, strict=True) if s == "train"}
-    train = [track.id for track in folder.tracks if track.id in learnt - wrong]
+    learnt = (run.learnt | (moved.keys() & set(stored.ids))) - wrong
+    train = [track.id for track in folder.tracks if track.id in learnt]
     labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
     if len(labels) < 2:
         raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
@@ -81,7 +82,9 @@ def refit(
     chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
     numbers, vectors = embed.track_vectors(chunks, folder.track_of[rows])
     tracks = [folder.tracks[int(number)] for number in numbers]
-    return _in_memory(run, settings, fitted.encoder, tracks, vectors, wrong)
+    side = dict(zip(stored.ids, stored.splits, strict=True))
+    side |= dict.fromkeys(train, "train") | dict.fromkeys(wrong, "")
+    return _in_memory(run, settings, fitted.encoder, tracks, vectors, side)
 
 
 def _settings(own: TrainConfig) -> TrainConfig:
@@ -99,11 +102,10 @@ def _in_memory(
     trained: Encoder,
     tracks: Sequence[Track],
     vectors: NDArray[np.float32],
-    wrong: frozenset[str],
+    side: Mapping[str, str],
 ) -> StoredRun:
     from subgenre import encoder
 
-    side = dict(zip(run.embeddings.ids, run.embeddings.splits, strict=True))
     new = StoredRun(run.path, settings, run.data)
     new.__dict__["encoder"] = trained
     new.__dict__["fingerprint"] = encoder.fingerprint(trained)
@@ -112,7 +114,7 @@ def _in_memory(
         tuple(track.path for track in tracks),
         tuple(track.genre for track in tracks),
         tuple(track.subgenre for track in tracks),
-        tuple("" if track.id in wrong else side[track.id] for track in tracks),
+        tuple(side[track.id] for track in tracks),
         vectors,
         new.fingerprint,
     )

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { byId, make } from "./dom.js";
 import { ring } from "./map.js";
 import { adder, row } from "./rows.js";
-import { lineOf, state, tell } from "./store.js";
+import { lineOf, on, state, tell } from "./store.js";
 
 const SHOWN = 25;
 const panel = byId("axis");
@@ -32,6 +32,8 @@ export function start() {
     make("div", { class: "ends" }, choose(0, "From"), choose(1, "To")), slider,
     make("output", { id: "where", for: "slider" }), make("div", { id: "along" }));
 }
+
+on("corrected", () => { if (!panel.hidden && positions.length) fill(); });
 
 export async function load() {
   const mine = ++asked, out = byId("along");

@@ -87,4 +87,5 @@ export function styleOf(name) {
 
 export const dark = matchMedia("(prefers-color-scheme: dark)");
 export const calm = matchMedia("(prefers-reduced-motion: reduce)");
+export const narrow = matchMedia("(max-width: 999px)"); // one column, as in style.css
 export const coarse = matchMedia("(pointer: coarse)");

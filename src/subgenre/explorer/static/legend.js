@@ -2,35 +2,36 @@
 
 import { post } from "./api.js";
 import { busy, byId, counted, make, mark } from "./dom.js";
-import { show } from "./map.js";
-import { moveTo, on, state, tell } from "./store.js";
+import { show, shown } from "./map.js";
+import { WRONG, countsOf, crossed, moveTo, on, state, tell } from "./store.js";
 
 const place = byId("labels");
 export const DRAGGED = "text/x-subgenre-track";
 
 export function start() {
-  draw();
   byId("all").onclick = () => every(true);
   byId("none").onclick = () => every(false);
   byId("refit").onclick = refit;
-  on("corrected", said);
-  said();
+  on("corrected", draw);
+  draw();
 }
 
 export function draw() {
-  const genres = new Map();
+  const genres = new Map(), counts = countsOf();
   state.library.labels.forEach((label, number) => {
     if (!genres.has(label.genre)) genres.set(label.genre, []);
-    genres.get(label.genre).push(entry(label, number));
+    genres.get(label.genre).push(entry({ ...label, count: counts.get(number) || 0 }, number));
   });
-  const bare = state.points.label.filter((n) => n < 0).length;
+  const bare = counts.get(-1), wrong = counts.get(WRONG);
   const groups = [...genres].map(([genre, buttons]) => make("div", { class: "group" }, make("h3", {}, genre || "no genre"), ...buttons));
-  if (bare) groups.push(make("div", { class: "group" }, make("h3", {}, "Not placed"), entry({ subgenre: "no subgenre", count: bare }, -1)));
+  if (bare || wrong) groups.push(make("div", { class: "group" }, make("h3", {}, "Not placed"),
+    bare ? entry({ subgenre: "no subgenre", count: bare }, -1) : "", wrong ? entry(crossed(wrong), WRONG) : ""));
   place.replaceChildren(...groups);
+  said();
 }
 
 function entry(label, number) {
-  const button = make("button", { type: "button", "aria-pressed": "true", "data-label": number, onclick: () => toggle(button) },
+  const button = make("button", { type: "button", "aria-pressed": String(shown(number)), "data-label": number, onclick: () => toggle(button) },
     label.outline ? mark(label) : make("i", { class: "dot" }), make("span", {}, label.subgenre), make("small", {}, String(label.count)));
   if (number >= 0) receive(button, label);
   return button;
@@ -66,10 +67,15 @@ function every(visible) {
 }
 
 function said() {
-  const count = Object.keys(state.corrections).length;
-  byId("said").hidden = !count;
-  byId("refit").hidden = !state.library.can_refit;
-  byId("said-count").textContent = `${counted(count, "correction")} kept. Your files stay as they are.`;
+  const count = Object.keys(state.corrections).length, { pending } = state, again = state.library.can_refit;
+  const button = byId("refit");
+  byId("said").hidden = !count && !(pending && again);
+  button.hidden = byId("refit-note").hidden = !again;
+  button.classList.toggle("main", pending);
+  if (!button.hasAttribute("aria-busy")) button.disabled = !pending;
+  const heard = pending ? "The map has not learnt your last word yet." : "The map has learnt what you said; correct another track to refit again.";
+  byId("refit-note").textContent = `${heard} A refit lasts until the explorer is stopped; corrections are kept.`;
+  byId("said-count").textContent = count ? `${counted(count, "correction")} kept. Your files stay as they are.` : "What you said is taken back.";
 }
 
 async function refit() {

@@ -20,7 +20,23 @@ export function start() {
     tell("tab", "list");
   });
   on("add", add);
+  on("corrected", () => draw(focused()));
+  ids = kept();
   draw();
+}
+
+// the list outlives a reload of the page, in this tab and for this library
+const shelf = () => `subgenre.list.${state.library.title}`;
+
+function keep() {
+  try { sessionStorage.setItem(shelf(), JSON.stringify(ids)); } catch { /* a browser may forbid it */ }
+}
+
+function kept() {
+  try {
+    const found = JSON.parse(sessionStorage.getItem(shelf()));
+    return Array.isArray(found) ? [...new Set(found)].filter((id) => state.place.has(id)).slice(0, MOST) : [];
+  } catch { return []; }
 }
 
 export const listed = () => ids;
@@ -36,6 +52,7 @@ function add(found) {
 
 function set(order, focus) {
   ids = order.filter((id) => state.place.has(id));
+  keep();
   saved = null;
   replace = false;
   draw(focus);
@@ -43,6 +60,12 @@ function set(order, focus) {
 
 export function refresh() {
   set(ids);
+}
+
+// the button of a line that has the focus, to give it back after the lines are drawn anew
+function focused() {
+  const button = document.activeElement, line = button && button.closest("#list .track");
+  return line && { id: line.dataset.id, button: [...button.classList].at(-1) };
 }
 
 function draw(focus) {
@@ -126,7 +149,7 @@ async function store(button) {
     } catch (problem) {
       if (problem.status !== 409) throw problem;
       replace = true;
-      say(`${problem.message}. Press Replace to write over it.`, true);
+      say(`“${name}” is saved already. Press Replace to write over it, or choose another name.`, true);
     }
   });
   draw();

@@ -1,7 +1,7 @@
 // The page: it loads the library, joins the parts, and listens to the keyboard.
 
 import * as axis from "./axis.js";
-import { byId, counted, quiet, say } from "./dom.js";
+import { byId, calm, counted, narrow, quiet, say } from "./dom.js";
 import * as drop from "./drop.js";
 import * as legend from "./legend.js";
 import * as list from "./list.js";
@@ -55,9 +55,15 @@ async function start() {
 function head() {
   const { title, tracks, labels, note } = state.library;
   document.title = `${title} · subgenre`;
-  byId("title").textContent = title;
+  byId("title").replaceChildren(...folding(title));
+  byId("title").title = title; // where it is cut
   byId("count").textContent = `${counted(tracks, "track")}, ${counted(labels.length, "subgenre")}`;
   byId("note").textContent = note;
+}
+
+// a name that folds behind its joints, before it would fold within a word
+function folding(name) {
+  return name.split(/(?<=[_\-./])/).flatMap((part) => [part, document.createElement("wbr")]);
 }
 
 function empty() {
@@ -78,7 +84,7 @@ function parts() {
   for (const name of TABS) byId(`tab-${name}`).onclick = () => tab(name);
   document.querySelector("[role=tablist]").addEventListener("keydown", tabKeys);
   on("tab", tab);
-  on("choose", ({ id, play }) => choose(id, play));
+  on("choose", pick);
   on("placed", () => { state.current = null; map.ring("current", []); });
   on("refitted", refitted);
   document.addEventListener("keydown", keys);
@@ -103,6 +109,14 @@ function tabKeys(event) {
   const next = TABS[(at + by + TABS.length) % TABS.length];
   tab(next);
   byId(`tab-${next}`).focus();
+}
+
+// chosen by pointer or search; where the panel lies below the map, it comes into sight
+async function pick({ id, play }) {
+  await choose(id, play);
+  if (narrow.matches && state.current === id && !byId("track").hidden) {
+    byId("side").scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
+  }
 }
 
 async function choose(id, play, walking = false) {
@@ -156,6 +170,7 @@ async function refitted() {
     await map.showPlaced(null);
     await map.travel(before);
     list.refresh();
+    player.named();
     if (state.current) await track.open(state.current);
     document.body.dataset.revision = state.points.revision;
     say("Refitted: the map has moved.");

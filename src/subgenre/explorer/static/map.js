@@ -1,7 +1,7 @@
 // The map: WebGL points by subgenre, rings around what is looked at, lasso, tooltip.
 
 import { byId, calm, coarse, dark, make, styleOf } from "./dom.js";
-import { WRONG, labelOf, on, state, tell } from "./store.js";
+import { WRONG, labelOf, lineOf, on, state, tell, wordOf } from "./store.js";
 
 const plot = byId("plot");
 const tip = byId("tip");
@@ -154,11 +154,11 @@ function point(event) {
 
 // show what a track is called beside the pointer
 export function name(i, { clientX, clientY }) {
-  const label = state.library.labels[state.points.label[i]];
+  const { words } = wordOf(lineOf(state.points.ids[i]));
   tip.replaceChildren(
     make("b", {}, state.points.titles[i]),
     state.points.artists[i] ? make("span", {}, state.points.artists[i]) : "",
-    make("span", { class: "soft" }, label ? label.subgenre : "no subgenre"),
+    make("span", { class: "soft" }, words || "no subgenre"),
   );
   tip.hidden = false;
   const box = tip.getBoundingClientRect();

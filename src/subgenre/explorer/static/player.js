@@ -2,6 +2,7 @@
 
 import { get, trackPath } from "./api.js";
 import { byId, clock, dark, say, styleOf } from "./dom.js";
+import { lineOf, on, state, wordOf } from "./store.js";
 
 const audio = byId("audio"), canvas = byId("peaks"), button = byId("play"), told = byId("wave-state");
 let sound = null; // { id, title, peaks, windows, chunk, duration, retried, url }
@@ -16,6 +17,14 @@ export function start() {
   canvas.addEventListener("keydown", keys);
   new ResizeObserver(draw).observe(canvas);
   dark.addEventListener("change", draw);
+  on("corrected", named);
+}
+
+// artist and subgenre, which a correction or a refit changes while the track plays
+export function named() {
+  if (!sound) return;
+  const line = state.place.has(sound.id) ? lineOf(sound.id) : null;
+  byId("now-by").textContent = line ? [line.artist, wordOf(line).words].filter(Boolean).join(" · ") : sound.by;
 }
 
 const duration = () => (Number.isFinite(audio.duration) && audio.duration > 0 ? audio.duration : sound ? sound.duration : 0);
@@ -32,7 +41,7 @@ export async function load(detail, play) {
     if (play) audio.play().catch(() => {});
     return;
   }
-  begin({ id: detail.id, title: detail.title, by: [detail.artist, detail.subgenre].filter(Boolean).join(" · "), windows: detail.windows_s, chunk: detail.chunk_s, duration: detail.duration_s, peaks: null }, `/api${trackPath(detail.id, "/audio")}`, play);
+  begin({ id: detail.id, title: detail.title, by: detail.artist, windows: detail.windows_s, chunk: detail.chunk_s, duration: detail.duration_s, peaks: null }, `/api${trackPath(detail.id, "/audio")}`, play);
   const mine = ++asked;
   told.textContent = "Reading the wave";
   try {
@@ -59,7 +68,7 @@ function begin(next, source, play) {
   sound = next;
   byId("player").hidden = false;
   byId("now-title").textContent = sound.title;
-  byId("now-by").textContent = sound.by;
+  named();
   audio.src = source;
   audio.setAttribute("aria-label", sound.title);
   if (play) audio.play().catch(() => {}); // a browser that forbids it leaves the button to the person

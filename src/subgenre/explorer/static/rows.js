@@ -2,11 +2,11 @@
 
 import { clock, make, mark } from "./dom.js";
 import { DRAGGED } from "./legend.js";
-import { pairIndex, state, tell } from "./store.js";
+import { tell, wordOf } from "./store.js";
 
 export function row(track, ...buttons) {
-  const label = state.library.labels[pairIndex(track.genre, track.subgenre)];
-  const by = [track.artist, track.subgenre, track.duration_s ? clock(track.duration_s) : ""].filter(Boolean).join(" · ");
+  const { label, words } = wordOf(track);
+  const by = [track.artist, words, track.duration_s ? clock(track.duration_s) : ""].filter(Boolean).join(" · ");
   const item = make("li", { class: "track", draggable: "true", "data-id": track.id },
     make("button", { type: "button", class: "name", onclick: () => tell("choose", { id: track.id, play: true }), "aria-label": `Play ${track.title}${track.artist ? " by " + track.artist : ""}` },
       label ? mark(label) : make("i", { class: "dot" }),

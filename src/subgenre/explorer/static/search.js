@@ -2,9 +2,9 @@
 
 import { get } from "./api.js";
 import { byId, make, mark } from "./dom.js";
-import { pairIndex, state, tell } from "./store.js";
+import { tell, wordOf } from "./store.js";
 
-const field = byId("query"), list = byId("found");
+const field = byId("query"), map = byId("plot"), list = byId("found");
 let timer = 0, asked = 0, active = -1;
 
 export function start() {
@@ -39,14 +39,22 @@ async function look() {
 }
 
 function option(track, i) {
-  const label = state.library.labels[pairIndex(track.genre, track.subgenre)];
+  const { label, words } = wordOf(track);
   return make("li", { role: "option", id: `found-${i}`, "aria-selected": "false", "data-id": track.id, onpointerdown: (event) => { event.preventDefault(); choose(track.id); } },
     label ? mark(label) : make("i", { class: "dot" }),
-    make("span", {}, make("b", {}, track.title), make("small", {}, [track.artist, track.subgenre].filter(Boolean).join(" · "))));
+    make("span", {}, make("b", {}, track.title), make("small", {}, [track.artist, words].filter(Boolean).join(" · "))));
+}
+
+// shortcut keys are for the map again, and no answer that is on its way opens the list
+function leave() {
+  clearTimeout(timer);
+  asked++;
+  open(false);
+  map.focus({ preventScroll: true });
 }
 
 function choose(id) {
-  open(false);
+  leave();
   tell("choose", { id, play: true });
 }
 
@@ -61,7 +69,7 @@ function activate(i) {
 }
 
 function keys(event) {
-  if (event.key === "Escape") { open(false); return; }
+  if (event.key === "Escape") { event.preventDefault(); leave(); return; }
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     if (list.hidden && list.childElementCount) open(true);

@@ -8,12 +8,14 @@ export const on = (name, call) => bus.addEventListener(name, (event) => call(eve
 export const tell = (name, detail) => bus.dispatchEvent(new CustomEvent(name, { detail }));
 
 export const WRONG = -2;
+const cross = { colour: "var(--wrong)", outline: "M4 2 8 6 12 2 14 4 10 8 14 12 12 14 8 10 4 14 2 12 6 8 2 4Z" };
 
 export const state = {
   library: null,
   points: null, // columns
   place: new Map(), // id -> position in the columns
   corrections: {},
+  pending: false, // corrections that the map has not learnt
   current: null, // id, or null
 };
 
@@ -21,8 +23,13 @@ export async function load() {
   const [library, points, said] = await Promise.all([get("/library"), get("/points"), get("/corrections")]);
   state.library = library;
   state.points = points;
-  state.corrections = said.corrections;
+  hear(said);
   state.place = new Map(points.ids.map((id, i) => [id, i]));
+}
+
+function hear({ corrections, pending }) {
+  state.corrections = corrections;
+  state.pending = pending;
 }
 
 export const labelName = (label) => (label ? label.subgenre : "");
@@ -37,6 +44,23 @@ export function labelOf(i) {
   if (!said) return state.points.label[i];
   return said.wrong ? WRONG : pairIndex(said.genre, said.subgenre);
 }
+
+// how many points are drawn with each label
+export function countsOf() {
+  const found = new Map();
+  state.points.ids.forEach((_, i) => found.set(labelOf(i), (found.get(labelOf(i)) || 0) + 1));
+  return found;
+}
+
+// mark and words of the subgenre of a track: the person's word before the folder's
+export function wordOf({ id, genre, subgenre }) {
+  const said = state.corrections[id];
+  if (said && said.wrong) return { label: cross, words: `${subgenre || "no subgenre"} (you said: wrong)` };
+  if (said) return { label: state.library.labels[pairIndex(said.genre, said.subgenre)], words: `${said.subgenre} (you said so)` };
+  return { label: state.library.labels[pairIndex(genre, subgenre)], words: subgenre };
+}
+
+export const crossed = (count) => ({ ...cross, subgenre: "marked wrong", count });
 
 export function titleOf(id) {
   const i = state.place.get(id);
@@ -55,7 +79,7 @@ export function lineOf(id) {
 async function said(change, words) {
   try {
     await change();
-    state.corrections = (await get("/corrections")).corrections;
+    hear(await get("/corrections"));
     tell("corrected");
     say(words);
   } catch (problem) {
@@ -67,7 +91,7 @@ const path = (id) => `/corrections/${encodeURIComponent(id)}`;
 
 export function moveTo(id, label) {
   const name = `${label.genre}/${label.subgenre}`;
-  return said(() => put(path(id), { subgenre: name }), `“${titleOf(id)}” belongs to ${label.subgenre}. Refit to see what that changes.`);
+  return said(() => put(path(id), { subgenre: name }), `“${titleOf(id)}” belongs to ${label.subgenre}.${state.library.can_refit ? " Refit to see what that changes." : ""}`);
 }
 
 export function markWrong(id) {

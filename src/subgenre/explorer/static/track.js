@@ -5,7 +5,7 @@ import { byId, make, mark, percent } from "./dom.js";
 import { DRAGGED } from "./legend.js";
 import { ring } from "./map.js";
 import { adder, row } from "./rows.js";
-import { markWrong, moveTo, on, pairIndex, state, takeBack, tell } from "./store.js";
+import { markWrong, moveTo, on, pairIndex, state, takeBack, tell, wordOf } from "./store.js";
 
 const panel = byId("track");
 let shown = null; // { detail, near }
@@ -51,11 +51,11 @@ export function openPlaced(placed) {
 }
 
 function draw(detail, near) {
-  const label = state.library.labels[pairIndex(detail.genre, detail.subgenre)];
+  const { label, words } = wordOf(detail);
   const facts = [detail.album, detail.year || "", detail.bpm ? `${Math.round(detail.bpm)} bpm` : ""].filter(Boolean).join(" · ");
   const head = make("div", { class: "head", draggable: "true", title: "Drag it to a subgenre of the legend to move it" },
     make("h2", {}, detail.title), detail.artist ? make("p", {}, detail.artist) : "",
-    make("p", { class: "soft" }, label ? mark(label) : "", ` ${detail.subgenre || "no subgenre"}`, facts ? ` · ${facts}` : ""),
+    make("p", { class: "soft" }, label ? mark(label) : "", ` ${words || "no subgenre"}`, facts ? ` · ${facts}` : ""),
     make("p", { class: "path" }, detail.path));
   head.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, detail.id));
   panel.replaceChildren(head,
