@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import checks, files, labels, playlist_files, vectors
+from subgenre import checks, files, journey, labels, playlist_files, vectors
 from subgenre import library as library_room
 from subgenre.cli import main
 from subgenre.errors import LibraryError, PlaylistError
@@ -404,6 +404,38 @@ def test_few_tracks_are_ranked_by_cosine_and_the_list_says_so(tmp_path: Path, as
     found = ask("similar", "dark 0", "--run", run)[1]
     assert found["ranked_by"] == "cosine"
     assert all(hit["score"] == hit["cosine"] for hit in found["hits"])
+
+
+def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    known = open_stored(run).collection()
+    where = journey.positions(known, journey.axis(known, "dark:deep"))
+    inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
+    assert 3 < len(inside) < lists.TRACKS
+    words = ["playlist", "--axis", "dark:deep", "--run", str(run)]
+    code, told, err = ask(*words, "--between", 0.3, 0.6)
+    assert code == 0
+    np.testing.assert_allclose([hit["score"] for hit in told["hits"]], inside, atol=1e-6)
+    few = f"only {len(inside)} tracks of {lists.TRACKS} asked for"
+    assert f"{few}: no more are left between 0.3 and 0.6" in err
+    told, err = ask(*words, "--between", 0.6, 0.3, "--tracks", 3)[1:]
+    some = [hit["score"] for hit in told["hits"]]
+    assert (len(some), some == sorted(some), "asked for" in err) == (3, True, False)
+    assert 0.3 <= some[0] < some[-1] <= 0.6
+    # without a range from end to end, beyond the middles too
+    ends = [hit["score"] for hit in ask(*words)[1]["hits"]]
+    assert ends[0] < 0.1 < 0.9 < ends[-1]
+    assert max(ends) > 1 or min(ends) < 0
+    # nothing there
+    out = tmp_path / "none.m3u8"
+    code, told, err = ask(*words, "--between", 3, 4, "--out", out)
+    assert (code, told["hits"], out.exists()) == (1, [], False)
+    assert "no track is left between 3 and 4 on the axis" in err
+    # the table shows the positions
+    assert main([*words, "--between", "0.3", "0.6"]) == 0
+    head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
+    column = [cell.strip() for cell in head].index("position")
+    assert [row[column].strip() for row in body] == [f"{at:.3f}" for at in inside]
 
 
 def test_an_expansion_shows_the_fit_that_ends_it(

@@ -143,7 +143,7 @@ def playlist(
     unlike: tuple[str, ...] = (),
     journey: bool = False,
     axis: str = "",
-    between: tuple[float, float] = (0.0, 1.0),
+    between: tuple[float, float] | None = None,
     smooth: bool = False,
     tracks: int | None = None,
     minutes: float | None = None,
@@ -164,7 +164,8 @@ def playlist(
         unlike: with --expand, less like this track; may be given again.
         journey: from the first of two seeds to the second, in small steps.
         axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
-        between: with --axis, first and last position; 0 and 1 are the middles of the two.
+        between: with --axis, first and last position; 0 and 1 are the middles of the two;
+            by default from end to end.
         smooth: order by small steps in sound, and in tempo where tags tell it.
         tracks: length in tracks.
         minutes: length in minutes.
@@ -206,7 +207,7 @@ def _list(
 
     lists.write(out, hits, terminal)
     if hits:
-        columns, rows = listed(hits, fit=by.name == "fit")
+        columns, rows = listed(hits, by.name)
         terminal.table(title, columns, rows, caption=by.sentence)
     written = str(out) if out and hits else None
     told = {"out": written, "ranked_by": by.name, "hits": [lists.row(hit) for hit in hits]}
