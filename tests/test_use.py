@@ -291,7 +291,9 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
         code, _, told = ask("similar", *words, "--run", model(made))
         assert (code, wanted in told) == (2, True), told
     (tmp_path / "text.mp3").write_text("no music")
-    assert ask("similar", tmp_path / "text.mp3", "--run", model(made))[0] == 2
+    for command in ("similar", "playlist"):
+        code, _, told = ask(command, tmp_path / "text.mp3", "--run", model(made))
+        assert (code, f"{tmp_path / 'text.mp3'} can't serve as a seed: holds no" in told) == (2, True)
 
 
 def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, ask: Ask):

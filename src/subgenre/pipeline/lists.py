@@ -12,7 +12,7 @@ import numpy as np
 
 from subgenre import audio, journey, playlist, playlist_files
 from subgenre.collection import MIN_MUTUAL, Collection
-from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.pipeline import words
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
@@ -262,7 +262,10 @@ def _known(tracks: Collection, name: Seed) -> Seed:
                 return tracks.track(row).id
         except IndexStoreError:
             pass
-        found = audio.probe(path).id
+        try:
+            found = audio.probe(path).id
+        except AudioError as problem:
+            raise AudioError(f"{path} can't serve as a seed: {problem}") from problem
         return found if tracks.has(found) else path
     try:
         return tracks.track(tracks.row(name)).id
