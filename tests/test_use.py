@@ -293,7 +293,30 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
     (tmp_path / "text.mp3").write_text("no music")
     for command in ("similar", "playlist"):
         code, _, told = ask(command, tmp_path / "text.mp3", "--run", model(made))
-        assert (code, f"{tmp_path / 'text.mp3'} can't serve as a seed: holds no" in told) == (2, True)
+        assert (code, f"{tmp_path / 'text.mp3'} can't serve as a seed: holds no" in told) == (
+            2,
+            True,
+        )
+
+
+def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Path, ask: Ask):
+    outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
+    for n, path in enumerate(outside):
+        write_wav(path, 5.0, 33 + 4 * n)
+    known = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[0]
+    words = ["--journey", "--tracks", 3, "--run", model(made)]
+    for ends in ([known, outside[1]], [outside[0], known]):
+        path = next(end for end in ends if end in outside)
+        code, told, err = ask("playlist", *ends, *words)
+        assert (code, len(told["hits"])) == (0, 3)
+        assert f"{path} is not in the index, so not in the list" in err
+        assert f"{known} " not in err
+    err = ask("playlist", *outside, *words)[2]
+    assert f"{outside[0]} and {outside[1]} are not in the index" in err
+    copy = tmp_path / "copy.wav"  # a file elsewhere, whose sound the index knows
+    shutil.copy(known, copy)
+    other = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[-1]
+    assert "not in the index" not in ask("playlist", copy, other, *words)[2]
 
 
 def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, ask: Ask):

@@ -155,6 +155,7 @@ def make(
         _tell_few(tracks, wish, limits, len(hits), talk or Silent())
     elif wish.journey:
         hits = journey.journey(tracks, begin[0], begin[1], limits, wanted)
+        _tell_outside(wish, begin, talk or Silent())
     elif len(begin) == 1:
         hits = playlist.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
     else:
@@ -185,6 +186,21 @@ def _why_none(
         f"{floored(best[0].score)} ({best[0].track.name}): ask for less with --until-fit, or "
         "index more music (subgenre index FOLDER)"
     )
+
+
+def _tell_outside(wish: Wish, begin: Sequence[Seed], talk: Talk) -> None:
+    """Say which ends of a journey are files from outside, for which the nearest tracks stand."""
+    pairs = zip(wish.seeds, begin, strict=True)
+    names = [str(name) for name, seed in pairs if isinstance(seed, np.ndarray) and name is not seed]
+    if len(names) == 1:
+        talk.say(
+            f"{names[0]} is not in the index, so not in the list: the nearest track stands for it"
+        )
+    elif names:
+        talk.say(
+            f"{' and '.join(names)} are not in the index, so not in the list: the nearest tracks "
+            "stand for them"
+        )
 
 
 def _tell_few(tracks: Collection, wish: Wish, limits: Limits, count: int, talk: Talk) -> None:
