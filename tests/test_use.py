@@ -431,6 +431,29 @@ def test_few_tracks_are_ranked_by_cosine_and_the_list_says_so(tmp_path: Path, as
     assert all(hit["score"] == hit["cosine"] for hit in found["hits"])
 
 
+def test_commands_say_which_model_they_took_unasked(
+    home: Path, ask: Ask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(home)
+    shutil.copytree(model(home), home / "fully_trained_models_0")  # older by its name
+    sound = next((home / "WAV/techno/dark").glob("*.wav"))
+    for words in (
+        ["similar", sound.stem],
+        ["playlist", sound.stem],
+        ["classify", sound],
+        ["embed", sound],
+        ["index", "WAV"],
+    ):
+        code, told, err = ask(*words)
+        assert (code, told is None) == (0, False), err
+        assert err.splitlines().count("model: fully_trained_models_1") == 1
+        assert "model: " not in ask(*words, "--run", model(home))[2]
+    for words in (["evaluate"], ["embed"]):  # the features are gone: a model was chosen first
+        assert "model: fully_trained_models_1\n" in ask(*words)[2]
+    assert main(["similar", sound.stem, "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
 def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
     run = vector_run(tmp_path / "fully_trained_models_1")
     known = open_stored(run).collection()

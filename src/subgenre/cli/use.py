@@ -128,7 +128,7 @@ def similar(
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     limits, only = wanted.limits(k), wanted.filter()
-    opened = stored.open_stored(source.run)
+    opened = stored.open_stored(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
@@ -188,7 +188,7 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    opened, limits = stored.open_stored(source.run), wanted.limits(tracks, minutes)
+    opened, limits = stored.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, talk=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)

@@ -78,7 +78,7 @@ def classify(
     talk = talk or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
-    opened = run if isinstance(run, StoredRun) else open_stored(run)
+    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
     model = opened.classifier(alpha)
     if not model.held_out:
         talk.warn("no track was held out of training: the probabilities are too kind")

@@ -50,7 +50,7 @@ def embed(
     talk = talk or Silent()
     if audio:
         return _embed_audio(audio, run, out, talk)
-    opened = evaluate.open_run(run, features)
+    opened = evaluate.open_run(run, features, talk)
     device = precision.pick_device(opened.settings.run.device)
     rows = opened.folder.rows(opened.split.test)
     with talk.progress("embedding") as bar:
@@ -72,7 +72,7 @@ def embed(
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = stored.open_stored(run)
+    opened = stored.open_stored(run, talk)
     listed = sounds.find(audio)
     found = opened.embed(listed.paths, talk=talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))

@@ -92,7 +92,8 @@ def index(
         RunError, IndexStoreError: the index is another model's; dimension and fingerprint named.
         LibraryError: no audio there, or neither source nor root is named.
     """
-    opened, talk = run if isinstance(run, StoredRun) else open_stored(run), talk or Silent()
+    talk = talk or Silent()
+    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
     place = path or opened.index_path
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
