@@ -350,6 +350,21 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
     assert ask("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
 
 
+def test_classify_refuses_where_no_file_can_be_read(
+    made: Path, tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("a.mp3", "b.mp3"):
+        (tmp_path / name).write_text("no music")
+    out, run = tmp_path / "out.csv", str(model(made))
+    code, told, err = ask("classify", tmp_path, "--run", run, "--out", out)
+    assert (code, told, out.exists()) == (2, None, False)
+    assert "none of 2 files could be classified" in err
+    assert err.count("skipped ") == 2
+    assert main(["classify", str(tmp_path / "a.mp3"), "--run", run]) == 2
+    told = capsys.readouterr()
+    assert (told.out, "none of 1 file could" in told.err) == ("", True)
+
+
 def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     run = vector_run(tmp_path / "fully_trained_models_1")
     stored = vectors.read_embeddings(run / work.EMBEDDINGS)

@@ -13,9 +13,9 @@ import numpy as np
 
 from subgenre import files, sorting, tags
 from subgenre.classify import ALPHA, Classifier, Placement
-from subgenre.errors import PlaylistError
+from subgenre.errors import LibraryError, PlaylistError
 from subgenre.labels import Skipped
-from subgenre.pipeline import sounds
+from subgenre.pipeline import sounds, words
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
@@ -72,8 +72,8 @@ def classify(
         workers: processes that decode. talk: hears how it goes.
 
     Raises:
-        RunError: no model or no vectors. LibraryError: no audio. PlaylistError: `out` of another
-        kind, or a copy that would replace another file.
+        RunError: no model or no vectors. LibraryError: no audio, or none of it can be read.
+        PlaylistError: `out` of another kind, or a copy that would replace another file.
     """
     talk = talk or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
@@ -87,6 +87,9 @@ def classify(
     placements = place(model, found)
     _tell_learnt(opened, placements, talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    if not placements:
+        named_files = words.counted(len(skipped), "file")
+        raise LibraryError(f"none of {named_files} could be classified, so nothing is written")
     _write(out, placements)
     copies = sorting.copy_to(placements, copy_to) if copy_to else []
     lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
