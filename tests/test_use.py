@@ -327,8 +327,12 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
     before = {p: (hashlib.sha256(p.read_bytes()).digest(), p.stat()) for p in new.iterdir()}
     out = tmp_path / "placements.csv"
     words = ["--copy-to", tmp_path / "copies", "--m3u-to", tmp_path / "lists", "--out", out]
-    code, told, _ = ask("classify", new, "--run", model(made), "--alpha", 0.01, *words)
+    code, told, err = ask("classify", new, "--run", model(made), "--alpha", 0.01, *words)
     assert code == 1
+    n_folders = len({Path(copy).parent for copy in told["copies"]})
+    n_lists = len(told["playlists"])
+    assert f"{tmp_path / 'copies'}: 2 files in {n_folders} folder" in err
+    assert f"{tmp_path / 'lists'}: 2 tracks in {n_lists} playlist" in err
     assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
     run = open_stored(model(made))
     found = run.embed([new / "file 12.wav", new / "file 2.wav"])

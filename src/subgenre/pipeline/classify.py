@@ -93,6 +93,7 @@ def classify(
     _write(out, placements)
     copies = sorting.copy_to(placements, copy_to) if copy_to else []
     lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
+    _tell_written(copy_to, copies, m3u_to, lists, len(placements), talk)
     chunk_s = opened.preprocess.chunk_s
     return Classified(tuple(placements), chunk_s, skipped, tuple(copies), tuple(lists))
 
@@ -123,6 +124,23 @@ def _tell_learnt(run: StoredRun, placements: Sequence[Placement], talk: Talk) ->
     count = sum(placement.track.id in run.learnt for placement in placements)
     if count:
         talk.warn(f"{count} of these files were learnt from: their probabilities are too kind")
+
+
+def _tell_written(
+    copy_to: Path | None,
+    copies: Sequence[Path],
+    m3u_to: Path | None,
+    lists: Sequence[Path],
+    count: int,
+    talk: Talk,
+) -> None:
+    """Say what lies where now: copies by folder, and tracks by playlist."""
+    if copy_to:
+        folders = words.counted(len({path.parent for path in copies}), "folder")
+        talk.say(f"{copy_to}: {words.counted(len(copies), 'file')} in {folders}")
+    if m3u_to:
+        listed = words.counted(len(lists), "playlist")
+        talk.say(f"{m3u_to}: {words.counted(count, 'track')} in {listed}")
 
 
 def _write(out: Path | None, placements: Sequence[Placement]) -> None:

@@ -301,7 +301,7 @@ def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> No
         talk.warn(f"{out} is not written")
     elif out is not None:
         playlist_files.write_playlist(out, told)
-        talk.say(f"{out}: {len(told)} tracks")
+        talk.say(f"{out}: {words.counted(len(told), 'track')}")
 
 
 def row(hit: Hit) -> dict[str, Any]:
