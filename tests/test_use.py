@@ -702,6 +702,17 @@ def test_models_without_a_common_track_are_not_compared(tmp_path: Path, ask: Ask
     assert (code, f"run `subgenre evaluate --run {two}`" in told) == (2, True)
 
 
+def test_compare_takes_two_models(tmp_path: Path, ask: Ask):
+    one = vector_run(tmp_path / "fully_trained_models_1")
+    for words in ([], [one]):
+        code, _, told = ask("compare", *words)
+        assert (code, "two models" in told) == (2, True)
+    for other, what in ((tmp_path / "gone", "does not exist"), (tmp_path, "holds no model")):
+        code, _, told = ask("compare", one, other)
+        assert (code, f"{other} {what}" in told) == (2, True)
+        assert "--run" not in told
+
+
 def test_compare_names_the_model_that_is_not_evaluated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

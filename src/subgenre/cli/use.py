@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common
 from subgenre.cli.wanted import Source, Wanted, clock, listed
+from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.classify import Placement
@@ -157,15 +158,14 @@ def playlist(
     Example: subgenre playlist --expand "Dark Techno" --until-fit 0.9 --out more.m3u8
 
     Args:
-        seeds: tracks to begin with; several count by their agreement, not by their mean.
+        seeds: tracks to go by, left out of the list (a journey keeps them); several by agreement.
         expand: a subgenre to go on from.
         until_fit: with --expand, the least probability of belonging; 0: no limit.
         like: with --expand, more like this track; may be given again.
         unlike: with --expand, less like this track; may be given again.
         journey: from the first of two seeds to the second, in small steps.
         axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
-        between: with --axis, first and last position; 0 and 1 are the middles of the two;
-            by default from end to end.
+        between: with --axis, first and last position of a track; 0 and 1 are the two middles.
         smooth: order by small steps in sound, and in tempo where tags tell it.
         tracks: length in tracks.
         minutes: length in minutes.
@@ -272,7 +272,7 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     return 0
 
 
-def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
+def compare(a: Path | None = None, b: Path | None = None, *, common: Common | None = None) -> int:
     """Set two models side by side on the tracks held out of both, with the interval.
 
     Example: subgenre compare fully_trained_models_1 fully_trained_models_2
@@ -281,6 +281,8 @@ def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
         a: a model folder.
         b: another.
     """
+    if a is None or b is None:
+        raise ConfigError("compare sets two models side by side: name both of their folders")
     from subgenre.pipeline import runs as stage
 
     terminal = _terminal(common)

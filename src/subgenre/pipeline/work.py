@@ -58,7 +58,7 @@ def find_run(run: Path | None, talk: Talk | None = None) -> Path:
     if run is not None:
         if not (run / CONFIG).is_file():
             what = "holds no model" if run.is_dir() else "does not exist"
-            raise RunError(f"{run} {what}; name a {RUN_PREFIX}... folder with --run")
+            raise RunError(f"{run} {what}; name a {RUN_PREFIX}... folder")
         return run
     found = runs(Path())
     if not found:
