@@ -25,6 +25,22 @@ def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("playlist", "left out of the list (a journey keeps them)"),
+        ("playlist", "first and last position of a track"),
+        ("preprocess", "a folder of playlists, a rekordbox XML"),
+        ("index", "a folder of playlists, or a rekordbox XML"),
+    ],
+)
+def test_help_tells_what_is_taken(
+    command: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert told in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_loads_no_torch(words: list[str]) -> None:
     code = (

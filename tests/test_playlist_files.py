@@ -137,6 +137,22 @@ def test_csv_serves_as_labels(tmp_path, songs):
     assert {(r["genre"], r["subgenre"]) for r in rows} == {("Techno", "Dark Techno")}
 
 
+def test_unknown_tempo_and_duration_are_not_told_as_zero(tmp_path):
+    known = Song(tmp_path / "a.mp3", bpm=128.5, duration_s=39.99999999999999)
+    unknown = Song(tmp_path / "b.mp3")
+    for song in (known, unknown):
+        song.path.write_bytes(b"x")
+    write_csv(tmp_path / "p.csv", [known, unknown])
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as text:
+        rows = [(row["bpm"], row["duration_s"], row["id"]) for row in csv.DictReader(text)]
+    assert rows == [("128.5", "40.0", known.id), ("", "", unknown.id)]
+    write_rekordbox(tmp_path / "r.xml", {"p": [known, unknown]})
+    tracks = ElementTree.parse(tmp_path / "r.xml").getroot().findall("COLLECTION/TRACK")
+    assert [t.get("AverageBpm") for t in tracks] == ["128.50", None]
+    for kind in ("p.csv", "r.xml"):
+        assert same_files(read_playlist(tmp_path / kind), [known, unknown])
+
+
 def test_rekordbox_as_an_xml_library_reads_it(tmp_path, songs):
     lists = {"Dark & <deep>": songs[:3], "Ünter": songs[2:5]}
     write_rekordbox(tmp_path / "r.xml", lists)

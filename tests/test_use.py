@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import checks, files, labels, playlist_files, vectors
+from subgenre import checks, files, journey, labels, playlist_files, vectors
 from subgenre import library as library_room
 from subgenre.cli import main
 from subgenre.errors import LibraryError, PlaylistError
@@ -133,7 +133,8 @@ def test_an_index_begins_with_the_tracks_of_the_training(home: Path, ask: Ask):
     told = ask("index", made_at(home), *run)[1]
     assert (told["n_tracks"], told["forgotten"], told["others"]) == (9, 0, 1)
     # an index of its own holds what it is told to
-    assert ask("index", other, *run, "--index", second)[1]["n_tracks"] == 1
+    told, said = ask("index", other, *run, "--index", second)[1:]
+    assert (told["n_tracks"], f"{second}: 1 track; 1 embedded" in said) == (1, True)
 
 
 def made_at(home: Path) -> Path:
@@ -291,7 +292,32 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
         code, _, told = ask("similar", *words, "--run", model(made))
         assert (code, wanted in told) == (2, True), told
     (tmp_path / "text.mp3").write_text("no music")
-    assert ask("similar", tmp_path / "text.mp3", "--run", model(made))[0] == 2
+    for command in ("similar", "playlist"):
+        code, _, told = ask(command, tmp_path / "text.mp3", "--run", model(made))
+        assert (code, f"{tmp_path / 'text.mp3'} can't serve as a seed: holds no" in told) == (
+            2,
+            True,
+        )
+
+
+def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Path, ask: Ask):
+    outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
+    for n, path in enumerate(outside):
+        write_wav(path, 5.0, 33 + 4 * n)
+    known = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[0]
+    words = ["--journey", "--tracks", 3, "--run", model(made)]
+    for ends in ([known, outside[1]], [outside[0], known]):
+        path = next(end for end in ends if end in outside)
+        code, told, err = ask("playlist", *ends, *words)
+        assert (code, len(told["hits"])) == (0, 3)
+        assert f"{path} is not in the index, so not in the list" in err
+        assert f"{known} " not in err
+    err = ask("playlist", *outside, *words)[2]
+    assert f"{outside[0]} and {outside[1]} are not in the index" in err
+    copy = tmp_path / "copy.wav"  # a file elsewhere, whose sound the index knows
+    shutil.copy(known, copy)
+    other = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[-1]
+    assert "not in the index" not in ask("playlist", copy, other, *words)[2]
 
 
 def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, ask: Ask):
@@ -302,8 +328,12 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
     before = {p: (hashlib.sha256(p.read_bytes()).digest(), p.stat()) for p in new.iterdir()}
     out = tmp_path / "placements.csv"
     words = ["--copy-to", tmp_path / "copies", "--m3u-to", tmp_path / "lists", "--out", out]
-    code, told, _ = ask("classify", new, "--run", model(made), "--alpha", 0.01, *words)
+    code, told, err = ask("classify", new, "--run", model(made), "--alpha", 0.01, *words)
     assert code == 1
+    n_folders = len({Path(copy).parent for copy in told["copies"]})
+    n_lists = len(told["playlists"])
+    assert f"{tmp_path / 'copies'}: 2 files in {n_folders} folder" in err
+    assert f"{tmp_path / 'lists'}: 2 tracks in {n_lists} playlist" in err
     assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
     run = open_stored(model(made))
     found = run.embed([new / "file 12.wav", new / "file 2.wav"])
@@ -323,6 +353,21 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
         p: (h, s.st_mtime_ns) for p, (h, s) in after.items()
     }
     assert ask("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
+
+
+def test_classify_refuses_where_no_file_can_be_read(
+    made: Path, tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("a.mp3", "b.mp3"):
+        (tmp_path / name).write_text("no music")
+    out, run = tmp_path / "out.csv", str(model(made))
+    code, told, err = ask("classify", tmp_path, "--run", run, "--out", out)
+    assert (code, told, out.exists()) == (2, None, False)
+    assert "none of 2 files could be classified" in err
+    assert err.count("skipped ") == 2
+    assert main(["classify", str(tmp_path / "a.mp3"), "--run", run]) == 2
+    told = capsys.readouterr()
+    assert (told.out, "none of 1 file could" in told.err) == ("", True)
 
 
 def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
@@ -404,6 +449,61 @@ def test_few_tracks_are_ranked_by_cosine_and_the_list_says_so(tmp_path: Path, as
     found = ask("similar", "dark 0", "--run", run)[1]
     assert found["ranked_by"] == "cosine"
     assert all(hit["score"] == hit["cosine"] for hit in found["hits"])
+
+
+def test_commands_say_which_model_they_took_unasked(
+    home: Path, ask: Ask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(home)
+    shutil.copytree(model(home), home / "fully_trained_models_0")  # older by its name
+    sound = next((home / "WAV/techno/dark").glob("*.wav"))
+    for words in (
+        ["similar", sound.stem],
+        ["playlist", sound.stem],
+        ["classify", sound],
+        ["embed", sound],
+        ["index", "WAV"],
+    ):
+        code, told, err = ask(*words)
+        assert (code, told is None) == (0, False), err
+        assert err.splitlines().count("model: fully_trained_models_1") == 1
+        assert "model: " not in ask(*words, "--run", model(home))[2]
+    for words in (["evaluate"], ["embed"]):  # the features are gone: a model was chosen first
+        assert "model: fully_trained_models_1\n" in ask(*words)[2]
+    assert main(["similar", sound.stem, "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    known = open_stored(run).collection()
+    where = journey.positions(known, journey.axis(known, "dark:deep"))
+    inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
+    assert 3 < len(inside) < lists.TRACKS
+    words = ["playlist", "--axis", "dark:deep", "--run", str(run)]
+    code, told, err = ask(*words, "--between", 0.3, 0.6)
+    assert code == 0
+    np.testing.assert_allclose([hit["score"] for hit in told["hits"]], inside, atol=1e-6)
+    few = f"only {len(inside)} tracks of {lists.TRACKS} asked for"
+    assert f"{few}: no more are left between 0.3 and 0.6" in err
+    told, err = ask(*words, "--between", 0.6, 0.3, "--tracks", 3)[1:]
+    some = [hit["score"] for hit in told["hits"]]
+    assert (len(some), some == sorted(some), "asked for" in err) == (3, True, False)
+    assert 0.3 <= some[0] < some[-1] <= 0.6
+    # without a range from end to end, beyond the middles too
+    ends = [hit["score"] for hit in ask(*words)[1]["hits"]]
+    assert ends[0] < 0.1 < 0.9 < ends[-1]
+    assert max(ends) > 1 or min(ends) < 0
+    # nothing there
+    out = tmp_path / "none.m3u8"
+    code, told, err = ask(*words, "--between", 3, 4, "--out", out)
+    assert (code, told["hits"], out.exists()) == (1, [], False)
+    assert "no track is left between 3 and 4 on the axis" in err
+    # the table shows the positions
+    assert main([*words, "--between", "0.3", "0.6"]) == 0
+    head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
+    column = [cell.strip() for cell in head].index("position")
+    assert [row[column].strip() for row in body] == [f"{at:.3f}" for at in inside]
 
 
 def test_an_expansion_shows_the_fit_that_ends_it(
@@ -601,6 +701,17 @@ def test_models_without_a_common_track_are_not_compared(tmp_path: Path, ask: Ask
     (two / work.EMBEDDINGS).unlink()
     code, _, told = ask("compare", one, two)
     assert (code, f"run `subgenre evaluate --run {two}`" in told) == (2, True)
+
+
+def test_compare_takes_two_models(tmp_path: Path, ask: Ask):
+    one = vector_run(tmp_path / "fully_trained_models_1")
+    for words in ([], [one]):
+        code, _, told = ask("compare", *words)
+        assert (code, "two models" in told) == (2, True)
+    for other, what in ((tmp_path / "gone", "does not exist"), (tmp_path, "holds no model")):
+        code, _, told = ask("compare", one, other)
+        assert (code, f"{other} {what}" in told) == (2, True)
+        assert "--run" not in told
 
 
 def test_compare_names_the_model_that_is_not_evaluated(

@@ -179,7 +179,7 @@ class Model:
         unlike: Sequence[Seed] = (),
         journey: bool = False,
         axis: str = "",
-        between: tuple[float, float] = (0.0, 1.0),
+        between: tuple[float, float] | None = None,
         smooth: bool = False,
         tracks: int | None = None,
         minutes: float | None = None,
@@ -195,8 +195,8 @@ class Model:
             seeds: tracks to begin with; several count by agreement. journey: between two of them.
             expand: a subgenre to go on from, while tracks belong to it with a probability of
                 `until_fit` or more; like, unlike: tracks that refit this at once.
-            axis: 'A:B', two subgenres. between: first and last position on it; 0 and 1 are the
-                middles of the two. smooth: order by small steps.
+            axis: 'A:B', two subgenres. between: first and last position on it that a track may
+                have; 0 and 1 are the middles of the two. smooth: order by small steps.
             tracks, minutes: length. per_artist, versions, filter, mutual: as in `similar`.
             out: a .m3u8, .csv or .xml (rekordbox) to write; a list that is empty is not written.
 

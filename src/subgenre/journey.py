@@ -78,7 +78,7 @@ def journey(
     if first == last:
         raise PlaylistError("the journey begins and ends with the same track; name two")
     mask[last] = False
-    count = _count(tracks, limits or Limits())
+    count = length(tracks, limits or Limits())
     if count < 2:
         raise PlaylistError(f"a journey of {count} tracks has no two ends; ask for 2 or more")
     vectors = tracks.vectors([first, last])
@@ -122,24 +122,30 @@ def along(
     limits: Limits | None = None,
     wanted: Filter | None = None,
     *,
-    between: tuple[float, float] = (0.0, 1.0),
+    between: tuple[float, float] | None = None,
 ) -> list[Hit]:
     """Find tracks spread evenly along an axis, in its order.
 
-    At each of k points between the ends the track nearest to the point is taken.
+    At each of k points between the ends the track nearest to the point is taken; fewer than k
+    where fewer lie in the range.
 
     Args:
         tracks: the collection. line: of `axis`. limits: length and caps. wanted: which rows.
-        between: first and last position; 0 and 1 are the two centroids.
+        between: first and last position that a track may have; 0 and 1 are the two centroids.
+            None: the points lie from 0 to 1, and the tracks where they will.
 
     Returns:
         hits by position, with the position as score and the cosine to the point of the axis.
     """
     limits = limits or Limits()
     mask = tracks.allowed(wanted)
-    count = min(_count(tracks, limits), int(np.count_nonzero(mask)))
+    low, high = (0.0, 1.0) if between is None else sorted(between)
+    if between is not None:
+        every = positions(tracks, line)
+        mask &= (low <= every) & (every <= high)
+    count = min(length(tracks, limits), int(np.count_nonzero(mask)))
     picker = Picker(tracks, replace(limits, k=count, minutes=None))
-    for position in np.linspace(*between, count):
+    for position in np.linspace(low, high, count):
         for row in _nearest(tracks, line.point(float(position)), mask):
             if picker.full or picker.offer(row):
                 break
@@ -255,8 +261,8 @@ def _row(tracks: Collection, seed: Place, mask: NDArray[np.bool_]) -> int:
     return int(found[0])
 
 
-def _count(tracks: Collection, limits: Limits) -> int:
-    """Length in tracks; minutes are turned into tracks by the median duration."""
+def length(tracks: Collection, limits: Limits) -> int:
+    """How many tracks are asked for; minutes are turned into tracks by the median duration."""
     if limits.minutes is None:
         return limits.k if limits.k is not None else 10
     known = tracks.durations_s()

@@ -95,13 +95,18 @@ def append_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> int:
 
 
 def write_csv(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
-    """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it serves as labels too."""
+    """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it serves as labels too.
+
+    `duration_s` is in seconds, to the millisecond; it and `bpm` are empty where they are unknown.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
     for track in tracks:
         name = str(Path(track.path).absolute())
-        rows.writerow([name, *(getattr(track, column) for column in CSV_COLUMNS[1:])])
+        told = {column: getattr(track, column) for column in CSV_COLUMNS[1:]}
+        told |= {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
+        rows.writerow([name, *told.values()])
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
 

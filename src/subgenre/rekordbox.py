@@ -136,7 +136,7 @@ def _xml_track(track: PlaylistTrack, number: int) -> str:
         "Grouping": track.subgenre,
         "Size": str(track.size),
         "TotalTime": str(round(track.duration_s)),
-        "AverageBpm": f"{track.bpm:.2f}",
+        **({"AverageBpm": f"{track.bpm:.2f}"} if track.bpm else {}),
         "Location": uri_of(Path(track.path), host="localhost"),
     }
     told = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())

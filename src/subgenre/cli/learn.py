@@ -58,7 +58,7 @@ def preprocess(
     Example: subgenre preprocess WAV --backbone musicnn
 
     Args:
-        root: folder genre/subgenre/*, a CSV path,genre,subgenre, or a folder of playlists.
+        root: genre/subgenre/*, a CSV path,genre,subgenre, a folder of playlists, a rekordbox XML.
         out: the feature folder; what is done there and unchanged is not done again.
         backbone: a hub name, a folder, or musicnn: whose features to compute.
         chunk_strategy: random, sequential or spaced.

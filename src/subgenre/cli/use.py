@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common
 from subgenre.cli.wanted import Source, Wanted, clock, listed
+from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.classify import Placement
@@ -128,7 +129,7 @@ def similar(
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     limits, only = wanted.limits(k), wanted.filter()
-    opened = stored.open_stored(source.run)
+    opened = stored.open_stored(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
@@ -143,7 +144,7 @@ def playlist(
     unlike: tuple[str, ...] = (),
     journey: bool = False,
     axis: str = "",
-    between: tuple[float, float] = (0.0, 1.0),
+    between: tuple[float, float] | None = None,
     smooth: bool = False,
     tracks: int | None = None,
     minutes: float | None = None,
@@ -157,14 +158,14 @@ def playlist(
     Example: subgenre playlist --expand "Dark Techno" --until-fit 0.9 --out more.m3u8
 
     Args:
-        seeds: tracks to begin with; several count by their agreement, not by their mean.
+        seeds: tracks to go by, left out of the list (a journey keeps them); several by agreement.
         expand: a subgenre to go on from.
         until_fit: with --expand, the least probability of belonging; 0: no limit.
         like: with --expand, more like this track; may be given again.
         unlike: with --expand, less like this track; may be given again.
         journey: from the first of two seeds to the second, in small steps.
         axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
-        between: with --axis, first and last position; 0 and 1 are the middles of the two.
+        between: with --axis, first and last position of a track; 0 and 1 are the two middles.
         smooth: order by small steps in sound, and in tempo where tags tell it.
         tracks: length in tracks.
         minutes: length in minutes.
@@ -187,7 +188,7 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    opened, limits = stored.open_stored(source.run), wanted.limits(tracks, minutes)
+    opened, limits = stored.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, talk=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
@@ -206,7 +207,7 @@ def _list(
 
     lists.write(out, hits, terminal)
     if hits:
-        columns, rows = listed(hits, fit=by.name == "fit")
+        columns, rows = listed(hits, by.name)
         terminal.table(title, columns, rows, caption=by.sentence)
     written = str(out) if out and hits else None
     told = {"out": written, "ranked_by": by.name, "hits": [lists.row(hit) for hit in hits]}
@@ -271,7 +272,7 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     return 0
 
 
-def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
+def compare(a: Path | None = None, b: Path | None = None, *, common: Common | None = None) -> int:
     """Set two models side by side on the tracks held out of both, with the interval.
 
     Example: subgenre compare fully_trained_models_1 fully_trained_models_2
@@ -280,6 +281,8 @@ def compare(a: Path, b: Path, *, common: Common | None = None) -> int:
         a: a model folder.
         b: another.
     """
+    if a is None or b is None:
+        raise ConfigError("compare sets two models side by side: name both of their folders")
     from subgenre.pipeline import runs as stage
 
     terminal = _terminal(common)

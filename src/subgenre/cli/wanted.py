@@ -98,17 +98,21 @@ def _between(name: str, low: float | None, high: float | None) -> tuple[float, f
     return low, high
 
 
-def listed(hits: Sequence[Hit], *, fit: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Tell hits as columns and rows of a table; `fit` adds the score that an expansion ends by."""
+def listed(hits: Sequence[Hit], by: str = "") -> tuple[list[str], list[list[str]]]:
+    """Tell hits as columns and rows of a table.
+
+    A list by `fit` shows the score that an expansion ends by, one by `axis` the position on it.
+    """
     from subgenre.pipeline.lists import floored
 
-    columns = ["", "track", "subgenre", *(["fit"] if fit else []), "cosine", "bpm", "length"]
+    score = {"fit": ["fit"], "axis": ["position"]}.get(by, [])
+    columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]
     told = [
         [
             str(place),
             hit.track.name,
             hit.track.subgenre or "-",
-            *([floored(hit.score)] if fit else []),
+            *([floored(hit.score) if by == "fit" else f"{hit.score:.3f}"] if score else []),
             f"{hit.cosine:.3f}",
             f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
             clock(hit.track.duration_s) if hit.track.duration_s else "-",

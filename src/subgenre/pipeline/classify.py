@@ -13,9 +13,9 @@ import numpy as np
 
 from subgenre import files, sorting, tags
 from subgenre.classify import ALPHA, Classifier, Placement
-from subgenre.errors import PlaylistError
+from subgenre.errors import LibraryError, PlaylistError
 from subgenre.labels import Skipped
-from subgenre.pipeline import sounds
+from subgenre.pipeline import sounds, words
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
@@ -72,13 +72,13 @@ def classify(
         workers: processes that decode. talk: hears how it goes.
 
     Raises:
-        RunError: no model or no vectors. LibraryError: no audio. PlaylistError: `out` of another
-        kind, or a copy that would replace another file.
+        RunError: no model or no vectors. LibraryError: no audio, or none of it can be read.
+        PlaylistError: `out` of another kind, or a copy that would replace another file.
     """
     talk = talk or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
-    opened = run if isinstance(run, StoredRun) else open_stored(run)
+    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
     model = opened.classifier(alpha)
     if not model.held_out:
         talk.warn("no track was held out of training: the probabilities are too kind")
@@ -87,9 +87,13 @@ def classify(
     placements = place(model, found)
     _tell_learnt(opened, placements, talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    if not placements:
+        named_files = words.counted(len(skipped), "file")
+        raise LibraryError(f"none of {named_files} could be classified, so nothing is written")
     _write(out, placements)
     copies = sorting.copy_to(placements, copy_to) if copy_to else []
     lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
+    _tell_written(copy_to, copies, m3u_to, lists, len(placements), talk)
     chunk_s = opened.preprocess.chunk_s
     return Classified(tuple(placements), chunk_s, skipped, tuple(copies), tuple(lists))
 
@@ -120,6 +124,23 @@ def _tell_learnt(run: StoredRun, placements: Sequence[Placement], talk: Talk) ->
     count = sum(placement.track.id in run.learnt for placement in placements)
     if count:
         talk.warn(f"{count} of these files were learnt from: their probabilities are too kind")
+
+
+def _tell_written(
+    copy_to: Path | None,
+    copies: Sequence[Path],
+    m3u_to: Path | None,
+    lists: Sequence[Path],
+    count: int,
+    talk: Talk,
+) -> None:
+    """Say what lies where now: copies by folder, and tracks by playlist."""
+    if copy_to:
+        folders = words.counted(len({path.parent for path in copies}), "folder")
+        talk.say(f"{copy_to}: {words.counted(len(copies), 'file')} in {folders}")
+    if m3u_to:
+        listed = words.counted(len(lists), "playlist")
+        talk.say(f"{m3u_to}: {words.counted(count, 'track')} in {listed}")
 
 
 def _write(out: Path | None, placements: Sequence[Placement]) -> None:

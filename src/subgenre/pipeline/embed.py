@@ -11,7 +11,7 @@ from subgenre import embed as room
 from subgenre import encoder, precision
 from subgenre.errors import LibraryError
 from subgenre.labels import Skipped
-from subgenre.pipeline import evaluate, score, sounds, stored
+from subgenre.pipeline import evaluate, score, sounds, stored, words
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 
@@ -50,7 +50,7 @@ def embed(
     talk = talk or Silent()
     if audio:
         return _embed_audio(audio, run, out, talk)
-    opened = evaluate.open_run(run, features)
+    opened = evaluate.open_run(run, features, talk)
     device = precision.pick_device(opened.settings.run.device)
     rows = opened.folder.rows(opened.split.test)
     with talk.progress("embedding") as bar:
@@ -66,22 +66,23 @@ def embed(
         split=["test"] * len(tracks),
         fingerprint=encoder.fingerprint(opened.encoder),
     )
-    talk.say(f"{out}: {len(tracks)} held-out tracks, {vectors.shape[1]} values each")
+    talk.say(
+        f"{out}: {words.counted(len(tracks), 'held-out track')}, {vectors.shape[1]} values each"
+    )
     return Embedded(out, len(tracks), ())
 
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = stored.open_stored(run)
+    opened = stored.open_stored(run, talk)
     listed = sounds.find(audio)
     found = opened.embed(listed.paths, talk=talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
     if not found.paths:
-        raise LibraryError(
-            f"none of {len(skipped)} files could be embedded, so {out} is not written"
-        )
+        named = words.counted(len(skipped), "file")
+        raise LibraryError(f"none of {named} could be embedded, so {out} is not written")
     tracks = [IndexedTrack(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
     room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
-    talk.say(f"{out}: {len(tracks)} files, {found.vectors.shape[1]} values each")
+    talk.say(f"{out}: {words.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each")
     return Embedded(out, len(tracks), skipped)

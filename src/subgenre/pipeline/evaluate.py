@@ -52,14 +52,14 @@ class Run:
     data: dict[str, Any]
 
 
-def open_run(run: Path | None, features: Path | None = None) -> Run:
-    """Read a model folder and the feature folder it was trained on.
+def open_run(run: Path | None, features: Path | None = None, talk: Talk | None = None) -> Run:
+    """Read a model folder, by default the newest here, and the feature folder it was trained on.
 
     Raises:
         RunError: no such model, or a damaged one.
         FeatureError: its features are gone or are no longer those of its tracks.
     """
-    path = work.find_run(run)
+    path = work.find_run(run, talk)
     data = files.read_json(path / work.DATA, version=1, error=RunError)
     settings = checks.from_dict(
         TrainConfig, checks.load_toml(path / work.CONFIG), str(path / work.CONFIG)
@@ -101,7 +101,7 @@ def evaluate(
         RunError, FeatureError, SplitError, EvaluationError.
     """
     talk = talk or Silent()
-    opened = open_run(run, features)
+    opened = open_run(run, features, talk)
     material = Material(opened.folder, opened.folder.path / fit.CACHE)
     frozen = frozen_encoder(opened)
     pooled, scored = _vectors(opened, frozen, talk)

@@ -45,7 +45,7 @@ def explore(
         MissingExtraError: the web extra is not installed. RunError, IndexStoreError: as for
         `StoredRun.collection`. ConfigError: the address can't be had.
     """
-    opened = run if isinstance(run, StoredRun) else open_stored(run)
+    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
     shown = library(opened, index=index, playlists=playlists, talk=talk)
     serve(create_app(shown), host=host, port=port, on_ready=on_ready)
 

@@ -16,7 +16,7 @@ from subgenre.errors import LibraryError
 from subgenre.index import Index, Plan, Relinked
 from subgenre.labels import Entry, Found, Skipped
 from subgenre.library import Track
-from subgenre.pipeline import sounds
+from subgenre.pipeline import sounds, words
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
@@ -92,7 +92,8 @@ def index(
         RunError, IndexStoreError: the index is another model's; dimension and fingerprint named.
         LibraryError: no audio there, or neither source nor root is named.
     """
-    opened, talk = run if isinstance(run, StoredRun) else open_stored(run), talk or Silent()
+    talk = talk or Silent()
+    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
     place = path or opened.index_path
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
@@ -125,8 +126,9 @@ def index(
 def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, talk: Talk) -> None:
     """Say what was done, and what else lists choose from."""
     talk.say(
-        f"{done.path}: {done.n_tracks} tracks; {done.embedded} embedded, {done.reused} by the "
-        f"run's own vectors, {done.updated} updated, {done.forgotten} forgotten"
+        f"{done.path}: {words.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
+        f"{done.reused} by the run's own vectors, {done.updated} updated, "
+        f"{done.forgotten} forgotten"
     )
     if done.others:
         talk.say(
@@ -179,11 +181,10 @@ def _folded(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
 def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
     with talk.progress("looking for tracks") as bar:
         relinked = store.relink(root, on_progress=bar)
-    talk.say(f"{len(relinked.found)} tracks found below {root}")
+    talk.say(f"{words.counted(len(relinked.found), 'track')} found below {root}")
     if relinked.missing:
-        talk.warn(
-            f"{len(relinked.missing)} tracks were not found below {root}; they stay as they are"
-        )
+        lost = words.counted(len(relinked.missing), "track")
+        talk.warn(f"{lost} not found below {root}, left as before")
     return relinked
 
 
@@ -334,7 +335,7 @@ def missing(tracks: Sequence[Any], talk: Talk) -> int:
         talk.warn(f"{labels.shown(track.path)} is gone")
     if gone:
         talk.warn(
-            f"{len(gone)} tracks are gone from where the index saw them; "
+            f"{words.counted(len(gone), 'track')} gone from where the index saw them; "
             "`subgenre index --root NEW` finds a library that has moved"
         )
     return len(gone)

@@ -12,7 +12,8 @@ import numpy as np
 
 from subgenre import audio, journey, playlist, playlist_files
 from subgenre.collection import MIN_MUTUAL, Collection
-from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.errors import AudioError, IndexStoreError, PlaylistError
+from subgenre.pipeline import words
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
 from subgenre.playlist import Seed
@@ -35,8 +36,8 @@ class Wish:
         expand: a subgenre to go on from. until_fit: least probability of belonging to it; None:
             no limit. like, unlike: tracks that the person wants more of, and less of.
         journey: from the first of two seeds to the second.
-        axis: 'A:B', two subgenres. between: first and last position on it; 0 and 1 are their
-            centroids.
+        axis: 'A:B', two subgenres. between: first and last position on it that a track may have;
+            0 and 1 are their centroids; None: from end to end.
         smooth: order by small steps. mutual: rank by mutual proximity instead of cosine.
     """
 
@@ -47,7 +48,7 @@ class Wish:
     unlike: Sequence[Seed] = ()
     journey: bool = False
     axis: str = ""
-    between: tuple[float, float] = (0.0, 1.0)
+    between: tuple[float, float] | None = None
     smooth: bool = False
     mutual: bool = True
 
@@ -151,8 +152,10 @@ def make(
     elif wish.axis:
         line = journey.axis(tracks, wish.axis)
         hits = journey.along(tracks, line, limits, wanted, between=wish.between)
+        _tell_few(tracks, wish, limits, len(hits), talk or Silent())
     elif wish.journey:
         hits = journey.journey(tracks, begin[0], begin[1], limits, wanted)
+        _tell_outside(wish, begin, talk or Silent())
     elif len(begin) == 1:
         hits = playlist.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
     else:
@@ -168,6 +171,11 @@ def _why_none(
     run: StoredRun, tracks: Collection, wish: Wish, wanted: Filter | None, talk: Talk | None
 ) -> str:
     """Say why a list is empty: no track fits well enough, or none is left to choose from."""
+    if wish.axis and wish.between:
+        return (
+            f"no track is left {_range(wish.between)} on the axis; widen --between, drop a filter, "
+            "or index more music (subgenre index FOLDER)"
+        )
     if not wish.expand:
         return NONE_LEFT
     best = _expanded(run, tracks, replace(wish, until_fit=None), Limits(k=1), wanted, talk)
@@ -178,6 +186,34 @@ def _why_none(
         f"{floored(best[0].score)} ({best[0].track.name}): ask for less with --until-fit, or "
         "index more music (subgenre index FOLDER)"
     )
+
+
+def _tell_outside(wish: Wish, begin: Sequence[Seed], talk: Talk) -> None:
+    """Say which ends of a journey are files from outside, for which the nearest tracks stand."""
+    pairs = zip(wish.seeds, begin, strict=True)
+    names = [str(name) for name, seed in pairs if isinstance(seed, np.ndarray) and name is not seed]
+    if len(names) == 1:
+        talk.say(
+            f"{names[0]} is not in the index, so not in the list: the nearest track stands for it"
+        )
+    elif names:
+        talk.say(
+            f"{' and '.join(names)} are not in the index, so not in the list: the nearest tracks "
+            "stand for them"
+        )
+
+
+def _tell_few(tracks: Collection, wish: Wish, limits: Limits, count: int, talk: Talk) -> None:
+    """Say where a range of an axis gives fewer tracks than were asked for; none is told apart."""
+    asked = journey.length(tracks, limits)
+    if wish.between and 0 < count < asked:
+        found = words.counted(count, "track")
+        talk.say(f"only {found} of {asked} asked for: no more are left {_range(wish.between)}")
+
+
+def _range(between: tuple[float, float]) -> str:
+    low, high = sorted(between)
+    return f"between {low:g} and {high:g}"
 
 
 def floored(fit: float) -> str:
@@ -242,7 +278,10 @@ def _known(tracks: Collection, name: Seed) -> Seed:
                 return tracks.track(row).id
         except IndexStoreError:
             pass
-        found = audio.probe(path).id
+        try:
+            found = audio.probe(path).id
+        except AudioError as problem:
+            raise AudioError(f"{path} can't serve as a seed: {problem}") from problem
         return found if tracks.has(found) else path
     try:
         return tracks.track(tracks.row(name)).id
@@ -262,7 +301,7 @@ def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> No
         talk.warn(f"{out} is not written")
     elif out is not None:
         playlist_files.write_playlist(out, told)
-        talk.say(f"{out}: {len(told)} tracks")
+        talk.say(f"{out}: {words.counted(len(told), 'track')}")
 
 
 def row(hit: Hit) -> dict[str, Any]:

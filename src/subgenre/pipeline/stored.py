@@ -230,13 +230,13 @@ class StoredRun:
         return precision.pick_device(self.settings.run.device)
 
 
-def open_stored(run: Path | None = None) -> StoredRun:
-    """Open a model folder, by default the newest here.
+def open_stored(run: Path | None = None, talk: Talk | None = None) -> StoredRun:
+    """Open a model folder, by default the newest here; `talk` hears which that is.
 
     Raises:
         RunError: there is none, or its description is damaged. ConfigError: so are its settings.
     """
-    path = work.find_run(run)
+    path = work.find_run(run, talk)
     data = files.read_json(path / work.DATA, version=1, error=RunError)
     config = path / work.CONFIG
     settings = checks.from_dict(TrainConfig, checks.load_toml(config), str(config))

@@ -1,4 +1,4 @@
-"""Durations and sizes for a person, and the versions that a result was made with."""
+"""Numbers, durations and sizes for a person, and the versions that a result was made with."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _MADE_WITH = (
     "scikit-learn",
     "umap-learn",
 )
+
+
+def counted(count: int, noun: str) -> str:
+    """Say a number of things: '1 track', '2 tracks'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from subgenre.errors import RunError
+from subgenre.talk import Talk
 
 LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
@@ -48,8 +49,8 @@ def runs(root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.name)
 
 
-def find_run(run: Path | None) -> Path:
-    """Return the model folder that was named, or the newest here.
+def find_run(run: Path | None, talk: Talk | None = None) -> Path:
+    """Return the model folder that was named, or the newest here; `talk` hears which that is.
 
     Raises:
         RunError: there is none; the error says how to make one.
@@ -57,11 +58,13 @@ def find_run(run: Path | None) -> Path:
     if run is not None:
         if not (run / CONFIG).is_file():
             what = "holds no model" if run.is_dir() else "does not exist"
-            raise RunError(f"{run} {what}; name a {RUN_PREFIX}... folder with --run")
+            raise RunError(f"{run} {what}; name a {RUN_PREFIX}... folder")
         return run
     found = runs(Path())
     if not found:
         raise RunError(
             f"no {RUN_PREFIX}... folder here; run `subgenre train`, or name one with --run"
         )
+    if talk is not None:
+        talk.say(f"model: {found[-1]}")
     return found[-1]
