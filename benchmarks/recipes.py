@@ -37,6 +37,7 @@ from sklearn.preprocessing import StandardScaler
 
 from subgenre import config, embed, metrics, splits
 from subgenre.config import LossConfig, TrainConfig
+from subgenre.errors import CollapseError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.preprocess import preprocess
 from subgenre.splits import Split
@@ -182,8 +183,8 @@ def settings_of(name: str, recipe: str, seed: int) -> TrainConfig:
     return config.replace(settings, "run", seed=seed, device="cpu")
 
 
-def measure(job: tuple[str, int, int]) -> tuple[metrics.Measured, float, float]:
-    """Train one row on one fold and score it."""
+def measure(job: tuple[str, int, int]) -> tuple[metrics.Measured, float, float] | None:
+    """Train one row on one fold and score it; None: its embeddings collapsed."""
     name, seed, number = job
     corpus = CORPUS
     assert corpus is not None
@@ -195,7 +196,10 @@ def measure(job: tuple[str, int, int]) -> tuple[metrics.Measured, float, float]:
     elif name in BASELINES:
         fold = classifier(corpus, split, name)
     else:
-        fold = trained(corpus, split, settings_of(name, corpus.recipe, seed))
+        try:
+            fold = trained(corpus, split, settings_of(name, corpus.recipe, seed))
+        except CollapseError:
+            return None
     labels = corpus.labels_of(split.train)[0]
     test_labels, ids = corpus.labels_of(split.test)
     part = metrics.measure(
@@ -258,14 +262,26 @@ def run(jobs: list[tuple[str, int, int]], mapped: Callable, names: list[str]) ->
     """Print each row as soon as its folds are done."""
     rows: dict[str, dict] = {}
     found: dict[str, list] = {name: [] for name in names}
+    collapsed = dict.fromkeys(names, 0)
+    each = len(jobs) // len(names)
     print(f"| | {' | '.join(COLUMNS.values())} | seconds a fold | processor s |")
     print("|---" * 6 + "|")
     for (name, seed, fold), result in zip(jobs, mapped(measure, jobs), strict=True):
-        found[name].append(result)
-        right = result[0].by_track["centroid_accuracy"].mean()
-        told = f"{name}, seed {seed}, fold {fold}: centroid {right:.3f}, {result[2]:.1f} s"
-        print(told, file=sys.stderr, flush=True)
-        if len(found[name]) == len(jobs) // len(names):
+        told = "collapsed"
+        if result is None:
+            collapsed[name] += 1
+        else:
+            found[name].append(result)
+            right = result[0].by_track["centroid_accuracy"].mean()
+            told = f"centroid {right:.3f}, {result[2]:.1f} s"
+        print(f"{name}, seed {seed}, fold {fold}: {told}", file=sys.stderr, flush=True)
+        if len(found[name]) + collapsed[name] < each:
+            continue
+        if collapsed[name]:
+            print(
+                f"| {name} | collapsed in {collapsed[name]} of {each} folds | | | | |", flush=True
+            )
+        else:
             if not rows:
                 print(chance(summary(found[name])))
             rows[name] = summary(found[name])
