@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -83,8 +84,8 @@ class Terminal:
         head, *body = [
             [Text(folding.fold(*cell)) for cell in zip(row, widths, strict=True)] for row in cells
         ]
-        table = Table(title=printable(title), caption=caption, width=sum(widths) + borders)
-        table.title_justify = table.caption_justify = "left"
+        table = Table(title=printable(title), width=sum(widths) + borders)
+        table.title_justify = "left"
         for position, (name, width) in enumerate(zip(head, widths, strict=True)):
             words = any(letter.isalpha() for row in cells[1:] for letter in row[position])
             side: Literal["left", "right"] = "left" if words else "right"
@@ -92,6 +93,12 @@ class Terminal:
         for row in body:
             table.add_row(*row)
         self.out.print(table, soft_wrap=False, crop=False)
+        if caption and not free:  # not the table's own: that breaks paths, which are to be copied
+            whole = textwrap.TextWrapper(self.out.width, break_long_words=False)
+            whole.break_on_hyphens = False
+            caption = whole.fill(caption)
+        if caption:
+            self.out.print(printable(caption))
 
 
 @contextmanager
