@@ -13,15 +13,21 @@ DEMO ?= demo
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
+# pip compiles bytecode on one core, and all of it; here every core does, and no package's tests.
+define SET_UP
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '$(1)'
+@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true # files for other Pythons
+endef
+
 $(VENV)/.base: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	$(call SET_UP,.)
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call SET_UP,.[dev])
+	@touch $(VENV)/.base $@
 
 demo: $(VENV)/.base
 	$(BIN)/subgenre demo --out $(DEMO)

@@ -174,6 +174,21 @@ def test_active_share_of_any_loss_is_that_of_all_triplets(
     assert 0 < found.active < 1
 
 
+def test_active_share_of_a_large_batch_is_close_to_that_of_all_triplets() -> None:
+    generator = torch.Generator().manual_seed(4)
+    label = torch.arange(3).repeat_interleave(200)
+    track = torch.arange(300).repeat_interleave(2)
+    centres = torch.randn(3, 8, generator=generator)
+    vectors = centres[label] + torch.randn(600, 8, generator=generator)
+    found, whole = (
+        make(name, margin=0.2)(vectors, label, track, track) for name in ("supcon", "triplet")
+    )
+    assert found.n == whole.n
+    assert 0.05 < whole.active < 0.95
+    assert found.active == pytest.approx(whole.active, abs=0.03)
+    assert found.active != whole.active  # for some anchors, not for all
+
+
 def test_blocks_change_nothing(
     batch: tuple[Tensor, Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

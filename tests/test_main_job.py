@@ -101,7 +101,7 @@ def test_a_test_run_goes_from_start_to_end(place: Path, monkeypatch: pytest.Monk
 
 
 def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
-    words = ("train", *TRAIN, "--epochs", "60", "--set", "run.save_every=10", "--checkpoints", "c")
+    words = ("train", *TRAIN, "--epochs", "15", "--set", "run.save_every=10", "--checkpoints", "c")
     assert subgenre(place, *words, "--out", "whole").wait(300) == 0
     killed = subgenre(place, *words, "--out", "killed")
     saved = place / "c"

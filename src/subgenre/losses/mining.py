@@ -84,8 +84,8 @@ def count_active(
 ) -> tuple[int, int]:
     """Count the valid triplets with d(a, p) - d(a, n) + margin > 0, and all valid ones.
 
-    Shapes as for `mine`. Each anchor's negatives are sorted once, so that a batch costs
-    B^2 log B and not its number of triplets.
+    Shapes as for `mine`, or the rows of some anchors, [A, B]. Each anchor's negatives are sorted
+    once, so that a batch costs A B log B and not its number of triplets.
     """
     nearest = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
     nearer = torch.searchsorted(nearest, (distances + margin).contiguous())

@@ -42,12 +42,15 @@ def unit(vectors: Tensor) -> Tensor:
     return F.normalize(vectors, dim=-1, eps=_SMALLEST_NORM)
 
 
-def cosine_distances(vectors: Tensor) -> Tensor:
-    """Return the distances 1 - cos between all rows of `vectors` [B, D], as [B, B], 0 to 2."""
+def cosine_distances(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
+    """Return the distances 1 - cos between all rows of `vectors` [B, D], as [B, B], 0 to 2.
+
+    With `anchors`, places [A], only those rows of them: [A, B].
+    """
     # Autocast would do this product in bfloat16, whose steps are as wide as a fine margin.
     with torch.autocast(vectors.device.type, enabled=False):
         normed = unit(vectors)
-        return 1 - normed @ normed.T
+        return 1 - (normed if anchors is None else normed[anchors]) @ normed.T
 
 
 def _distance(left: Tensor, right: Tensor) -> Tensor:
