@@ -10,8 +10,9 @@ discriminant space and the logistic regression's class probabilities stand in fo
 Seconds are of one fold's training, validation counted in, the backbone pass apart: by the clock,
 and of processor time, which other programs on the machine can't lengthen as much.
 
-Run: python benchmarks/recipes.py --library WAV | --features FOLDER [--folds 5] [--seeds 3]
-     [--only NAME ...] [--jobs N] [--threads N] [--recipe FILE] [--json FILE]
+Run: python benchmarks/recipes.py --library WAV [--chunk-strategy random] | --features FOLDER
+     [--folds 5] [--seeds 3] [--only NAME ...] [--jobs N] [--threads N] [--recipe FILE]
+     [--json FILE]
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from subgenre import config, embed, metrics, splits
-from subgenre.config import LossConfig, TrainConfig
+from subgenre.config import LossConfig, PreprocessConfig, TrainConfig
 from subgenre.errors import CollapseError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.preprocess import preprocess
@@ -296,6 +297,7 @@ def arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--features", type=Path, help=f"made with --backbone {BACKBONE}")
     source.add_argument("--library", type=Path, help="folder genre/subgenre/*")
+    parser.add_argument("--chunk-strategy", default="random", choices=config.CHUNK_STRATEGIES)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="NAME")
@@ -330,7 +332,8 @@ def main() -> int:
         benchmark(options, options.features)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        preprocess(options.library, Path(folder) / "features", backbone=BACKBONE)
+        windows = PreprocessConfig(chunk_strategy=options.chunk_strategy)
+        preprocess(options.library, Path(folder) / "features", backbone=BACKBONE, settings=windows)
         benchmark(options, Path(folder) / "features")
     return 0
 
