@@ -297,7 +297,8 @@ def arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--features", type=Path, help=f"made with --backbone {BACKBONE}")
     source.add_argument("--library", type=Path, help="folder genre/subgenre/*")
-    parser.add_argument("--chunk-strategy", default="random", choices=config.CHUNK_STRATEGIES)
+    windows = PreprocessConfig().chunk_strategy
+    parser.add_argument("--chunk-strategy", default=windows, choices=config.CHUNK_STRATEGIES)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="NAME")

@@ -2,11 +2,11 @@
 
 Same weights, same audio, same batch size, `BatchSemiHardTripletLoss` there and semi-hard
 mining here; fp32 on both sides, feature extraction outside the timed loop on both, and an epoch (or
-a batch, on our side) before the timed one. The peer lives
-in a virtual environment of its own, which this script makes in a temporary folder (network needed)
-unless --peer-python names one.
+a batch, on our side) before the timed one. The two take turns; the median of the rounds counts. The
+peer lives in a virtual environment of its own, which this script makes in a temporary folder
+(network needed) unless --peer-python names one.
 
-Run: python benchmarks/sentence_transformers_peer.py [--tracks 4] [--batch 8] [--full]
+Run: python benchmarks/sentence_transformers_peer.py [--tracks 4] [--batch 8] [--rounds 3] [--full]
      [--peer-python VENV/bin/python]
 """
 
@@ -20,6 +20,7 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -150,21 +151,27 @@ def run(arguments: argparse.Namespace) -> None:
         samples, labels = make_audio(place / "audio.npz", arguments.tracks)
         python = arguments.peer_python or peer_python(place / "venv")
         ours(place, samples[: arguments.batch], labels[: arguments.batch], arguments.batch)
-        mine = ours(place, samples, labels, arguments.batch)
-        peer = theirs(python, place, arguments.batch, threads)
+        rounds = []
+        for _ in range(arguments.rounds):
+            mine = ours(place, samples, labels, arguments.batch)
+            rounds.append((theirs(python, place, arguments.batch, threads), mine))
     print(f"{len(labels)} chunks of 10 s, batches of {arguments.batch}, {threads} threads, fp32")
-    print(f"{'':26}{'s an epoch':>12}{'steps':>8}{'s a step':>10}{'ratio':>8}")
+    print(f"{'':24}{'s an epoch':>12}{'steps':>8}{'s a step':>10}{'ratio':>8}   each round")
     # a step, not an epoch: the peer's sampler leaves out what does not fill a batch
-    each = [found["seconds"] / found["steps"] for found in (peer, mine)]
-    for i, (title, found) in enumerate((("sentence-transformers", peer), ("ours", mine))):
-        row = f"{title:26}{found['seconds']:12.2f}{found['steps']:8.0f}{each[i]:10.2f}"
-        print(f"{row}{each[0] / each[i]:8.2f}")
+    each = [
+        [found["seconds"] / found["steps"] for found in side] for side in zip(*rounds, strict=True)
+    ]
+    for i, title in enumerate(("sentence-transformers", "ours")):
+        step, steps = median(each[i]), rounds[0][i]["steps"]
+        row = f"{title:24}{step * steps:12.2f}{steps:8.0f}{step:10.2f}{median(each[0]) / step:8.2f}"
+        print(row + "   " + ", ".join(f"{seconds:.2f}" for seconds in each[i]))
 
 
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--tracks", type=int, default=4, help="of each of four labels")
     options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--full", action="store_true", help="the full-size AST")
     options.add_argument("--peer-python", type=Path)
     return options

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subgenre.backbones.base import Backbone
+from subgenre.backbones.strongest import along_time, strongest
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.features import MUSICNN_SPEC
 
@@ -28,6 +29,10 @@ FRONT = sum(filters for _, filters in TIMBRAL + TEMPORAL)  # 561
 MID = 64
 POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
 AT_ONCE = 3  # patches that the front filters see together
+EPSILON = 1e-3  # of every norm
+# The largest absolute values that can reach the filters: an input is the logarithm of a spectrum of
+# samples within [-1, 1], below 5 behind the first norm; the norms behind the front give tens.
+REACH_FRONT, REACH_MID = 10.0, 1000.0
 WEIGHTS = "MSD_musicnn.safetensors"
 
 
@@ -50,8 +55,12 @@ class FixedNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, ...] channel by channel."""
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-3
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=EPSILON
         )
+
+    def centred(self, x: Tensor) -> Tensor:
+        """Normalise as `forward` does, gain and bias left out."""
+        return F.batch_norm(x, self.running_mean, self.running_var, eps=EPSILON)
 
 
 class Musicnn(Backbone):
@@ -72,7 +81,7 @@ class Musicnn(Backbone):
         super().__init__()
         self.bn_in = FixedNorm(1)
         self.timbral = nn.ModuleList(
-            nn.Conv2d(1, filters, (7, bands), padding=(3, 0)) for bands, filters in TIMBRAL
+            nn.Conv2d(1, filters, (7, bands)) for bands, filters in TIMBRAL
         )
         self.temporal = nn.ModuleList(
             nn.Conv2d(1, filters, (frames, 1)) for frames, filters in TEMPORAL
@@ -100,7 +109,7 @@ class Musicnn(Backbone):
         B, T, n_bands = x.shape
         P = T // PATCH
         patches = x[:, : P * PATCH].reshape(B * P, 1, PATCH, n_bands)
-        front = self._front(self.bn_in(patches))  # [B * P, 561, 187]
+        front = self._front(self.bn_in.centred(patches))  # [B * P, 561, 187]
         return _pools(torch.cat([front, *self._mid(front)], dim=1)).reshape(B, P, POOLED)
 
     def pad(self, x: Tensor) -> Tensor:
@@ -147,30 +156,28 @@ class Musicnn(Backbone):
     def _front(self, x: Tensor) -> Tensor:
         """Timbral and temporal filters, each the maximum over frequency: [N, 561, T].
 
-        A few patches at a time: what a filter gives is 9 MB a patch, and memory that a call gets
-        and gives back whole costs more than the filters.
+        A few patches at a time: memory that a call gets and gives back whole costs more than the
+        filters.
         """
         return torch.cat([self._filters(few) for few in torch.split(x, AT_ONCE)])
 
     def _filters(self, x: Tensor) -> Tensor:
         outputs = []
+        gain, shift = self.bn_in.weight, self.bn_in.bias
         for conv, norm in zip([*self.timbral, *self.temporal], self.bn_front, strict=True):
-            k = conv.kernel_size[0]
-            # a temporal filter of even length k sees (k - 1) // 2 frames before and k // 2 after
-            padded = x if k % 2 else F.pad(x, (0, 0, (k - 1) // 2, k // 2))
-            y = conv(padded)
             # relu and norm are monotone in a channel, so that the maximum may come before them: of
             # the smallest value where the norm's gain is negative
-            falls = norm.get_parameter("weight")[:, None] < 0
-            outputs.append(norm(F.relu(torch.where(falls, y.amin(dim=3), y.amax(dim=3)))))
+            falls = norm.get_parameter("weight") < 0
+            y = strongest(conv, x, gain, shift, falls=falls, reach=REACH_FRONT)
+            outputs.append(norm(F.relu(y)))
         return torch.cat(outputs, dim=1)
 
     def _mid(self, front: Tensor) -> list[Tensor]:
         """Three convolutions over time, the second and third residual: each [N, 64, T]."""
         outputs: list[Tensor] = []
-        for conv, norm in zip(self.mid, self.bn_mid, strict=True):
+        for conv, norm in zip([*self.mid], self.bn_mid, strict=True):
             below = outputs[-1] if outputs else front
-            y = norm(F.relu(conv(below)))
+            y = norm(F.relu(along_time(conv, below, reach=REACH_MID)))
             outputs.append(y + below if outputs else y)
         return outputs
 

@@ -253,8 +253,8 @@ def _with_activity(
     anchor it would take as long as the loss and its gradient.
     """
     n = int((positive.sum(dim=1) * negative.sum(dim=1)).sum())
-    step = max(1.0, len(vectors) / _WATCHED_ANCHORS)
-    anchors = torch.arange(0, len(vectors), step, device=vectors.device).long()
+    watched = min(len(vectors), _WATCHED_ANCHORS)
+    anchors = torch.arange(watched, device=vectors.device) * len(vectors) // max(1, watched)
     with torch.no_grad():
         distances = cosine_distances(vectors.detach(), anchors)
         counted = count_active(

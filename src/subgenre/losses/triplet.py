@@ -23,7 +23,8 @@ class LossResult:
 
     Attributes:
         value: scalar, tied to the graph of the vectors even where it is zero.
-        active: share of the compared triplets that still break the margin, 0 to 1.
+        active: share of the compared triplets that still break the margin, 0 to 1; beside a loss
+            that is not made of triplets, and in a large batch, of those of some anchors.
         n: triplets compared.
     """
 

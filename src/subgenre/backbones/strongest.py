@@ -1,0 +1,105 @@
+"""The built-in backbone's convolutions, without the work that can't change anything.
+
+Most of its filters decayed to nothing in the pretraining (weights around 1e-29), and of the rest
+only the strongest response over frequency is used. So filters that can't answer to any input are
+left out, and the backward pass visits the one position a filter and frame that gave the maximum,
+where a convolution's own visits them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ROUNDING = 1e-6  # a smaller share of a filter's bias is lost in float32
+
+
+def strongest(
+    conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, *, falls: Tensor, reach: float
+) -> Tensor:
+    """Convolve gain * x + shift and take the maximum over frequency: [N, 1, T, F] -> [N, C, T].
+
+    Time is padded with zeros to its length, one more behind than before where a filter is even. The
+    minimum is taken for the filters that `falls` [C] names. `gain` and `shift` [1] are of the norm
+    before the filters: kept apart, they learn without a gradient for each input value. `reach` is
+    the largest absolute value of gain * x + shift that can occur.
+    """
+    chosen = live(conv, reach)
+    frames, bands = conv.kernel_size
+    around = (0, 0, (frames - 1) // 2, frames // 2)
+    sign = (1.0 - 2.0 * falls[chosen].to(x.dtype))[:, None, None, None]
+    weight = conv.weight[chosen] * sign
+    level = F.conv2d(F.pad(torch.ones_like(x[:1, :, :, :bands]), around), weight * shift)[..., 0]
+    y = _maximum(F.pad(x, around), weight * gain) + level
+    return _spread(conv, chosen, y * sign[..., 0, 0] + _bias(conv)[chosen, None])
+
+
+def along_time(conv: nn.Conv1d, x: Tensor, *, reach: float) -> Tensor:
+    """Give what the `nn.Conv1d` gives for [N, C, T], up to rounding; `reach` as above."""
+    chosen = live(conv, reach)
+    y = F.conv1d(x, conv.weight[chosen], _bias(conv)[chosen], padding=conv.padding)
+    return _spread(conv, chosen, y)
+
+
+def live(conv: nn.Conv1d | nn.Conv2d, reach: float) -> Tensor:
+    """Give the indices of the filters to compute, for inputs of at most `reach` in absolute value.
+
+    Left out are those that the relu behind stops whatever comes: they give it no gradient either.
+    Where nothing learns, also those that no input moves off their bias.
+    """
+    learns = torch.is_grad_enabled() and conv.weight.requires_grad
+    with torch.no_grad():
+        swing, bias = reach * conv.weight.abs().flatten(1).sum(1), _bias(conv)
+        silent = swing + bias <= 0
+        if not learns:
+            silent |= swing <= ROUNDING * bias.abs()
+        if silent.all():  # a convolution takes at least one
+            silent[0] = False
+        return torch.nonzero(~silent)[:, 0]
+
+
+class _Maximum(torch.autograd.Function):
+    """`conv2d` and the maximum over frequency, differentiable in the filters alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        y, where = F.conv2d(x, weight).max(dim=3)
+        ctx.save_for_backward(x, where)
+        ctx.shape = weight.shape
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        x, where = ctx.saved_tensors
+        n_filters, _, frames, bands = ctx.shape
+        windows = x[:, 0].unfold(1, frames, 1).unfold(2, bands, 1)  # [N, T, positions, k, bands]
+        N, T = windows.shape[:2]
+        item = torch.arange(N, device=x.device).repeat_interleave(T)
+        time = torch.arange(T, device=x.device).repeat(N)
+        chosen = windows[item, time, where.transpose(0, 1).reshape(n_filters, -1)]
+        each = grad.to(x.dtype).transpose(0, 1).reshape(n_filters, 1, N * T)
+        return None, torch.bmm(each, chosen.flatten(2)).view(ctx.shape)
+
+
+def _maximum(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve and take the maximum: [N, 1, T, F] by [C, 1, k, b] -> [N, C, T - k + 1]."""
+    if x.requires_grad or not (torch.is_grad_enabled() and weight.requires_grad):
+        return F.conv2d(x, weight).amax(dim=3)
+    y: Tensor = _Maximum.apply(x, weight)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _spread(conv: nn.Conv1d | nn.Conv2d, chosen: Tensor, y: Tensor) -> Tensor:
+    """Put [N, live, T] among the other filters' biases: [N, C, T]."""
+    N, _, T = y.shape
+    rest = _bias(conv)[None, :, None].expand(N, -1, T)
+    return rest.index_copy(1, chosen, y.to(rest.dtype))
+
+
+def _bias(conv: nn.Conv1d | nn.Conv2d) -> Tensor:
+    return conv.get_parameter("bias")

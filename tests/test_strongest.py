@@ -1,0 +1,123 @@
+"""The built-in backbone's convolutions against PyTorch's own, all filters and all positions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subgenre import features
+from subgenre.backbones import musicnn
+from subgenre.backbones.strongest import along_time, live, strongest
+
+EVERYTHING = 1e9
+
+
+@pytest.fixture(params=[(7, 5), (8, 1), (3, 12)], ids=["wide", "even", "whole"])
+def conv(request) -> nn.Conv2d:
+    torch.manual_seed(0)
+    return nn.Conv2d(1, 6, request.param).double()
+
+
+def naive(conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, falls: Tensor) -> Tensor:
+    k = conv.kernel_size[0]
+    y = conv(F.pad(gain * x + shift, (0, 0, (k - 1) // 2, k // 2)))
+    return torch.where(falls[:, None], y.amin(dim=3), y.amax(dim=3))
+
+
+def sizes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 1, 20, 12, generator=generator, dtype=torch.float64)
+    gain = torch.tensor([-0.7], dtype=torch.float64, requires_grad=True)
+    shift = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    return x, gain, shift, torch.tensor([True, False, False, True, False, True])
+
+
+def test_the_strongest_response_and_its_gradient_are_those_of_a_plain_convolution(conv) -> None:
+    x, gain, shift, falls = sizes()
+    wanted = naive(conv, x, gain, shift, falls)
+    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(found, wanted)
+    weigh = torch.randn(wanted.shape, dtype=torch.float64)
+    learnt = [conv.weight, conv.bias, gain, shift]
+    theirs = torch.autograd.grad((wanted * weigh).sum(), learnt)
+    ours = torch.autograd.grad((found * weigh).sum(), learnt)
+    torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        again = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(again, wanted)
+
+
+def test_an_input_that_asks_for_its_gradient_gets_it(conv) -> None:
+    x, gain, shift, falls = sizes()
+    x.requires_grad_()
+    (wanted,) = torch.autograd.grad(naive(conv, x, gain, shift, falls).sum(), [x])
+    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), [x])[0], wanted)
+
+
+@torch.no_grad()
+def decayed() -> nn.Conv1d:
+    """Filters: 0 alive, 1 decayed below zero, 2 decayed above it, 3 decayed at exactly zero."""
+    conv = nn.Conv1d(4, 4, 7, padding=3)
+    conv.weight[1:] = 1e-28
+    conv.bias.copy_(torch.tensor([0.0, -0.5, 0.5, 0.0]))
+    return conv
+
+
+def test_filters_that_can_not_answer_are_left_out_and_nothing_changes() -> None:
+    conv, x = decayed(), torch.randn(2, 4, 30)
+    assert live(conv, 10.0).tolist() == [0, 2, 3]  # above zero, a decayed filter can learn
+    with torch.no_grad():
+        assert live(conv, 10.0).tolist() == [0, 3]
+        torch.testing.assert_close(along_time(conv, x, reach=10.0), conv(x))
+    wanted, found = F.relu(conv(x)), F.relu(along_time(conv, x, reach=10.0))
+    torch.testing.assert_close(found, wanted)
+    learnt = [conv.weight, conv.bias]
+    torch.testing.assert_close(
+        torch.autograd.grad((found**2).sum(), learnt),
+        torch.autograd.grad((wanted**2).sum(), learnt),
+    )
+
+
+def test_a_layer_of_which_no_filter_answers_still_gives_its_biases() -> None:
+    conv = nn.Conv1d(4, 3, 7, padding=3)
+    nn.init.zeros_(conv.weight)
+    nn.init.constant_(conv.bias, -1.0)
+    x = torch.randn(2, 4, 30)
+    torch.testing.assert_close(along_time(conv, x, reach=10.0), conv(x))
+
+
+def test_the_whole_backbone_has_the_gradient_of_plain_convolutions(monkeypatch) -> None:
+    net = musicnn.load().double()
+    # a decayed filter that answers its bias everywhere has ties, and any of them has a gradient
+    with torch.no_grad():
+        for conv in [*net.timbral, *net.temporal]:
+            conv.weight += (
+                1e-3 * torch.randn(conv.weight.shape) * (conv.bias > 0)[:, None, None, None]
+            )
+    x = torch.rand(2, 187, 96, generator=torch.Generator().manual_seed(0)).double() * 4
+    weigh = torch.linspace(-1, 1, net.hidden_size, dtype=torch.float64)
+
+    def run() -> tuple[Tensor, tuple[Tensor, ...]]:
+        tokens = net(x)
+        return tokens, torch.autograd.grad((tokens * weigh).sum(), list(net.parameters()))
+
+    found = run()
+    monkeypatch.setattr(
+        musicnn, "strongest", lambda conv, x, g, s, *, falls, reach: naive(conv, x, g, s, falls)
+    )
+    monkeypatch.setattr(musicnn, "along_time", lambda conv, x, *, reach: conv(x))
+    torch.testing.assert_close(found, run(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["square", "noise", "silence"])
+def test_no_sound_reaches_beyond_what_the_filters_are_judged_by(kind) -> None:
+    time = torch.arange(16_000 * 10) / 16_000
+    sound = {
+        "square": torch.sign(torch.sin(2 * torch.pi * 440 * time)),
+        "noise": torch.rand(len(time), generator=torch.Generator().manual_seed(0)) * 2 - 1,
+        "silence": torch.zeros(len(time)),
+    }[kind]
+    net = musicnn.load()
+    x = net.bn_in(features.log_mel(sound[None], net.spec)[:, None])
+    assert x.abs().max() < musicnn.REACH_FRONT / 2
