@@ -10,7 +10,10 @@ discriminant space and the logistic regression's class probabilities stand in fo
 Seconds are of one fold's training, validation counted in, the backbone pass apart: by the clock,
 and of processor time, which other programs on the machine can't lengthen as much.
 
-Run: python benchmarks/recipes.py --library WAV [--chunk-strategy random] | --features FOLDER
+Three 10-second windows a track, by default spread over it, as the corpus's own baselines have them;
+`--chunk-strategy random` is what `preprocess` does by default.
+
+Run: python benchmarks/recipes.py --library WAV [--chunk-strategy spaced] | --features FOLDER
      [--folds 5] [--seeds 3] [--only NAME ...] [--jobs N] [--threads N] [--recipe FILE]
      [--json FILE]
 """
@@ -297,8 +300,7 @@ def arguments() -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--features", type=Path, help=f"made with --backbone {BACKBONE}")
     source.add_argument("--library", type=Path, help="folder genre/subgenre/*")
-    windows = PreprocessConfig().chunk_strategy
-    parser.add_argument("--chunk-strategy", default=windows, choices=config.CHUNK_STRATEGIES)
+    parser.add_argument("--chunk-strategy", default="spaced", choices=config.CHUNK_STRATEGIES)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="NAME")

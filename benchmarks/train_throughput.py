@@ -8,7 +8,7 @@
 2. With --features FOLDER (of musicnn), fully tuned: seconds until the validation MAP@R that
    `thesis` ends with is reached, by `thesis` and by P x K batches.
 
-Run: python benchmarks/train_throughput.py [--steps 3] [--device cpu] [--small]
+Run: python benchmarks/train_throughput.py [--steps 3] [--device cpu] [--small] [--compile]
      [--features FOLDER] [--epochs 30] [--windows 3] [--threads 2] [--json FILE]
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subgenre import config, losses, precision, splits
+from subgenre import config, losses, optim, precision, splits
 from subgenre.backbones.ast import Ast
 from subgenre.encoder import Encoder
 from subgenre.pipeline import fit
@@ -88,8 +88,14 @@ def thesis_way(device: torch.device, steps: int, *, small: bool) -> float:
     return timed(step, steps, device) / CHUNKS
 
 
-def our_way(device: torch.device, steps: int, *, keep: float, small: bool) -> tuple[float, str]:
-    """One pass over the batch, every triplet of it, the number format by the probe."""
+def our_way(
+    device: torch.device, steps: int, *, keep: float, small: bool, compiled: bool = False
+) -> tuple[float, str]:
+    """One pass over the batch, every triplet of it, the number format by the probe.
+
+    Compiled where that is asked for: blocks as `run.compile` takes them, and left so however long
+    they take.
+    """
     backbone = Ast(hub_model(small), source="random", licence="")
     encoder = Encoder(backbone, generator=torch.Generator().manual_seed(0)).to(device).train()
     genre = torch.zeros(3, dtype=torch.long)
@@ -112,10 +118,15 @@ def our_way(device: torch.device, steps: int, *, keep: float, small: bool) -> tu
         optimizer.zero_grad(set_to_none=True)
 
     bf16, why = precision.pick_dtype("auto", device, lambda half: step(half, 1))
+    if compiled:
+        for block in optim.blocks(backbone):
+            block.compile()
     return timed(lambda: step(bf16), steps, device) / CHUNKS, why
 
 
-def throughput(device: torch.device, steps: int, *, small: bool) -> dict[str, float]:
+def throughput(
+    device: torch.device, steps: int, *, small: bool, compiled: bool
+) -> dict[str, float]:
     size = "small" if small else "full-size"
     print(f"{size} AST on {device}, {torch.get_num_threads()} threads")
     print(f"{'':32}{'s per chunk':>12}{'ratio':>8}", flush=True)
@@ -125,8 +136,12 @@ def throughput(device: torch.device, steps: int, *, small: bool) -> dict[str, fl
     _row("ours", ours, theirs / ours)
     fewer, _ = our_way(device, steps, keep=1.0 - PATCHOUT, small=small)
     _row(f"ours, patchout {PATCHOUT:g}", fewer, theirs / fewer)
+    found = {"thesis_s": theirs, "ours_s": ours, "patchout_s": fewer, "ratio": theirs / ours}
+    if compiled:
+        found["compiled_s"], _ = our_way(device, steps, keep=1.0, small=small, compiled=True)
+        _row("ours, torch.compile", found["compiled_s"], theirs / found["compiled_s"])
     print(why)
-    return {"thesis_s": theirs, "ours_s": ours, "patchout_s": fewer, "ratio": theirs / ours}
+    return found
 
 
 def _row(name: str, seconds: float, ratio: float) -> None:
@@ -195,7 +210,9 @@ def run(arguments: argparse.Namespace) -> None:
     device = precision.pick_device(arguments.device)
     found: dict[str, object] = {}
     if arguments.steps:
-        found["throughput"] = throughput(device, arguments.steps, small=arguments.small)
+        found["throughput"] = throughput(
+            device, arguments.steps, small=arguments.small, compiled=arguments.compile
+        )
     if arguments.features:
         found["until"] = until(
             arguments.features, arguments.epochs, arguments.windows, arguments.threads
@@ -209,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=3, help="timed steps; 0: leave part 1 out")
     options.add_argument("--device", default="auto")
     options.add_argument("--small", action="store_true", help="a small AST, to see that it runs")
+    options.add_argument("--compile", action="store_true", help="a row for torch.compile too")
     options.add_argument("--features", type=Path, help="a musicnn feature folder, for part 2")
     options.add_argument("--epochs", type=int, default=30)
     options.add_argument("--windows", type=int, help="of a track, in part 2; by default all")
