@@ -3,7 +3,7 @@
 Most of its filters decayed to nothing in the pretraining (weights around 1e-29), and of the rest
 only the strongest response over frequency is used. So filters that can't answer to any input are
 left out, and the backward pass visits the one position a filter and frame that gave the maximum,
-where a convolution's own visits them all.
+where a convolution's own visits them all (where several share it, one of them).
 """
 
 from __future__ import annotations
