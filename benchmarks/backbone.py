@@ -2,8 +2,7 @@
 
 The same weights and inputs, the two in turn, medians: the forward pass alone, as the frozen
 backbone is used, and with the backward pass, as `--tune full` does. The largest difference between
-the two outputs and gradients is printed beside: where several positions share the maximum, as in
-filters that decayed to their bias, PyTorch spreads the gradient over them and ours goes to one.
+the two outputs and gradients is printed beside.
 
 Run: python benchmarks/backbone.py [--chunks 6] [--rounds 5] [--threads N]
 """
@@ -28,7 +27,7 @@ FRAMES, BANDS = 626, 96  # 10 s
 def every_filter(
     conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, *, falls: Tensor, **_reach: float
 ) -> Tensor:
-    """What `strongest` gives, by a convolution over all filters and positions."""
+    """What `strongest` gives to a relu, by a convolution over all filters and positions."""
     frames = conv.kernel_size[0]
     y = conv(F.pad(gain * x + shift, (0, 0, (frames - 1) // 2, frames // 2)))
     return torch.where(falls[:, None], y.amin(dim=3), y.amax(dim=3))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,8 +149,11 @@ def _row(name: str, seconds: float, ratio: float) -> None:
     print(f"{name:32}{seconds:12.4f}{ratio:8.2f}", flush=True)
 
 
-def until(features: Path, epochs: int, windows: int | None, threads: int) -> dict[str, float]:
-    """Seconds until the validation MAP@R is reached that the thesis's training ends with."""
+def until(features: Path, epochs: int, windows: int | None, threads: int) -> dict[str, object]:
+    """Seconds until the validation MAP@R is reached that the thesis's training ends with.
+
+    The best of its epochs is a second target: a few dozen validation tracks make the last one jump.
+    """
     torch.set_num_threads(threads)
     folder = FeatureFolder.open(features)
     train = splits.split(folder.tracks).train
@@ -160,20 +164,29 @@ def until(features: Path, epochs: int, windows: int | None, threads: int) -> dic
     runs = {"thesis": thesis, "P x K batches": many_at_once(thesis)}
     seen = np.concatenate([folder.rows([track.id])[:windows] for track in folder.tracks])
     found = {name: history(folder, train, settings, seen) for name, settings in runs.items()}
-    target = found["thesis"][0][-1].val_map_at_r or 0.0
-    print(f"\nvalidation MAP@R {target:.3f}, which thesis ends with after {epochs} epochs;")
-    print(f"fully tuned, {len(seen)} windows of {len(folder.tracks)} tracks, {threads} threads")
-    print(f"{'':20}{'epochs':>8}{'s until then':>14}{'ratio':>8}{'processor s a second':>22}")
-    taken = {name: _reached(rows, target) for name, (rows, _) in found.items()}
-    for name, (rows, share) in found.items():
-        ratio = taken["thesis"] / taken[name]
-        print(f"{name:20}{len(rows):8}{taken[name]:14.1f}{ratio:8.2f}{share:22.2f}")
-    ratio = taken["thesis"] / taken["P x K batches"]
-    return {"target": target, "thesis_s": taken["thesis"], "ratio": ratio}
+    rows = found["thesis"][0]
+    targets = {"the thesis's last": rows[-1].val_map_at_r or 0.0}
+    targets["the thesis's best"] = max(row.val_map_at_r or 0.0 for row in rows)
+    print(
+        f"\n{epochs} epochs, {len(seen)} windows of {len(folder.tracks)} tracks, {threads} threads"
+    )
+    print(f"{'s until validation MAP@R':34}{'thesis':>9}{'P x K':>9}{'ratio':>8}")
+    result: dict[str, object] = {}
+    for title, target in targets.items():
+        theirs, ours = (_reached(side, target) for side, _ in found.values())
+        ratio = theirs / ours
+        print(f"{f'{title}, {target:.3f}':34}{theirs:9.1f}{ours:9.1f}{ratio:8.2f}")
+        seconds = ours if math.isfinite(ours) else None  # never reached
+        result[title] = {"target": target, "thesis_s": theirs, "ours_s": seconds, "ratio": ratio}
+    shares = [share for _, share in found.values()]
+    print(f"{'processor seconds in a second':34}{shares[0]:9.2f}{shares[1]:9.2f}")
+    return result
 
 
 def many_at_once(thesis: config.TrainConfig) -> config.TrainConfig:
-    """The same network and validation: large batches, every pair of them, two learning rates."""
+    """The same network and validation: batches of 32, every pair of them, the head at three times
+    the rate of the backbone, which is the thesis's; warm-up, and gradients clipped at norm 1.
+    """
     ours = dataclasses.replace(thesis, loss=config.LossConfig("supcon", temperature=0.1))
     ours = config.replace(ours, "batch", kind="pk", subgenres=8, tracks=4, chunks=1)
     return config.replace(ours, "optim", lr=3e-4, backbone_lr=1e-4, warmup=0.1, clip_norm=1.0)

@@ -47,6 +47,59 @@ def test_the_strongest_response_and_its_gradient_are_those_of_a_plain_convolutio
     torch.testing.assert_close(again, wanted)
 
 
+def test_only_the_maxima_are_visited_on_the_way_back(conv) -> None:
+    x, gain, shift, falls = sizes()
+    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    names, todo = set(), [found.grad_fn]
+    while todo:
+        node = todo.pop()
+        names.add(node.name())
+        todo += [below for below, _ in node.next_functions if below is not None]
+    assert "_MaximumBackward" in names
+    assert "AmaxBackward0" not in names
+
+
+def test_a_relu_gets_the_same_though_filters_that_it_stops_are_left_out(conv) -> None:
+    x, gain, shift, falls = sizes()
+    reach = (gain * x + shift).abs().max().item()
+    swing = reach * conv.weight.detach().abs().flatten(1).sum(1)
+    with torch.no_grad():  # three just can't rise above zero, three just can
+        conv.bias.copy_(-swing * torch.tensor([1.001, 1.001, 1.001, 0.2, 0.2, 0.2]))
+    assert live(conv, reach).tolist() == [3, 4, 5]
+    wanted = F.relu(naive(conv, x, gain, shift, falls))
+    found = F.relu(strongest(conv, x, gain, shift, falls=falls, reach=reach))
+    torch.testing.assert_close(found, wanted)
+    learnt = [conv.weight, conv.bias, gain, shift]
+    theirs = torch.autograd.grad(wanted.square().sum(), learnt)
+    ours = torch.autograd.grad(found.square().sum(), learnt)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_reach_decides_which_filters_can_answer() -> None:
+    conv = nn.Conv1d(1, 4, 1)
+    with torch.no_grad():
+        conv.weight[:, 0, 0] = torch.tensor([0.09, 0.11, 1e-9, 1e-6])
+        conv.bias.copy_(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    assert live(conv, 10.0).tolist() == [1, 2, 3]
+    assert live(conv, 12.0).tolist() == [0, 1, 2, 3]
+    with torch.no_grad():  # of what is frozen, the third is its bias in float32, the fourth is not
+        assert live(conv, 10.0).tolist() == [1, 3]
+        assert not torch.equal(conv(torch.full((1, 1, 1), 10.0))[0, 3], conv.bias[3:])
+        assert torch.equal(conv(torch.full((1, 1, 1), 10.0))[0, 2], conv.bias[2:3])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_the_backbone_stays_one_graph() -> None:
+    net = musicnn.load()
+    x = torch.rand(1, 187, 96, generator=torch.Generator().manual_seed(0))
+    found = torch._dynamo.explain(net)(x)
+    torch._dynamo.reset()
+    assert found.graph_break_count == 0
+    whole = torch.compile(net, backend="eager", fullgraph=True)
+    torch.testing.assert_close(whole(x), net(x))
+    torch._dynamo.reset()
+
+
 def test_an_input_that_asks_for_its_gradient_gets_it(conv) -> None:
     x, gain, shift, falls = sizes()
     x.requires_grad_()
@@ -89,12 +142,6 @@ def test_a_layer_of_which_no_filter_answers_still_gives_its_biases() -> None:
 
 def test_the_whole_backbone_has_the_gradient_of_plain_convolutions(monkeypatch) -> None:
     net = musicnn.load().double()
-    # a decayed filter that answers its bias everywhere has ties, and any of them has a gradient
-    with torch.no_grad():
-        for conv in [*net.timbral, *net.temporal]:
-            conv.weight += (
-                1e-3 * torch.randn(conv.weight.shape) * (conv.bias > 0)[:, None, None, None]
-            )
     x = torch.rand(2, 187, 96, generator=torch.Generator().manual_seed(0)).double() * 4
     weigh = torch.linspace(-1, 1, net.hidden_size, dtype=torch.float64)
 

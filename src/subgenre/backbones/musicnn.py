@@ -30,9 +30,9 @@ MID = 64
 POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
 AT_ONCE = 3  # patches that the front filters see together
 EPSILON = 1e-3  # of every norm
-# The largest absolute values that can reach the filters: an input is the logarithm of a spectrum of
-# samples within [-1, 1], below 5 behind the first norm; the norms behind the front give tens.
-REACH_FRONT, REACH_MID = 10.0, 1000.0
+# What the values that reach the filters stay below: an input is the logarithm of a spectrum, behind
+# the first norm 2 for samples within [-1, 1]; the front's output can reach 3,200 then (seen: 40).
+REACH_FRONT, REACH_MID = 10.0, 10_000.0
 WEIGHTS = "MSD_musicnn.safetensors"
 
 
@@ -175,7 +175,7 @@ class Musicnn(Backbone):
     def _mid(self, front: Tensor) -> list[Tensor]:
         """Three convolutions over time, the second and third residual: each [N, 64, T]."""
         outputs: list[Tensor] = []
-        for conv, norm in zip([*self.mid], self.bn_mid, strict=True):
+        for conv, norm in zip([*self.mid], self.bn_mid, strict=True):  # a list: untyped for mypy
             below = outputs[-1] if outputs else front
             y = norm(F.relu(along_time(conv, below, reach=REACH_MID)))
             outputs.append(y + below if outputs else y)

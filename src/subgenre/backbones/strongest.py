@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-ROUNDING = 1e-6  # a smaller share of a filter's bias is lost in float32
+ROUNDING = 2.0**-25  # half a unit in the last place of float32: what a sum with the bias loses
 
 
 def strongest(
@@ -23,6 +23,7 @@ def strongest(
 ) -> Tensor:
     """Convolve gain * x + shift and take the maximum over frequency: [N, 1, T, F] -> [N, C, T].
 
+    For a relu: what it would stop anyway may be another value below zero here.
     Time is padded with zeros to its length, one more behind than before where a filter is even. The
     minimum is taken for the filters that `falls` [C] names. `gain` and `shift` [1] are of the norm
     before the filters: kept apart, they learn without a gradient for each input value. `reach` is
@@ -39,7 +40,7 @@ def strongest(
 
 
 def along_time(conv: nn.Conv1d, x: Tensor, *, reach: float) -> Tensor:
-    """Give what the `nn.Conv1d` gives for [N, C, T], up to rounding; `reach` as above."""
+    """Convolve [N, C, T] over time for a relu, as `strongest` does; `reach` bounds x."""
     chosen = live(conv, reach)
     y = F.conv1d(x, conv.weight[chosen], _bias(conv)[chosen], padding=conv.padding)
     return _spread(conv, chosen, y)
@@ -51,6 +52,8 @@ def live(conv: nn.Conv1d | nn.Conv2d, reach: float) -> Tensor:
     Left out are those that the relu behind stops whatever comes: they give it no gradient either.
     Where nothing learns, also those that no input moves off their bias.
     """
+    if torch.compiler.is_compiling():  # a choice that depends on values would break the graph
+        return torch.arange(len(conv.weight), device=conv.weight.device)
     learns = torch.is_grad_enabled() and conv.weight.requires_grad
     with torch.no_grad():
         swing, bias = reach * conv.weight.abs().flatten(1).sum(1), _bias(conv)
@@ -88,7 +91,8 @@ class _Maximum(torch.autograd.Function):
 
 def _maximum(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve and take the maximum: [N, 1, T, F] by [C, 1, k, b] -> [N, C, T - k + 1]."""
-    if x.requires_grad or not (torch.is_grad_enabled() and weight.requires_grad):
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    if x.requires_grad or not learns or torch.compiler.is_compiling():
         return F.conv2d(x, weight).amax(dim=3)
     y: Tensor = _Maximum.apply(x, weight)  # type: ignore[no-untyped-call]
     return y

@@ -23,8 +23,8 @@ class LossResult:
 
     Attributes:
         value: scalar, tied to the graph of the vectors even where it is zero.
-        active: share of the compared triplets that still break the margin, 0 to 1; beside a loss
-            that is not made of triplets, and in a large batch, of those of some anchors.
+        active: share of the compared triplets that still break the margin, 0 to 1. A loss that is
+            not made of triplets counts those of 128 anchors at most.
         n: triplets compared.
     """
 
