@@ -75,16 +75,35 @@ def test_musicnn_refuses_what_it_can_not_do(net) -> None:
     x = torch.zeros(1, 187, 96)
     for act, word in [
         (lambda: net(x, keep=0.5), "patchout"),
-        (lambda: net(x, layer=3), "one block"),
-        (lambda: net.check_layer("weighted"), "one block"),
+        (lambda: net(x, layer=0), "both its blocks"),
+        (lambda: net.check_layer("weighted"), "both its blocks"),
         (lambda: net.pool(torch.zeros(1, 3, 1506), "cls"), "use mean"),
-        (lambda: net.prefix(x, 1), "head or full"),
-        (lambda: net.suffix(x, 1), "head or full"),
-        (lambda: net.every_block(x), "head or full"),
+        (lambda: net.prefix(x, 3), "has 2"),
+        (lambda: net.suffix(net.prefix(x, 1), 0), "has 2"),
+        (lambda: net.suffix(net.prefix(x, 1), 1, keep=0.5), "patchout"),
+        (lambda: net.every_block(x), "leave layer"),
         (lambda: net.set_checkpointing(True), "leave it off"),
     ]:
         with pytest.raises(ConfigError, match=word):
             act()
+
+
+@pytest.mark.parametrize("n_last", [1, 2])
+def test_musicnn_in_two_parts_gives_the_same_and_the_same_gradient(net, n_last: int) -> None:
+    x = torch.rand(2, 400, 96, generator=torch.Generator().manual_seed(2)) * 3
+    middle = [*net.mid.parameters(), *net.bn_mid.parameters()]
+    whole = net(x)
+    with torch.no_grad():
+        hidden = net.prefix(x, n_last)
+    parts = net.suffix(hidden, n_last)
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(parts.square().sum(), middle),
+        torch.autograd.grad(whole.square().sum(), middle),
+        rtol=1e-4,
+        atol=1e-2,
+    )
+    assert hidden.shape[2] < 561 * 187 / 3  # what can't answer is not kept
 
 
 def test_musicnn_needs_no_file_of_the_user() -> None:
@@ -92,7 +111,7 @@ def test_musicnn_needs_no_file_of_the_user() -> None:
     net = backbones.load("musicnn")
     again = backbones.build("musicnn", net.config_dict())
     again.load_state_dict(net.state_dict(), strict=True)
-    assert (net.hidden_size, net.n_blocks, net.licence) == (1506, 1, "ISC")
+    assert (net.hidden_size, net.n_blocks, net.licence) == (1506, 2, "ISC")
     assert sum(len(part) for part in net.parameters_by_depth()) == len(list(net.parameters()))
     with pytest.raises(BackboneError, match="'vgg'"):
         backbones.build("vgg", {})

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from subgenre import optim
+from subgenre.backbones import musicnn
 from subgenre.config import OptimConfig
 from subgenre.errors import ConfigError
 
@@ -40,6 +41,16 @@ def test_freeze_lets_exactly_the_named_blocks_learn(tune: str, names: set[str]) 
     backbone = Blocks()
     optim.freeze(backbone, tune, 4)
     assert {n for n, p in backbone.named_parameters() if p.requires_grad} == names
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_freeze_takes_the_blocks_of_musicnn_as_they_lie_by_depth(last: int) -> None:
+    net = musicnn.load()
+    optim.freeze(net, f"last:{last}", net.n_blocks)
+    below, front, middle, above = net.parameters_by_depth()
+    learn = [*(front if last == 2 else []), *middle, *above]
+    assert all(p.requires_grad == any(p is q for q in learn) for p in net.parameters())
+    assert len(below) + len(front) + len(middle) + len(above) == len(list(net.parameters()))
 
 
 def test_last_is_refused_where_it_can_not_act() -> None:

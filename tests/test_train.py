@@ -197,6 +197,25 @@ def test_early_stopping_restores_every_module(folder: FeatureFolder) -> None:
     assert same(fit.fit(folder, ids(folder), settings), fit.fit(folder, ids(folder), short))
 
 
+def test_the_last_block_of_musicnn_learns_on_what_the_front_gave(tmp_path: Path) -> None:
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(tmp_path / "features", labels=labels, tracks=2, chunks=1)
+    backbone = fit.load_backbone("musicnn", small)
+    settings = recipe(model={"tune": "last:1"}, optim={"epochs": 2}, batch={"size": 4})
+    settings = config.replace(settings, "run", precision="fp32")
+    learnt = fit.fit(small, ids(small), settings, backbone=backbone).encoder
+    assert list((small.path / fit.CACHE).glob("*-activations.npy"))
+    before, after = backbone.state_dict(), learnt.backbone.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith(("mid.", "bn_mid.")) for name in moved)
+    log_mels = small.load(range(2))
+    with torch.no_grad():  # what is cached is rounded to float16
+        hidden = learnt.prefix(log_mels, 1).half().float()
+        found = learnt.project(learnt.pooled_from(hidden, 1))
+        torch.testing.assert_close(found, learnt(log_mels), rtol=0, atol=2e-3)
+
+
 def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Path) -> None:
     labels = (("a", "one"), ("b", "two"))
     small = make_folder(tmp_path / "features", labels=labels, tracks=2, chunks=1)
@@ -215,13 +234,14 @@ def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Pa
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"augment": {"patchout": 0.5}}, "no stack of blocks"),
-        ({"model": {"tune": "last:1"}}, "has 1 block to tune"),
+        ({"augment": {"patchout": 0.5}}, "no transformer"),
+        ({"model": {"tune": "last:3"}}, "has 2 blocks to tune"),
         ({"model": {"tune": "lora"}}, "has none"),
         ({"model": {"fusion": 0.5}}, "model.fusion is 0.5, but can't act: no principal axes"),
         ({"model": {"tune": "full", "pca": 4}}, "model.pca is 4, but can't act"),
-        ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no stack of blocks"),
-        ({"model": {"tune": "full"}, "optim": {"layer_decay": 0.5}}, "no stack of blocks"),
+        ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no transformer"),
+        ({"model": {"tune": "full"}, "run": {"checkpointing": True}}, "no transformer"),
+        ({"optim": {"layer_decay": 0.5}}, "frozen"),
     ],
 )
 def test_an_option_that_can_not_act_on_this_backbone_is_an_error(

@@ -13,7 +13,8 @@ from subgenre.config import OptimConfig
 from subgenre.errors import ConfigError
 
 _BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)embeddings\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embeddings|bn_in)\.")
+_FRONT = re.compile(r"(?:^|\.)(?:timbral|temporal|bn_front)\.")  # musicnn's first block
 
 
 def block_of(name: str, n_blocks: int) -> int:
@@ -24,6 +25,8 @@ def block_of(name: str, n_blocks: int) -> int:
     found = _BLOCK.search(name)
     if found:
         return int(found.group(1))
+    if _FRONT.search(name):
+        return 0
     return -1 if _EMBEDDING.search(name) else n_blocks - 1
 
 

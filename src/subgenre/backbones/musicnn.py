@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subgenre.backbones.base import Backbone
-from subgenre.backbones.strongest import along_time, strongest
+from subgenre.backbones.strongest import along_time, live, strongest
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.features import MUSICNN_SPEC
 
@@ -67,13 +67,15 @@ class Musicnn(Backbone):
     """MSD_musicnn up to its pools: a token a patch of 187 frames (3 s).
 
     A token holds the maximum and the mean over time of 753 channels, interleaved [max0, mean0,
-    max1, ...]: the order of the weights file. A remainder of less than a patch is dropped.
+    max1, ...]: the order of the weights file. A remainder of less than a patch is dropped. Of its
+    two blocks the first is the filters in front, which find a sound; the second the convolutions
+    over time behind them. The pools are of both, so that there is one layer to choose: the last.
     """
 
     kind = "musicnn"
     spec = MUSICNN_SPEC
     hidden_size = POOLED
-    n_blocks = 1
+    n_blocks = 2
     licence = "ISC"
     source = "musicnn"
 
@@ -103,13 +105,50 @@ class Musicnn(Backbone):
         Raises:
             ConfigError: a layer other than the last, or patchout.
         """
+        hidden = self.prefix(x, self.n_blocks)
+        return self.suffix(hidden, self.n_blocks, layer, keep=keep)
+
+    def prefix(self, x: Tensor, n_last: int) -> Tensor:
+        """Cut log-mel [B, T, 96] into patches, and run the front where one block is left to run.
+
+        Returns:
+            [B, P, 187 * 96], or [B, P, n * 187] of the n filters in front that can answer.
+
+        Raises:
+            ConfigError: more blocks than two, or none.
+        """
+        B, T, n_bands = x.shape
+        P = T // PATCH
+        patches = x[:, : P * PATCH].reshape(B, P, PATCH * n_bands)
+        if self._check_last(n_last) == self.n_blocks:
+            return patches
+        front = self._front(patches.reshape(B * P, 1, PATCH, n_bands))
+        return front[:, self._answering()].reshape(B, P, -1)
+
+    def suffix(
+        self,
+        hidden: Tensor,
+        n_last: int,
+        layer: int = -1,
+        *,
+        keep: float = 1.0,
+        generator: torch.Generator | None = None,  # noqa: ARG002 (nothing is drawn here)
+    ) -> Tensor:
+        """Run one block or both on what `prefix` gave: tokens [B, P, 1506].
+
+        Raises:
+            ConfigError: a layer other than the last, patchout, or no such blocks.
+        """
         self.check_layer(layer)
         if keep != 1.0:
             raise ConfigError("patchout drops tokens of a transformer; musicnn has none: set it 0")
-        B, T, n_bands = x.shape
-        P = T // PATCH
-        patches = x[:, : P * PATCH].reshape(B * P, 1, PATCH, n_bands)
-        front = self._front(self.bn_in.centred(patches))  # [B * P, 561, 187]
+        B, P, _ = hidden.shape
+        if self._check_last(n_last) == self.n_blocks:
+            front = self._front(hidden.reshape(B * P, 1, PATCH, BANDS))  # [B * P, 561, 187]
+        else:
+            answers = hidden.reshape(B * P, -1, PATCH)
+            rest = self._silence().to(answers.dtype).expand(B * P, -1, PATCH)
+            front = rest.index_copy(1, self._answering(), answers)
         return _pools(torch.cat([front, *self._mid(front)], dim=1)).reshape(B, P, POOLED)
 
     def pad(self, x: Tensor) -> Tensor:
@@ -120,22 +159,14 @@ class Musicnn(Backbone):
         """Give nothing: the structure is fixed."""
         return {}
 
-    def prefix(self, *_args: Any, **_kwargs: Any) -> Tensor:
-        """Refuse: the network has no blocks to keep apart."""
-        raise _no_blocks()
-
-    def suffix(self, *_args: Any, **_kwargs: Any) -> Tensor:
-        """Refuse: the network has no blocks to keep apart."""
-        raise _no_blocks()
-
     def every_block(self, *_args: Any, **_kwargs: Any) -> Iterator[Tensor]:
         """Refuse: the network has no blocks to weigh."""
         raise _no_blocks()
 
     def check_layer(self, layer: int | str) -> None:
         """Accept the last layer only."""
-        if layer not in (-1, 0):
-            raise ConfigError(f"layer is {layer!r}; musicnn has one block: leave it at -1")
+        if layer not in (-1, self.n_blocks - 1):
+            raise ConfigError(f"layer is {layer!r}; musicnn pools both its blocks: leave it at -1")
 
     def check_pooling(self, how: str) -> None:
         """Accept the mean over the patches only."""
@@ -149,9 +180,11 @@ class Musicnn(Backbone):
             raise ConfigError("checkpointing is for transformers; musicnn needs none: leave it off")
 
     def parameters_by_depth(self) -> list[list[nn.Parameter]]:
-        """Give the input norm, everything else as the one block, and nothing above."""
-        first = list(self.bn_in.parameters())
-        return [first, [p for p in self.parameters() if all(p is not q for q in first)], []]
+        """Give the input norm, the front, the convolutions over time, and nothing above."""
+        front = [*self.timbral.parameters(), *self.temporal.parameters()]
+        middle = [*self.mid.parameters(), *self.bn_mid.parameters()]
+        below = list(self.bn_in.parameters())
+        return [below, [*front, *self.bn_front.parameters()], middle, []]
 
     def _front(self, x: Tensor) -> Tensor:
         """Timbral and temporal filters, each the maximum over frequency: [N, 561, T].
@@ -159,7 +192,9 @@ class Musicnn(Backbone):
         A few patches at a time: memory that a call gets and gives back whole costs more than the
         filters.
         """
-        return torch.cat([self._filters(few) for few in torch.split(x, AT_ONCE)])
+        return torch.cat(
+            [self._filters(few) for few in torch.split(self.bn_in.centred(x), AT_ONCE)]
+        )
 
     def _filters(self, x: Tensor) -> Tensor:
         outputs = []
@@ -171,6 +206,25 @@ class Musicnn(Backbone):
             y = strongest(conv, x, gain, shift, falls=falls, reach=REACH_FRONT)
             outputs.append(norm(F.relu(y)))
         return torch.cat(outputs, dim=1)
+
+    def _answering(self) -> Tensor:
+        """Channels of the frozen front that an input can change, of 561."""
+        with torch.no_grad():
+            found = [live(conv, REACH_FRONT) for conv in [*self.timbral, *self.temporal]]
+        sizes = [filters for _, filters in TIMBRAL + TEMPORAL]
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        return torch.cat([at + start for at, start in zip(found, starts, strict=True)])
+
+    def _silence(self) -> Tensor:
+        """What the others give whatever comes: [1, 561, 1]."""
+        pairs = zip([*self.timbral, *self.temporal], self.bn_front, strict=True)
+        given = [norm(F.relu(conv.bias[None, :, None])) for conv, norm in pairs]
+        return torch.cat(given, dim=1).detach()
+
+    def _check_last(self, n_last: int) -> int:
+        if n_last not in (1, self.n_blocks):
+            raise ConfigError(f"last {n_last} blocks are wanted; musicnn has {self.n_blocks}")
+        return n_last
 
     def _mid(self, front: Tensor) -> list[Tensor]:
         """Three convolutions over time, the second and third residual: each [N, 64, T]."""
@@ -249,4 +303,4 @@ def _pools(x: Tensor) -> Tensor:
 
 
 def _no_blocks() -> ConfigError:
-    return ConfigError("musicnn has no blocks to tune apart; choose tune = head or full")
+    return ConfigError("musicnn has no blocks to weigh; leave layer at -1")

@@ -30,10 +30,9 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
         _refuse("model.pca", model.pca, 0, raw)
     if not model.pca:
         _refuse("model.fusion", model.fusion, 0, "no principal axes are taken (model.pca)")
-    if backbone.n_blocks < 2:
-        alone = f"{backbone.kind} has no stack of blocks"
+    if backbone.kind == "musicnn":
+        alone = "musicnn is no transformer"
         _refuse("augment.patchout", settings.augment.patchout, 0.0, alone)
-        _refuse("optim.layer_decay", optim.layer_decay, 1.0, alone)
         _refuse("run.checkpointing", run.checkpointing, False, alone)
     if folder.config.window_s <= folder.config.chunk_s:
         window = (
@@ -55,10 +54,10 @@ def _check_last(model: ModelConfig, backbone: Backbone) -> None:
     n_last = check_tune(model.tune)
     if not n_last:
         return
-    if backbone.n_blocks < 2 or n_last > backbone.n_blocks:
+    if n_last > backbone.n_blocks:
         raise ConfigError(
-            f"tune is '{model.tune}', but {backbone.kind} has {backbone.n_blocks} "
-            f"block{'s' if backbone.n_blocks > 1 else ''} to tune apart; choose --tune head or full"
+            f"tune is '{model.tune}', but {backbone.kind} has {backbone.n_blocks} blocks to tune "
+            "apart; choose fewer, or --tune head or full"
         )
     if isinstance(model.layer, str):
         raise ConfigError(
