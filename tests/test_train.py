@@ -17,11 +17,12 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from subgenre import checkpoint, config, distributed, metrics, train
+from subgenre import checkpoint, config, distributed, metrics, splits, train
 from subgenre.config import TrainConfig
 from subgenre.errors import CollapseError, ConfigError, NotFiniteError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline import train as stage
+from subgenre.sources import VectorSource
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
@@ -214,6 +215,31 @@ def test_the_last_block_of_musicnn_learns_on_what_the_front_gave(tmp_path: Path)
         hidden = learnt.prefix(log_mels, 1).half().float()
         found = learnt.project(learnt.pooled_from(hidden, 1))
         torch.testing.assert_close(found, learnt(log_mels), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("tune", ["head", "full"])
+def test_validation_hears_the_chosen_chunks_alone(tmp_path: Path, tune: str) -> None:
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=2)
+    settings = recipe(model={"tune": tune}, optim={"epochs": 1}, watch={"val_share": 0.4})
+    settings = config.replace(settings, "run", precision="fp32")
+    only = np.arange(0, len(small.track_of), 2)
+    fitted = fit.fit(small, ids(small), settings, only=only)
+    known = splits.validation(small.tracks, ids(small), share=0.4, seed=settings.run.seed)[1]
+    rows = np.intersect1d(small.rows(known), only)
+    assert len(rows) == len(known) >= 4
+    with torch.no_grad():
+        vectors = fitted.encoder(small.load(rows)).numpy()
+    wanted = metrics.map_at_r(vectors, small.label_of[rows])
+    assert fitted.result.history[0].val_map_at_r == pytest.approx(wanted)
+
+
+def test_a_row_that_is_not_held_is_no_other_row() -> None:
+    held = VectorSource(np.array([1, 4, 6]), np.eye(3, dtype=np.float32), config.AugmentConfig())
+    assert held.load(np.array([6, 1])).argmax(1).tolist() == [2, 0]
+    for row in (0, 3, 5, 7):
+        with pytest.raises(IndexError, match="not held"):
+            held.load(np.array([1, row]))
 
 
 def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Path) -> None:

@@ -277,6 +277,13 @@ def encode_rows(
 
 
 def _positions(held: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find rows among the ascending rows that are held."""
+    """Find rows among the ascending rows that are held; one that is not would be another's chunk.
+
+    Raises:
+        IndexError: a row is not held.
+    """
     found: NDArray[np.int64] = np.searchsorted(held, rows)
+    inside = found < len(held)
+    if not (inside.all() and np.array_equal(held[found], rows)):
+        raise IndexError(f"{len(rows)} rows were asked for, of which some are not held")
     return found

@@ -158,7 +158,9 @@ def fit(
             table,
             settings,
             device=device,
-            validate=_validation(encoder, source, folder, val_ids, device),
+            validate=_validation(
+                encoder, source, folder, np.intersect1d(folder.rows(val_ids), chunks), device
+            ),
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
@@ -310,13 +312,12 @@ def _validation(
     encoder: Encoder,
     source: Source,
     folder: FeatureFolder,
-    ids: tuple[str, ...],
+    rows: NDArray[np.int64],
     device: torch.device,
 ) -> Callable[[], float] | None:
-    """Return a function that gives MAP@R among the validation tracks, if there are any."""
-    if not ids:
+    """Return a function that gives MAP@R among the tracks of validation rows, if there are any."""
+    if not len(rows):
         return None
-    rows = folder.rows(ids)
     track = folder.track_of[rows]
     label = {int(t): int(c) for t, c in zip(track, folder.label_of[rows], strict=True)}
 
