@@ -189,7 +189,7 @@ def test_options_that_can_not_act_are_refused(toy) -> None:
     small = backbones.load("musicnn")
     for backbone, options, word in [
         (small, {"pooling": "cls"}, "use mean"),
-        (small, {"layer": "weighted"}, "one block"),
+        (small, {"layer": "weighted"}, "both its blocks"),
         (toy, {"layer": 2}, "2 blocks"),
         (toy, {"pooling": "max"}, "pooling is 'max'"),
     ]:
