@@ -161,7 +161,7 @@ class Musicnn(Backbone):
 
     def every_block(self, *_args: Any, **_kwargs: Any) -> Iterator[Tensor]:
         """Refuse: the network has no blocks to weigh."""
-        raise _no_blocks()
+        raise ConfigError("musicnn has no blocks to weigh; leave layer at -1")
 
     def check_layer(self, layer: int | str) -> None:
         """Accept the last layer only."""
@@ -300,7 +300,3 @@ def _fill(network: Musicnn, head: TagHead) -> None:
 def _pools(x: Tensor) -> Tensor:
     """Maximum and mean over time, interleaved: [N, C, T] -> [N, 2 C]."""
     return torch.stack([x.amax(dim=2), x.mean(dim=2)], dim=2).flatten(1)
-
-
-def _no_blocks() -> ConfigError:
-    return ConfigError("musicnn has no blocks to weigh; leave layer at -1")

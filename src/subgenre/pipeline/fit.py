@@ -158,9 +158,7 @@ def fit(
             table,
             settings,
             device=device,
-            validate=_validation(
-                encoder, source, folder, np.intersect1d(folder.rows(val_ids), chunks), device
-            ),
+            validate=_validation(encoder, source, folder, val_ids, chunks, device),
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
@@ -312,10 +310,12 @@ def _validation(
     encoder: Encoder,
     source: Source,
     folder: FeatureFolder,
-    rows: NDArray[np.int64],
+    ids: tuple[str, ...],
+    chunks: NDArray[np.int64],
     device: torch.device,
 ) -> Callable[[], float] | None:
-    """Return a function that gives MAP@R among the tracks of validation rows, if there are any."""
+    """Return a function that gives MAP@R among the validation tracks, by `chunks`, if any."""
+    rows = np.intersect1d(folder.rows(ids), chunks)
     if not len(rows):
         return None
     track = folder.track_of[rows]
