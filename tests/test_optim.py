@@ -13,13 +13,18 @@ from subgenre.errors import ConfigError
 
 
 class Blocks(nn.Module):
-    """Names as the AST wrapper has them."""
+    """The parts of a transformer backbone, as small as can be."""
+
+    n_blocks = 4
 
     def __init__(self) -> None:
         super().__init__()
         self.embeddings = nn.Linear(2, 2)
         self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(4)])
         self.layernorm = nn.LayerNorm(2)
+
+    def parameters_by_depth(self) -> list[list[nn.Parameter]]:
+        return [list(part.parameters()) for part in [self.embeddings, *self.layers, self.layernorm]]
 
 
 class Model(nn.Module):
@@ -39,14 +44,14 @@ class Model(nn.Module):
 )
 def test_freeze_lets_exactly_the_named_blocks_learn(tune: str, names: set[str]) -> None:
     backbone = Blocks()
-    optim.freeze(backbone, tune, 4)
+    optim.freeze(backbone, tune)
     assert {n for n, p in backbone.named_parameters() if p.requires_grad} == names
 
 
 @pytest.mark.parametrize("last", [1, 2])
 def test_freeze_takes_the_blocks_of_musicnn_as_they_lie_by_depth(last: int) -> None:
     net = musicnn.load()
-    optim.freeze(net, f"last:{last}", net.n_blocks)
+    optim.freeze(net, f"last:{last}")
     below, front, middle, above = net.parameters_by_depth()
     learn = [*(front if last == 2 else []), *middle, *above]
     assert all(p.requires_grad == any(p is q for q in learn) for p in net.parameters())
@@ -55,15 +60,17 @@ def test_freeze_takes_the_blocks_of_musicnn_as_they_lie_by_depth(last: int) -> N
 
 def test_last_is_refused_where_it_can_not_act() -> None:
     with pytest.raises(ConfigError, match="has 4 blocks"):
-        optim.freeze(Blocks(), "last:5", 4)
+        optim.freeze(Blocks(), "last:5")
+    single = Blocks()
+    single.n_blocks = 1
     with pytest.raises(ConfigError, match="no stack of blocks"):
-        optim.freeze(nn.Linear(2, 2), "last:1", 1)
+        optim.freeze(single, "last:1")
 
 
 def test_rates_fall_towards_the_input_and_biases_do_not_decay() -> None:
     model = Model()
     config = OptimConfig(lr=1.0, backbone_lr=0.1, layer_decay=0.5, weight_decay=0.3)
-    built = optim.optimizer(model, nn.Module(), config, n_blocks=4)
+    built = optim.optimizer(model, nn.Module(), config)
     rate = {p: g["lr"] for g in built.param_groups for p in g["params"]}
     decay = {p: g["weight_decay"] for g in built.param_groups for p in g["params"]}
     assert rate[model.head.weight] == 1.0
@@ -78,7 +85,7 @@ def test_rates_fall_towards_the_input_and_biases_do_not_decay() -> None:
 
 def test_nothing_to_learn_is_an_error() -> None:
     with pytest.raises(ConfigError, match="nothing is left to learn"):
-        optim.optimizer(nn.Module(), nn.Module(), OptimConfig(), n_blocks=1)
+        optim.optimizer(Model().requires_grad_(False), nn.Module(), OptimConfig())
 
 
 def test_the_schedule_warms_up_and_falls_to_zero() -> None:
@@ -94,7 +101,7 @@ def test_the_schedule_warms_up_and_falls_to_zero() -> None:
 
 def test_head_first_keeps_the_backbone_still() -> None:
     model = Model()
-    built = optim.optimizer(model, nn.Module(), OptimConfig(lr=1.0), n_blocks=4)
+    built = optim.optimizer(model, nn.Module(), OptimConfig(lr=1.0))
     before = [p.clone() for p in model.backbone.parameters()]
     optim.set_rate(built, 0.5, head_only=True)
     for parameter in model.parameters():

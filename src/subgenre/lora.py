@@ -29,8 +29,7 @@ def add(backbone: Backbone, *, rank: int, seed: int) -> None:
         ConfigError: the backbone has no attention.
         MissingExtraError: peft is not installed.
     """
-    names = {name.rpartition(".")[2] for name, _ in backbone.named_modules()}
-    if not names.issuperset(TARGETS):
+    if not backbone.transformer:
         raise ConfigError(
             f"tune 'lora' puts adapters on attention, and {backbone.kind} has none; "
             "choose --tune head or full"

@@ -3,69 +3,63 @@
 from __future__ import annotations
 
 import math
-import re
 
 import torch
 from torch import nn
 
+from subgenre.backbones import Backbone
 from subgenre.checks import check_tune
 from subgenre.config import OptimConfig
+from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError
 
-_BLOCK = re.compile(r"(?:^|\.)layers\.(\d+)\.")
-_EMBEDDING = re.compile(r"(?:^|\.)(?:embeddings|bn_in)\.")
-_FRONT = re.compile(r"(?:^|\.)(?:timbral|temporal|bn_front)\.")  # musicnn's first block
 
+def depths(backbone: Backbone) -> dict[nn.Parameter, int]:
+    """Tell of each backbone parameter how many blocks lie above its own; the last block's have 0.
 
-def block_of(name: str, n_blocks: int) -> int:
-    """Return the block a backbone parameter belongs to: -1 for what lies below the first block.
-
-    What follows the last block (the final layer norm) counts as the last block.
+    So have those that follow the last block (the final layer norm); those below the first have as
+    many as there are blocks.
     """
-    found = _BLOCK.search(name)
-    if found:
-        return int(found.group(1))
-    if _FRONT.search(name):
-        return 0
-    return -1 if _EMBEDDING.search(name) else n_blocks - 1
+    *rest, last, above = backbone.parameters_by_depth()
+    ordered = [*rest, [*last, *above]]
+    return {p: len(ordered) - 1 - i for i, part in enumerate(ordered) for p in part}
 
 
-def freeze(backbone: nn.Module, tune: str, n_blocks: int) -> None:
+def freeze(backbone: Backbone, tune: str) -> None:
     """Let exactly those backbone parameters learn that `tune` names (adapters are left alone).
 
     Raises:
         ConfigError: `last:N` with more blocks than there are, or on a backbone of a single block.
     """
-    last = check_tune(tune)
+    last, n_blocks = check_tune(tune), backbone.n_blocks
     if last and n_blocks < 2:
         raise ConfigError(f"tune '{tune}' can't act on this backbone: it has no stack of blocks")
     if last > n_blocks:
         raise ConfigError(f"tune is '{tune}', but the backbone has {n_blocks} blocks")
+    depth = depths(backbone)
     for name, parameter in backbone.named_parameters():
         if tune == "lora":
             parameter.requires_grad_("lora_" in name)
         elif tune == "full":
             parameter.requires_grad_(True)
         else:
-            parameter.requires_grad_(bool(last) and block_of(name, n_blocks) >= n_blocks - last)
+            parameter.requires_grad_(depth[parameter] < last)
 
 
-def optimizer(
-    encoder: nn.Module, loss: nn.Module, config: OptimConfig, *, n_blocks: int
-) -> torch.optim.AdamW:
+def optimizer(encoder: Encoder, loss: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Build AdamW with layer-wise decay of the backbone's rate and none of the weights' on biases.
 
     Each group carries `base_lr` (what the schedule scales) and `part`, `head` or `backbone`.
     """
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     backbone_lr = config.backbone_lr or config.lr
-    for name, parameter in [*encoder.named_parameters(), *loss.named_parameters()]:
+    depth = depths(encoder.backbone)
+    for parameter in [*encoder.parameters(), *loss.parameters()]:
         if not parameter.requires_grad:
             continue
         decay = 0.0 if parameter.ndim < 2 else config.weight_decay
-        if name.startswith("backbone."):
-            depth = n_blocks - 1 - block_of(name, n_blocks)
-            key = ("backbone", backbone_lr * config.layer_decay**depth, decay)
+        if parameter in depth:
+            key = ("backbone", backbone_lr * config.layer_decay ** depth[parameter], decay)
         else:
             key = ("head", config.lr, decay)
         groups.setdefault(key, []).append(parameter)

@@ -79,15 +79,14 @@ class Trainer:
         self.group, self.folder = group or Group(), folder
         self.fingerprint = dict(fingerprint or {})
         self.callbacks = callbacks or Callbacks()
-        n_blocks = encoder.backbone.n_blocks
-        optim.freeze(encoder.backbone, config.model.tune, n_blocks)
+        optim.freeze(encoder.backbone, config.model.tune)
         encoder.backbone.set_checkpointing(config.run.checkpointing)
         self.modules = nn.ModuleList([encoder, loss]).to(device)
         self.weights = {n: p for n, p in self.modules.named_parameters() if p.requires_grad}
         self.learning = list(self.weights.values())
         self.of_encoder = [p for p in encoder.parameters() if p.requires_grad]
         self.of_backbone = [p for p in encoder.backbone.parameters() if p.requires_grad]
-        self.optimizer = optim.optimizer(encoder, loss, config.optim, n_blocks=n_blocks)
+        self.optimizer = optim.optimizer(encoder, loss, config.optim)
         self.label, self.track, self.recording = (
             torch.from_numpy(column).to(device)
             for column in (table.label, table.track, table.recording)

@@ -37,6 +37,7 @@ class Ast(Backbone):
     """
 
     kind = "ast"
+    transformer = True
 
     def __init__(self, model: nn.Module, *, source: str, licence: str) -> None:
         super().__init__()

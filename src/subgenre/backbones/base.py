@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
         spec: the front end that it was trained on.
         hidden_size: H, values a token.
         n_blocks: blocks that can be chosen by `layer` and tuned by `last:N`.
+        transformer: its blocks are attention over tokens, as patchout, LoRA and checkpointing need.
         licence: of the weights.
         source: where the weights come from, as given to `load`.
     """
@@ -31,6 +32,7 @@ class Backbone(nn.Module, ABC):
     spec: FeatureSpec
     hidden_size: int
     n_blocks: int
+    transformer: bool
     licence: str
     source: str
 

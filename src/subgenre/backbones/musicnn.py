@@ -28,7 +28,6 @@ TEMPORAL = ((128, 51), (64, 51), (32, 51))  # frames, filters; 1 band high
 FRONT = sum(filters for _, filters in TIMBRAL + TEMPORAL)  # 561
 MID = 64
 POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
-AT_ONCE = 3  # patches that the front filters see together
 EPSILON = 1e-3  # of every norm
 # What the values that reach the filters stay below: an input is the logarithm of a spectrum, behind
 # the first norm 2 for samples within [-1, 1]; the front's output can reach 3,200 then (seen: 40).
@@ -76,6 +75,7 @@ class Musicnn(Backbone):
     spec = MUSICNN_SPEC
     hidden_size = POOLED
     n_blocks = 2
+    transformer = False
     licence = "ISC"
     source = "musicnn"
 
@@ -187,38 +187,33 @@ class Musicnn(Backbone):
         return [below, [*front, *self.bn_front.parameters()], middle, []]
 
     def _front(self, x: Tensor) -> Tensor:
-        """Timbral and temporal filters, each the maximum over frequency: [N, 561, T].
-
-        A few patches at a time: memory that a call gets and gives back whole costs more than the
-        filters.
-        """
-        return torch.cat(
-            [self._filters(few) for few in torch.split(self.bn_in.centred(x), AT_ONCE)]
-        )
-
-    def _filters(self, x: Tensor) -> Tensor:
+        """Timbral and temporal filters, each the maximum over frequency: [N, 561, T]."""
         outputs = []
-        gain, shift = self.bn_in.weight, self.bn_in.bias
-        for conv, norm in zip([*self.timbral, *self.temporal], self.bn_front, strict=True):
+        x, gain, shift = self.bn_in.centred(x), self.bn_in.weight, self.bn_in.bias
+        for conv, norm in self._filters():
             # relu and norm are monotone in a channel, so that the maximum may come before them: of
             # the smallest value where the norm's gain is negative
-            falls = norm.get_parameter("weight") < 0
+            falls = norm.weight < 0
             y = strongest(conv, x, gain, shift, falls=falls, reach=REACH_FRONT)
             outputs.append(norm(F.relu(y)))
         return torch.cat(outputs, dim=1)
 
+    def _filters(self) -> Iterator[tuple[Any, Any]]:
+        """The layers of the front, side by side, each with its norm."""
+        yield from zip([*self.timbral, *self.temporal], self.bn_front, strict=True)
+
     def _answering(self) -> Tensor:
         """Channels of the frozen front that an input can change, of 561."""
         with torch.no_grad():
-            found = [live(conv, REACH_FRONT) for conv in [*self.timbral, *self.temporal]]
-        sizes = [filters for _, filters in TIMBRAL + TEMPORAL]
-        starts = [sum(sizes[:i]) for i in range(len(sizes))]
-        return torch.cat([at + start for at, start in zip(found, starts, strict=True)])
+            found, start = [], 0
+            for conv, _ in self._filters():
+                found.append(live(conv, REACH_FRONT) + start)
+                start += conv.out_channels
+        return torch.cat(found)
 
     def _silence(self) -> Tensor:
         """What the others give whatever comes: [1, 561, 1]."""
-        pairs = zip([*self.timbral, *self.temporal], self.bn_front, strict=True)
-        given = [norm(F.relu(conv.bias[None, :, None])) for conv, norm in pairs]
+        given = [norm(F.relu(conv.bias[None, :, None])) for conv, norm in self._filters()]
         return torch.cat(given, dim=1).detach()
 
     def _check_last(self, n_last: int) -> int:

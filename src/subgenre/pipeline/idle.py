@@ -30,8 +30,8 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
         _refuse("model.pca", model.pca, 0, raw)
     if not model.pca:
         _refuse("model.fusion", model.fusion, 0, "no principal axes are taken (model.pca)")
-    if backbone.kind == "musicnn":
-        alone = "musicnn is no transformer"
+    if not backbone.transformer:
+        alone = f"{backbone.kind} is no transformer"
         _refuse("augment.patchout", settings.augment.patchout, 0.0, alone)
         _refuse("run.checkpointing", run.checkpointing, False, alone)
     if folder.config.window_s <= folder.config.chunk_s:
