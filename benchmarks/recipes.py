@@ -102,13 +102,15 @@ class Corpus:
         return self.labels[tracks], tuple(self.folder.tracks[t].id for t in tracks)
 
     def windows(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """The pooled vectors [n, H], standardised by the training chunks, and those chunks' rows.
+        """The pooled vectors [n, D], standardised by the training chunks, and those chunks' rows.
 
-        A column that hardly varies there is left at 0, as `frozen_track_vectors` does.
+        A column that hardly varies there is left out: the LDA's shrinkage is a share of the mean
+        variance, which columns of zeros would lower.
         """
         rows = self.folder.rows(split.train)
         mean, std = embed.standardisation(self.pooled[rows])
-        return embed.standardised(self.pooled, mean, std), rows
+        values = embed.standardised(self.pooled, mean, std)
+        return values[:, values[rows].any(axis=0)], rows
 
     def by_track(self, values: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:
         """Mean over each track's chunks, not renormalised: [N, H]."""
