@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from subgenre import features
 from subgenre.backbones import musicnn
-from subgenre.backbones.strongest import along_time, live, strongest
+from subgenre.backbones.strongest import AT_ONCE, along_time, live, strongest
 
 EVERYTHING = 1e9
 
@@ -26,7 +26,7 @@ def naive(conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, falls: Tensor
 
 def sizes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(3, 1, 20, 12, generator=generator, dtype=torch.float64)
+    x = torch.randn(2 * AT_ONCE + 1, 1, 20, 12, generator=generator, dtype=torch.float64)
     gain = torch.tensor([-0.7], dtype=torch.float64, requires_grad=True)
     shift = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
     return x, gain, shift, torch.tensor([True, False, False, True, False, True])
@@ -142,7 +142,7 @@ def test_a_layer_of_which_no_filter_answers_still_gives_its_biases() -> None:
 
 def test_the_whole_backbone_has_the_gradient_of_plain_convolutions(monkeypatch) -> None:
     net = musicnn.load().double()
-    x = torch.rand(2, 187, 96, generator=torch.Generator().manual_seed(0)).double() * 4
+    x = torch.rand(AT_ONCE + 1, 187, 96, generator=torch.Generator().manual_seed(0)).double() * 4
     weigh = torch.linspace(-1, 1, net.hidden_size, dtype=torch.float64)
 
     def run() -> tuple[Tensor, tuple[Tensor, ...]]:

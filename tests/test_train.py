@@ -220,7 +220,7 @@ def test_the_last_block_of_musicnn_learns_on_what_the_front_gave(tmp_path: Path)
 @pytest.mark.parametrize("tune", ["head", "full"])
 def test_validation_hears_the_chosen_chunks_alone(tmp_path: Path, tune: str) -> None:
     labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=2)
+    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=2, level=0.02)
     settings = recipe(model={"tune": tune}, optim={"epochs": 1}, watch={"val_share": 0.4})
     settings = config.replace(settings, "run", precision="fp32")
     only = np.arange(0, len(small.track_of), 2)
@@ -231,11 +231,43 @@ def test_validation_hears_the_chosen_chunks_alone(tmp_path: Path, tune: str) -> 
     with torch.no_grad():
         vectors = fitted.encoder(small.load(rows)).numpy()
     wanted = metrics.map_at_r(vectors, small.label_of[rows])
+    assert 0 < wanted < 1  # else other chunks might give the same
     assert fitted.result.history[0].val_map_at_r == pytest.approx(wanted)
 
 
+def test_held_out_tracks_leave_no_trace_in_the_weights(
+    folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(model={"pca": 4}, augment={"vector_noise": 0.5})
+    known = ids(folder)[::2]
+    first = fit.fit(folder, known, settings)
+    real = fit._pooled
+
+    def changed(*arguments: Any) -> np.ndarray:
+        found = np.array(real(*arguments))
+        found[np.setdiff1d(np.arange(len(found)), folder.rows(known))] *= 3
+        return found
+
+    monkeypatch.setattr(fit, "_pooled", changed)
+    assert same(first, fit.fit(folder, known, settings))
+
+
+@pytest.mark.parametrize("tune", ["head", "last:1"])
+def test_the_order_of_the_chosen_chunks_plays_no_part(tmp_path: Path, tune: str) -> None:
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(tmp_path / "features", labels=labels, tracks=3, chunks=1)
+    settings = recipe(model={"tune": tune}, optim={"epochs": 1})
+    settings = config.replace(settings, "run", precision="fp32")
+    order = np.random.default_rng(0).permutation(len(small.track_of))
+    assert same(
+        fit.fit(small, ids(small), settings, only=np.sort(order)),
+        fit.fit(small, ids(small), settings, only=order),
+    )
+
+
 def test_a_row_that_is_not_held_is_no_other_row() -> None:
-    held = VectorSource(np.array([1, 4, 6]), np.eye(3, dtype=np.float32), config.AugmentConfig())
+    rows, vectors = np.array([1, 4, 6]), np.eye(3, dtype=np.float32)
+    held = VectorSource(rows, vectors, config.AugmentConfig(), train_rows=rows)
     assert held.load(np.array([6, 1])).argmax(1).tolist() == [2, 0]
     for row in (0, 3, 5, 7):
         with pytest.raises(IndexError, match="not held"):
@@ -263,6 +295,10 @@ def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Pa
         ({"augment": {"patchout": 0.5}}, "no transformer"),
         ({"model": {"tune": "last:3"}}, "has 2 blocks to tune"),
         ({"model": {"tune": "lora"}}, "has none"),
+        ({"model": {"layer": "weighted"}}, "leave it at -1"),
+        ({"model": {"tune": "last:1", "layer": 0}}, "leave it at -1"),
+        ({"model": {"tune": "last:1"}, "optim": {"layer_decay": 0.5}}, "one block alone learns"),
+        ({"model": {"tune": "last:1"}, "run": {"compile": True}}, "no transformer"),
         ({"model": {"fusion": 0.5}}, "model.fusion is 0.5, but can't act: no principal axes"),
         ({"model": {"tune": "full", "pca": 4}}, "model.pca is 4, but can't act"),
         ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no transformer"),
@@ -275,6 +311,14 @@ def test_an_option_that_can_not_act_on_this_backbone_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         fit.fit(folder, ids(folder), recipe(**sections))
+
+
+def test_adapters_are_refused_before_the_backbone_has_run(
+    folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "_source", None)
+    with pytest.raises(ConfigError, match="has none"):
+        fit.fit(folder, ids(folder), recipe(model={"tune": "lora", "standardise": "on"}))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,41 @@ def test_an_unfinished_cache_is_gone_on_with(
     ]
 
 
+def test_a_second_run_waits_for_the_one_that_fills_the_cache(
+    folder: FeatureFolder, whole: Encoder, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    found: list[np.ndarray] = []
+    other = copy.deepcopy(whole)
+
+    def again() -> None:
+        hear = lambda done, _: told.append(done)  # noqa: E731
+        found.append(activations.cached(other, folder, 1, cache=tmp_path, on_progress=hear))
+
+    second = threading.Thread(target=again)
+
+    def start(done: int, _total: int) -> None:
+        if done == 2:
+            second.start()
+            second.join(timeout=0.5)
+            assert second.is_alive()
+
+    first = activations.cached(whole, folder, 1, cache=tmp_path, batch_size=2, on_progress=start)
+    second.join()
+    assert told == []  # nothing was left to compute
+    assert np.array_equal(first, found[0])
+    assert np.abs(first).sum(axis=(1, 2)).all()
+
+
+def test_a_cache_of_another_shape_is_made_anew(
+    folder: FeatureFolder, whole: Encoder, tmp_path: Path
+) -> None:
+    wanted = np.array(activations.cached(whole, folder, 1, cache=tmp_path))
+    (path,) = tmp_path.glob("*-activations.npy")
+    np.save(path, wanted[:, 1:])
+    assert np.array_equal(activations.cached(whole, folder, 1, cache=tmp_path), wanted)
+
+
 def test_activations_that_the_disk_can_not_hold_are_refused(
     folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +254,8 @@ def test_every_augmentation_acts_on_features(folder: FeatureFolder, name: str) -
         ({"model": {"tune": "head"}, "run": {"compile": True}}, r"run\.compile"),
         ({"model": {"tune": "head"}, "run": {"checkpointing": True}}, r"run\.checkpointing"),
         ({"model": {"tune": "last:1", "layer": "weighted"}}, "needs every block"),
+        ({"model": {"tune": "last:1"}, "optim": {"layer_decay": 0.5}}, r"optim\.layer_decay"),
+        ({"model": {"layer": 2}}, "has 2 blocks"),
         ({"model": {"tune": "last:1", "layer": 0}}, "lies below"),
         ({"model": {"tune": "last:3"}}, "has 2 blocks"),
     ],

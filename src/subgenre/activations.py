@@ -3,9 +3,9 @@
     <folder>/<key>-activations.npy         float16 [n, S, H], one row a chunk of the feature folder
     <folder>/<key>-activations.part.npy    the same while it grows, beside
     <folder>/<key>-activations.json        how many rows of it are done
+    <folder>/<key>-activations.lock        held by the run that fills it; another waits
 
 The key is a hash of everything that the values follow from. The whole array never lies in memory.
-Two runs that fill one cache write the same values to the same places.
 """
 
 from __future__ import annotations
@@ -61,9 +61,6 @@ def cached(
     """
     name = f"{_key(encoder, folder, n_last)}-activations"
     whole = cache / f"{name}.npy"
-    n = len(folder.track_of)
-    if (found := _open(whole, n)) is not None:
-        return found
     frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
 
     def compute(rows: NDArray[np.int64]) -> Halves:
@@ -75,19 +72,35 @@ def cached(
 
     with evaluating(encoder, device):
         first = compute(np.arange(1))
-        _check_room(cache, n * first.nbytes, n_last)
-        part, note = cache / f"{name}.part.npy", cache / f"{name}.json"
-        array, done = _begin(part, note, (n, *first.shape[1:]))
-        for batch, at in enumerate(range(done, n, batch_size)):
-            rows = np.arange(at, min(at + batch_size, n))
-            array[rows] = compute(rows)
-            if batch % _SAVE_EVERY == _SAVE_EVERY - 1:
-                array.flush()
-                files.write_json(
-                    note, {"format_version": FORMAT_VERSION, "done": int(rows[-1]) + 1}
-                )
-            if on_progress:
-                on_progress(int(rows[-1]) + 1, n)
+        shape = (len(folder.track_of), *first.shape[1:])
+        if (found := _open(whole, shape)) is not None:
+            return found
+        with files.locked(cache / f"{name}.lock"):
+            if (found := _open(whole, shape)) is None:  # no other run filled it meanwhile
+                _check_room(cache, shape[0] * first.nbytes, n_last)
+                found = _fill(whole, shape, compute, batch_size, on_progress)
+    return found
+
+
+def _fill(
+    whole: Path,
+    shape: tuple[int, ...],
+    compute: Callable[[NDArray[np.int64]], Halves],
+    batch_size: int,
+    on_progress: Progress | None,
+) -> Halves:
+    """Compute what an unfinished array lacks, give it its name, and map it."""
+    part, note = whole.with_suffix(".part.npy"), whole.with_suffix(".json")
+    array, done = _begin(part, note, shape)
+    n = len(array)
+    for batch, at in enumerate(range(done, n, batch_size)):
+        rows = np.arange(at, min(at + batch_size, n))
+        array[rows] = compute(rows)
+        if batch % _SAVE_EVERY == _SAVE_EVERY - 1:
+            array.flush()
+            files.write_json(note, {"format_version": FORMAT_VERSION, "done": int(rows[-1]) + 1})
+        if on_progress:
+            on_progress(int(rows[-1]) + 1, n)
     _finish(array, part, note, whole)
     made: Halves = np.load(whole, mmap_mode="r", allow_pickle=False)
     return made
@@ -104,13 +117,13 @@ def _key(encoder: Encoder, folder: FeatureFolder, n_last: int) -> str:
     )
 
 
-def _open(path: Path, n: int) -> Halves | None:
+def _open(path: Path, shape: tuple[int, ...]) -> Halves | None:
     """Map a finished array; a damaged one counts as absent. Its values are not read for that."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError):
         return None
-    return found if found.dtype == np.float16 and len(found) == n else None
+    return found if found.dtype == np.float16 and found.shape == shape else None
 
 
 def _begin(part: Path, note: Path, shape: tuple[int, ...]) -> tuple[np.memmap, int]:

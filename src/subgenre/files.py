@@ -78,6 +78,23 @@ def read_json(path: Path, *, version: int, error: type[SubgenreError]) -> dict[s
     return value
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` for writing; a second writer waits.
+
+    The system frees it if we are killed. The file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        try:
+            import fcntl
+        except ImportError:  # Windows: one writer at a time is left to the person
+            yield
+            return
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def safe_name(text: str, limit: int = 80) -> str:
     """Turn any text into a file name that is safe on Linux, macOS and Windows.
 

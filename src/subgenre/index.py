@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from subgenre import files, vector_files
 from subgenre import search as searching
-from subgenre import vector_files
 from subgenre.collection import Collection
 from subgenre.errors import IndexStoreError
 from subgenre.relink import find, identify_audio
@@ -85,7 +85,7 @@ class Index:
         Raises:
             IndexStoreError: there is an index already.
         """
-        with vector_files.locked(path):
+        with files.locked(path / ".lock"):
             if (path / "index.json").exists():
                 raise IndexStoreError(f"{path} holds an index already; open it or remove it")
             vector_files.write_header(path, Header(dim, fingerprint))
@@ -155,12 +155,12 @@ class Index:
             )
         last = {track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}
         chosen = sorted(last.values())
-        with self._writing, vector_files.locked(self.path):
+        with self._writing, files.locked(self.path / ".lock"):
             self._write(Entry(rows.take(pa.array(chosen, pa.int64())), values[chosen], list(last)))
 
     def delete(self, ids: Iterable[str]) -> int:
         """Forget tracks; return how many there were. Unknown ids are passed over."""
-        with self._writing, vector_files.locked(self.path):
+        with self._writing, files.locked(self.path / ".lock"):
             self.refresh()
             known = [i for i in dict.fromkeys(ids) if self.collection.has(i)]
             nothing = np.zeros((0, self.dim), np.float32)
@@ -266,7 +266,7 @@ class Index:
 
     def compact(self) -> None:
         """Write base files without dead rows and with fresh moments; the journal becomes empty."""
-        with self._writing, vector_files.locked(self.path):
+        with self._writing, files.locked(self.path / ".lock"):
             self.refresh()
             self._compact()
 

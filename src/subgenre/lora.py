@@ -17,13 +17,8 @@ from subgenre.errors import ConfigError, MissingExtraError
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def add(backbone: Backbone, *, rank: int, seed: int) -> None:
-    """Put adapters on the attention of every block, in place; all else is frozen.
-
-    Args:
-        backbone: a transformer.
-        rank: of the adapters; alpha is twice that.
-        seed: of their first values.
+def check(backbone: Backbone) -> None:
+    """Refuse adapters where they can't be had.
 
     Raises:
         ConfigError: the backbone has no attention.
@@ -35,9 +30,25 @@ def add(backbone: Backbone, *, rank: int, seed: int) -> None:
             "choose --tune head or full"
         )
     try:
-        import peft
+        import peft  # noqa: F401 - to see whether it is there
     except ImportError:
         raise MissingExtraError("tune 'lora'", "lora") from None
+
+
+def add(backbone: Backbone, *, rank: int, seed: int) -> None:
+    """Put adapters on the attention of every block, in place; all else is frozen.
+
+    Args:
+        backbone: a transformer.
+        rank: of the adapters; alpha is twice that.
+        seed: of their first values.
+
+    Raises:
+        ConfigError, MissingExtraError: as `check` says.
+    """
+    check(backbone)
+    import peft
+
     settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -63,6 +63,7 @@ class VectorSource:
         rows: of the feature folder, ascending.
         vectors: their pooled outputs [n, H], or [n, L, H] for a learnt sum over L layers.
         config: augmentation; only `vector_noise` and `vector_mixup` can act.
+        train_rows: those that may be learnt from: noise is a share of their deviation alone.
         device: where they are held, if they are not too many.
 
     Raises:
@@ -77,13 +78,14 @@ class VectorSource:
         vectors: NDArray[np.float32],
         config: AugmentConfig,
         *,
+        train_rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
     ) -> None:
         refuse(config, (*_ON_FEATURES, "patchout"), "cached vectors", "vector_noise, vector_mixup")
-        held = torch.from_numpy(np.array(vectors, dtype=np.float32))
+        held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
         self.rows, self.config = np.asarray(rows), config
-        self.deviation = self.vectors.std(0, correction=0).to(device)
+        self.deviation = self.load(train_rows).std(0, correction=0).to(device)
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return pooled vectors [b, H]."""
@@ -190,7 +192,12 @@ class ActivationSource:
         n_last: int,
         config: AugmentConfig,
     ) -> None:
-        refuse(config, (*_ON_FEATURES, *_ON_VECTORS), "cached activations", "patchout")
+        refuse(
+            config,
+            (*_ON_FEATURES, *_ON_VECTORS),
+            "cached activations",
+            "patchout, of a transformer",
+        )
         self.rows, self.n_last, self.config = np.asarray(rows), n_last, config
         self.held = activations
 

@@ -14,7 +14,7 @@ Readers with open maps keep what they have.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,20 +174,6 @@ def write_base(
                 _write_proximity(temporary, *proximity)
     write_header(folder, header)
     _remove_others(folder, header)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the index for writing; a second writer waits. The system frees it if we are killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("ab") as handle:
-        try:
-            import fcntl
-        except ImportError:  # Windows: one writer at a time is left to the person
-            yield
-            return
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _names(folder: Path, generation: int) -> dict[str, Path]:

@@ -22,7 +22,7 @@ class Backbone(nn.Module, ABC):
         kind: `ast` or `musicnn`.
         spec: the front end that it was trained on.
         hidden_size: H, values a token.
-        n_blocks: blocks that can be chosen by `layer` and tuned by `last:N`.
+        n_blocks: blocks that `last:N` can tune; `check_layer` tells which can be chosen as `layer`.
         transformer: its blocks are attention over tokens, as patchout, LoRA and checkpointing need.
         licence: of the weights.
         source: where the weights come from, as given to `load`.

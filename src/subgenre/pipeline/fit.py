@@ -141,7 +141,7 @@ def fit(
     talk, group, ids = talk or Silent(), group or Group(), tuple(train_ids)
     device = device or precision.pick_device(settings.run.device)
     backbone = _own_backbone(backbone, settings, folder)
-    chunks = np.arange(len(folder.track_of)) if only is None else only
+    chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings)
@@ -268,7 +268,9 @@ def _source(
         if model.standardised:
             standardise(encoder, pooled[rows])
         if model.tune == "head":
-            return VectorSource(np.arange(n), pooled, settings.augment, device=device), pooled
+            held = pooled[chunks]
+            source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
+            return source, pooled
     if n_last and len(chunks) == n:
         hidden = distributed.in_turn(
             lambda: _activations(encoder, folder, n_last, device, talk), group, device

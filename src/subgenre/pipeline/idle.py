@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from subgenre import lora
 from subgenre.backbones import Backbone
 from subgenre.checks import check_tune
 from subgenre.config import ModelConfig, TrainConfig
@@ -16,7 +17,10 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
 
     Raises:
         ConfigError: naming the option and what to set it to.
+        MissingExtraError: adapters are asked for, and peft is not installed.
     """
+    if settings.model.tune == "lora":
+        lora.check(backbone)
     model, optim, run = settings.model, settings.optim, settings.run
     if model.tune == "head":
         frozen = "the backbone is frozen (tune head)"
@@ -25,6 +29,8 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
         _refuse("optim.layer_decay", optim.layer_decay, 1.0, frozen)
         _refuse("run.compile", run.compile, False, "the head works on cached vectors (tune head)")
         _refuse("run.checkpointing", run.checkpointing, False, frozen)
+    if check_tune(model.tune) == 1:
+        _refuse("optim.layer_decay", optim.layer_decay, 1.0, "one block alone learns (tune last:1)")
     if not model.standardised:
         raw = 'pooled vectors are not standardised (model.standardise = "on" does so)'
         _refuse("model.pca", model.pca, 0, raw)
@@ -34,6 +40,8 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
         alone = f"{backbone.kind} is no transformer"
         _refuse("augment.patchout", settings.augment.patchout, 0.0, alone)
         _refuse("run.checkpointing", run.checkpointing, False, alone)
+        if check_tune(model.tune):
+            _refuse("run.compile", run.compile, False, f"{alone}, whose blocks are compiled apart")
     if folder.config.window_s <= folder.config.chunk_s:
         window = (
             f"chunks of {folder.config.chunk_s:g} s are stored as they are (preprocess with "
@@ -50,7 +58,8 @@ def _refuse(name: str, value: object, idle: object, why: str) -> None:
 
 
 def _check_last(model: ModelConfig, backbone: Backbone) -> None:
-    """Refuse a layer that the last N blocks do not reach."""
+    """Refuse a layer that there is not, or that the last N blocks do not reach."""
+    backbone.check_layer(model.layer)
     n_last = check_tune(model.tune)
     if not n_last:
         return
