@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +92,31 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         for grad, parameter in zip(found["grads"], model.parameters(), strict=True):
             assert torch.allclose(grad, parameter.grad, atol=1e-10)
         assert found["flags"] == [True, False]
+
+
+def test_what_learns_in_no_process_stays_without_a_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads in place of processes: a parameter frozen, one learning nowhere, one in one alone."""
+    meet, sent = threading.Barrier(2, timeout=10), {}
+
+    def all_reduce(flat: torch.Tensor) -> None:
+        sent[threading.get_ident()] = flat.clone()
+        meet.wait()
+        flat.copy_(sum(sent.values()))
+        meet.wait()
+
+    def learn(rank: int) -> list[list[float] | None]:
+        frozen, everywhere, here, nowhere = (nn.Parameter(torch.ones(2)) for _ in range(4))
+        frozen.requires_grad_(False)
+        everywhere.grad = torch.full((2,), 1.0 + rank)
+        if rank == 1:
+            here.grad = torch.full((2,), 5.0)
+        every = [frozen, everywhere, here, nowhere]
+        distributed.sum_gradients(every, Group(rank, 2))
+        return [None if p.grad is None else p.grad.tolist() for p in every]
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(learn, range(2)))
+    assert found == [[None, [3.0, 3.0], [5.0, 5.0], None]] * 2

@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 
 from subgenre import checkpoint, config, distributed, metrics, splits, train
 from subgenre.config import TrainConfig
+from subgenre.distributed import Group
 from subgenre.errors import CollapseError, ConfigError, NotFiniteError
+from subgenre.features import AST_SPEC
 from subgenre.pipeline import fit, score
 from subgenre.pipeline import train as stage
 from subgenre.sources import VectorSource
@@ -27,6 +29,7 @@ from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
+from tests.toy import make_ast_folder
 
 
 @pytest.fixture(scope="module")
@@ -440,3 +443,120 @@ def test_the_trained_model_beats_chance_on_held_out_tracks(folder: FeatureFolder
     )
     assert accuracy >= 0.8
     assert np.allclose(np.linalg.norm(scored.test.vectors["trained"], axis=1), 1, atol=1e-5)
+
+
+def test_a_run_that_stopped_early_is_at_its_end_when_it_is_resumed(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    settings = recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1},
+        loss={"name": "supcon"},
+        watch={"val_share": 0.25, "patience": 2},
+        optim={"epochs": 200, "lr": 3e-2},
+    )
+    run: dict[str, Any] = {"checkpoints": tmp_path / "run", "fingerprint": {}}
+    whole = fit.fit(folder, ids(folder), settings, **run)
+    assert whole.result.stopped_early
+    resumed = fit.fit(folder, ids(folder), settings, resume=checkpoint.newest(tmp_path), **run)
+    assert resumed.result.stopped_early
+    assert resumed.result.history == whole.result.history
+    assert resumed.result.best_epoch == whole.result.best_epoch
+    assert same(whole, resumed)
+
+
+PK = {"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2, "same_genre": 0.0}
+ONE_STEP = {
+    "drawn": {"batch": {"size": 1000}},
+    "pk": {"batch": PK},
+    "supcon": {"batch": PK, "loss": {"name": "supcon"}},
+}
+
+
+@pytest.mark.parametrize("kind", list(ONE_STEP))
+def test_one_step_at_a_learning_rate_of_ten_is_seen(kind: str, tmp_path: Path) -> None:
+    """A step looks at what it found; the end is judged by what it left, however often resumed."""
+    small = make_folder(tmp_path / "features", tracks=4)
+    settings = recipe(**ONE_STEP[kind], run={"save_every": 1}, optim={"lr": 10.0, "epochs": 1})
+    saved = tmp_path / "run" / checkpoint.NAME
+    run: dict[str, Any] = {"checkpoints": saved.parent, "fingerprint": {}}
+    for resume in (None, saved):
+        with pytest.raises(CollapseError, match=r"exploded.* lower the learning rate"):
+            fit.fit(small, ids(small), settings, resume=resume, **run)
+        kept = checkpoint.load(saved, {})
+        assert (kept["done"], kept["epoch"]) == (1, 0)  # the epoch was not closed
+
+
+def test_the_last_look_changes_nothing(
+    folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(
+        model={"dropout": 0.2}, augment={"vector_noise": 0.1}, watch={"val_share": 0.25}
+    )
+    looks: list[int] = []
+    real = train.Trainer._last_look
+
+    def look(self: train.Trainer) -> None:
+        before = {name: p.clone() for name, p in self.modules.state_dict().items()}
+        steps = self.state.done, list(self.state.sums)
+        real(self)
+        looks.append(self.state.done)
+        after = self.modules.state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert (self.state.done, self.state.sums) == steps
+        assert all(p.grad is None for p in self.modules.parameters())
+
+    monkeypatch.setattr(train.Trainer, "_last_look", look)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    looked = fit.fit(folder, ids(folder), settings)
+    assert torch.equal(torch.rand(3), expected)
+    assert len(looks) == 1
+    unwatched = config.replace(settings, "watch", collapse=False)
+    assert same(looked, fit.fit(folder, ids(folder), unwatched))
+    assert len(looks) == 1
+
+
+def _head_first(
+    features: Path, backbone: str, world: int, *, layer: int, group: Group | None = None
+) -> dict[str, Any]:
+    """Train a toy AST, in the first epochs its head alone."""
+    folder = FeatureFolder.open(features)
+    model = {"backbone": backbone, "tune": "full", "head": (16,), "embedding_size": 8}
+    settings = recipe(
+        model={**model, "layer": layer},
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2 * world, "chunks": 1},
+        loss={"name": "supcon"},
+        optim={"epochs": 3, "head_epochs": 2},
+        run={"precision": "fp32", "device": "cpu"},
+    )
+    fitted = fit.fit(folder, ids(folder), settings, group=group)
+    losses = [row.loss for row in fitted.result.history]
+    return {"weights": fitted.encoder.state_dict(), "loss": losses}
+
+
+def _head_first_rank(rank: int, port: int, features: Path, backbone: str, out: Path) -> None:
+    group = join(rank, port)
+    for layer in (-1, 0):
+        found = _head_first(features, backbone, 1, layer=layer, group=group)
+        torch.save(found, out / f"{rank}{layer}.pt")
+    distributed.stop()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    make_folder(features, tracks=4, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5)
+    backbone = str(make_ast_folder(tmp_path / "toy"))
+    mp.spawn(_head_first_rank, args=(free_port(), features, backbone, tmp_path), nprocs=2)
+    for layer in (-1, 0):
+        alone = _head_first(features, backbone, 2, layer=layer)
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{rank}{layer}.pt", weights_only=True)
+            assert found["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+            for name, tensor in alone["weights"].items():
+                if layer == 0 and ".layers.1." in name:  # has no gradient in any process
+                    assert torch.equal(found["weights"][name], tensor), name
+                elif not name.endswith("k_proj.bias"):  # has one of rounding alone
+                    off = (found["weights"][name] - tensor).abs()
+                    assert off.mean() < 2e-6, name  # a step is 1e-3, also of a tiny gradient

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from subgenre import watch
+from subgenre.config import LossConfig
 from subgenre.errors import CollapseError, NotFiniteError
 
 
@@ -94,3 +96,91 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     watch.check_finite([torch.ones(3), torch.zeros(2)])
     with pytest.raises(NotFiniteError, match="no longer a number"):
         watch.check_finite([torch.ones(3), torch.tensor([1.0, math.nan])])
+
+
+def feed(look: watch.CollapseWatch, steps: list[tuple[float, float, float]]) -> None:
+    for step in steps:
+        look.update(*step)
+
+
+def noisy(n: int, *, apart: float, size: float = 0.2) -> list[tuple[float, float, float]]:
+    """Loss, active share and spread of n steps of 2 triplets near one point, labels `apart`."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.zeros(n, 2, 3, 16)
+    vectors[..., 0] = 1.0
+    vectors[..., 1:] += size * torch.randn(n, 2, 3, 15, generator=generator) / 15**0.5
+    vectors[:, :, :2, 1] += size * apart
+    vectors[:, :, 2, 1] -= size * apart
+    vectors = F.normalize(vectors, dim=-1)
+    anchor, positive, negative = vectors.unbind(2)
+    hinge = ((anchor * negative).sum(-1) - (anchor * positive).sum(-1) + 0.3).relu()
+    mean = vectors.flatten(1, 2).mean(1)
+    spread = 1 - mean.square().sum(-1)
+    active = (hinge > 0).float().mean(1)
+    columns = (hinge.mean(1), active, spread)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def test_a_loss_that_rests_at_the_margin_while_the_spread_is_down_is_a_collapse() -> None:
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 0.5, 0.1)
+    feed(look, [(0.3, 1.0, 0.0101)] * 900)
+    assert look.low_steps == 0  # not one point: the spread alone would never tell
+    with pytest.raises(CollapseError, match=r"rests at the margin .* lower the learning rate"):
+        feed(look, [(0.3, 1.0, 0.0101)] * 200)
+
+
+def test_single_steps_may_be_off_the_margin_by_chance() -> None:
+    steps = noisy(1000, apart=0.0)
+    assert {active for _, active, _ in steps} == {1.0}
+    assert max(abs(loss - 0.3) for loss, _, _ in steps) > 0.01
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 0.5)
+    with pytest.raises(CollapseError, match="rests at the margin"):
+        feed(look, steps)
+
+
+@pytest.mark.parametrize("apart", [0.3, 0.6])
+def test_a_loss_near_the_margin_that_learns_is_no_collapse(apart: float) -> None:
+    """All triplets are active and the spread is down, but positives are nearer than negatives."""
+    steps = noisy(5000, apart=apart)
+    loss, active, spread = (sum(column) / len(steps) for column in zip(*steps, strict=True))
+    assert 0.25 < loss < 0.3
+    assert active > 0.99
+    assert spread < 0.08
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 1.0)
+    feed(look, steps)
+    look.close(*steps[-1])
+
+
+def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
+    look = watch.CollapseWatch(0.3)
+    feed(look, noisy(3000, apart=0.0))  # a slow start: nothing learnt yet, nothing lost
+    look = watch.CollapseWatch(None)
+    look.update(0.25, 1.0, 0.5)
+    feed(look, [(0.3, 1.0, 0.02)] * 3000)  # no margin to rest at
+
+
+@pytest.mark.parametrize(
+    ("sections", "rests"),
+    [
+        ({}, 0.3),
+        ({"name": "track_triplet", "margin": 0.5}, 0.5),
+        ({"genre_margin": 0.1}, None),
+        ({"name": "supcon"}, None),
+    ],
+)
+def test_the_loss_of_one_point(sections: dict[str, Any], rests: float | None) -> None:
+    settings = LossConfig(**sections)
+    assert watch.resting_loss(settings, 1) == rests
+    assert watch.resting_loss(settings, 4) == (rests and 4 * rests)
+
+
+def test_the_end_is_judged_by_what_the_last_step_left() -> None:
+    look = watch.CollapseWatch(0.3, depth=1)
+    look.update(0.25, 0.8, 0.5, 0.1)
+    with pytest.raises(CollapseError, match="exploded"):
+        look.close(0.25, 0.8, 0.5, 0.1 * 250)
+    with pytest.raises(NotFiniteError, match="spread of the embeddings is nan"):
+        look.close(0.25, 0.8, math.nan, 0.1)

@@ -108,20 +108,23 @@ def gather(vectors: Tensor, group: Group) -> Tensor:
 def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
     """Add up the gradients of all processes in place, as one flat message.
 
-    A parameter without a gradient here counts as zero, so that the messages have equal form.
+    Of the parameters that learn now, the same in every process. One without a gradient here counts
+    as zero, so that the messages have equal form. What no process has a gradient for stays without,
+    as in one process: to an optimizer a gradient of zero is a step, with its weight decay.
     """
-    if group.world == 1:
-        return
-    learning = list(parameters)
-    if not learning:
+    learning = [p for p in parameters if p.requires_grad]
+    if group.world == 1 or not learning:
         return
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
-    flat = torch.cat([g.reshape(-1) for g in grads])
+    has = [p.grad is not None for p in learning]
+    flags = torch.tensor(has).to(grads[0])
+    flat = torch.cat([*(g.reshape(-1) for g in grads), flags])
     dist.all_reduce(flat)
-    for parameter, grad, summed in zip(
-        learning, grads, torch.split(flat, [g.numel() for g in grads]), strict=True
-    ):
-        parameter.grad = summed.view_as(grad)
+    *sums, counts = torch.split(flat, [*(g.numel() for g in grads), len(flags)])
+    # where each has one here, nobody need wait for the device to tell
+    known = has if all(has) else (counts > 0).tolist()
+    for parameter, summed, moves in zip(learning, sums, known, strict=True):
+        parameter.grad = summed.view_as(parameter) if moves else None
 
 
 def first_says(value: float, group: Group, device: torch.device) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from subgenre.errors import TrainingError
@@ -79,6 +80,7 @@ class State:
     Attributes:
         epoch, step: done; `step` within the present epoch, `done` over all of them.
         sums: of loss, active share, spread, and their number, in the present epoch.
+        latest: loss and active share of the step that was looked at last.
         best_weights: of what learns, at `best_epoch`.
         watch: what the watch for collapse remembers.
     """
@@ -87,6 +89,7 @@ class State:
     step: int = 0
     done: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
+    latest: tuple[float, float] = (0.0, 0.0)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
     best_epoch: int = 0
@@ -94,9 +97,45 @@ class State:
     bf16: bool = False
     watch: dict[str, Any] = field(default_factory=dict)
 
+    def add(self, loss: float, active: float, spread: float) -> None:
+        """Add the figures of one step to those of the present epoch."""
+        self.latest = loss, active
+        for place, value in enumerate((loss, active, spread, 1.0)):
+            self.sums[place] += value
+
+    def keep_best(self, value: float, weights: Mapping[str, Tensor]) -> None:
+        """Keep a copy of the weights if the present epoch is the best so far."""
+        if value > self.best:
+            self.best, self.best_epoch = value, self.epoch + 1
+            self.best_weights = {
+                name: p.detach().to("cpu", copy=True) for name, p in weights.items()
+            }
+
+    def put_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Put the best weights of ALL that learns back, or keep the last ones."""
+        if self.best_weights is not None:
+            put(self.best_weights, weights)
+        else:
+            self.best_epoch = self.epoch
+
+    def close_epoch(self, lr: float, seconds: float, value: float | None) -> Epoch:
+        """Write the present epoch's figures into the history and go on to the next."""
+        loss, active, spread = (total / max(self.sums[3], 1.0) for total in self.sums[:3])
+        row = Epoch(self.epoch + 1, loss, active, spread, lr, seconds, value)
+        self.history.append(asdict(row))
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * 4
+        return row
+
 
 class Interrupted(TrainingError):  # noqa: N818 - a stop that was asked for, not a fault
     """A signal stopped the run after its checkpoint was saved."""
+
+
+def put(found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Copy what was kept into the weights themselves."""
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(found[name])
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from subgenre.run_state import (
     Interrupted,
     Result,
     State,
+    put,
     step_seed,
 )
 from subgenre.sources import Source
@@ -93,10 +93,9 @@ class Trainer:
         )
         self.state = State()
         self.scale = watch.Scale(encoder.head)
-        margin = config.loss.margin if config.loss.name in ("triplet", "track_triplet") else None
+        margin = watch.resting_loss(config.loss, config.model.members)
         self.watch = watch.CollapseWatch(margin, depth=len(config.model.head) + 1)
         self.seen: list[tuple[Tensor, float]] = []  # figures of steps that were not looked at yet
-        self.latest = (0.0, 0.0, 1.0, 0.0)
         self.look_every = _LOOK_EVERY if device.type == "cuda" else 1
 
     def run(self, *, resume: Path | None = None) -> Result:
@@ -112,20 +111,29 @@ class Trainer:
         if resume is not None:
             self._restore(checkpoint.load(resume, self.fingerprint))
         devices = [self.device] if self.device.type == "cuda" else []
-        stopped = False
         with torch.random.fork_rng(devices=devices):
             first = self._batches(state.epoch)
             total = len(first) * settings.optim.epochs
-            self._rehearse(first[0], total - state.done, resumed=resume is not None)
-            while state.epoch < settings.optim.epochs and not stopped:
+            if not self._ended():
+                self._rehearse(first[0], total - state.done, resumed=resume is not None)
+            while not self._ended():
                 began = time.perf_counter()
                 self._epoch(total)
-                stopped = self._close_epoch(began)
-        if settings.watch.collapse:
-            self.watch.close(*self.latest)
-        self._choose_best()
+                self._close_epoch(began)
+        stopped = self._waited_enough()
+        state.put_best(self.weights)
+        self.modules.eval()
         history = tuple(Epoch(**row) for row in state.history)
         return Result(history, state.best_epoch, time.perf_counter() - started, stopped)
+
+    def _ended(self) -> bool:
+        return self.state.epoch >= self.config.optim.epochs or self._waited_enough()
+
+    def _waited_enough(self) -> bool:
+        """Tell whether to stop early, by the state alone: a run that is resumed knows it too."""
+        patience = self.config.watch.patience
+        waited = self.state.epoch - self.state.best_epoch
+        return bool(self.validate and patience and waited >= patience)
 
     def _epoch(self, total: int) -> None:
         """Run the steps of the present epoch that are still to do."""
@@ -154,8 +162,7 @@ class Trainer:
         """Encode this process's share, compute the loss of the whole batch, move the weights."""
         every = self.config.batch.accumulate
         seed = step_seed(self.config.run.seed, self.state.done, self.group.rank)
-        vectors = self._encode(loaded, places, seed)
-        vectors = distributed.gather(vectors, self.group)
+        vectors = distributed.gather(self._encode(loaded, places, seed), self.group)
         result = self._loss(vectors, torch.from_numpy(batch).to(self.device))
         if result.value.requires_grad:
             torch.autograd.backward(result.value / every)
@@ -203,15 +210,28 @@ class Trainer:
             return
         values = torch.stack([figures for figures, _ in self.seen]).tolist()
         for (loss, spread, scale), (_, active) in zip(values, self.seen, strict=True):
-            for place, value in enumerate((loss, active, spread, 1.0)):
-                self.state.sums[place] += value
-            self.latest = (loss, active, spread, scale)
+            self.state.add(loss, active, spread)
             if self.config.watch.collapse:
-                self.watch.update(*self.latest)
+                self.watch.update(loss, active, spread, scale)
         self.seen.clear()
 
-    def _close_epoch(self, began: float) -> bool:
-        """Validate, note the epoch, keep the best weights, save; return whether to stop early."""
+    def _last_look(self) -> None:
+        """Look at the last batch once more: a step's figures are of before it moved the weights.
+
+        The same batch and draws, so that a run resumed at its end sees the same.
+        """
+        batch = self._batches(self.state.epoch - 1)[-1]
+        seed = step_seed(self.config.run.seed, self.state.done - 1, self.group.rank)
+        rows, places = self._needed(batch)
+        self.modules.train()  # as where the figures of the start come from
+        with torch.no_grad():
+            vectors = self._encode(self.source.load(rows).to(self.device), places, seed)
+            figures = watch.spread(distributed.gather(vectors, self.group)), self.scale.latest
+        with distributed.together(self.group, self.device):  # a scale is of one process's share
+            self.watch.close(*self.state.latest, *torch.stack(figures).tolist())
+
+    def _close_epoch(self, began: float) -> None:
+        """Validate, note the epoch, keep the best weights; save what is still good."""
         state, settings = self.state, self.config.watch
         self._look()
         watch.check_finite(self.learning)
@@ -219,21 +239,14 @@ class Trainer:
         value = None
         if self.validate and (number % settings.every == 0 or number == self.config.optim.epochs):
             value = self._validate(self.validate)
-            if value > state.best:
-                state.best, state.best_epoch = value, number
-                state.best_weights = {
-                    name: p.detach().to("cpu", copy=True) for name, p in self.weights.items()
-                }
-        loss, active, spread = (total / max(state.sums[3], 1.0) for total in state.sums[:3])
+            state.keep_best(value, self.weights)
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
-        row = Epoch(number, loss, active, spread, lr, time.perf_counter() - began, value)
-        state.history.append(asdict(row))
-        state.epoch, state.step, state.sums = number, 0, [0.0] * 4
+        row = state.close_epoch(lr, time.perf_counter() - began, value)
+        if settings.collapse and self._ended():
+            self._last_look()
         self._save()
         if self.callbacks.on_epoch and self.group.first:
             self.callbacks.on_epoch(row)
-        waited = number - state.best_epoch
-        return bool(self.validate and settings.patience and waited >= settings.patience)
 
     def _validate(self, validate: Callable[[], float]) -> float:
         """Score by the first process alone; all hear the value and take the same turn."""
@@ -243,19 +256,6 @@ class Trainer:
             with torch.inference_mode(), precision.autocast(self.device, self.state.bf16):
                 value = validate()
         return distributed.first_says(value, self.group, self.device)
-
-    def _choose_best(self) -> None:
-        """Put the best weights of ALL learning modules back, or keep the last ones."""
-        if self.state.best_weights is not None:
-            self._load_weights(self.state.best_weights)
-        else:
-            self.state.best_epoch = self.state.epoch
-        self.modules.eval()
-
-    def _load_weights(self, found: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.weights.items():
-                parameter.copy_(found[name])
 
     def _save_if_due(self) -> None:
         """Save every so many steps, and before a stop that was asked for."""
@@ -282,9 +282,8 @@ class Trainer:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         """Take up where a checkpoint left."""
-        for name in vars(self.state):
-            setattr(self.state, name, saved[name])
-        self._load_weights(saved["weights"])
+        vars(self.state).update({n: saved[n] for n in vars(self.state) if n in saved})
+        put(saved["weights"], self.weights)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.watch).update(self.state.watch)
 

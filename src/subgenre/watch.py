@@ -9,12 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from subgenre.config import LossConfig
 from subgenre.errors import CollapseError, NotFiniteError
 
 # Fraction of the spread at the start under which the embeddings count as one point. An untrained
 # network may begin with little spread: only the fall of it is a collapse.
 _FALLEN = 0.02
 _TINY = 1e-7
+# Drawn together: below this fraction of the spread at the start. That alone is no collapse, as a
+# spread may shrink while it learns; nor is a loss near the margin, where any run of little spread
+# begins. Together, for long, and with positives no nearer than negatives on average, they are one.
+_SHRUNK = 0.1
+_AT_REST = 0.03  # of the mean spread, by which the mean loss may be off the margin
+_LONG = 20  # patiences that are averaged: single steps of a few triplets are off it by chance
 # A head whose output grows by this factor a layer has lost its first weights: steps are larger than
 # the weights themselves. Training that works stays under a factor of about 30.
 _WILD = 200.0
@@ -49,13 +56,18 @@ class Scale:
 class CollapseWatch:
     """Raises when the embeddings have become one point, or the head's output has exploded.
 
-    The signs (FaceNet, Schroff et al. 2015, section 3.2, and what users of triplet losses report):
-    the spread falls to a sliver of what it was, the loss rests at the margin. Embeddings of unit
-    norm hide the other failure: weights that no longer learn but jump, under which the output
-    before the normalisation grows without bound and the loss may even fall.
+    What is judged (FaceNet, Schroff et al. 2015, section 3.2, and what users of triplet losses
+    report), over steps in a row:
+
+    - The spread is down to a sliver of what it was at the start.
+    - With a loss that has a margin: the spread is well below what it was, all triplets are active,
+      and the loss, averaged over many steps, rests at the margin: by the measure of the spread that
+      is left, positives are no nearer than negatives.
+    - The head's output before the normalisation has grown without bound. Embeddings of unit norm
+      hide this failure, weights that no longer learn but jump; the loss may even fall.
 
     Args:
-        margin: at which the loss rests when all embeddings are one point; None where it has none.
+        margin: the loss when all embeddings are one point, see `resting_loss`; None: not known.
         depth: linear layers of the head.
         patience: steps in a row that make a collapse.
         wild_patience: steps in a row that make an explosion.
@@ -69,6 +81,9 @@ class CollapseWatch:
     start_scale: float = math.nan
     low_steps: int = 0
     wild_steps: int = 0
+    rest_steps: int = 0
+    rest_gap: float = 0.0
+    rest_spread: float = 0.0
 
     def update(self, loss: float, active: float, now: float, scale: float = math.nan) -> None:
         """Look at one step: its loss, share of active triplets, spread, and the output's scale.
@@ -77,50 +92,91 @@ class CollapseWatch:
             NotFiniteError: the loss is NaN or infinite.
             CollapseError: collapsed for `patience` steps in a row, or exploded.
         """
-        if not math.isfinite(loss) or not math.isfinite(now):
-            raise NotFiniteError(
-                f"the loss is {loss}: {_WAY_OUT}; the last good checkpoint is kept"
-            )
+        self._check(loss, now)
         if math.isnan(self.start):
             self.start, self.start_scale = now, scale
-        resting = (
-            self.margin is not None
-            and active > 0.99
-            and abs(loss - self.margin) < 1e-4 * max(self.margin, 1e-3)
-        )
-        fallen = now < max(self.start * _FALLEN, _TINY)
-        self.low_steps = self.low_steps + 1 if fallen or (resting and now < _TINY) else 0
-        wild = scale > self.start_scale * _WILD**self.depth  # False where either is unknown
-        self.wild_steps = self.wild_steps + 1 if wild else 0
-        if self.low_steps >= self.patience or self.wild_steps >= self.wild_patience:
+        self._count(now, scale)
+        rests = self._rests(loss, active, now)
+        if self.low_steps >= self.patience or self.wild_steps >= self.wild_patience or rests:
             self._stop(loss, active, now, scale)
 
     def close(self, loss: float, active: float, now: float, scale: float = math.nan) -> None:
         """Look at the end of a run, which may be too short for the patience.
 
+        Args:
+            loss, active: of the last step.
+            now, scale: spread and scale that its last weights give.
+
         Raises:
+            NotFiniteError: the weights give embeddings that are no numbers.
             CollapseError: it ends exploded, or collapsed for more than its first steps, in which
                 the spread often falls before it grows.
         """
+        self._check(loss, now)
+        self._count(now, scale)
         if self.low_steps >= _SHORT or self.wild_steps:
             self._stop(loss, active, now, scale)
 
+    def _check(self, loss: float, now: float) -> None:
+        if not math.isfinite(loss) or not math.isfinite(now):
+            wrong = f"the spread of the embeddings is {now}"
+            if not math.isfinite(loss):
+                wrong = f"the loss is {loss}"
+            raise NotFiniteError(f"{wrong}: {_WAY_OUT}; the last good checkpoint is kept")
+
+    def _count(self, now: float, scale: float) -> None:
+        """Count the steps in a row that are collapsed, and those that are exploded."""
+        fallen = now < max(self.start * _FALLEN, _TINY)
+        self.low_steps = self.low_steps + 1 if fallen else 0
+        wild = scale > self.start_scale * _WILD**self.depth  # False where either is unknown
+        self.wild_steps = self.wild_steps + 1 if wild else 0
+
+    def _rests(self, loss: float, active: float, now: float) -> bool:
+        """Tell whether the loss has rested at the margin for long, the spread well down."""
+        if self.margin is None or active <= 0.99 or now >= self.start * _SHRUNK:
+            self.rest_steps, self.rest_gap, self.rest_spread = 0, 0.0, 0.0
+            return False
+        self.rest_steps += 1
+        self.rest_gap += self.margin - loss
+        self.rest_spread += now
+        if self.rest_steps < _LONG * self.patience:
+            return False
+        rests = abs(self.rest_gap) < _AT_REST * self.rest_spread
+        self.rest_steps, self.rest_gap, self.rest_spread = 0, 0.0, 0.0  # a mean is judged once
+        return rests
+
     def memory(self) -> dict[str, float]:
         """Give what a checkpoint must keep."""
-        names = ("start", "start_scale", "low_steps", "wild_steps")
-        return {name: getattr(self, name) for name in names}
+        given = ("margin", "depth", "patience", "wild_patience")
+        return {name: value for name, value in vars(self).items() if name not in given}
 
     def _stop(self, loss: float, active: float, now: float, scale: float) -> None:
-        if not self.wild_steps:
-            found = f"all embeddings have become one point (spread {now:.2g}, {self.start:.2g} at"
-            more = ", or choose mining 'semihard' or 'none'"
-        else:
+        more = ", or choose mining 'semihard' or 'none'"
+        if self.wild_steps:
             found = f"the head's output has exploded (size {scale:.2g}, {self.start_scale:.2g} at"
             more = ""
+        elif self.low_steps:
+            found = f"all embeddings have become one point (spread {now:.2g}, {self.start:.2g} at"
+        else:
+            found = (
+                "the loss rests at the margin and the embeddings have drawn together "
+                f"(spread {now:.2g}, {self.start:.2g} at"
+            )
         raise CollapseError(
             f"{found} the start; loss {loss:.4g}; {active:.0%} of the triplets active): "
             f"{_WAY_OUT}{more}; no model was saved"
         )
+
+
+def resting_loss(config: LossConfig, members: int) -> float | None:
+    """Return the loss of embeddings that are all one point, where it is one number.
+
+    It is not where the margin depends on the pair, nor for a loss that is not made of triplets.
+    Of several members, each has a loss and they are summed.
+    """
+    if config.name not in ("triplet", "track_triplet") or config.genre_margin:
+        return None
+    return config.margin * members
 
 
 def check_finite(parameters: Iterable[Tensor]) -> None:
