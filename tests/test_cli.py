@@ -11,6 +11,7 @@ from subgenre import cli
 from subgenre.cli import folding
 from subgenre.cli.console import Terminal
 from tests.conftest import REPOSITORY
+from tests.folders import make_folder
 
 COMMANDS = ("demo", "preprocess", "train", "evaluate", "embed")
 
@@ -77,6 +78,8 @@ def test_every_command_has_an_example_and_the_common_options(
         (["train", "--recipe", "thesis", "--set", "optimm.lr=1"], "did you mean 'optim'"),
         (["train", "--recipe", "thesis", "--set", "lr"], "section.key=value"),
         (["train", "--recipe", "thesis", "--features", "nowhere"], "subgenre preprocess"),
+        (["train", "--recipe", "thesis", "--seed", "-1"], "seed is -1; it must lie between 0"),
+        (["train", "--recipe", "thesis", "--set", "optim.clip_norm=-1"], "clip_norm is -1"),
         (["preprocess", "nowhere", "--backbone", "musicnn"], "nowhere"),
         (["preprocess", "--chunk-strategy", "spread"], "did you mean 'spaced'"),
         (["evaluate", "--run", "nowhere"], "nowhere does not exist"),
@@ -98,6 +101,76 @@ def test_what_is_refused_is_one_line_and_exit_code_2(
     assert said in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (NotADirectoryError(20, "Not a directory", "afile/x.toml"), "afile/x.toml: Not a direct"),
+        (OSError(28, "No space left on device", "out/.tmp-1.toml"), "out: No space left on device"),
+        (IsADirectoryError(21, "Is a directory", ".tmp-1", None, "made"), "made: Is a directory"),
+        (PermissionError(13, "Permission denied", b"a\xff"), "a\\udcff: Permission denied"),
+        (OSError("torn\nin two"), "torn in two"),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_too(
+    problem: OSError,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr("subgenre.pipeline.runs.runs", refused)
+    assert cli.main(["runs"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"subgenre: {said}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trials", "0"), "trials is 0; give 1 or more"),
+        (("--trials", "-3"), "trials is -3; give 1 or more"),
+        (("--out", "."), "out is ., a folder; give the name of a file"),
+        (("--out", "afile/x.toml"), "but afile is no folder; choose another place"),
+        (("--seed", "-1"), "seed is -1; it must lie between 0"),
+    ],
+)
+def test_a_search_that_can_not_end_well_is_not_begun(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "subgenre.pipeline.folds.train_all", lambda *_, **__: pytest.fail("it was trained")
+    )
+    make_folder(tmp_path / "f", tracks=4, chunks=1)
+    Path("afile").touch()
+    assert cli.main(["tune", "--features", "f", "--recipe", "laptop", "--quiet", *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["afile", "f"]
+
+
+def test_a_folder_in_the_way_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("afile").touch()
+    assert cli.main(["demo", "--out", "afile/demo"]) == 2
+    err = capsys.readouterr().err
+    assert "afile" in err
+    assert "Traceback" not in err
 
 
 def test_underscores_serve_as_dashes() -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import tomllib
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +31,33 @@ def test_thesis_is_the_original_set_up() -> None:
     assert recipe.augment == config.AugmentConfig()
     assert recipe.watch.val_share == 0
     assert (recipe.optim.schedule, recipe.optim.warmup) == ("constant", 0)
+    assert (recipe.model.layer, recipe.model.pooling) == (-1, "mean")
+    assert recipe.model.dropout == 0.0
+    assert recipe.batch.accumulate == 1
+
+
+def test_the_thesis_file_says_these_numbers_itself() -> None:
+    file = resources.files("subgenre").joinpath("recipes", "thesis.toml")
+    assert tomllib.loads(file.read_text(encoding="utf-8")) == {
+        "model": {
+            "tune": "full",
+            "layer": -1,
+            "pooling": "mean",
+            "head": [768, 512],
+            "embedding_size": 128,
+        },
+        "batch": {"kind": "triplet", "size": 2},
+        "loss": {
+            "name": "triplet",
+            "margin": 0.3,
+            "negative_margin": 0.2,
+            "trash_margin": 0.5,
+            "trash_weight": 1.0,
+        },
+        "optim": {"epochs": 30, "lr": 1e-4},
+    }
+    # what the file leaves out is the package's default, and so that of every recipe file
+    assert (config.ModelConfig().dropout, config.BatchConfig().accumulate) == (0.0, 1)
 
 
 def test_preprocessing_defaults_are_the_specified_ones() -> None:
@@ -89,3 +120,81 @@ def test_sections_are_frozen(section: str) -> None:
     part = getattr(TrainConfig(), section)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(part, dataclasses.fields(part)[0].name, None)
+
+
+SECTIONS = (
+    config.PreprocessConfig,
+    *(type(getattr(TrainConfig(), f.name)) for f in (dataclasses.fields(TrainConfig)[1:])),
+)
+NUMBERS = [
+    (section, field.name)
+    for section in SECTIONS
+    for field in dataclasses.fields(section)
+    if type(field.default) in (int, float) and field.name != "layer"  # the backbone knows its own
+]
+
+
+@pytest.mark.parametrize(("section", "name"), NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -100_000, 10**12])
+def test_no_number_is_taken_that_makes_no_sense(section: Any, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value}"):
+        section(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optim.clip_norm = -1.0",
+        "optim.weight_decay = -0.01",
+        "loss.genre_margin = -0.1",
+        "loss.negative_margin = -0.1",
+        "loss.trash_margin = -0.1",
+        "loss.trash_weight = -1.0",
+        "loss.alpha = 0.0",
+        "loss.beta = 0.0",
+        "loss.scale = 0.0",
+        "loss.base = nan",
+        "loss.base = inf",
+        "loss.angular_margin = -1.0",
+        "run.save_every = -1",
+        "run.seed = -1",
+        "watch.every = 0",
+        "watch.patience = -1",
+    ],
+)
+def test_a_recipe_with_such_a_number_is_refused(tmp_path: Path, text: str) -> None:
+    name, _, value = text.partition(".")[2].partition(" = ")
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(ConfigError, match=f"^{name} is {value}; it must lie between"):
+        config.load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_zero_where_it_means_not_at_all_is_taken() -> None:
+    config.OptimConfig(clip_norm=0.0, weight_decay=0.0, backbone_lr=0.0)
+    config.RunConfig(save_every=0, seed=0)
+    config.WatchConfig(patience=0, val_share=0.0)
+    config.LossConfig(genre_margin=0.0, trash_weight=0.0, angular_margin=0.0, base=0.0)
+
+
+def test_an_output_is_checked_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    checks.check_output("out", tmp_path / "file")
+    checks.check_output("out", tmp_path / "new" / "deep" / "file")
+    checks.check_output("kept", tmp_path, folder=True)
+    checks.check_output("kept", tmp_path / "new", folder=True)
+    with pytest.raises(ConfigError, match="a folder; give the name of a file"):
+        checks.check_output("out", tmp_path)
+    with pytest.raises(ConfigError, match="file is no folder; choose another place"):
+        checks.check_output("out", tmp_path / "file" / "deep" / "x.toml")
+    with pytest.raises(ConfigError, match="file is no folder; choose another place"):
+        checks.check_output("kept", tmp_path / "file", folder=True)
+
+    def refused(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr(checks.tempfile, "TemporaryFile", refused)
+    with pytest.raises(ConfigError, match=r"nothing can be written into .* \(Permission denied\)"):
+        checks.check_output("out", tmp_path / "x.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

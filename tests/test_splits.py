@@ -10,18 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subgenre.errors import SplitError
+from subgenre import config
+from subgenre.errors import ConfigError, SplitError
+from subgenre.pipeline import fit
 from subgenre.splits import (
     BY_ARTIST,
     BY_TRACK,
     Split,
     check,
+    check_validation,
     folds,
     load,
     save,
     split,
     validation,
 )
+from tests.folders import make_folder
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,50 @@ def test_validation_keeps_small_subgenres_in_training() -> None:
     assert per_label(rows, held)["sub0"] >= 2
     with pytest.raises(SplitError, match="set val_share to 0"):
         validation(rows, ["rare", "rare2"], share=0.2)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [3, 3, 3], [0], []])
+def test_validation_tracks_without_a_match_or_a_rival_are_refused(labels: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"watch\.val_share is 0\.15.*--set watch\.val_share=0"):
+        check_validation(np.array(labels, dtype=np.int64), 0.15)
+    check_validation(np.array([0, 0, 1], dtype=np.int64), 0.15)
+
+
+@pytest.mark.parametrize(("tracks", "tune"), [(3, "head"), (3, "full")])
+def test_a_library_too_small_to_validate_on_is_refused_before_any_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracks: int, tune: str
+) -> None:
+    monkeypatch.setattr(fit, "_source", lambda *_: pytest.fail("the work has begun"))
+    small = make_folder(tmp_path / "features", tracks=tracks, chunks=1)
+    settings = config.replace(config.load_recipe("thesis"), "watch", val_share=0.4)
+    settings = config.replace(settings, "model", backbone="musicnn", tune=tune, head=(4,))
+    ids = [track.id for track in small.tracks]
+    with pytest.raises(ConfigError, match=r"among the 3 validation tracks no two .*val_share=0"):
+        fit.fit(small, ids, settings)
+
+
+def test_validation_counts_the_chosen_chunks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = make_folder(tmp_path / "features", tracks=6, chunks=1)
+    settings = config.replace(config.load_recipe("thesis"), "watch", val_share=0.4)
+    ids = tuple(track.id for track in small.tracks)
+    every = np.arange(len(small.track_of))
+    held = fit._hold_out(small, ids, settings, every)[1]
+    assert len(held) >= 6
+    with pytest.raises(ConfigError, match="among the 1 validation tracks"):
+        fit._hold_out(small, ids, settings, small.rows(held[:1]))
+
+
+def test_fewer_artists_than_folds_are_no_failure() -> None:
+    rows = [replace(row, artist=f"all of {row.subgenre}") for row in library(n_labels=2)]
+    found = split(rows)
+    assert found.grouped_by == BY_TRACK
+    assert "by artist 'all of sub0'" in found.warnings[0]
+    assert {one.grouped_by for one in folds(rows, 5)} == {BY_TRACK}
+    assert min(per_label(rows, validation(rows, found.train, share=0.15)[1]).values()) >= 2
+    with pytest.raises(SplitError, match="leave strict groups off"):
+        split(rows, strict_groups=True)
 
 
 def leak(rows: list[Row], found: Split) -> list[tuple[Split, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import tempfile
 import tomllib
 import types
 import typing
@@ -29,6 +30,38 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Refuse a number outside [low, high], NaN included."""
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+
+
+def check_ranges(config: object, **ranges: tuple[float, float]) -> None:
+    """Refuse a field of `config` outside its [low, high], as `check_range` does."""
+    for name, (low, high) in ranges.items():
+        check_range(name, getattr(config, name), low, high)
+
+
+def check_output(option: str, path: Path, *, folder: bool = False) -> None:
+    """Refuse a path that can't be written, before the work whose result goes there; leave nothing.
+
+    Args:
+        option: that named it. path: a file to be, or with `folder` a folder to be.
+
+    Raises:
+        ConfigError: something else has its name, or the folder that it goes into can't be used.
+    """
+    if path.is_dir() and not folder:
+        raise ConfigError(f"{option} is {path}, a folder; give the name of a file")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{option} is {path}, which is no file; choose another name")
+    inside = [path, *path.parents] if folder else list(path.parents)
+    above = next((place for place in inside if place.exists()), Path())
+    if not above.is_dir():
+        raise ConfigError(f"{option} is {path}, but {above} is no folder; choose another place")
+    try:  # the rights alone would not tell of a full disk or a share that refuses root
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as problem:
+        raise ConfigError(
+            f"{option} is {path}, but nothing can be written into {above} ({problem.strerror}); "
+            "choose another place"
+        ) from problem
 
 
 def check_tune(tune: str) -> int:

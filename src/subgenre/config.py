@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from subgenre import checks
-from subgenre.checks import check_choice, check_range, check_tune, either
+from subgenre.checks import check_choice, check_ranges, check_tune, either
 from subgenre.errors import ConfigError
 
 DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -28,6 +28,8 @@ SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 MULTI = ("exclude", "keep")
+_SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
+_MANY = 1_000_000
 
 T = TypeVar("T")
 
@@ -55,9 +57,8 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         check_choice("chunk_strategy", self.chunk_strategy, CHUNK_STRATEGIES)
         check_choice("multi", self.multi, MULTI)
-        check_range("chunk_s", self.chunk_s, 0.5, 600)
-        check_range("max_chunks", self.max_chunks, 1, 10_000)
-        check_range("min_track_s", self.min_track_s, 0.1, 3600)
+        check_ranges(self, chunk_s=(0.5, 600), max_chunks=(1, 10_000), min_track_s=(0.1, 3600))
+        check_ranges(self, store_s=(0, 3600), seed=_SEEDS)
         if self.store_s and self.store_s < self.chunk_s:
             raise ConfigError(
                 f"store_s is {self.store_s:g}, shorter than chunk_s {self.chunk_s:g}; "
@@ -113,14 +114,10 @@ class ModelConfig:
         check_choice("standardise", self.standardise, ("auto", "on", "off"))
         if isinstance(self.layer, str) and self.layer != "weighted":
             raise ConfigError(f"layer is '{self.layer}'; give a whole number or 'weighted'")
-        check_range("embedding_size", self.embedding_size, 2, 65_536)
-        check_range("dropout", self.dropout, 0.0, 0.95)
-        check_range("members", self.members, 1, 64)
-        check_range("pca", self.pca, 0, 65_536)
-        check_range("fusion", self.fusion, 0.0, 100.0)
+        check_ranges(self, embedding_size=(2, 65_536), members=(1, 64), lora_rank=(1, 1024))
+        check_ranges(self, dropout=(0, 0.95), pca=(0, 65_536), fusion=(0, 100))
         if self.embedding_size % self.members:
             raise ConfigError(f"{self.members} members can't share {self.embedding_size} evenly")
-        check_range("lora_rank", self.lora_rank, 1, 1024)
         if any(size < 1 for size in self.head):
             raise ConfigError(f"head is {list(self.head)}; each size must be 1 or more")
 
@@ -152,13 +149,10 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, BATCH_KINDS)
-        check_range("size", self.size, 1, 1_000_000)
-        for name in ("subgenres", "tracks", "chunks"):
-            check_range(name, getattr(self, name), 0, 1_000_000)
+        check_ranges(self, size=(1, _MANY), same_genre=(0, 1), accumulate=(1, 100_000))
+        check_ranges(self, subgenres=(0, _MANY), tracks=(0, _MANY), chunks=(0, _MANY))
         if self.tracks == 1:
             raise ConfigError("tracks is 1: two chunks of one track would be the only positive")
-        check_range("same_genre", self.same_genre, 0.0, 1.0)
-        check_range("accumulate", self.accumulate, 1, 100_000)
 
 
 @dataclass(frozen=True)
@@ -193,8 +187,10 @@ class LossConfig:
     def __post_init__(self) -> None:
         check_choice("loss", self.name, LOSSES)
         check_choice("mining", self.mining, MININGS)
-        check_range("margin", self.margin, 0.0, 2.0)
-        check_range("temperature", self.temperature, 1e-4, 100.0)
+        check_ranges(self, margin=(0, 2), negative_margin=(0, 2), trash_margin=(0, 2))
+        check_ranges(self, genre_margin=(0, 2), trash_weight=(0, 1000), temperature=(1e-4, 100))
+        check_ranges(self, alpha=(1e-4, 1e4), beta=(1e-4, 1e4), base=(-10, 10))
+        check_ranges(self, scale=(1e-4, 1e4), angular_margin=(0, 90))
 
 
 @dataclass(frozen=True)
@@ -222,12 +218,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, SCHEDULES)
-        check_range("epochs", self.epochs, 1, 1_000_000)
-        check_range("lr", self.lr, 1e-12, 1e6)
-        check_range("backbone_lr", self.backbone_lr, 0.0, 1e6)
-        check_range("warmup", self.warmup, 0.0, 1.0)
-        check_range("layer_decay", self.layer_decay, 1e-3, 1.0)
-        check_range("head_epochs", self.head_epochs, 0, self.epochs)
+        check_ranges(self, epochs=(1, _MANY), head_epochs=(0, self.epochs))
+        check_ranges(self, lr=(1e-12, 1e6), backbone_lr=(0, 1e6), layer_decay=(1e-3, 1))
+        check_ranges(self, warmup=(0, 1), weight_decay=(0, 100), clip_norm=(0, 1e6))
 
 
 @dataclass(frozen=True)
@@ -252,10 +245,8 @@ class AugmentConfig:
     vector_mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("time_mask", "freq_mask", "mixup", "patchout", "vector_mixup"):
-            check_range(name, getattr(self, name), 0.0, 0.9)
-        check_range("gain_db", self.gain_db, 0.0, 60.0)
-        check_range("vector_noise", self.vector_noise, 0.0, 10.0)
+        check_ranges(self, time_mask=(0, 0.9), freq_mask=(0, 0.9), gain_db=(0, 60), mixup=(0, 0.9))
+        check_ranges(self, patchout=(0, 0.9), vector_noise=(0, 10), vector_mixup=(0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -274,9 +265,7 @@ class WatchConfig:
     collapse: bool = True
 
     def __post_init__(self) -> None:
-        check_range("val_share", self.val_share, 0.0, 0.5)
-        check_range("patience", self.patience, 0, 1_000_000)
-        check_range("every", self.every, 1, 1_000_000)
+        check_ranges(self, val_share=(0, 0.5), patience=(0, _MANY), every=(1, _MANY))
 
 
 @dataclass(frozen=True)
@@ -303,7 +292,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
-        check_range("test_share", self.test_share, 0.02, 0.5)
+        check_ranges(self, test_share=(0.02, 0.5), seed=_SEEDS, save_every=(0, 1_000_000_000))
 
 
 @dataclass(frozen=True)

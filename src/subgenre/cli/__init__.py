@@ -6,8 +6,10 @@ failed, with one line that says what and what to do.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -47,7 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `subgenre ... | head`
         sys.stderr.close()
         return 0
+    except OSError as problem:
+        Terminal().fail(_reason(problem))
+        return 2
     return int(code or 0)
+
+
+def _reason(problem: OSError) -> str:
+    """Name the file and the system's reason; a temporary file stands for its folder."""
+    name = problem.filename2 or problem.filename
+    if problem.strerror is None or not isinstance(name, str | bytes | os.PathLike):
+        reason = problem.strerror or str(problem) or type(problem).__name__
+        return f"{reason}; check the paths and the free space"
+    path = Path(os.fsdecode(name))
+    path = path.parent if path.name.startswith(".tmp-") else path
+    return f"{path}: {problem.strerror}; choose another place or mend this one"
 
 
 def _dashed(word: str) -> str:

@@ -1,7 +1,16 @@
 """Train/test splits and folds by track, stratified by subgenre, that refuse to leak."""
 
 from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
-from subgenre.splits.split import Split, check, folds, load, save, split, validation
+from subgenre.splits.split import (
+    Split,
+    check,
+    check_validation,
+    folds,
+    load,
+    save,
+    split,
+    validation,
+)
 
 __all__ = [
     "BY_ARTIST",
@@ -10,6 +19,7 @@ __all__ = [
     "LabelledTrack",
     "Split",
     "check",
+    "check_validation",
     "folds",
     "load",
     "save",

@@ -25,7 +25,7 @@ def _fold_numbers(
     from sklearn.model_selection import StratifiedGroupKFold
 
     fold_of = np.zeros(len(label), dtype=np.int64)
-    k = min(k, int(np.bincount(label).max()))
+    k = min(k, int(np.bincount(label).max()), len(np.unique(groups)))
     if k < 2:
         return fold_of
     cutter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.checks import check_range
-from subgenre.errors import SplitError
+from subgenre.errors import ConfigError, SplitError
 from subgenre.files import read_json, write_json
 from subgenre.splits.drawing import counts, draw, even_folds
 from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack, Rows, bonds
@@ -142,10 +142,25 @@ def validation(
     if not held.any():
         raise SplitError(
             f"no subgenre has training tracks to spare for validation (share {share:g}); "
-            "set val_share to 0"
+            "set val_share to 0 (--set watch.val_share=0)"
         )
     inner = _sides(rows, held, seed, grouped_by, ())
     return inner.train, inner.test
+
+
+def check_validation(labels: NDArray[np.int64], share: float) -> None:
+    """Refuse validation tracks, by the subgenre number of each, that MAP@R can't be taken of.
+
+    Raises:
+        ConfigError: no two are of one subgenre, or all are.
+    """
+    each = np.unique(labels, return_counts=True)[1]
+    if len(each) < 2 or each.max() < 2:
+        raise ConfigError(
+            f"watch.val_share is {share:g}, but among the {len(labels)} validation tracks "
+            f"{'no two' if len(each) != 1 else 'all'} are of one subgenre: nothing to validate "
+            "on; give --set watch.val_share=0, or add tracks to the small playlists"
+        )
 
 
 def save(value: Split, path: Path, tracks: Iterable[LabelledTrack]) -> None:
