@@ -187,6 +187,9 @@ def until(
         print(f"{f'{title}, {target:.3f}':34}{theirs:9.1f}{ours:9.1f}{ratio:8.2f}")
         seconds = ours if math.isfinite(ours) else None  # never reached
         result[title] = {"target": target, "thesis_s": theirs, "ours_s": seconds, "ratio": ratio}
+    whole = [sum(row.seconds for row in side) for side, _ in found.values()]
+    print(f"{'the whole training':34}{whole[0]:9.1f}{whole[1]:9.1f}")
+    result["whole_s"] = dict(zip(found, whole, strict=True))
     shares = [share for _, share in found.values()]
     print(f"{'processor seconds in a second':34}{shares[0]:9.2f}{shares[1]:9.2f}")
     return result

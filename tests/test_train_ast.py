@@ -267,15 +267,19 @@ def test_an_option_that_can_not_act_is_refused_before_any_work(
         fit.fit(folder, ids(folder), recipe(name, **sections))
 
 
-def test_hours_on_a_cpu_name_what_is_cheaper(name: str) -> None:
+@pytest.mark.parametrize(("n_blocks", "cheaper"), [(12, "last:2"), (2, "last:1")])
+def test_hours_on_a_cpu_name_what_is_cheaper(
+    name: str, backbone: Backbone, n_blocks: int, cheaper: str
+) -> None:
     class Ear(fit.Silent):
         def warn(self, text: str) -> None:
             told.append(text)
 
     told: list[str] = []
-    tell = telling.told(Ear(), recipe(name), torch.device("cpu"))
+    backbone.n_blocks = n_blocks
+    tell = telling.told(Ear(), recipe(name), torch.device("cpu"), backbone)
     tell(Estimate(1800.0, 2**30, 10, "fp32"))
     assert not told
     tell(Estimate(3 * 3600.0, 2**30, 10, "fp32"))
-    assert "--tune last:2" in told[0]
+    assert f"--tune {cheaper}" in told[0]
     assert "--tune head" in told[0]

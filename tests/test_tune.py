@@ -12,6 +12,7 @@ from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError, FeatureError, TrainingError
 from subgenre.pipeline import choice, tune
 from subgenre.pipeline import folds as trainings
+from subgenre.pipeline.tune import Candidate
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 
@@ -48,6 +49,35 @@ def test_an_unknown_option_is_refused() -> None:
         tune.candidates([base()], {"optim.lrr": [1.0]}, trials=5)
     with pytest.raises(ConfigError, match=r"section\.key"):
         tune.candidates([base()], {"lr": [1.0]}, trials=5)
+
+
+@pytest.mark.parametrize("trials", [0, -3])
+def test_no_trials_are_refused(trials: int) -> None:
+    with pytest.raises(ConfigError, match=f"trials is {trials}; give 1 or more"):
+        tune.candidates([base()], {}, trials=trials)
+
+
+@pytest.mark.parametrize(
+    ("out", "kept", "said"),
+    [
+        ("afile/x.toml", "k", "afile is no folder"),
+        ("afolder", "k", "afolder, a folder; give the name of a file"),
+        ("x.toml", "afile", "kept is .*afile is no folder"),
+    ],
+)
+def test_an_output_that_can_not_be_written_is_refused_before_any_training(
+    folder: FeatureFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    out: str,
+    kept: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(trainings, "train_all", lambda *_, **__: pytest.fail("it was trained"))
+    (tmp_path / "afile").touch()
+    (tmp_path / "afolder").mkdir()
+    with pytest.raises(ConfigError, match=said):
+        tune.tune(folder.path, [Candidate("one", base())], out=tmp_path / out, kept=tmp_path / kept)
 
 
 def test_the_search_sees_no_test_track_and_writes_the_winner(

@@ -56,7 +56,7 @@ def add(backbone: Backbone, *, rank: int, seed: int) -> None:
 
 
 def merge(backbone: Backbone) -> None:
-    """Add the adapters into the weights they stand on, in place: what is left needs no peft."""
+    """Add the adapters, if any, into the weights they stand on: what is left needs no peft."""
     adapted: list[tuple[str, Any]] = [
         (name, module) for name, module in backbone.named_modules() if hasattr(module, "lora_A")
     ]

@@ -33,7 +33,7 @@ class Recipe:
     """What to train, and how; what is not given is the recipe's."""
 
     recipe: str | None = None
-    "Name of a recipe in the package, or a TOML file; by default gpu on CUDA, laptop otherwise."
+    "Name of a recipe in the package, or a TOML file; by default gpu on CUDA or beyond the head."
     backbone: str | None = None
     "A hub name, a folder saved by the hub's library, or musicnn (built in)."
     tune: str | None = None
@@ -61,17 +61,51 @@ class Recipe:
         """Read the recipe; where none is named, the one for this device and these features.
 
         Raises:
-            ConfigError: an unknown recipe, option or value.
+            ConfigError: an unknown recipe, option or value, or one that can't act.
             FeatureError: no feature folder to choose by.
         """
         from subgenre.pipeline import choice
 
+        given = self.given()
         if self.recipe is not None:
-            return self.settings(self.recipe)
-        chosen = choice.choose(features, device=self.device, backbone=self.backbone)
-        terminal.say(chosen.why)
-        backbone = self.backbone or chosen.backbone
-        return dataclasses.replace(self, backbone=backbone).settings(chosen.recipe)
+            self.settings(self.recipe)  # its errors come before those of the features
+        chosen = choice.choose(
+            features,
+            device=given.get("run.device"),
+            backbone=given.get("model.backbone"),
+            recipe=self.recipe,
+            tune=given.get("model.tune"),
+        )
+        if chosen.backbone:
+            with_own = dataclasses.replace(self, backbone=chosen.backbone)
+            settings = with_own.settings(chosen.recipe)
+        else:
+            settings = self.settings(chosen.recipe)
+        settings, told = choice.suit(settings, given, features)
+        for sentence in filter(None, [chosen.why, *told]):
+            terminal.say(sentence)
+        return settings
+
+    def given(self) -> dict[str, Any]:
+        """Return what was given by hand, by section.key; what is given twice counts as the last.
+
+        Raises:
+            ConfigError: a --set that is not section.key=value.
+        """
+        flags = {
+            "model.backbone": self.backbone,
+            "model.tune": self.tune,
+            "loss.name": self.loss,
+            "optim.epochs": self.epochs,
+            "optim.lr": self.lr,
+            "loss.margin": self.margin,
+            "batch.size": self.batch_size,
+            "run.device": self.device,
+            "run.seed": self.seed,
+            "run.strict_groups": self.strict_groups or None,
+        }
+        found = {name: value for name, value in flags.items() if value is not None}
+        return found | dict(_assignment(words) for words in self.set)
 
     def settings(self, default: str) -> TrainConfig:
         """Read the recipe and put the given options over it.
@@ -80,26 +114,12 @@ class Recipe:
             ConfigError: an unknown recipe, option or value.
         """
         settings = config.load_recipe(self.recipe or default)
-        for section, key, value in (
-            ("model", "backbone", self.backbone),
-            ("model", "tune", self.tune),
-            ("loss", "name", self.loss),
-            ("optim", "epochs", self.epochs),
-            ("optim", "lr", self.lr),
-            ("loss", "margin", self.margin),
-            ("batch", "size", self.batch_size),
-            ("run", "device", self.device),
-            ("run", "seed", self.seed),
-            ("run", "strict_groups", self.strict_groups or None),
-        ):
-            if value is not None:
-                settings = _put(settings, section, key, value)
-        for words in self.set:
-            settings = _put(settings, *_assignment(words))
+        for name, value in self.given().items():
+            settings = _put(settings, name, value)
         return settings
 
 
-def _assignment(words: str) -> tuple[str, str, Any]:
+def _assignment(words: str) -> tuple[str, Any]:
     """Read 'section.key=value'; the value is TOML, or a bare word."""
     name, equals, text = words.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -109,17 +129,21 @@ def _assignment(words: str) -> tuple[str, str, Any]:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    return section, key, value
+    return f"{section}.{key}", value
 
 
-def _put(settings: TrainConfig, section: str, key: str, value: Any) -> TrainConfig:
+def _put(settings: TrainConfig, name: str, value: Any) -> TrainConfig:
     """Replace one value, with the same checks and words as in a file."""
+    section, _, key = name.partition(".")
     plain = checks.to_dict(settings)
     sections = tuple(name for name, part in plain.items() if isinstance(part, dict))
     if section not in sections:
         near = checks.nearest(section, sections)
         raise ConfigError(f"no section '{section}'{near}; choose {checks.either(sections)}")
-    if key == "epochs" and plain["optim"]["head_epochs"] > value:
-        plain["optim"]["head_epochs"] = value
+    head_first = plain["optim"]["head_epochs"]
+    if name == "optim.epochs" and isinstance(value, int) and head_first >= value:
+        plain["optim"]["head_epochs"] = max(
+            0, value - 1
+        )  # the backbone learns in the last at least
     plain[section] = {**plain[section], key: value}
     return checks.from_dict(TrainConfig, plain, "options")

@@ -52,18 +52,24 @@ def tune(
         kept: where trainings are kept, so that a search that was stopped goes on.
         workers: trainings side by side.
     """
+    from subgenre.pipeline import idle
     from subgenre.pipeline import tune as stage
 
     common = common or Common()
     terminal = Terminal(quiet=common.quiet, as_json=common.json)
+    stage.check_trials(trials)
+    stage.check_places(out, kept)
     base = recipe or Recipe()
     first = base.suited(features, terminal)
     same = dataclasses.replace(base, backbone=first.model.backbone)
-    more = [dataclasses.replace(same, recipe=name).settings(name) for name in recipes]
+    more = [dataclasses.replace(same, recipe=name).suited(features, terminal) for name in recipes]
     bases = [first, *more]
-    wanted = stage.candidates(
-        bases, dict(_values(words) for words in vary), trials=trials, seed=bases[0].run.seed
-    )
+    changes = dict(_values(words) for words in vary)
+    wanted = stage.candidates(bases, changes, trials=trials, seed=bases[0].run.seed)
+    unread = [idle.unread(one.settings) for one in wanted]
+    for name in changes:
+        if all(name in found for found in unread):
+            raise ConfigError(f"--vary {name} can't act: {unread[0][name]}")
     tuned = stage.tune(
         features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, talk=terminal
     )

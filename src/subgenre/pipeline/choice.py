@@ -1,14 +1,17 @@
-"""Which recipe a run takes when none is named, and why."""
+"""Which recipe a run takes when none is named, and how a recipe of the package suits features."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from subgenre import files, precision, store
+from subgenre import config, files, precision, store
 from subgenre.backbones import MUSICNN
-from subgenre.config import DEFAULT_BACKBONE, load_recipe
+from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.errors import FeatureError
+from subgenre.pipeline import idle
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Choice:
 
     Attributes:
         backbone: None where it is the recipe's own.
+        why: "" where there is nothing to say.
     """
 
     recipe: str
@@ -24,42 +28,100 @@ class Choice:
     why: str
 
 
-def choose(features: Path, *, device: str | None = None, backbone: str | None = None) -> Choice:
-    """Choose `gpu` for an AST on CUDA and `laptop` otherwise.
+def choose(
+    features: Path,
+    *,
+    device: str | None = None,
+    backbone: str | None = None,
+    recipe: str | None = None,
+    tune: str | None = None,
+) -> Choice:
+    """Choose `gpu` for an AST on CUDA, or where more than the head learns; `laptop` otherwise.
 
     Args:
         features: the feature folder; its front end tells which backbone it is made for.
-        device: as on the command line.
-        backbone: as on the command line.
+        device, backbone, tune: as on the command line.
+        recipe: as on the command line: nothing but the backbone is left to choose.
 
     Raises:
         FeatureError: no feature folder.
         TrainingError: the device can't be had.
     """
+    small = _described(features)["spec"]["front_end"] == MUSICNN
+    name, why = (recipe, "") if recipe else _recipe(small, device, tune)
+    own, wanted = MUSICNN if small else DEFAULT_BACKBONE, None
+    if backbone is None and name in config.recipe_names():
+        recipes = config.load_recipe(name).model.backbone
+        wanted = own if (recipes == MUSICNN) != small else None
+    told = [f"recipe {name}: {why}"] if why else []
+    if wanted:
+        told.append(f"backbone {wanted}, for which the features are made")
+    others = " (--recipe and --backbone choose others)" if told else ""
+    return Choice(name, wanted, "; ".join(told) + others)
+
+
+def suit(
+    settings: TrainConfig, asked: Collection[str], features: Path
+) -> tuple[TrainConfig, list[str]]:
+    """Lay to rest what a recipe of the package sets but can't act here, and say so.
+
+    What a person asked for is left as it is, and so is a recipe of one's own: there, an option that
+    can't act is an error when the training starts.
+
+    Args:
+        asked: `section.key` of each option that was given by hand.
+
+    Returns:
+        the settings, and sentences that tell what changed.
+
+    Raises:
+        ConfigError: an option asked for that the loss or the batches do not read.
+    """
+    idle.refuse_unread(settings, asked)
+    told: list[str] = []
+    if settings.recipe not in config.recipe_names():
+        return settings, told
+    found = _described(features)
+    settings, names = idle.at_rest(
+        settings,
+        asked,
+        transformer=found["spec"]["front_end"] != MUSICNN,
+        longer=found["config"].get("store_s", 0) > found["config"]["chunk_s"],
+    )
+    if names:
+        told.append(
+            f"left out of recipe {settings.recipe}, as they can't act with tune "
+            f"{settings.model.tune} on {settings.model.backbone}: {', '.join(names)}"
+        )
+    first = settings.optim.head_epochs
+    planned = config.load_recipe(settings.recipe).optim.head_epochs
+    if first < planned and not {"optim.head_epochs"} & {*asked, *names}:
+        told.append(
+            f"the head alone learns first for {first} epochs instead of {planned}, as there are "
+            f"{settings.optim.epochs} in all (--set optim.head_epochs=N)"
+        )
+    return settings, told
+
+
+def _recipe(small: bool, device: str | None, tune: str | None) -> tuple[str, str]:
+    """Name the recipe for these features, this device and how much is to learn, and say why."""
+    cuda = precision.pick_device(device or "auto").type == "cuda"
+    if tune not in (None, "head"):
+        return "gpu", f"it is made for more than the head (tune {tune})"
+    if not cuda:
+        return "laptop", "there is no GPU"
+    if small:
+        return "laptop", "the features are made for the built-in backbone, which needs no GPU"
+    return "gpu", "there is a GPU"
+
+
+def _described(features: Path) -> dict[str, Any]:
+    """Read what a feature folder says of itself."""
     if not features.is_dir():
         raise FeatureError(
             f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
             "their folder with --features"
         )
-    found = files.read_json(
+    return files.read_json(
         features / store.DATASET, version=store.FORMAT_VERSION, error=FeatureError
     )
-    small = found["spec"]["front_end"] == MUSICNN
-    cuda = precision.pick_device(device or "auto").type == "cuda"
-    name = "gpu" if cuda and not small else "laptop"
-    why = (
-        "there is a GPU"
-        if name == "gpu"
-        else "the features are made for the built-in backbone, which needs no GPU"
-        if cuda
-        else "there is no GPU"
-    )
-    wanted = None
-    if backbone is None:
-        own = MUSICNN if small else DEFAULT_BACKBONE
-        recipes = load_recipe(name).model.backbone
-        wanted = own if (recipes == MUSICNN) != small else None
-    told = f"recipe {name}: {why}"
-    if wanted:
-        told += f"; backbone {wanted}, for which the features are made"
-    return Choice(name, wanted, f"{told} (--recipe and --backbone choose others)")

@@ -144,12 +144,13 @@ def fit(
     chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
-    fit_ids, val_ids = _hold_out(folder, ids, settings)
+    fit_ids, val_ids = _hold_out(folder, ids, settings, chunks)
     table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings), only=only)
     heard = Stoppable(talk, stop_asked)
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
+    tell = told(talk, settings, device, backbone)
     with Bars(talk, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
@@ -162,11 +163,10 @@ def fit(
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
-            callbacks=Callbacks(told(talk, settings, device), on_step, on_epoch, stop_asked),
+            callbacks=Callbacks(tell, on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
-    if settings.model.tune == "lora":
-        lora.merge(backbone)
+    lora.merge(backbone)
     return Fitted(encoder.eval(), result, pooled if only is None else None)
 
 
@@ -231,15 +231,19 @@ def _half_white(values: Tensor, n_axes: int) -> Tensor:
 
 
 def _hold_out(
-    folder: FeatureFolder, ids: tuple[str, ...], settings: TrainConfig
+    folder: FeatureFolder, ids: tuple[str, ...], settings: TrainConfig, chunks: NDArray[np.int64]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split the training side once more, where the recipe wants validation."""
+    """Split the training side once more, where the recipe wants validation, by `chunks`."""
     share = settings.watch.val_share
     if not share:
         return ids, ()
     known = set(ids)
     tracks = [track for track in folder.tracks if track.id in known]
-    return splits.validation(tracks, ids, share=share, seed=settings.run.seed)
+    fit_ids, val_ids = splits.validation(tracks, ids, share=share, seed=settings.run.seed)
+    rows = np.intersect1d(folder.rows(val_ids), chunks)
+    first = np.unique(folder.track_of[rows], return_index=True)[1]
+    splits.check_validation(folder.label_of[rows[first]], share)
+    return fit_ids, val_ids
 
 
 def _source(

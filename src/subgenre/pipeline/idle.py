@@ -1,19 +1,62 @@
-"""Options that could not act on the chosen backbone or cache are refused before any work."""
+"""Options that could not act on the chosen backbone, cache or loss are refused before any work."""
 
 from __future__ import annotations
 
-from subgenre import lora
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from subgenre import config, lora
 from subgenre.backbones import Backbone
-from subgenre.checks import check_tune
+from subgenre.checks import check_tune, either
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.store import FeatureFolder
 
+_ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup")
+_ON_VECTORS = ("vector_noise", "vector_mixup")
+# What each loss reads of `[loss]`; mining needs a batch to search, which drawn triplets are not.
+_READS = {
+    "triplet": ("margin", "mining", "genre_margin"),
+    "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "mining", "genre_margin"),
+    "track_triplet": ("margin", "mining", "genre_margin"),
+    "multi_similarity": ("alpha", "beta", "base"),
+    "supcon": ("temperature",),
+    "proxy_anchor": ("scale",),
+    "norm_softmax": ("temperature",),
+    "arcface": ("scale", "angular_margin"),
+}
+_BATCHES = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "same_genre")}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that can't act: `section.key`, the value that lets it rest, and why."""
+
+    name: str
+    rest: Any
+    why: str
+
+    def value(self, settings: TrainConfig) -> Any:
+        """Return what the settings say."""
+        section, _, key = self.name.partition(".")
+        return getattr(getattr(settings, section), key)
+
+
+def asleep(settings: TrainConfig, *, transformer: bool, longer: bool) -> Iterator[Option]:
+    """Yield each option that is set, though nothing would read it.
+
+    Args:
+        transformer: whether the backbone is one.
+        longer: whether the stored windows are longer than a chunk.
+    """
+    for option in _options(settings, transformer=transformer, longer=longer):
+        if option.value(settings) != option.rest:
+            yield option
+
 
 def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder) -> None:
     """Raise where an option would be read by nothing, and say which and why.
-
-    What acts on features or on cached vectors alone is refused by `sources`, as it is built.
 
     Raises:
         ConfigError: naming the option and what to set it to.
@@ -21,43 +64,98 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
     """
     if settings.model.tune == "lora":
         lora.check(backbone)
-    model, optim, run = settings.model, settings.optim, settings.run
+    longer = folder.config.window_s > folder.config.chunk_s
+    for option in asleep(settings, transformer=backbone.transformer, longer=longer):
+        text = str(option.rest).lower()
+        raise ConfigError(
+            f"{option.name} is {option.value(settings)}, but can't act: {option.why}; "
+            f"give --set {option.name}={text}"
+        )
+    _check_layer(settings.model, backbone)
+
+
+def refuse_unread(settings: TrainConfig, asked: Collection[str]) -> None:
+    """Raise where an option that a person asked for is not read by the loss or the batches chosen.
+
+    A recipe may hold such options: they wait for another loss.
+
+    Args:
+        asked: `section.key` of each option that was given by hand.
+
+    Raises:
+        ConfigError: naming the option, and what is read instead.
+    """
+    unread_here = unread(settings)
+    for name in asked:
+        if name in unread_here:
+            raise ConfigError(f"{name} can't act: {unread_here[name]}")
+
+
+def unread(settings: TrainConfig) -> dict[str, str]:
+    """Tell which options the loss, the batches and the watch chosen do not read, and why."""
+    return dict(_unread(settings))
+
+
+def _options(settings: TrainConfig, *, transformer: bool, longer: bool) -> Iterator[Option]:
+    model, n_last = settings.model, check_tune(settings.model.tune)
     if model.tune == "head":
         frozen = "the backbone is frozen (tune head)"
-        _refuse("optim.head_epochs", optim.head_epochs, 0, frozen)
-        _refuse("optim.backbone_lr", optim.backbone_lr, 0.0, frozen)
-        _refuse("optim.layer_decay", optim.layer_decay, 1.0, frozen)
-        _refuse("run.compile", run.compile, False, "the head works on cached vectors (tune head)")
-        _refuse("run.checkpointing", run.checkpointing, False, frozen)
-    if check_tune(model.tune) == 1:
-        _refuse("optim.layer_decay", optim.layer_decay, 1.0, "one block alone learns (tune last:1)")
+        yield Option("optim.head_epochs", 0, frozen)
+        yield Option("optim.backbone_lr", 0.0, frozen)
+        yield Option("run.compile", False, "the head works on cached vectors (tune head)")
+        yield Option("run.checkpointing", False, frozen)
+    if model.tune == "head" or n_last == 1:
+        single = "one block alone learns (tune last:1)"
+        yield Option("optim.layer_decay", 1.0, single if n_last else "the backbone is frozen")
     if not model.standardised:
         raw = 'pooled vectors are not standardised (model.standardise = "on" does so)'
-        _refuse("model.pca", model.pca, 0, raw)
+        yield Option("model.pca", 0, raw)
     if not model.pca:
-        _refuse("model.fusion", model.fusion, 0, "no principal axes are taken (model.pca)")
-    if not backbone.transformer:
-        alone = f"{backbone.kind} is no transformer"
-        _refuse("augment.patchout", settings.augment.patchout, 0.0, alone)
-        _refuse("run.checkpointing", run.checkpointing, False, alone)
-        if check_tune(model.tune):
-            _refuse("run.compile", run.compile, False, f"{alone}, whose blocks are compiled apart")
-    if folder.config.window_s <= folder.config.chunk_s:
-        window = (
-            f"chunks of {folder.config.chunk_s:g} s are stored as they are (preprocess with "
-            "--store-s to keep a longer window)"
-        )
-        _refuse("augment.crop", settings.augment.crop, False, window)
-    _check_last(model, backbone)
+        yield Option("model.fusion", 0.0, "no principal axes are taken (model.pca)")
+    if not transformer:
+        alone = "musicnn is no transformer"
+        yield Option("augment.patchout", 0.0, alone)
+        yield Option("run.checkpointing", False, alone)
+        if n_last:
+            yield Option("run.compile", False, f"{alone}, whose blocks are compiled apart")
+    yield from _augmentations(model.tune, longer=longer)
 
 
-def _refuse(name: str, value: object, idle: object, why: str) -> None:
-    if value != idle:
-        text = str(idle).lower()
-        raise ConfigError(f"{name} is {value}, but can't act: {why}; give --set {name}={text}")
+def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
+    """Options of `[augment]`; what each source of chunks refuses too, told before it is built."""
+    where = {"head": "cached vectors", "last": "cached activations"}.get(tune.partition(":")[0])
+    if where:
+        for name in _ON_FEATURES:
+            yield Option(f"augment.{name}", 0.0, f"the network learns on {where} (tune {tune})")
+    if where != "cached vectors":
+        for name in _ON_VECTORS:
+            yield Option(f"augment.{name}", 0.0, "it acts on the cached vectors of tune head alone")
+    else:
+        yield Option("augment.patchout", 0.0, "no token passes the head (tune head)")
+    if where or not longer:
+        short = "chunks are stored as they are (preprocess with --store-s to keep a longer window)"
+        why = f"the network learns on {where} (tune {tune})" if longer else short
+        yield Option("augment.crop", False, why)
 
 
-def _check_last(model: ModelConfig, backbone: Backbone) -> None:
+def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
+    loss, batch = settings.loss.name, settings.batch.kind
+    reads = tuple(key for key in _READS[loss] if key != "mining" or batch == "pk")
+    for key in sorted({key for keys in _READS.values() for key in keys} - set(reads)):
+        drawn = key == "mining" and key in _READS[loss]
+        why = f"loss {loss} reads {either(reads)}"
+        yield f"loss.{key}", "drawn triplets are not searched (batch.kind)" if drawn else why
+    for kind, keys in _BATCHES.items():
+        for key in keys if kind != batch else ():
+            yield f"batch.{key}", f"batches of kind '{batch}' read {either(_BATCHES[batch])}"
+    if settings.model.tune != "lora":
+        yield "model.lora_rank", f"it is of adapters, and tune is '{settings.model.tune}'"
+    if not settings.watch.val_share:
+        for key in ("patience", "every"):
+            yield f"watch.{key}", "nothing is held out for validation (watch.val_share)"
+
+
+def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
     """Refuse a layer that there is not, or that the last N blocks do not reach."""
     backbone.check_layer(model.layer)
     n_last = check_tune(model.tune)
@@ -78,3 +176,18 @@ def _check_last(model: ModelConfig, backbone: Backbone) -> None:
             f"layer {model.layer} lies below the last {n_last} of {backbone.n_blocks} blocks, so "
             f"that nothing of them would be used; choose --set model.layer=-1, or a larger N"
         )
+
+
+def at_rest(
+    settings: TrainConfig, asked: Collection[str], *, transformer: bool, longer: bool
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    """Lay options to rest that can't act and that nobody asked for; return their names too."""
+    laid: list[str] = []
+    while True:
+        found = asleep(settings, transformer=transformer, longer=longer)
+        option = next((option for option in found if option.name not in asked), None)
+        if option is None:
+            return settings, tuple(laid)
+        section, _, key = option.name.partition(".")
+        settings = config.replace(settings, section, **{key: option.rest})
+        laid.append(option.name)

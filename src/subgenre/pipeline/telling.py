@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
 from subgenre.pipeline.words import duration
 from subgenre.talk import Progress, Talk
@@ -15,10 +16,13 @@ from subgenre.train import Epoch, Estimate, Interrupted
 _HOUR = 3600
 
 
-def told(talk: Talk, settings: TrainConfig, device: torch.device) -> Callable[[Estimate], None]:
+def told(
+    talk: Talk, settings: TrainConfig, device: torch.device, backbone: Backbone
+) -> Callable[[Estimate], None]:
     """Return a function that says what the run will take, and what would be cheaper."""
+    n_last = max(1, min(2, backbone.n_blocks - 1))  # of all blocks, none would lie below
     cheaper = {
-        "full": "--tune last:2 runs the lower blocks once, --tune head the whole backbone once",
+        "full": f"--tune last:{n_last} runs the lower blocks once, --tune head all of them once",
         "lora": "--tune head runs the backbone once",
         "last": "--tune head trains the projection head alone, in minutes",
     }

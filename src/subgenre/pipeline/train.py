@@ -28,6 +28,7 @@ from subgenre import (
     precision,
     splits,
 )
+from subgenre.checks import check_output
 from subgenre.config import TrainConfig
 from subgenre.errors import TrainingError
 from subgenre.pipeline import fit, work
@@ -136,6 +137,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         if place.resume and old is None:
             talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
         name = old.parent.name if old else work.stamp()
+        check_output("checkpoints", place.checkpoints, folder=True)
         run = work.new_run(place.out, name) if group.first else Path()
     with _stop_signals() as stop_asked:
         fitted = fit.fit(

@@ -97,12 +97,13 @@ def candidates(
     Args:
         bases: recipes.
         vary: `section.key` -> values; empty: a few losses and learning rates.
-        trials: where there are more, some are drawn.
+        trials: 1 or more; where there are more candidates, some are drawn.
         seed: of that drawing.
 
     Raises:
         ConfigError: an unknown option, or a value that makes no sense.
     """
+    check_trials(trials)
     found = [Candidate(base.recipe, base) for base in bases]
     changed: list[Candidate] = []
     for base in bases:
@@ -120,6 +121,26 @@ def candidates(
         drawn = np.random.default_rng([seed, len(changed)]).permutation(len(changed))[:room]
         changed = [changed[i] for i in sorted(drawn.tolist())]
     return found + changed
+
+
+def check_trials(trials: int) -> None:
+    """Refuse a search that tries nothing.
+
+    Raises:
+        ConfigError: fewer than 1.
+    """
+    if trials < 1:
+        raise ConfigError(f"trials is {trials}; give 1 or more")
+
+
+def check_places(out: Path, kept: Path) -> None:
+    """Refuse, before any training, what can't be written after it.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    checks.check_output("out", out)
+    checks.check_output("kept", kept, folder=True)
 
 
 def tune(
@@ -150,12 +171,13 @@ def tune(
         talk: hears how it goes.
 
     Raises:
-        ConfigError: no candidate, or an unknown metric.
+        ConfigError: no candidate, an unknown metric, or an output that can't be written.
         TrainingError: every candidate failed.
         FeatureError, SplitError, BackboneError.
     """
     talk = talk or Silent()
     checks.check_choice("by", by, metrics.METRICS)
+    check_places(out, kept)
     if not tried:
         raise ConfigError("there is no recipe to try; name one with --recipes")
     folder = FeatureFolder.open(features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from subgenre.checks import check_output
 from subgenre.errors import RunError
 from subgenre.talk import Talk
 
@@ -36,10 +37,12 @@ def new_run(out: Path | None, name: str) -> Path:
 
     Raises:
         RunError: it exists and holds something.
+        ConfigError: it can't be made there.
     """
     folder = out or Path(f"{RUN_PREFIX}{name}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty; name another with --out")
+    check_output("out", folder, folder=True)
     return folder
 
 
