@@ -99,6 +99,17 @@ def test_an_option_that_nothing_reads_is_refused_where_it_is_asked_for(
         Recipe(**given, device="cpu").suited(folder, terminal)
 
 
+def test_a_recipe_of_ones_own_that_names_no_backbone_takes_that_of_the_features(
+    tmp_path: Path, front_end: str
+) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[model]\ntune = "head"\n', encoding="utf-8")
+    terminal: Any = Ear()
+    found = Recipe(recipe=str(own)).suited(features(tmp_path / "f", front_end), terminal)
+    assert (found.model.backbone == "musicnn") == (front_end == "musicnn")
+    assert ("for which the features are made" in "".join(terminal.told)) == (front_end != "ast")
+
+
 def test_few_epochs_leave_one_for_the_backbone_and_say_so(tmp_path: Path) -> None:
     folder = features(tmp_path / "f", "ast")
     for epochs, first in ((1, 0), (2, 1), (3, 2), (4, 3)):

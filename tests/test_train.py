@@ -560,3 +560,43 @@ def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
                 elif not name.endswith("k_proj.bias"):  # has one of rounding alone
                     off = (found["weights"][name] - tensor).abs()
                     assert off.mean() < 2e-6, name  # a step is 1e-3, also of a tiny gradient
+
+
+def test_a_column_that_hardly_varied_is_left_out_where_the_backbone_learns(
+    folder: FeatureFolder,
+) -> None:
+    backbone = fit.load_backbone("musicnn", folder)
+    settings = recipe(model={"tune": "full", "standardise": "on"})
+    encoder = fit.new_encoder(backbone, settings.model, folder, np.arange(4), 0)
+    generator = np.random.default_rng(0)
+    pooled = 1 + generator.normal(size=(50, backbone.hidden_size)).astype(np.float32)
+    pooled[:, 0] = 1 + 1e-3 * pooled[:, 0]
+    fit.standardise(encoder, pooled)
+    assert bool(torch.isfinite(encoder.pooled_std).all())
+    fit.standardise(encoder, pooled, backbone_learns=True)
+    assert torch.isinf(encoder.pooled_std).nonzero().flatten().tolist() == [0]
+
+
+def test_the_keyboard_leaves_a_checkpoint_and_says_so(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ear(fit.Silent):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    told: list[str] = []
+    real, epochs = train.Trainer._epoch, iter(range(9))
+
+    def interrupted(self: train.Trainer, total: int) -> None:
+        if next(epochs) == 1:
+            raise KeyboardInterrupt
+        real(self, total)
+
+    monkeypatch.setattr(train.Trainer, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(
+            folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", talk=Ear()
+        )
+    assert any("go on with --resume" in text for text in told)
+    again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
+    assert len(stage.train(folder.path, recipe(), **again).history) == 3

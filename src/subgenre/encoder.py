@@ -211,15 +211,18 @@ class Encoder(nn.Module):
             self.mean.fill_(statistics.mean)
             self.std.fill_(statistics.std)
 
-    def set_pooled_statistics(self, mean: Tensor, std: Tensor) -> None:
+    def set_pooled_statistics(
+        self, mean: Tensor, std: Tensor, *, constant: float = _CONSTANT
+    ) -> None:
         """Set what `project` standardises by, [H] ([L, H]); a column that is constant becomes 0.
 
         A dead filter's output still varies by float32's rounding, which is no signal to scale up.
+        A column is constant that varies by less than the share `constant` of its size.
         """
         with torch.no_grad():
             self.pooled_mean.copy_(mean)
             # anything over infinity is 0: a column that never varied must not start to now
-            self.pooled_std.copy_(torch.where(std > _CONSTANT * mean.abs(), std, torch.inf))
+            self.pooled_std.copy_(torch.where(std > constant * mean.abs(), std, torch.inf))
 
     def set_axes(self, axes: Tensor) -> None:
         """Set the axes [H, pca] that standardised pooled vectors are turned to before the head.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre import config, files, precision, store
+from subgenre import checks, config, files, precision, store
 from subgenre.backbones import MUSICNN
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.errors import FeatureError
@@ -50,7 +50,7 @@ def choose(
     small = _described(features)["spec"]["front_end"] == MUSICNN
     name, why = (recipe, "") if recipe else _recipe(small, device, tune)
     own, wanted = MUSICNN if small else DEFAULT_BACKBONE, None
-    if backbone is None and name in config.recipe_names():
+    if backbone is None and _names_none(name):
         recipes = config.load_recipe(name).model.backbone
         wanted = own if (recipes == MUSICNN) != small else None
     told = [f"recipe {name}: {why}"] if why else []
@@ -113,6 +113,13 @@ def _recipe(small: bool, device: str | None, tune: str | None) -> tuple[str, str
     if small:
         return "laptop", "the features are made for the built-in backbone, which needs no GPU"
     return "gpu", "there is a GPU"
+
+
+def _names_none(recipe: str) -> bool:
+    """Tell whether a recipe leaves the backbone open, as those of the package do."""
+    if recipe in config.recipe_names():
+        return True
+    return "backbone" not in checks.load_toml(Path(recipe)).get("model", {})
 
 
 def _described(features: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from subgenre.talk import Silent, Talk
 from subgenre.train import Callbacks, Result, Trainer
 
 _NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
+_STILL = 1e-2  # a column that varies by less than this share of its size hardly varies
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
 
 
@@ -203,15 +204,21 @@ def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
     )
 
 
-def standardise(encoder: Encoder, pooled: NDArray[np.float32]) -> None:
+def standardise(
+    encoder: Encoder, pooled: NDArray[np.float32], *, backbone_learns: bool = False
+) -> None:
     """Set the encoder's pooled statistics, and its axes, by training chunks [n, H] (or [n, L, H]).
+
+    Where the backbone learns, a column that hardly varied is left out: with the first step it would
+    be thousands of its deviations off.
 
     The axes are the principal ones of the standardised chunks. Each is divided by the square root
     of its deviation: whitened half way, so that the first few do not drown what sets siblings
     apart, nor the last be raised to noise.
     """
     values = torch.from_numpy(pooled.astype(np.float64))
-    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0))
+    given = {"constant": _STILL} if backbone_learns else {}
+    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), **given)
     if encoder.axes is not None:
         whole = (values - encoder.pooled_mean) / encoder.pooled_std
         encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))
@@ -270,7 +277,7 @@ def _source(
             lambda: _pooled(encoder, folder, chunks, device, talk), group, device
         )
         if model.standardised:
-            standardise(encoder, pooled[rows])
+            standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
         if model.tune == "head":
             held = pooled[chunks]
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)

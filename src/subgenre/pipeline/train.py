@@ -96,6 +96,10 @@ def train(
     place = _Place(out, checkpoints, resume, device, group, talk if group.first else Silent())
     try:
         return _train(features, settings, place, test_run=test_run)
+    except KeyboardInterrupt:
+        if checkpoint.newest(checkpoints):
+            place.talk.warn(f"the checkpoint under {checkpoints} stays: go on with --resume")
+        raise
     except RuntimeError as problem:
         if group.world == 1:
             raise
