@@ -170,10 +170,14 @@ def test_a_recipe_with_such_a_number_is_refused(tmp_path: Path, text: str) -> No
 
 
 def test_zero_where_it_means_not_at_all_is_taken() -> None:
-    config.OptimConfig(clip_norm=0.0, weight_decay=0.0, backbone_lr=0.0)
-    config.RunConfig(save_every=0, seed=0)
-    config.WatchConfig(patience=0, val_share=0.0)
-    config.LossConfig(genre_margin=0.0, trash_weight=0.0, angular_margin=0.0, base=0.0)
+    for section, names in (
+        (config.OptimConfig, ("clip_norm", "weight_decay", "backbone_lr")),
+        (config.RunConfig, ("save_every", "seed")),
+        (config.WatchConfig, ("patience", "val_share")),
+        (config.LossConfig, ("genre_margin", "trash_weight", "angular_margin", "base")),
+    ):
+        made = section(**dict.fromkeys(names, 0))
+        assert [getattr(made, name) for name in names] == [0] * len(names)
 
 
 def test_an_output_is_checked_without_a_trace(

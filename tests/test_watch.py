@@ -157,9 +157,11 @@ def test_a_loss_near_the_margin_that_learns_is_no_collapse(apart: float) -> None
 def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
     look = watch.CollapseWatch(0.3)
     feed(look, noisy(3000, apart=0.0))  # a slow start: nothing learnt yet, nothing lost
+    assert look.rest_steps == 0
     look = watch.CollapseWatch(None)
     look.update(0.25, 1.0, 0.5)
     feed(look, [(0.3, 1.0, 0.02)] * 3000)  # no margin to rest at
+    assert look.rest_steps == look.low_steps == 0
 
 
 @pytest.mark.parametrize(

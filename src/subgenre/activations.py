@@ -71,7 +71,7 @@ def cached(
         return halves
 
     with evaluating(encoder, device):
-        first = compute(np.arange(1))
+        first = compute(np.arange(1))  # its shape tells whether what is kept still fits
         shape = (len(folder.track_of), *first.shape[1:])
         if (found := _open(whole, shape)) is not None:
             return found

@@ -28,8 +28,8 @@ _MEMORY_SHARE = 0.4
 # Cached vectors live on the device when they take less than this, bytes.
 _ON_DEVICE = 2**30
 _AHEAD = 2  # batches that are read while one is computed
-_ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup", "crop")
-_ON_VECTORS = ("vector_noise", "vector_mixup")
+ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup", "crop")
+ON_VECTORS = ("vector_noise", "vector_mixup")
 
 
 class Source(Protocol):
@@ -81,7 +81,7 @@ class VectorSource:
         train_rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
     ) -> None:
-        refuse(config, (*_ON_FEATURES, "patchout"), "cached vectors", "vector_noise, vector_mixup")
+        refuse(config, (*ON_FEATURES, "patchout"), "cached vectors", "vector_noise, vector_mixup")
         held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
         self.rows, self.config = np.asarray(rows), config
@@ -132,7 +132,7 @@ class FeatureSource:
         frames: int,
     ) -> None:
         instead = "time_mask, freq_mask, gain_db, mixup, patchout"
-        refuse(config, _ON_VECTORS, "log-mels (they act on vectors cached by tune head)", instead)
+        refuse(config, ON_VECTORS, "log-mels (they act on vectors cached by tune head)", instead)
         self.folder, self.config, self.frames = folder, config, frames
         self.rows = np.unique(np.asarray(rows))
         first = folder.load(self.rows[:1])
@@ -194,7 +194,7 @@ class ActivationSource:
     ) -> None:
         refuse(
             config,
-            (*_ON_FEATURES, *_ON_VECTORS),
+            (*ON_FEATURES, *ON_VECTORS),
             "cached activations",
             "patchout, of a transformer",
         )

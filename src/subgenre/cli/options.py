@@ -76,12 +76,8 @@ class Recipe:
             recipe=self.recipe,
             tune=given.get("model.tune"),
         )
-        if chosen.backbone:
-            with_own = dataclasses.replace(self, backbone=chosen.backbone)
-            settings = with_own.settings(chosen.recipe)
-        else:
-            settings = self.settings(chosen.recipe)
-        settings, told = choice.suit(settings, given, features)
+        own = dataclasses.replace(self, backbone=chosen.backbone or self.backbone)
+        settings, told = choice.suit(own.settings(chosen.recipe), given, features)
         for sentence in filter(None, [chosen.why, *told]):
             terminal.say(sentence)
         return settings
@@ -142,8 +138,7 @@ def _put(settings: TrainConfig, name: str, value: Any) -> TrainConfig:
         raise ConfigError(f"no section '{section}'{near}; choose {checks.either(sections)}")
     head_first = plain["optim"]["head_epochs"]
     if name == "optim.epochs" and isinstance(value, int) and head_first >= value:
-        plain["optim"]["head_epochs"] = max(
-            0, value - 1
-        )  # the backbone learns in the last at least
+        # the backbone learns in the last at least
+        plain["optim"]["head_epochs"] = max(0, value - 1)
     plain[section] = {**plain[section], key: value}
     return checks.from_dict(TrainConfig, plain, "options")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre import checks, config, files, precision, store
+from subgenre import checks, config, precision, store
 from subgenre.backbones import MUSICNN
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.errors import FeatureError
@@ -129,6 +129,4 @@ def _described(features: Path) -> dict[str, Any]:
             f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
             "their folder with --features"
         )
-    return files.read_json(
-        features / store.DATASET, version=store.FORMAT_VERSION, error=FeatureError
-    )
+    return store.read_dataset(features)

@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from subgenre import config, lora
+from subgenre import config, lora, sources
 from subgenre.backbones import Backbone
 from subgenre.checks import check_tune, either
-from subgenre.config import ModelConfig, TrainConfig
+from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.store import FeatureFolder
 
-_ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup")
-_ON_VECTORS = ("vector_noise", "vector_mixup")
 # What each loss reads of `[loss]`; mining needs a batch to search, which drawn triplets are not.
 _READS = {
     "triplet": ("margin", "mining", "genre_margin"),
@@ -85,10 +83,10 @@ def refuse_unread(settings: TrainConfig, asked: Collection[str]) -> None:
     Raises:
         ConfigError: naming the option, and what is read instead.
     """
-    unread_here = unread(settings)
+    idle = unread(settings)
     for name in asked:
-        if name in unread_here:
-            raise ConfigError(f"{name} can't act: {unread_here[name]}")
+        if name in idle:
+            raise ConfigError(f"{name} can't act: {idle[name]}")
 
 
 def unread(settings: TrainConfig) -> dict[str, str]:
@@ -124,18 +122,17 @@ def _options(settings: TrainConfig, *, transformer: bool, longer: bool) -> Itera
 def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
     """Options of `[augment]`; what each source of chunks refuses too, told before it is built."""
     where = {"head": "cached vectors", "last": "cached activations"}.get(tune.partition(":")[0])
-    if where:
-        for name in _ON_FEATURES:
-            yield Option(f"augment.{name}", 0.0, f"the network learns on {where} (tune {tune})")
-    if where != "cached vectors":
-        for name in _ON_VECTORS:
-            yield Option(f"augment.{name}", 0.0, "it acts on the cached vectors of tune head alone")
-    else:
-        yield Option("augment.patchout", 0.0, "no token passes the head (tune head)")
-    if where or not longer:
+    why = dict.fromkeys(sources.ON_FEATURES, f"the network learns on {where} (tune {tune})")
+    if not where:
         short = "chunks are stored as they are (preprocess with --store-s to keep a longer window)"
-        why = f"the network learns on {where} (tune {tune})" if longer else short
-        yield Option("augment.crop", False, why)
+        why = {} if longer else {"crop": short}
+    if tune == "head":
+        why["patchout"] = "no token passes the head (tune head)"
+    else:
+        alone = "it acts on the cached vectors of tune head alone"
+        why |= dict.fromkeys(sources.ON_VECTORS, alone)
+    for name, reason in why.items():
+        yield Option(f"augment.{name}", getattr(AugmentConfig(), name), reason)
 
 
 def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
