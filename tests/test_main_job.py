@@ -119,17 +119,18 @@ def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_signal_saves_and_says_how_to_go_on(place: Path) -> None:
-    words = ("train", *TRAIN, "--epochs", "2000", "--checkpoints", "s", "--out", "stopped")
-    process = subgenre(place, *words)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
+def test_a_signal_stops_a_run_with_a_checkpoint(place: Path, number: int, code: int) -> None:
+    words = ("train", *TRAIN, "--epochs", "2000", "--checkpoints", f"s{number}")
+    process = subgenre(place, *words, "--out", "stopped")
     deadline = time.monotonic() + 120
-    while not list(place.glob("s/*/checkpoint.pt")):
+    while not list(place.glob(f"s{number}/*/checkpoint.pt")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 2
+    process.send_signal(number)
+    assert process.wait(60) == code
     assert not (place / "stopped").exists()
-    assert list(place.glob("s/*/checkpoint.pt"))
+    assert list(place.glob(f"s{number}/*/checkpoint.pt"))
 
 
 def test_another_configuration_is_not_resumed(
@@ -139,7 +140,7 @@ def test_another_configuration_is_not_resumed(
     words = ["train", *TRAIN, "--epochs", "1", "--checkpoints", "other"]
     assert cli.main([*words, "--out", "first"]) == 0
     assert cli.main([*words, "--margin", "0.5", "--resume", "--out", "second"]) == 2
-    assert "another configuration" in capsys.readouterr().err
+    assert "loss.margin 0.3 (now 0.5)" in capsys.readouterr().err
     assert not (place / "second").exists()
 
 

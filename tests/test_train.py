@@ -600,3 +600,59 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     assert any("go on with --resume" in text for text in told)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
     assert len(stage.train(folder.path, recipe(), **again).history) == 3
+
+
+def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    real = train.Trainer._save_if_due
+
+    def pressed(self: train.Trainer) -> None:
+        if self.state.done == 5:
+            signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    before = signal.getsignal(signal.SIGINT)
+    again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_save_if_due", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, recipe(), **again)
+    assert signal.getsignal(signal.SIGINT) is before
+    (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
+    assert torch.load(saved, weights_only=True)["done"] == 5
+    resumed = stage.train(folder.path, recipe(), **again, resume=True)
+    one, two = (load_file(trained.run / "model.safetensors") for trained in (whole, resumed))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_second_press_stops_at_once(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(_self: train.Trainer) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train.Trainer, "_save_if_due", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
+    assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "trash", "told"),
+    [
+        ((("a", "one"), ("b", "two")), 0, "chunks of other genres stand in for it"),
+        ((("a", "one"), ("a", "two")), 0, "one genre alone"),
+        ((("a", "one"), ("b", "two")), 2, ""),
+    ],
+)
+def test_a_quadruplet_without_trash_says_what_stands_in(
+    tmp_path: Path, labels: tuple[tuple[str, str], ...], trash: int, told: str
+) -> None:
+    folder = make_folder(tmp_path / "features", labels=labels, trash=trash)
+    settings = recipe(batch={"kind": "pk"}, loss={"name": "quadruplet"})
+    found = stage._stand_in(folder, settings)
+    assert told in found[0] if told else not found

@@ -14,6 +14,7 @@ from subgenre.pipeline import choice, tune
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.tune import Candidate
 from subgenre.store import FeatureFolder
+from subgenre.talk import Silent
 from tests.folders import make_folder
 
 
@@ -108,6 +109,22 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
         tune.tune(
             folder.path, tried[2:], folds=2, out=tmp_path / "b.toml", kept=tmp_path, workers=1
         )
+
+
+class Ear(Silent):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
+    ear, out = Ear(), tmp_path / "best.toml"
+    tried = tune.candidates([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
+    tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, talk=ear)
+    (told,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
+    assert told.partition(", level with ")[2].startswith("thesis: run.save_every=1000")
 
 
 @pytest.mark.parametrize(("cuda", "recipe"), [(True, "laptop"), (False, "laptop")])

@@ -20,6 +20,7 @@ from subgenre.errors import CheckpointError
 
 FORMAT_VERSION = 1
 NAME = "checkpoint.pt"
+_TOLD = 4  # differences that an error names
 
 
 def digest(value: Any) -> str:
@@ -34,7 +35,8 @@ def save(folder: Path, state: Mapping[str, Any], fingerprint: Mapping[str, str])
     Args:
         folder: of this run alone.
         state: tensors and plain values.
-        fingerprint: what must be the same for the run to go on, e.g. configuration, data, split.
+        fingerprint: what must be the same for the run to go on: `section.option` and its value as
+            text, or a name (`data`, `split`) and a hash.
     """
     path = folder / NAME
     with files.atomic_path(path) as temporary:
@@ -48,7 +50,8 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """Read a checkpoint of exactly this run.
 
     Raises:
-        CheckpointError: damaged, of another format, or of another configuration, data or split.
+        CheckpointError: damaged, of another format, or of a run with other options, data or
+            split: the first few that differ are named.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,13 +60,21 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path} is no checkpoint of format {FORMAT_VERSION}")
     found = state["fingerprint"]
-    changed = [key for key, value in fingerprint.items() if found.get(key) != value]
-    if changed:
+    changed = [_change(key, found.get(key), value) for key, value in fingerprint.items()]
+    if told := [text for text in changed if text]:
+        more = [f"{len(told) - _TOLD} other changes"] if len(told) > _TOLD else []
         raise CheckpointError(
-            f"{path} belongs to a run with another {' and another '.join(changed)}; "
+            f"{path} belongs to a run with {' and '.join([*told[:_TOLD], *more])}; "
             "start anew without --resume, or restore what it was"
         )
     return dict(state)
+
+
+def _change(key: str, then: str | None, now: str) -> str:
+    """Tell what differs: an option's two values, or a name alone; "" where nothing does."""
+    if then == now:
+        return ""
+    return f"{key} {then} (now {now})" if "." in key and then else f"another {key}"
 
 
 def newest(root: Path) -> Path | None:

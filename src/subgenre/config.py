@@ -28,7 +28,7 @@ SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 MULTI = ("exclude", "keep")
-_SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
+SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
 _MANY = 1_000_000
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class PreprocessConfig:
         check_choice("chunk_strategy", self.chunk_strategy, CHUNK_STRATEGIES)
         check_choice("multi", self.multi, MULTI)
         check_ranges(self, chunk_s=(0.5, 600), max_chunks=(1, 10_000), min_track_s=(0.1, 3600))
-        check_ranges(self, store_s=(0, 3600), seed=_SEEDS)
+        check_ranges(self, store_s=(0, 3600), seed=SEEDS)
         if self.store_s and self.store_s < self.chunk_s:
             raise ConfigError(
                 f"store_s is {self.store_s:g}, shorter than chunk_s {self.chunk_s:g}; "
@@ -292,7 +292,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
-        check_ranges(self, test_share=(0.02, 0.5), seed=_SEEDS, save_every=(0, 1_000_000_000))
+        check_ranges(self, test_share=(0.02, 0.5), seed=SEEDS, save_every=(0, 1_000_000_000))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from subgenre import config, splits, vectors
 from subgenre import demo as room
+from subgenre.checks import check_range
 from subgenre.config import PreprocessConfig
 from subgenre.pipeline import work
 from subgenre.pipeline.evaluate import evaluate
@@ -30,9 +31,10 @@ def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any
         loudness and mean spectrum alone, the query's neighbours, and the report's path.
 
     Raises:
-        SubgenreError: `out` holds something else.
+        SubgenreError: `out` holds something else, or the seed can't be.
     """
     talk = talk or Silent()
+    check_range("seed", seed, *config.SEEDS)
     root, features = out / work.LIBRARY, out / work.FEATURES
     with talk.progress("making music") as bar:
         room.make_library(root, seed=seed, workers=cores(), on_progress=bar)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from subgenre import config, embed, precision
 from subgenre.audit.doctor import Finding
 from subgenre.audit.duplicates import Duplicates
+from subgenre.checks import check_output, check_range
 from subgenre.errors import EvaluationError
 from subgenre.features import MUSICNN_SPEC
 from subgenre.pipeline import audits, evaluate, fit, outputs, work
@@ -77,10 +78,14 @@ def doctor(
         out: the table, as CSV.
 
     Raises:
+        ConfigError: a seed, a number of repeats or an output that can't be.
         FeatureError, BackboneError, RunError: they can't be had.
         SplitError: folds that can't be drawn. EvaluationError: nothing can be judged.
     """
     talk = talk or Silent()
+    check_range("seed", seed, *config.SEEDS)
+    check_range("repeats", repeats, 1, 1000)
+    check_output("out", out)
     folder, pooled = frozen_output(features, run, backbone, device, talk)
     material = Material(folder, folder.path / fit.CACHE)
     judged = audits.repeated(material, folds, repeats, seed)

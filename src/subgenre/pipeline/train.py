@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -35,10 +36,12 @@ from subgenre.pipeline import fit, work
 from subgenre.pipeline.words import versions
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
-from subgenre.train import Epoch
+from subgenre.train import Epoch, Interrupted
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.
 _TEST_LABELS, _TEST_TRACKS = 2, 3
+# The device and how often it is saved change no result that a resume could mix up.
+_FREE = (("run", "device"), ("run", "save_every"))
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         )
         if test_run:
             split, settings = _small(folder, split, settings)
-        for warning in split.warnings:
+        for warning in (*split.warnings, *_stand_in(folder, settings)):
             talk.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
         old = checkpoint.newest(place.checkpoints) if place.resume else None
@@ -143,7 +146,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         name = old.parent.name if old else work.stamp()
         check_output("checkpoints", place.checkpoints, folder=True)
         run = work.new_run(place.out, name) if group.first else Path()
-    with _stop_signals() as stop_asked:
+    with _stop_signals(talk) as stop_asked:
         fitted = fit.fit(
             folder,
             split.train,
@@ -163,6 +166,16 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
+
+
+def _stand_in(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
+    """Tell that a quadruplet's fourth is not of the trash pool, where there is none."""
+    if settings.loss.name != "quadruplet" or settings.batch.kind != "pk" or folder.trash:
+        return []
+    none = "no trash pool in these features"
+    if len(set(folder.genres)) < 2:
+        return [f"{none}, and one genre alone: the quadruplet's fourth is missing"]
+    return [f"{none}: chunks of other genres stand in for it"]
 
 
 def _small(
@@ -199,10 +212,16 @@ def _fingerprint(
 ) -> dict[str, str]:
     """Say what must be the same for a run to be resumed."""
     plain = checks.to_dict(settings)
-    # The device and how often it is saved change no result that a resume could mix up.
-    plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
+    recipe = plain.pop("recipe")
+    options = {
+        f"{section}.{key}": json.dumps(value)
+        for section, values in plain.items()
+        for key, value in values.items()
+        if (section, key) not in _FREE
+    }
     return {
-        "configuration": checkpoint.digest(plain),
+        **options,
+        "recipe": recipe,
         "data": folder.fingerprint,
         "split": checkpoint.digest([split.train, split.test]),
         "number of processes": str(processes),
@@ -265,21 +284,33 @@ def _write_vectors(
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Catch SIGTERM and SIGUSR1 while training: a cluster's way to say that time is up."""
-    asked = False
+def _stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
+    """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
 
-    def note(_number: int, _frame: object) -> None:
-        nonlocal asked
-        asked = True
+    Raises:
+        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C.
+    """
+    asked: list[int] = []
 
-    caught = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    def note(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and number in asked:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            talk.warn("stopping after this step, with a checkpoint; Ctrl-C once more: at once")
+        asked.append(number)
+
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    caught = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, note) for number in caught}
     try:
-        yield lambda: asked
+        yield lambda: bool(asked)
+    except Interrupted as problem:
+        if asked[-1] == signal.SIGINT:
+            raise KeyboardInterrupt from problem
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -285,7 +285,10 @@ def _value(one: Tried, by: str) -> float:
 def _verdict(ranked: Sequence[Tried], first: Tried, by: str) -> str:
     """Say who won, and whether by more than the noise."""
     best = ranked[0]
+    level = [one.candidate.name for one in ranked[1:] if _value(one, by) == _value(best, by)]
     told = f"best {by}: {best.candidate.name} ({_value(best, by):.3f})"
+    if level:
+        told += f", level with {', '.join(level)}"
     if best is first or first.failed:
         return told
     score = first.scores[by]
