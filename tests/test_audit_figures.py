@@ -18,7 +18,7 @@ from subgenre.audit import probe
 from subgenre.audit.confounders import confounders, track_columns
 from subgenre.audit.growth import learning_curve, power_law
 from subgenre.audit.hubness import hubness
-from subgenre.audit.learnability import pairs, trained_accuracy, wilson
+from subgenre.audit.learnability import pairs, trained_accuracy
 from subgenre.audit.open_set import auroc, fpr_at_tpr, open_set
 from subgenre.errors import EvaluationError
 from subgenre.splits import Split
@@ -229,8 +229,6 @@ def test_a_perfect_pair_of_eight_tracks_keeps_an_honest_interval() -> None:
     assert score is not None
     assert score.value == score.high == 1.0
     assert 0.7 < score.low < 0.85
-    low, high = wilson(0.5, 10)
-    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Newcombe 1998, method 3
 
 
 def test_one_trained_model_a_fold_is_asked_for() -> None:

@@ -25,6 +25,18 @@ def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
         checkpoint.load(path, {**SAME, "data": "x", "split": "y"})
 
 
+def test_options_are_told_with_both_values(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, {}, {**SAME, "optim.lr": "0.1", "optim.old": "1"})
+    with pytest.raises(
+        CheckpointError, match=r"optim\.lr 0\.1 \(now 0\.2\) and another optim\.old;"
+    ):
+        checkpoint.load(path, {**SAME, "optim.lr": "0.2"})
+    many = {f"loss.{i}": "1" for i in range(9)}
+    path = checkpoint.save(tmp_path, {}, many)
+    with pytest.raises(CheckpointError, match=r"loss\.3 1 \(now 2\) and more;"):
+        checkpoint.load(path, dict.fromkeys(many, "2"))
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save({"format_version": 1, "path": Path()}, path)

@@ -119,6 +119,30 @@ def test_few_epochs_leave_one_for_the_backbone_and_say_so(tmp_path: Path) -> Non
         assert any("head alone learns first" in told for told in terminal.told) == (first < 3)
 
 
+def test_a_file_is_no_recipe_of_the_package_whatever_its_name(tmp_path: Path) -> None:
+    folder = features(tmp_path / "f", "ast")
+    own = tmp_path / "gpu.toml"
+    text = '[model]\ntune = "full"\n[optim]\nepochs = 4\nhead_epochs = 1\n'
+    own.write_text(text + "[augment]\nvector_noise = 0.3\n", encoding="utf-8")
+    terminal: Any = Ear()
+    settings = Recipe(recipe=str(own)).suited(folder, terminal)
+    assert settings.augment.vector_noise == 0.3  # an error once training starts
+    assert not [told for told in terminal.told if "left out" in told or "instead of" in told]
+    settings = Recipe(recipe=str(own), epochs=1).suited(folder, terminal)
+    assert settings.optim.head_epochs == 0
+    assert "for 0 epochs instead of 1" in terminal.told[-1]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_options_are_checked_together_in_any_order(turned: bool) -> None:
+    pairs = ("model.members=3", "model.embedding_size=126")
+    epochs = ("optim.head_epochs=25", "optim.epochs=26")
+    given = pairs + epochs
+    found = Recipe(recipe="gpu", set=given[::-1] if turned else given).settings("gpu")
+    assert (found.model.members, found.model.embedding_size) == (3, 126)
+    assert (found.optim.head_epochs, found.optim.epochs) == (25, 26)
+
+
 OTHERS = {"margin": 0.9, "mining": "hard", "base": 0.1, "temperature": 0.5}
 
 

@@ -19,6 +19,7 @@ from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
 from subgenre.pipeline import explore, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.talk import Silent
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -149,6 +150,37 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
     assert new.collection.tracks([0])[0].subgenre == "three"
     assert new.refit is not None
     assert not np.allclose(new.coordinates, shown.coordinates)
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
+    run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
+    vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
+    shown = Collection.of(more, vectors)
+    monkeypatch.setattr(StoredRun, "collection", lambda *_: shown)
+    told = Told()
+    assert explore.library(run, talk=told).refit is None
+    features = run.data["features"]
+    line = next(line for line in told.lines if "not refitted" in line)
+    assert f"1 of {len(more)} tracks shown" in line
+    assert f"--out {features} --backbone musicnn`" in line
+    assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
+    monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))
+    told = Told()
+    assert explore.library(run, talk=told).refit is None
+    line = next(line for line in told.lines if "not refitted" in line)
+    assert "gone; `subgenre preprocess " in line
 
 
 def test_explore_serves_it_and_tells_the_address(

@@ -134,6 +134,55 @@ def test_an_axis_gives_a_place_for_every_point(client: httpx.Client, library: Li
     assert told["positions"] == pytest.approx(expected, abs=2e-4)
 
 
+def near(client: httpx.Client, at: float, k: int) -> list[dict[str, Any]]:
+    wanted = {"name": "Dark Techno:Deep House", "at": at, "k": k}
+    answer = client.get("/api/axis/near", params=wanted)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["tracks"])
+
+
+def test_the_tracks_at_a_place_of_an_axis_are_those_of_a_playlist_along_it(
+    client: httpx.Client, library: Library
+) -> None:
+    tracks = library.collection
+    for k in (2, 3, 6):
+        taken: list[str] = []
+        for at in np.linspace(0, 1, k):
+            told = [track["id"] for track in near(client, float(at), 24)]
+            taken.append(next(i for i in told if i not in taken))
+        line = journey.axis(tracks, "Dark Techno:Deep House")
+        assert set(taken) == {hit.track.id for hit in journey.along(tracks, line, Limits(k))}
+
+
+@pytest.mark.parametrize("at", [-0.2, 0.0, 0.35, 0.5, 1.0, 1.2])
+def test_the_closeness_to_a_place_of_an_axis_is_the_cosine(
+    client: httpx.Client, library: Library, at: float
+) -> None:
+    tracks = library.collection
+    centre = [tracks.vectors(tracks.members(n)).mean(0) for n in ("Dark Techno", "Deep House")]
+    start, end = (c / np.linalg.norm(c) for c in centre)
+    point = (1 - at) * start + at * end
+    cosine = tracks.vectors(tracks.live) @ (point / np.linalg.norm(point))
+    by_id = dict(zip(ids(library), cosine.tolist(), strict=True))
+    told = near(client, at, 12)
+    assert len(told) == 12
+    assert [t["cosine"] for t in told] == pytest.approx([by_id[t["id"]] for t in told], abs=1e-4)
+    best = sorted(by_id, key=lambda one: -by_id[one])
+    assert {t["id"] for t in told[:6]} <= set(best[:12])
+
+
+def test_between_two_subgenres_stand_tracks_of_the_two(
+    client: httpx.Client, library: Library
+) -> None:
+    ends = {"Dark Techno", "Deep House"}
+    told = near(client, 0.5, 12)
+    assert {t["subgenre"] for t in told} == ends
+    where = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()["positions"]
+    projected = np.argsort(np.abs(np.array(where) - 0.5))[:12]
+    others = {library.collection.track(int(library.collection.live[i])).subgenre for i in projected}
+    assert others - ends  # which a position on the line doesn't tell
+
+
 def test_a_track_tells_placement_doctor_and_windows(client: httpx.Client, library: Library) -> None:
     told = client.get(f"/api/tracks/{ids(library)[2]}").json()
     assert told["path"] == "Techno/Dark Techno/02 tone ü, 0.wav"
@@ -284,6 +333,9 @@ def test_an_upload_is_placed_and_not_kept(
         ("GET", "/api/tracks/nothing", None, 404, "no track with id 'nothing'"),
         ("GET", "/api/tracks/nothing/audio", None, 404, "no track"),
         ("GET", "/api/axis?name=Dark Tecno:Deep House", None, 422, "did you mean 'Dark Techno'"),
+        ("GET", "/api/axis/near?name=Dark Tecno:Deep House&at=0", None, 422, "mean 'Dark Techno'"),
+        ("GET", "/api/axis/near?name=Dark Techno:Deep House&at=nan", None, 422, "at"),
+        ("GET", "/api/axis/near?name=Dark Techno:Deep House&at=9", None, 422, "at"),
         ("GET", "/api/search?q=a&limit=100000", None, 422, "limit"),
         ("POST", "/api/playlists", {"name": "x", "ids": ["nothing"]}, 404, "no track"),
         ("POST", "/api/playlists", {"name": "x", "ids": []}, 422, "ids"),

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subgenre import journey
 from subgenre.collection import Collection
 from subgenre.explorer import Library
 from subgenre.explorer.state import Explorer
+from subgenre.playlist import similar
 from subgenre.playlist_files import read_m3u
+from subgenre.search import Limits
 from tests.conftest import need
 from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone
 from tests.test_report_browser import ARGS, CHROMIUM
@@ -44,6 +47,10 @@ WIDE = """() => [...document.querySelectorAll("body *")]
   .map((e) => [e, e.getBoundingClientRect()])
   .filter(([, b]) => b.width && (b.right > innerWidth + 1 || b.left < -1))
   .map(([e]) => e.outerHTML.slice(0, 90))"""
+MEASURED = "#along:not([aria-busy]) .track"
+# the rings of what is picked, of neighbours and of the current track
+RINGS = """() => document.getElementById('plot').data.slice(-4, -1)
+  .map((t) => ({ symbol: t.marker.symbol, count: t.x.length }))"""
 HEARD = "document.getElementById('audio').currentTime > 0.2"
 
 
@@ -109,6 +116,23 @@ def ids_of(page: Any, where: str) -> list[str]:
         f"{where} .track", "all => all.map((e) => e.dataset.id)"
     )
     return found
+
+
+def caught(page: Any, held: list[Any]) -> Any:
+    """The one request that is held back, as soon as it is made."""
+    for _ in range(300):
+        if held:
+            break
+        page.wait_for_timeout(10)
+    assert len(held) == 1
+    return held.pop()
+
+
+def axis_between(page: Any, start: str, end: str) -> None:
+    page.click("#tab-axis")
+    page.select_option("#axis [aria-label=From]", label=start)
+    page.select_option("#axis [aria-label=To]", label=end)
+    page.wait_for_selector(MEASURED)
 
 
 def test_a_point_tells_its_track_and_a_click_plays_it(page: Any, library: Library) -> None:
@@ -377,15 +401,110 @@ def test_the_axis_sorts_tracks_between_two_subgenres(page: Any, library: Library
     page.wait_for_function(
         "document.getElementById('where').textContent.includes('Dark Techno to Deep House')"
     )
+    page.wait_for_selector(MEASURED)
     low = ids_of(page, "#along")
     page.keyboard.press("End")
+    page.wait_for_selector(MEASURED)
     high = ids_of(page, "#along")
     assert set(low) != set(high)
     dark, deep = ({track(library, k, n).id for n in range(EACH)} for k in (0, 2))
     assert dark <= set(low)
     assert deep <= set(high)
-    places = [int(e) for e in page.locator("#along .num").all_text_contents()]
-    assert places == sorted(places)
+    close = [float(e) for e in page.locator("#along .num").all_text_contents()]
+    assert close == sorted(close, reverse=True)
+    assert close[0] > 0.9
+
+
+def test_the_axis_lists_between_two_subgenres_what_a_playlist_would_take(
+    page: Any, library: Library
+) -> None:
+    axis_between(page, "Dark Techno", "Deep House")
+    tracks = library.collection
+    point = journey.axis(tracks, "Dark Techno:Deep House").point(0.5)
+    hits = sorted(similar(tracks, point, Limits(12)), key=lambda hit: -hit.cosine)
+    assert ids_of(page, "#along") == [hit.track.id for hit in hits]
+    told = page.locator("#along .num").all_text_contents()
+    assert [float(one) for one in told] == pytest.approx([hit.cosine for hit in hits], abs=0.0051)
+    two = {track(library, label, n).id for label in (0, 2) for n in range(EACH)}
+    assert set(ids_of(page, "#along")) <= two
+    page.click("#along button:has-text('Add these 12')")
+    page.click("#tab-list")
+    assert ids_of(page, "#list") == [hit.track.id for hit in hits]
+
+
+def test_the_axis_answers_for_the_slider_s_last_place(page: Any, library: Library) -> None:
+    axis_between(page, "Dark Techno", "Deep House")
+    held: list[Any] = []
+    page.route("**/axis/near*", lambda route: held.append(route))
+    page.focus("#slider")
+    for key in ("Home", "ArrowRight", "ArrowRight", "End"):
+        page.keyboard.press(key)
+    assert page.locator("#where").text_content().startswith("120 of 100")  # it waits for no answer
+    caught(page, held).continue_()
+    caught(page, held).continue_()
+    page.wait_for_selector(MEASURED)
+    assert not held  # of five places two were asked for
+    tracks = library.collection
+    point = journey.axis(tracks, "Dark Techno:Deep House").point(1.2)
+    assert set(ids_of(page, "#along")) == {
+        hit.track.id for hit in similar(tracks, point, Limits(12))
+    }
+
+
+def test_an_answer_for_the_axis_leaves_the_rings_of_another_tab(
+    page: Any, library: Library
+) -> None:
+    page.fill("#query", "tone 2-2")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.click("#track button:has-text('Add to the list')")
+    held: list[Any] = []
+    page.route("**/axis/near*", lambda route: held.append(route))
+    page.click("#tab-axis")
+    asked = caught(page, held)
+    page.click("#tab-list")
+    asked.continue_()
+    page.wait_for_selector("#along:not([aria-busy])", state="attached")
+    assert page.evaluate(RINGS)[0]["count"] == 1
+
+
+def test_the_axis_is_listed_anew_after_a_refit(page: Any, library: Library) -> None:
+    axis_between(page, "Dark Techno", "Deep House")
+    page.locator("#along .name").nth(0).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(HEARD)
+    page.keyboard.press("w")
+    page.wait_for_selector("#refit.main:enabled")
+    page.click("#refit")
+    page.wait_for_selector("body[data-revision='2']", timeout=30_000)
+    page.wait_for_selector(MEASURED)
+    assert len(ids_of(page, "#along")) == 12
+
+
+def test_the_map_tells_neighbours_from_what_the_axis_lists(page: Any, library: Library) -> None:
+    page.fill("#query", "tone 2-2")
+    page.wait_for_selector("#found [data-id]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#track .tracks")
+    axis_between(page, "Dark Techno", "Deep House")
+    picked, near, _ = page.evaluate(RINGS)
+    assert picked["count"] == near["count"] == 12
+    assert picked["symbol"] != near["symbol"]
+
+
+def test_a_map_that_can_t_be_refitted_says_what_to_do(browser: Any, library: Library) -> None:
+    with served(dataclasses.replace(library, refit=None)) as (url, app):
+        app.state.explorer.correct(track(library, 0, 1).id, "Deep House", False)
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened.goto(url)
+        opened.wait_for_selector("#said:not([hidden])")
+        assert opened.locator("#refit").is_hidden()
+        told = opened.locator("#refit-note")
+        assert told.is_visible()
+        assert "subgenre preprocess" in told.text_content()
+        assert "subgenre train" in told.text_content()
+        opened.close()
+    library.corrections.unlink()
 
 
 def test_the_legend_hides_a_subgenre(page: Any) -> None:

@@ -127,6 +127,22 @@ def test_files_too_high_in_the_tree_are_reported(tree, sounds):
     assert "directly in a genre's folder" in reasons(library)["y.aiff"]
 
 
+def test_a_folder_one_level_too_high_is_told(tree, tmp_path):
+    above = tmp_path / "above"
+    above.mkdir()
+    tree.rename(above / "WAV")
+    told = [note for note in scan(above).notes if "deeper than ROOT/genre/subgenre" in note]
+    assert len(told) == 1
+    assert f"name {above / 'WAV'} instead" in told[0]
+    assert not [note for note in scan(above / "WAV").notes if "deeper than" in note]
+
+
+def test_albums_inside_playlists_are_no_level_too_high(tmp_path, sounds):
+    for genre, sound in zip("gh", sounds[5:7], strict=True):
+        put(sound, tmp_path / "L" / genre / "one" / "artist" / "album" / sound.name)
+    assert not [note for note in scan(tmp_path / "L").notes if "deeper than" in note]
+
+
 def test_links_are_followed_once_and_loops_end(tree, sounds, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     put(sounds[5], elsewhere / "x.m4a")

@@ -122,7 +122,9 @@ def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
 def test_a_signal_stops_a_run_with_a_checkpoint(place: Path, number: int, code: int) -> None:
     words = ("train", *TRAIN, "--epochs", "2000", "--checkpoints", f"s{number}")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits deafness
     process = subgenre(place, *words, "--out", "stopped")
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not list(place.glob(f"s{number}/*/checkpoint.pt")):
         assert time.monotonic() < deadline

@@ -51,6 +51,14 @@ def test_each_worker_is_prepared_once():
     assert list(found.values()) == [["ready"]] * 4
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no masks")
+def test_workers_never_hear_ctrl_c_and_the_caller_still_does():
+    """One that is still importing would answer with a page of traceback."""
+    found = collect(workers.hears_the_keyboard, range(6))
+    assert set(found.values()) == {False}
+    assert workers.hears_the_keyboard(0)
+
+
 def test_dropping_the_generator_ends_the_workers(tmp_path: Path):
     results = map_files(workers.process_id, range(100), workers=1, timeout_s=30)
     _, pid = next(results)

@@ -66,6 +66,44 @@ def test_a_cpu_computes_in_bf16_only_where_the_probe_is_faster(
     assert f"{fp32_s:.3g} s in fp32, {bf16_s:.3g} s in bf16" in why
 
 
+def test_the_run_that_decides_is_the_one_that_is_told(clock: Clock) -> None:
+    fp32 = iter([0.20, 0.20, 0.20, 0.10, 0.20, 0.20])
+    chosen, why = precision.pick_dtype(
+        "auto", CPU, lambda half: clock.work(0.10 if half else next(fp32))
+    )
+    assert not chosen
+    assert "0.1 s in fp32, 0.1 s in bf16" in why
+
+
+def test_compiling_again_without_a_compiler_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks: list[nn.Module] = [nn.Linear(2, 2)]
+    monkeypatch.setattr(torch, "compile", lambda call: call)
+
+    def step() -> None:
+        raise RuntimeError("no C++ compiler")
+
+    with pytest.raises(TrainingError, match=r"no C\+\+ compiler.*; go on elsewhere"):
+        precision.compiled_time(blocks, step, "go on elsewhere")
+    assert not precision.are_compiled(blocks)
+
+
+def test_one_lucky_run_of_many_does_not_make_the_choice(clock: Clock) -> None:
+    """A machine with other work beside must not give other weights than an idle one."""
+    fp32 = iter([0.10, 0.10, 0.10, 0.30, 0.10, 0.10])
+
+    def step(half: bool) -> None:
+        clock.work(0.10 if half else next(fp32))
+
+    assert precision.pick_dtype("auto", CPU, step)[0] is False
+
+
+def test_a_device_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="no device 'tpu'; choose auto, cpu, cuda, mps"):
+        precision.pick_device("tpu")
+
+
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])
 def test_what_is_asked_for_is_not_probed(asked: str, device: str) -> None:

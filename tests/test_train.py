@@ -17,13 +17,14 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from subgenre import checkpoint, config, distributed, metrics, splits, train
+from subgenre import batches, checkpoint, config, distributed, metrics, splits, train
 from subgenre.config import TrainConfig
 from subgenre.distributed import Group
 from subgenre.errors import CollapseError, ConfigError, NotFiniteError
 from subgenre.features import AST_SPEC
-from subgenre.pipeline import fit, score
+from subgenre.pipeline import fit, score, stopping
 from subgenre.pipeline import train as stage
+from subgenre.pipeline.lacking import lacking
 from subgenre.sources import VectorSource
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
@@ -201,6 +202,77 @@ def test_early_stopping_restores_every_module(folder: FeatureFolder) -> None:
     assert same(fit.fit(folder, ids(folder), settings), fit.fit(folder, ids(folder), short))
 
 
+def test_the_backbone_has_its_turn_before_anything_stops_early(tmp_path: Path) -> None:
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=1)
+    settings = recipe(
+        model={"tune": "last:1"},
+        optim={"epochs": 8, "head_epochs": 3, "lr": 1e-12, "backbone_lr": 1e-12},
+        watch={"val_share": 0.4, "patience": 1},
+        batch={"size": 4},
+        run={"precision": "fp32"},
+    )
+    result = fit.fit(small, ids(small), settings).result
+    assert result.best_epoch == 1  # nothing moves at such a rate
+    assert len(result.history) == 4
+    assert result.stopped_early
+    settings = config.replace(settings, "optim", epochs=4)
+    assert not fit.fit(small, ids(small), settings).result.stopped_early
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_what_is_left_of_an_epoch_is_added_up_as_what_it_is(
+    folder: FeatureFolder, clip: float
+) -> None:
+    """More accumulation than an epoch has steps is all of them; twice as much is no smaller."""
+    batch = {"kind": "pk", "subgenres": 2, "tracks": 2, "chunks": 1, "same_genre": 0.0}
+
+    def trained(accumulate: int) -> fit.Fitted:
+        optim = {"epochs": 3, "lr": 1e-2, "clip_norm": clip}
+        settings = recipe(batch={**batch, "accumulate": accumulate}, optim=optim)
+        return fit.fit(folder, ids(folder), settings)
+
+    n = -(-len(folder.track_of[folder.rows(ids(folder))]) // 4)  # 2 x 2 x 1 chunks a step
+    assert same(trained(n), trained(10 * n))
+    assert not same(trained(n), trained(1))
+
+
+def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code rounds otherwise: a probe that decides anew would change the weights."""
+    from subgenre import precision
+
+    probes: list[int] = []
+
+    def probe(blocks: list[torch.nn.Module], _step: object) -> str:
+        probes.append(1)
+        precision.set_compiled(blocks, len(probes) == 1)
+        return ""
+
+    seen: list[bool] = []
+    was = precision.set_compiled
+    monkeypatch.setattr(torch, "compile", lambda call: call)
+    monkeypatch.setattr(precision, "compile_if_faster", probe)
+    monkeypatch.setattr(precision, "set_compiled", lambda b, on: (seen.append(on), was(b, on)))
+    backbone = str(make_ast_folder(tmp_path / "toy", max_length=128))
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(
+        tmp_path / "f", labels=labels, tracks=3, chunks=1, spec=AST_SPEC, chunk_s=1.28
+    )
+    settings = recipe(
+        model={"tune": "full", "backbone": backbone},
+        optim={"epochs": 2},
+        run={"compile": True, "precision": "fp32"},
+    )
+    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with pytest.raises(train.Interrupted):
+        stage.train(small.path, settings, talk=Signalled(signal.SIGTERM, 2), **places)
+    stage.train(small.path, settings, resume=True, **places)
+    assert len(probes) == 1
+    assert seen[-1] is True
+
+
 def test_the_last_block_of_musicnn_learns_on_what_the_front_gave(tmp_path: Path) -> None:
     labels = (("a", "one"), ("b", "two"))
     small = make_folder(tmp_path / "features", labels=labels, tracks=2, chunks=1)
@@ -336,7 +408,7 @@ def test_adapters_are_refused_before_the_backbone_has_run(
 def test_trash_is_a_negative_where_the_loss_has_a_place_for_it(
     kind: str, loss: str, uses: bool
 ) -> None:
-    assert fit.uses_trash(recipe(batch={"kind": kind}, loss={"name": loss})) == uses
+    assert batches.takes_trash(config.BatchConfig(kind=kind), loss) == uses
 
 
 class Signalled(fit.Silent):
@@ -602,16 +674,25 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     assert len(stage.train(folder.path, recipe(), **again).history) == 3
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Ctrl-C as at a terminal: a job in a script's background is started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
     real = train.Trainer._save_if_due
 
-    def pressed(self: train.Trainer) -> None:
+    def pressed(self: train.Trainer, *, last: bool) -> None:
         if self.state.done == 5:
             signal.raise_signal(signal.SIGINT)
-        real(self)
+        real(self, last=last)
 
     before = signal.getsignal(signal.SIGINT)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c"}
@@ -628,10 +709,11 @@ def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.usefixtures("keyboard")
 def test_a_second_press_stops_at_once(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(_self: train.Trainer) -> None:
+    def pressed(_self: train.Trainer, *, last: bool) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
@@ -639,6 +721,60 @@ def test_a_second_press_stops_at_once(
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
     assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
+
+
+def test_a_stop_that_another_process_was_asked_for_stays_a_stop() -> None:
+    with pytest.raises(train.Interrupted), stopping.stop_signals(fit.Silent()):
+        raise train.Interrupted("as agreed")
+
+
+def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping.stop_signals(fit.Silent()) as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize(("accumulate", "epoch"), [(64, 0), (1, 2)])
+def test_no_press_is_lost(
+    folder: FeatureFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
+    epoch: int,
+) -> None:
+    """In an epoch of fewer steps than are accumulated, and when the last one is being closed."""
+    settings = recipe(batch={"accumulate": accumulate})
+    real_step, real_close = train.Trainer._step, train.Trainer._close_epoch
+
+    def step(self: train.Trainer, *args: Any, **options: Any) -> None:
+        if accumulate > 1 and self.state.done == 3:
+            signal.raise_signal(signal.SIGINT)
+        real_step(self, *args, **options)
+
+    def close(self: train.Trainer, began: float) -> None:
+        if accumulate == 1 and self.state.epoch == epoch:
+            signal.raise_signal(signal.SIGINT)
+        real_close(self, began)
+
+    out, place = tmp_path / "m", {"checkpoints": tmp_path / "c"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_step", step)
+        patch.setattr(train.Trainer, "_close_epoch", close)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, settings, out=out, **place)
+    assert not out.exists()
+    (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
+    state = torch.load(saved, weights_only=True)
+    assert (state["epoch"], bool(state["step"])) == ((0, True) if accumulate > 1 else (3, False))
+    whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    resumed = stage.train(folder.path, settings, out=out, **place, resume=True)
+    one, two = (load_file(trained.run / "model.safetensors") for trained in (whole, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize(
@@ -653,6 +789,6 @@ def test_a_quadruplet_without_trash_says_what_stands_in(
     tmp_path: Path, labels: tuple[tuple[str, str], ...], trash: int, told: str
 ) -> None:
     folder = make_folder(tmp_path / "features", labels=labels, trash=trash)
-    settings = recipe(batch={"kind": "pk"}, loss={"name": "quadruplet"})
-    found = stage._stand_in(folder, settings)
+    settings = recipe(batch={"kind": "pk", "same_genre": 0.0}, loss={"name": "quadruplet"})
+    found = lacking(folder, settings)
     assert told in found[0] if told else not found

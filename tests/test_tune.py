@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from subgenre import config, splits
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError, FeatureError, TrainingError
-from subgenre.pipeline import choice, tune
+from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
-from subgenre.pipeline.tune import Candidate
+from subgenre.pipeline.candidates import Candidate
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent
 from tests.folders import make_folder
@@ -30,32 +31,32 @@ def base(**optim: Any) -> TrainConfig:
 
 
 def test_the_recipes_stand_first_and_no_candidate_twice() -> None:
-    found = tune.candidates([base(lr=1e-3)], {"optim.lr": [1e-3, 1e-2]}, trials=9)
+    found = candidates.propose([base(lr=1e-3)], {"optim.lr": [1e-3, 1e-2]}, trials=9)
     assert [one.settings.optim.lr for one in found] == [1e-3, 1e-2]
-    usual = tune.candidates([base(), config.load_recipe("gpu")], {}, trials=100)
+    usual = candidates.propose([base(), config.load_recipe("gpu")], {}, trials=100)
     assert [one.name for one in usual[:2]] == ["thesis", "gpu"]
     assert len({str(one.settings) for one in usual}) == len(usual) == 2 + 2 + 8
 
 
 def test_more_candidates_than_trials_are_drawn_by_the_seed() -> None:
     vary = {"optim.lr": [i * 1e-3 for i in range(2, 30)]}
-    found = tune.candidates([base()], vary, trials=5, seed=1)
+    found = candidates.propose([base()], vary, trials=5, seed=1)
     assert len(found) == 5
-    assert found == tune.candidates([base()], vary, trials=5, seed=1)
-    assert found != tune.candidates([base()], vary, trials=5, seed=2)
+    assert found == candidates.propose([base()], vary, trials=5, seed=1)
+    assert found != candidates.propose([base()], vary, trials=5, seed=2)
 
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
-        tune.candidates([base()], {"optim.lrr": [1.0]}, trials=5)
+        candidates.propose([base()], {"optim.lrr": [1.0]}, trials=5)
     with pytest.raises(ConfigError, match=r"section\.key"):
-        tune.candidates([base()], {"lr": [1.0]}, trials=5)
+        candidates.propose([base()], {"lr": [1.0]}, trials=5)
 
 
 @pytest.mark.parametrize("trials", [0, -3])
 def test_no_trials_are_refused(trials: int) -> None:
     with pytest.raises(ConfigError, match=f"trials is {trials}; give 1 or more"):
-        tune.candidates([base()], {}, trials=trials)
+        candidates.propose([base()], {}, trials=trials)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
         return real(jobs, **options)
 
     monkeypatch.setattr(trainings, "train_all", note)
-    tried = tune.candidates([base()], {"optim.lr": [1e-3, 10.0]}, trials=5)
+    tried = candidates.propose([base()], {"optim.lr": [1e-3, 10.0]}, trials=5)
     tuned = tune.tune(
         folder.path, tried, folds=2, out=tmp_path / "best.toml", kept=tmp_path / "k", workers=1
     )
@@ -100,9 +101,9 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
     for job in seen:
         assert not hidden & {*job.split.train, *job.split.test}
     winner = config.load_recipe(str(tmp_path / "best.toml"))
-    assert winner == tuned.tried[0].candidate.settings.__class__(
-        **{**vars(tuned.tried[0].candidate.settings), "recipe": "best"}
-    )
+    best = tuned.tried[0].candidate.settings
+    assert replace(winner, recipe=best.recipe) == best
+    assert winner.recipe not in config.recipe_names()
     assert tuned.tried[-1].failed  # a rate of ten explodes: it loses, and the search goes on
     assert json.loads(json.dumps(tuned.to_dict()))["winner"] == tuned.tried[0].candidate.name
     with pytest.raises(TrainingError, match="every candidate failed"):
@@ -121,7 +122,7 @@ class Ear(Silent):
 
 def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
     ear, out = Ear(), tmp_path / "best.toml"
-    tried = tune.candidates([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
+    tried = candidates.propose([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
     tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, talk=ear)
     (told,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
     assert told.partition(", level with ")[2].startswith("thesis: run.save_every=1000")

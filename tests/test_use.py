@@ -791,3 +791,17 @@ def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):
     files.write_json(features / "dataset.json", old)
     files.write_json(run.path / work.DATA, data | {"features": str(features)})
     assert open_stored(run.path).preprocess.chunk_s == 5.0
+
+
+def test_a_model_without_vectors_does_not_hide_the_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    used = vector_run(tmp_path / "fully_trained_models_1")
+    trial = vector_run(tmp_path / "fully_trained_models_2")
+    assert open_stored().path.name == trial.name
+    (trial / work.EMBEDDINGS).unlink()
+    assert open_stored().path.name == used.name
+    assert work.find_run(None).name == trial.name  # evaluate gives it its vectors
+    (used / work.EMBEDDINGS).unlink()
+    assert open_stored().path.name == trial.name

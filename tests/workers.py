@@ -35,6 +35,10 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
+def hears_the_keyboard(_: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
 def prepare(word: str) -> None:
     STATE.append(word)
 

@@ -2,7 +2,7 @@
 
     import subgenre
 
-    model = subgenre.load()                        # the newest model folder here
+    model = subgenre.load()                        # the newest model here
     for placement in model.classify(["new/a.mp3"]):
         print(placement.subgenre, placement.probability)
     model.similar("Some Title", k=10, per_artist=1)
@@ -254,7 +254,7 @@ def load(run: str | Path | None = None, *, index: str | Path | None = None) -> M
     """Open a trained model.
 
     Args:
-        run: the model folder; by default the newest here.
+        run: the model folder; by default the newest with vectors here.
         index: an index folder; by default the model's own, where there is one.
 
     Raises:

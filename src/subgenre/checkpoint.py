@@ -18,7 +18,7 @@ import torch
 from subgenre import files
 from subgenre.errors import CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "checkpoint.pt"
 _TOLD = 4  # differences that an error names
 
@@ -58,11 +58,14 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as problem:
         raise CheckpointError(f"{path} can't be read: {problem}") from problem
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path} is no checkpoint of format {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"{path} is no checkpoint of format {FORMAT_VERSION}; start anew without --resume"
+        )
     found = state["fingerprint"]
-    changed = [_change(key, found.get(key), value) for key, value in fingerprint.items()]
+    keys = dict.fromkeys([*fingerprint, *found])
+    changed = [_change(key, found.get(key), fingerprint.get(key)) for key in keys]
     if told := [text for text in changed if text]:
-        more = [f"{len(told) - _TOLD} other changes"] if len(told) > _TOLD else []
+        more = ["more"] if len(told) > _TOLD else []
         raise CheckpointError(
             f"{path} belongs to a run with {' and '.join([*told[:_TOLD], *more])}; "
             "start anew without --resume, or restore what it was"
@@ -70,11 +73,12 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     return dict(state)
 
 
-def _change(key: str, then: str | None, now: str) -> str:
+def _change(key: str, then: str | None, now: str | None) -> str:
     """Tell what differs: an option's two values, or a name alone; "" where nothing does."""
     if then == now:
         return ""
-    return f"{key} {then} (now {now})" if "." in key and then else f"another {key}"
+    told = key == "recipe" or "." in key
+    return f"{key} {then} (now {now})" if told and then and now else f"another {key}"
 
 
 def newest(root: Path) -> Path | None:

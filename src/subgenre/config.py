@@ -21,6 +21,7 @@ CHUNK_STRATEGIES = ("random", "sequential", "spaced")
 TUNES = ("head", "last:N", "lora", "full")
 POOLINGS = ("mean", "cls")
 BATCH_KINDS = ("triplet", "pk")
+DRAWN_LOSSES = ("triplet", "quadruplet")
 PROXY_LOSSES = ("proxy_anchor", "norm_softmax", "arcface")
 LOSSES = ("triplet", "quadruplet", "multi_similarity", "supcon", *PROXY_LOSSES, "track_triplet")
 MININGS = ("none", "semihard", "hard")
@@ -336,4 +337,6 @@ def load_recipe(name: str) -> TrainConfig:
         raise ConfigError(
             f"no recipe '{name}'{near}; choose {either(recipe_names())} or a TOML file"
         )
-    return checks.from_dict(TrainConfig, {"recipe": Path(name).stem, **values}, where)
+    # a file that has the name of a recipe of the package is none
+    own = name if name in recipe_names() else f"{Path(name).stem}.toml"
+    return checks.from_dict(TrainConfig, {**values, "recipe": own}, where)

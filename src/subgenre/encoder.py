@@ -24,10 +24,10 @@ from subgenre import backbones, checks, files, heads
 from subgenre.backbones import Backbone
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.features import Statistics
+from subgenre.vectors import CONSTANT
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"
-_CONSTANT = 1e-6  # a column that varies by no more than this share of its mean does not vary
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,10 @@ class Encoder(nn.Module):
         weights = nn.Parameter(torch.zeros(shape[0])) if layer == "weighted" else None
         self.register_parameter("layer_weights", weights)
         if pca and (layer == "weighted" or pca > H):
-            raise ConfigError(f"pca is {pca}; it takes one layer, and at most its {H} columns")
+            raise ConfigError(
+                f"pca is {pca}, but it takes one layer, and at most its {H} columns; give "
+                "--set model.pca=0 --set model.fusion=0, or one layer and fewer axes"
+            )
         self.size = embedding_size + (pca if fusion else 0)
         self.register_buffer("axes", torch.zeros(H, pca) if pca else None)
         sizes = [pca or H, *head, embedding_size]
@@ -212,7 +215,7 @@ class Encoder(nn.Module):
             self.std.fill_(statistics.std)
 
     def set_pooled_statistics(
-        self, mean: Tensor, std: Tensor, *, constant: float = _CONSTANT
+        self, mean: Tensor, std: Tensor, *, constant: float = CONSTANT
     ) -> None:
         """Set what `project` standardises by, [H] ([L, H]); a column that is constant becomes 0.
 

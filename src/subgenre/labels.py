@@ -137,6 +137,7 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
         else:
             _sort_stray(child, "the library's folder", root.resolve().name, strays, playlists)
     if labelled or not playlists:
+        found.notes += _too_deep(root, labelled)
         found.entries += labelled
         found.skipped += strays
         if playlists:
@@ -144,6 +145,19 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
         return
     for playlist, genre in playlists:
         _read_playlist(found, playlist, genre)
+
+
+def _too_deep(root: Path, labelled: list[Entry]) -> Iterator[str]:
+    """Tell of a library of one folder whose every track lies below a subgenre's, never in it."""
+    depth = [len(entry.path.relative_to(root).parts) for entry in labelled]
+    tops = {entry.path.relative_to(root).parts[0] for entry in labelled}
+    if len(tops) == 1 and min(depth) > len(("genre", "subgenre", "track")):
+        one = labelled[0]
+        yield (
+            f"every track lies deeper than ROOT/genre/subgenre/: all below {one.genre}/"
+            f"{one.subgenre}/ counts as one subgenre; if the folders below are the subgenres, name "
+            f"{shown(root / tops.pop())} instead"
+        )
 
 
 def _read_genre(

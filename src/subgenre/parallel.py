@@ -6,9 +6,12 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -115,7 +118,9 @@ class _Run:
 
     def _check_start(self) -> None:
         """Wait for one worker, so that a start that fails is not blamed on the files."""
-        problem = self.pool.schedule(_nothing).exception()
+        with _deaf_to_the_keyboard():
+            first = self.pool.schedule(_nothing)
+        problem = first.exception()
         if problem is not None:
             raise SubgenreError(
                 f"no worker process can start ({_one_line(problem)}); a script that calls this "
@@ -140,6 +145,23 @@ class _Run:
                 raise problem
             position, _ = self.pending.pop(future)
             yield position, _failure(problem, self.timeout_s) if problem else future.result()
+
+
+@contextmanager
+def _deaf_to_the_keyboard() -> Iterator[None]:
+    """Let processes that are started from here, and from threads of here, never hear Ctrl-C.
+
+    They would print a traceback each while they are still importing; their pool ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _position(pair: tuple[int, Any]) -> int:

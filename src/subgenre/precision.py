@@ -20,6 +20,7 @@ from subgenre.errors import TrainingError
 # bf16 must win by this factor: what is within the noise of a probe stays exact.
 _WORTH_IT = 1.15
 _LONG_S = 1.0  # work of this length is timed once after its first run
+_PAIRS = 5  # of runs in turn: a busy machine must not make the choice
 
 
 def pick_device(asked: str) -> torch.device:
@@ -35,6 +36,8 @@ def pick_device(asked: str) -> torch.device:
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
+    if asked not in had:
+        raise TrainingError(f"no device '{asked}'; choose auto, {', '.join(had)}")
     if not had[asked]:
         raise TrainingError(f"device '{asked}' can't be had here; choose --device auto or cpu")
     return torch.device(asked)
@@ -58,8 +61,9 @@ def pick_dtype(asked: str, device: torch.device, step: Callable[[bool], None]) -
         return fit, "bf16: the GPU has it" if fit else "fp32: the GPU lacks bf16"
     if device.type != "cpu":
         return False, "fp32: bf16 is not tried on this device"
-    plain, half = timed(lambda: step(False)), timed(lambda: step(True))
-    use = plain > half * _WORTH_IT
+    pairs = _in_turn(lambda: step(False), lambda: step(True))
+    use = all(plain > half * _WORTH_IT for plain, half in pairs)
+    plain, half = min(pairs, key=lambda pair: pair[0] / max(pair[1], 1e-9))  # it decides
     return (
         use,
         f"{'bf16' if use else 'fp32'}: a probe took {plain:.3g} s in fp32, {half:.3g} s in bf16",
@@ -73,25 +77,42 @@ def compile_if_faster(blocks: Sequence[nn.Module], step: Callable[[], None]) -> 
         TrainingError: there is nothing to compile with.
     """
     plain = timed(step)
-    for block in blocks:
-        block.compile()
-    try:
-        compiled = timed(step)
-    except (RuntimeError, OSError) as problem:  # a compiler that is missing, or fails
-        _uncompiled(blocks)
-        raise TrainingError(
-            f"torch.compile does not work here ({type(problem).__name__}: "
-            f"{str(problem).splitlines()[0][:200]}); train with --set run.compile=false"
-        ) from problem
+    compiled = compiled_time(blocks, step, "train with --set run.compile=false")
     if compiled >= plain:
-        _uncompiled(blocks)
+        set_compiled(blocks, False)
         return f"not compiled: a probe took {compiled:.3g} s compiled, {plain:.3g} s plain"
     return f"compiled: a probe took {compiled:.3g} s, {plain:.3g} s plain"
 
 
-def _uncompiled(blocks: Sequence[nn.Module]) -> None:
+def compiled_time(blocks: Sequence[nn.Module], step: Callable[[], None], instead: str) -> float:
+    """Compile the blocks in place, and return the seconds of a step then.
+
+    Raises:
+        TrainingError: there is nothing to compile with; the words end with what to do `instead`.
+    """
+    try:
+        set_compiled(blocks, True)
+        return timed(step)
+    except (RuntimeError, OSError) as problem:  # a compiler that is missing, or fails
+        set_compiled(blocks, False)
+        raise TrainingError(
+            f"torch.compile does not work here ({type(problem).__name__}: "
+            f"{str(problem).splitlines()[0][:200]}); {instead}"
+        ) from problem
+
+
+def are_compiled(blocks: Sequence[nn.Module]) -> bool:
+    """Tell whether all blocks are compiled."""
+    return all(block._compiled_call_impl is not None for block in blocks)
+
+
+def set_compiled(blocks: Sequence[nn.Module], on: bool) -> None:
+    """Compile the blocks in place where they are not, or undo it."""
     for block in blocks:
-        block._compiled_call_impl = None
+        if not on:
+            block._compiled_call_impl = None
+        elif block._compiled_call_impl is None:
+            block.compile()
 
 
 def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
@@ -127,6 +148,13 @@ def timed(work: Callable[[], None], *, runs: int = 2) -> float:
     """
     first = _once(work)
     return min(_once(work) for _ in range(1 if first > _LONG_S else runs))
+
+
+def _in_turn(first: Callable[[], None], second: Callable[[], None]) -> list[tuple[float, float]]:
+    """Time two kinds of work side by side, after a first run of each; once if they are long."""
+    longest = max(_once(first), _once(second))
+    pairs = 1 if longest > _LONG_S else _PAIRS
+    return [(_once(first), _once(second)) for _ in range(pairs)]
 
 
 def _once(work: Callable[[], None]) -> float:

@@ -82,6 +82,7 @@ class State:
         sums: of loss, active share, spread, and their number, in the present epoch.
         latest: loss and active share of the step that was looked at last.
         best_weights: of what learns, at `best_epoch`.
+        bf16, compiled: as chosen before the first step.
         watch: what the watch for collapse remembers.
     """
 
@@ -95,6 +96,7 @@ class State:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
     bf16: bool = False
+    compiled: bool = False
     watch: dict[str, Any] = field(default_factory=dict)
 
     def add(self, loss: float, active: float, spread: float) -> None:

@@ -120,7 +120,7 @@ class Trainer:
                 began = time.perf_counter()
                 self._epoch(total)
                 self._close_epoch(began)
-        stopped = self._waited_enough()
+        stopped = self._waited_enough() and state.epoch < settings.optim.epochs
         state.put_best(self.weights)
         self.modules.eval()
         history = tuple(Epoch(**row) for row in state.history)
@@ -130,9 +130,12 @@ class Trainer:
         return self.state.epoch >= self.config.optim.epochs or self._waited_enough()
 
     def _waited_enough(self) -> bool:
-        """Tell whether to stop early, by the state alone: a run that is resumed knows it too."""
+        """Tell whether to stop early, by the state alone: a run that is resumed knows it too.
+
+        While the head learns alone, nothing is waited for: the backbone shall have its turn.
+        """
         patience = self.config.watch.patience
-        waited = self.state.epoch - self.state.best_epoch
+        waited = self.state.epoch - max(self.state.best_epoch, self.config.optim.head_epochs)
         return bool(self.validate and patience and waited >= patience)
 
     def _epoch(self, total: int) -> None:
@@ -149,24 +152,29 @@ class Trainer:
         for batch, (_, places), loaded in zip(todo, needed, inputs, strict=True):
             rate = optim.factor(state.done, total, settings.optim)
             optim.set_rate(self.optimizer, rate, head_only=head_only)
-            self._step(batch, loaded, places, last=batch is todo[-1])
+            last = batch is todo[-1]
+            self._step(batch, loaded, places, steps=len(every))
             state.step, state.done = state.step + 1, state.done + 1
             if len(self.seen) >= self.look_every:
                 self._look()
             if self.callbacks.on_step:
                 self.callbacks.on_step(state.epoch, state.step, len(every))
-            if state.step % settings.batch.accumulate == 0:
-                self._save_if_due()
+            if last or state.step % settings.batch.accumulate == 0:
+                self._save_if_due(last=last)
 
-    def _step(self, batch: Batch, loaded: Tensor, places: Tensor | None, *, last: bool) -> None:
-        """Encode this process's share, compute the loss of the whole batch, move the weights."""
-        every = self.config.batch.accumulate
+    def _step(self, batch: Batch, loaded: Tensor, places: Tensor | None, *, steps: int) -> None:
+        """Encode this process's share, compute the loss of the whole batch, move the weights.
+
+        They move by the mean of `accumulate` steps, or of what is left of the epoch's `steps`.
+        """
+        every, step = self.config.batch.accumulate, self.state.step
+        added = min(every, steps - step // every * every)
         seed = step_seed(self.config.run.seed, self.state.done, self.group.rank)
         vectors = distributed.gather(self._encode(loaded, places, seed), self.group)
         result = self._loss(vectors, torch.from_numpy(batch).to(self.device))
         if result.value.requires_grad:
-            torch.autograd.backward(result.value / every)
-        if last or (self.state.step + 1) % every == 0:
+            torch.autograd.backward(result.value / added)
+        if step + 1 == steps or (step + 1) % every == 0:
             distributed.sum_gradients(self.of_encoder, self.group)
             if self.config.optim.clip_norm:
                 nn.utils.clip_grad_norm_(self.learning, self.config.optim.clip_norm)
@@ -257,12 +265,12 @@ class Trainer:
                 value = validate()
         return distributed.first_says(value, self.group, self.device)
 
-    def _save_if_due(self) -> None:
+    def _save_if_due(self, *, last: bool) -> None:
         """Save every so many steps, and before a stop that was asked for."""
         state, every = self.state, self.config.run.save_every
         asked = bool(self.callbacks.stop_asked and self.callbacks.stop_asked())
         if self.group.world > 1:  # asked together, at steps that all processes know
-            together = state.done % self.look_every == 0
+            together = last or state.done % self.look_every == 0
             asked = together and distributed.agree(asked, self.group, self.device)
         if asked or (every and state.done % every == 0):
             self._look()
@@ -288,29 +296,14 @@ class Trainer:
         vars(self.watch).update(self.state.watch)
 
     def _batches(self, epoch: int) -> list[Batch]:
-        """Return the whole batches of an epoch, the same in every process.
-
-        N processes with batches of B share batches of N x B; a last one with less than a row for
-        each of them is left out.
-        """
-        settings, seed, world = self.config.batch, self.config.run.seed, self.group.world
-        if settings.kind == "triplet":
-            found = batches.triplet_batches(
-                self.table,
-                size=settings.size * world,
-                seed=seed,
-                epoch=epoch,
-                quadruplet=self.config.loss.name == "quadruplet",
-            )
-            return [batch for batch in found if len(batch) >= world]
-        return batches.pk_batches(
+        """Return the batches of an epoch: what all processes share."""
+        return batches.epoch_batches(
             self.table,
-            subgenres=settings.subgenres,
-            tracks=settings.tracks * world,
-            chunks=settings.chunks,
-            same_genre=settings.same_genre,
-            seed=seed,
+            self.config.batch,
+            quadruplet=self.config.loss.name == "quadruplet",
+            seed=self.config.run.seed,
             epoch=epoch,
+            world=self.group.world,
         )
 
     def _rehearse(self, batch: Batch, steps: int, *, resumed: bool) -> None:
@@ -332,7 +325,14 @@ class Trainer:
             state.bf16 = distributed.first_says(float(bf16), self.group, self.device) > 0
         if settings.compile:
             blocks = optim.blocks(self.encoder.backbone)
-            why += "; " + precision.compile_if_faster(blocks, lambda: trial.step(state.bf16))
+            if not resumed:  # chosen once, by one process: compiled code rounds otherwise
+                why += "; " + precision.compile_if_faster(blocks, lambda: trial.step(state.bf16))
+                fast = float(precision.are_compiled(blocks))
+                state.compiled = distributed.first_says(fast, self.group, self.device) > 0
+            elif state.compiled:
+                there = "go on where it does, or start anew with --set run.compile=false"
+                precision.compiled_time(blocks, lambda: trial.step(state.bf16), there)
+            precision.set_compiled(blocks, state.compiled)
         if self.callbacks.on_estimate:
             learning, copies = sum(p.numel() for p in self.learning), 1 + bool(self.validate)
             self.callbacks.on_estimate(

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 FORMAT_VERSION = 1
 TEXTS = ("id", "path", "genre", "subgenre", "split")
-_CONSTANT = 1e-6  # a column that varies by less than this share of its size does not vary
+CONSTANT = 1e-6  # a column that varies by less than this share of its size does not vary
 
 
 class Labelled(Protocol):
@@ -83,7 +83,7 @@ def standardisation(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     """Return mean and population deviation of each column of [n, ...]; 0 where it is constant."""
     values = np.asarray(vectors, dtype=np.float64)
     mean, std = values.mean(axis=0), values.std(axis=0)
-    return mean, np.where(std > _CONSTANT * np.abs(values).max(axis=0), std, 0.0)
+    return mean, np.where(std > CONSTANT * np.abs(values).max(axis=0), std, 0.0)
 
 
 def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ interruption change what comes. Two chunks of one recording are never anchor and
 anchor and negative.
 """
 
+from subgenre.batches.epochs import epoch_batches, learnt_chunks, takes_trash
 from subgenre.batches.pk import pk_batches
 from subgenre.batches.table import ChunkTable, chunk_table
 from subgenre.batches.triplets import TripletAudioDataset, draw_triplets, triplet_batches
@@ -14,6 +15,9 @@ __all__ = [
     "TripletAudioDataset",
     "chunk_table",
     "draw_triplets",
+    "epoch_batches",
+    "learnt_chunks",
     "pk_batches",
+    "takes_trash",
     "triplet_batches",
 ]

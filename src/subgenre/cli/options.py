@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subgenre import checks, config
+from subgenre import config, overrides
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
@@ -58,10 +58,26 @@ class Recipe:
     "Any option of the recipe, as section.key=value; may be given again."
 
     def suited(self, features: Path, terminal: Terminal) -> TrainConfig:
-        """Read the recipe; where none is named, the one for this device and these features.
+        """Read the recipe, and lay to rest what can't act on these features and nobody asked for.
 
         Raises:
             ConfigError: an unknown recipe, option or value, or one that can't act.
+            FeatureError: no feature folder to choose by.
+        """
+        from subgenre.pipeline import choice
+
+        settings = self.read(features, terminal)
+        planned = config.load_recipe(self.recipe or settings.recipe).optim.head_epochs
+        settings, told = choice.suit(settings, self.given(), features, planned=planned)
+        for sentence in told:
+            terminal.say(sentence)
+        return settings
+
+    def read(self, features: Path, terminal: Terminal) -> TrainConfig:
+        """Read the recipe; where none is named, the one for this device and these features.
+
+        Raises:
+            ConfigError: an unknown recipe, option or value.
             FeatureError: no feature folder to choose by.
         """
         from subgenre.pipeline import choice
@@ -76,11 +92,10 @@ class Recipe:
             recipe=self.recipe,
             tune=given.get("model.tune"),
         )
+        if chosen.why:
+            terminal.say(chosen.why)
         own = dataclasses.replace(self, backbone=chosen.backbone or self.backbone)
-        settings, told = choice.suit(own.settings(chosen.recipe), given, features)
-        for sentence in filter(None, [chosen.why, *told]):
-            terminal.say(sentence)
-        return settings
+        return own.settings(chosen.recipe)
 
     def given(self) -> dict[str, Any]:
         """Return what was given by hand, by section.key; what is given twice counts as the last.
@@ -109,10 +124,7 @@ class Recipe:
         Raises:
             ConfigError: an unknown recipe, option or value.
         """
-        settings = config.load_recipe(self.recipe or default)
-        for name, value in self.given().items():
-            settings = _put(settings, name, value)
-        return settings
+        return overrides.put(config.load_recipe(self.recipe or default), self.given())
 
 
 def _assignment(words: str) -> tuple[str, Any]:
@@ -126,19 +138,3 @@ def _assignment(words: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     return f"{section}.{key}", value
-
-
-def _put(settings: TrainConfig, name: str, value: Any) -> TrainConfig:
-    """Replace one value, with the same checks and words as in a file."""
-    section, _, key = name.partition(".")
-    plain = checks.to_dict(settings)
-    sections = tuple(name for name, part in plain.items() if isinstance(part, dict))
-    if section not in sections:
-        near = checks.nearest(section, sections)
-        raise ConfigError(f"no section '{section}'{near}; choose {checks.either(sections)}")
-    head_first = plain["optim"]["head_epochs"]
-    if name == "optim.epochs" and isinstance(value, int) and head_first >= value:
-        # the backbone learns in the last at least
-        plain["optim"]["head_epochs"] = max(0, value - 1)
-    plain[section] = {**plain[section], key: value}
-    return checks.from_dict(TrainConfig, plain, "options")

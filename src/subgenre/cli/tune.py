@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common, Recipe
+from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 
 
@@ -43,33 +44,33 @@ def tune(
     Args:
         features: the feature folder.
         recipes: more recipes to try as they are, by name or file; may be given again.
-        vary: an option and its values, section.key=value,value; may be given again, then all
-            combinations are tried. By default a few losses and learning rates.
+        vary: an option and its values, section.key=value,value; may be given again: of several
+            options all combinations are tried. By default a few losses and learning rates.
         folds: of the training side.
-        trials: at most so many candidates.
+        trials: at most so many candidates, the recipes as they are among them.
         by: the metric that decides.
         out: the winner, as a recipe file.
         kept: where trainings are kept, so that a search that was stopped goes on.
         workers: trainings side by side.
     """
-    from subgenre.pipeline import idle
+    from subgenre.pipeline import candidates
     from subgenre.pipeline import tune as stage
 
     common = common or Common()
     terminal = Terminal(quiet=common.quiet, as_json=common.json)
-    stage.check_trials(trials)
+    candidates.check_trials(trials)
     stage.check_places(out, kept)
-    base = recipe or Recipe()
-    first = base.suited(features, terminal)
-    same = dataclasses.replace(base, backbone=first.model.backbone)
-    more = [dataclasses.replace(same, recipe=name).suited(features, terminal) for name in recipes]
-    bases = [first, *more]
-    changes = dict(_values(words) for words in vary)
-    wanted = stage.candidates(bases, changes, trials=trials, seed=bases[0].run.seed)
-    unread = [idle.unread(one.settings) for one in wanted]
-    for name in changes:
-        if all(name in found for found in unread):
-            raise ConfigError(f"--vary {name} can't act: {unread[0][name]}")
+    changes, first = _changes(vary), recipe or Recipe()
+    bases = _bases(first, recipes, features, terminal)
+    wanted = candidates.propose(
+        bases,
+        changes,
+        trials=trials,
+        seed=bases[0].run.seed,
+        asked=first.given().keys(),
+        features=features,
+        talk=terminal,
+    )
     tuned = stage.tune(
         features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, talk=terminal
     )
@@ -77,6 +78,30 @@ def tune(
     terminal.table(title, *tuned.table())
     terminal.result(tuned.to_dict())
     return 0
+
+
+def _bases(
+    first: Recipe, names: tuple[str, ...], features: Path, terminal: Terminal
+) -> list[TrainConfig]:
+    """Read all recipes as `train` does, but lay nothing to rest yet: a change may wake it."""
+    from subgenre.pipeline import choice
+
+    bases = [first.read(features, terminal)]
+    for name in names:
+        settings = dataclasses.replace(first, recipe=name).read(features, terminal)
+        if "model.backbone" not in first.given():
+            settings = choice.beside(bases[0], settings, name)
+        bases.append(settings)
+    return bases
+
+
+def _changes(vary: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Read all that is varied; the values of an option that is given again are joined."""
+    found: dict[str, list[Any]] = {}
+    for words in vary:
+        name, values = _values(words)
+        found.setdefault(name, []).extend(values)
+    return found
 
 
 def _values(words: str) -> tuple[str, list[Any]]:

@@ -81,7 +81,7 @@ def classify(
 
     Args:
         audio: files, folders or playlists.
-        run: the model folder; by default the newest.
+        run: the model folder; by default the newest with vectors.
         alpha: share of tracks that belong which may be called none of these.
         out: write the placements as .csv or .json.
         copy_to: copy each file into FOLDER/genre/subgenre; the sources are never changed.

@@ -23,7 +23,7 @@ class Source:
     """Whose vectors are searched."""
 
     run: Path | None = None
-    "The model folder; by default the newest."
+    "The model folder; by default the newest with vectors."
     index: Path | None = None
     "An index folder; by default the model's own, or the tracks it was trained and tested on."
 

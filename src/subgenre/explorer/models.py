@@ -58,6 +58,13 @@ class SimilarQuery(Wanted):
     mutual: bool = Field(True, description="rank by mutual proximity, else by cosine")
 
 
+class AxisQuery(Wanted):
+    """A place between two subgenres, and which tracks near it are asked for."""
+
+    name: str = Field(max_length=600, description="'Subgenre A:Subgenre B'")
+    at: float = Field(ge=-1, le=2, description="the place: 0 and 1 are the middles of the two")
+
+
 class PlaylistRequest(Wanted):
     """A playlist to be made; nothing is saved."""
 

@@ -126,6 +126,18 @@ def axis(
     }
 
 
+def axis_near(explorer: Here, wanted: Annotated[models.AxisQuery, Query()]) -> dict[str, Any]:
+    """Find the tracks nearest to a place between two subgenres, nearest first.
+
+    By the rule of an axis playlist: a track that sounds like neither of the two lies somewhere
+    along their line as well, so that its position alone says nothing of its sound.
+    """
+    view = explorer.view
+    tracks = view.library.collection
+    point = journey.axis(tracks, wanted.name).point(wanted.at)
+    return {"tracks": view.hits(playlist.similar(tracks, point, wanted.limits(), wanted.filter()))}
+
+
 def make_playlist(explorer: Here, wanted: models.PlaylistRequest) -> dict[str, Any]:
     """Make a playlist: by agreement of seeds, of a subgenre, from A to B, or along an axis."""
     view = explorer.view
@@ -195,6 +207,7 @@ def router() -> APIRouter:
         ("/tracks/{track_id}/similar", similar, get, models.Hits),
         ("/tracks/{track_id}/peaks", peaks, get, models.PeaksModel),
         ("/axis", axis, get, models.AxisModel),
+        ("/axis/near", axis_near, get, models.Hits),
         ("/playlist", make_playlist, post, models.Hits),
         ("/order", order, post, models.Tracks),
     ):

@@ -7,7 +7,7 @@ one number (`map_at_r`), by track (`average_precisions`), and with its chance le
 
 from subgenre.metrics.clusters import ari, contingency, kmeans, nmi, silhouette, silhouettes
 from subgenre.metrics.evaluation import VIEWS, evaluate, measure
-from subgenre.metrics.intervals import METRICS, Measured, Score, combine
+from subgenre.metrics.intervals import METRICS, Measured, Score, combine, wilson
 from subgenre.metrics.retrieval import (
     average_precisions,
     centroid_accuracy,
@@ -55,4 +55,5 @@ __all__ = [
     "silhouettes",
     "triplet_accuracy",
     "triplet_shares",
+    "wilson",
 ]

@@ -7,6 +7,8 @@ and weighs each track by how often it came; a track stays together in all its sp
 - Scores against the training tracks: the weighted mean of the test tracks' own values.
 - Scores among the test tracks: the score plus the weighted mean of the tracks' influences, since a
   track is query and neighbour at once (`influence`).
+- Where every track has it right, or every track wrong, all replicates are alike: the interval is
+  Wilson's for so many tracks then, as few tracks prove little, however well they fare.
 - NMI and ARI: computed anew from the weighted table of clusters against labels, clusters being
   kept. As copies of a track agree with one another, these replicates lie too high by a little,
   and their mean is moved onto the score.
@@ -14,6 +16,7 @@ and weighs each track by how often it came; a track stays together in all its sp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -36,6 +39,7 @@ METRICS = (
     "silhouette",
 )
 REPLICATES = 1000
+Z95 = 1.959964  # of the normal distribution, 95 % on both sides
 
 OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}
 """Scores of a contingency table of clusters against labels."""
@@ -84,6 +88,14 @@ class Measured:
     notes: tuple[str, ...] = field(default=())
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of n; it stays inside 0..1 (Wilson 1927, eq. 6)."""
+    centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    # rounding must not part a share of 0 or 1 from its own end
+    return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
 def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
     """Put the parts of one or more splits together: folds, repeats, genres.
 
@@ -125,6 +137,8 @@ def _track_score(
         counts = counts[counts.sum(axis=1) > 0]
         replicates = counts @ means[scored] / counts.sum(axis=1)
     low, high = np.percentile(replicates, [2.5, 97.5])
+    if metric not in _LEAST and value in (0.0, 1.0):  # every track's own value is that one
+        low, high = wilson(value, int(scored.sum()))
     weights = [float((~np.isnan(part.by_track[metric])).sum()) for part, _ in found]
     chance = np.average([part.chance[metric] for part, _ in found], weights=weights)
     return Score(value, float(low), float(high), float(chance))

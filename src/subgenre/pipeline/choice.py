@@ -50,7 +50,7 @@ def choose(
     small = _described(features)["spec"]["front_end"] == MUSICNN
     name, why = (recipe, "") if recipe else _recipe(small, device, tune)
     own, wanted = MUSICNN if small else DEFAULT_BACKBONE, None
-    if backbone is None and _names_none(name):
+    if backbone is None and names_no_backbone(name):
         recipes = config.load_recipe(name).model.backbone
         wanted = own if (recipes == MUSICNN) != small else None
     told = [f"recipe {name}: {why}"] if why else []
@@ -61,7 +61,7 @@ def choose(
 
 
 def suit(
-    settings: TrainConfig, asked: Collection[str], features: Path
+    settings: TrainConfig, asked: Collection[str], features: Path, *, planned: int = 0
 ) -> tuple[TrainConfig, list[str]]:
     """Lay to rest what a recipe of the package sets but can't act here, and say so.
 
@@ -70,6 +70,7 @@ def suit(
 
     Args:
         asked: `section.key` of each option that was given by hand.
+        planned: epochs of the head alone as the recipe has them.
 
     Returns:
         the settings, and sentences that tell what changed.
@@ -78,9 +79,9 @@ def suit(
         ConfigError: an option asked for that the loss or the batches do not read.
     """
     idle.refuse_unread(settings, asked)
-    told: list[str] = []
     if settings.recipe not in config.recipe_names():
-        return settings, told
+        return settings, _shortened(settings, planned, asked)
+    told: list[str] = []
     found = _described(features)
     settings, names = idle.at_rest(
         settings,
@@ -93,14 +94,18 @@ def suit(
             f"left out of recipe {settings.recipe}, as they can't act with tune "
             f"{settings.model.tune} on {settings.model.backbone}: {', '.join(names)}"
         )
+    return settings, told + _shortened(settings, planned, {*asked, *names})
+
+
+def _shortened(settings: TrainConfig, planned: int, known: Collection[str]) -> list[str]:
+    """Tell that the head learns alone for less than planned, where nobody knows it yet."""
     first = settings.optim.head_epochs
-    planned = config.load_recipe(settings.recipe).optim.head_epochs
-    if first < planned and not {"optim.head_epochs"} & {*asked, *names}:
-        told.append(
-            f"the head alone learns first for {first} epochs instead of {planned}, as there are "
-            f"{settings.optim.epochs} in all (--set optim.head_epochs=N)"
-        )
-    return settings, told
+    if first >= planned or "optim.head_epochs" in known:
+        return []
+    return [
+        f"the head alone learns first for {first} epochs instead of {planned}, as there are "
+        f"{settings.optim.epochs} in all (--set optim.head_epochs=N)"
+    ]
 
 
 def _recipe(small: bool, device: str | None, tune: str | None) -> tuple[str, str]:
@@ -115,7 +120,14 @@ def _recipe(small: bool, device: str | None, tune: str | None) -> tuple[str, str
     return "gpu", "there is a GPU"
 
 
-def _names_none(recipe: str) -> bool:
+def beside(first: TrainConfig, settings: TrainConfig, recipe: str) -> TrainConfig:
+    """Give a recipe that names no backbone the first one's, if both are transformers."""
+    if MUSICNN in (first.model.backbone, settings.model.backbone) or not names_no_backbone(recipe):
+        return settings
+    return config.replace(settings, "model", backbone=first.model.backbone)
+
+
+def names_no_backbone(recipe: str) -> bool:
     """Tell whether a recipe leaves the backbone open, as those of the package do."""
     if recipe in config.recipe_names():
         return True

@@ -64,7 +64,8 @@ def classify(
     """Place audio files; the files themselves are only read.
 
     Args:
-        named: files, folders or playlists. run: the model folder; by default the newest.
+        named: files, folders or playlists.
+        run: the model folder; by default the newest with vectors.
         alpha: share of belonging tracks that may be called none of these.
         out: a .csv or .json of the placements.
         copy_to: folder to copy each file into, by genre/subgenre.

@@ -11,7 +11,7 @@ from subgenre import embed as room
 from subgenre import encoder, precision
 from subgenre.errors import LibraryError
 from subgenre.labels import Skipped
-from subgenre.pipeline import evaluate, score, sounds, stored, words
+from subgenre.pipeline import evaluate, score, sounds, stored, words, work
 from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 
@@ -74,7 +74,7 @@ def embed(
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = stored.open_stored(run, talk)
+    opened = stored.open_stored(work.find_run(run, talk))  # it needs no vectors of tracks
     listed = sounds.find(audio)
     found = opened.embed(listed.paths, talk=talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def explore(
     """Serve the map of a model until it is interrupted.
 
     Args:
-        run: the model folder; by default the newest. index: by default the model's own.
+        run: the model folder; by default the newest with vectors.
+        index: by default the model's own.
         playlists: folder that saved playlists go to.
         host, port: where it listens; loopback and a free port by default.
         on_ready: hears the page's address.
@@ -77,7 +79,7 @@ def library(
         playlists=playlists.absolute(),
         corrections=run.path / CORRECTIONS,
         cache=run.path / CACHE,
-        root=Path(run.data.get("root") or Path.cwd()),
+        root=_root(run),
         title=run.path.name,
         note=charts.note(fitted),
         classifier=classifier,
@@ -88,7 +90,7 @@ def library(
         encode=hearing(run),
     )
     if not refit.can_refit(run, tracks):
-        talk.say("corrections are kept, but not refitted: that takes features of all tracks shown")
+        talk.say(f"corrections are kept, but not refitted: {_lacking(run, tracks)}")
         return shown
     return dataclasses.replace(shown, refit=refitting(run, shown))
 
@@ -140,6 +142,29 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
         return dataclasses.replace(again(said), refit=named)
 
     return named
+
+
+def _lacking(run: StoredRun, tracks: Collection) -> str:
+    """Say what a refit lacks, and which commands mend it."""
+    features = Path(run.data.get("features") or "preprocessed_features")
+    root, out, path = (shlex.quote(str(p)) for p in (_root(run), features, run.path))
+    backbone = shlex.quote(run.settings.model.backbone)
+    preprocess = f"`subgenre preprocess {root} --out {out} --backbone {backbone}`"
+    if not features.is_dir():
+        return f"the features are gone from {features}; {preprocess} computes them again"
+    if not run.has_embeddings:
+        return f"the model has no vectors of tracks; `subgenre evaluate --run {path}` writes them"
+    known = set(run.embeddings.ids)
+    more = sum(track.id not in known for track in tracks.tracks(tracks.live))
+    return (
+        f"{more} of {len(tracks)} tracks shown are not among those that the model was trained and "
+        f"tested on. Sort them into the subgenre folders of {root}, then {preprocess} and "
+        f"`subgenre train --features {out} --recipe {path}/config.toml`: the new model refits them"
+    )
+
+
+def _root(run: StoredRun) -> Path:
+    return Path(run.data.get("root") or Path.cwd())
 
 
 def _findings(path: Path) -> tuple[Finding, ...]:

@@ -19,7 +19,6 @@ from subgenre import (
     activations,
     backbones,
     batches,
-    config,
     distributed,
     embed,
     lora,
@@ -41,6 +40,7 @@ from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSour
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 from subgenre.train import Callbacks, Result, Trainer
+from subgenre.vectors import CONSTANT
 
 _NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
 _STILL = 1e-2  # a column that varies by less than this share of its size hardly varies
@@ -146,7 +146,7 @@ def fit(
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings, chunks)
-    table = batches.chunk_table(folder, fit_ids, trash=uses_trash(settings), only=only)
+    table = batches.learnt_chunks(folder, fit_ids, settings.batch, settings.loss.name, only=only)
     heard = Stoppable(talk, stop_asked)
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
     if settings.model.tune == "lora":
@@ -180,17 +180,6 @@ def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: Feature
     return copy.deepcopy(given)
 
 
-def uses_trash(settings: TrainConfig) -> bool:
-    """Tell whether the trash pool takes part in training, where there is one.
-
-    It is the fourth of a quadruplet; in `pk` batches it is a negative to everyone under each loss
-    that compares chunks. Drawn triplets and losses against proxies have no place for it.
-    """
-    if settings.batch.kind == "triplet":
-        return settings.loss.name == "quadruplet"
-    return settings.loss.name not in config.PROXY_LOSSES
-
-
 def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
     """Build the loss for the folder's subgenres."""
     genres = {genre: number for number, genre in enumerate(sorted(set(folder.genres)))}
@@ -217,8 +206,8 @@ def standardise(
     apart, nor the last be raised to noise.
     """
     values = torch.from_numpy(pooled.astype(np.float64))
-    given = {"constant": _STILL} if backbone_learns else {}
-    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), **given)
+    constant = _STILL if backbone_learns else CONSTANT
+    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), constant=constant)
     if encoder.axes is not None:
         whole = (values - encoder.pooled_mean) / encoder.pooled_std
         encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))

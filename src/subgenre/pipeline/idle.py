@@ -62,6 +62,8 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
     """
     if settings.model.tune == "lora":
         lora.check(backbone)
+    if problem := conflict(settings):
+        raise ConfigError(problem)
     longer = folder.config.window_s > folder.config.chunk_s
     for option in asleep(settings, transformer=backbone.transformer, longer=longer):
         text = str(option.rest).lower()
@@ -70,6 +72,37 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
             f"give --set {option.name}={text}"
         )
     _check_layer(settings.model, backbone)
+
+
+def conflict(settings: TrainConfig) -> str:
+    """Tell what a recipe says that can't go together, "" where nothing does.
+
+    It is asked where a training starts: a model's own recipe is read again without it.
+    """
+    loss, optim, watch = settings.loss, settings.optim, settings.watch
+    drawn = settings.batch.kind == "triplet"
+    if drawn and loss.name not in config.DRAWN_LOSSES:
+        return (
+            f"loss '{loss.name}' compares whole batches, not drawn triplets; set "
+            f'kind = "pk" under [batch] (--set batch.kind=pk), or choose the loss '
+            f"{either(config.DRAWN_LOSSES)}"
+        )
+    if drawn and loss.mining != "none":
+        return (
+            f"loss.mining is {loss.mining}, but can't act: drawn triplets are not searched; give "
+            "--set batch.kind=pk or --set loss.mining=none"
+        )
+    if settings.model.tune != "head" and optim.head_epochs >= optim.epochs:
+        return (
+            f"optim.head_epochs is {optim.head_epochs} of {optim.epochs} epochs: nothing of the "
+            "backbone would learn; give fewer, or --tune head"
+        )
+    if watch.val_share and 0 < watch.patience < watch.every:
+        return (
+            f"watch.patience is {watch.patience}, shorter than from one validation to the next "
+            f"(watch.every is {watch.every}); give as many epochs or more"
+        )
+    return ""
 
 
 def refuse_unread(settings: TrainConfig, asked: Collection[str]) -> None:

@@ -81,7 +81,7 @@ def index(
 
     Args:
         source: folder, CSV, folder of playlists or rekordbox XML; None: only `root` counts.
-        run: the model folder; by default the newest.
+        run: the model folder; by default the newest with vectors.
         path: of the index; by default `index` in the model folder.
         root: the new place of a library that has moved; its tracks are found by their ids first.
         replace: forget the tracks of all other libraries, the model's own among them.

@@ -144,4 +144,4 @@ def _cell(score: Mapping[str, Any] | None) -> str:
         return "-"
     if score.get("low") is None:
         return f"{score['value']:.3f}"
-    return f"{score['value']:.3f} ±{(score['high'] - score['low']) / 2:.2f}"
+    return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"

@@ -10,7 +10,7 @@ from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
 from subgenre.library import Library
 from subgenre.pipeline import work
-from subgenre.pipeline.words import duration, size
+from subgenre.pipeline.words import counted, duration, size
 from subgenre.preprocess import Estimate, Summary
 from subgenre.talk import Silent, Talk
 
@@ -85,9 +85,10 @@ def cores() -> int:
 
 def _announce(tracks: Library, estimate: Estimate, workers: int, out: Path, talk: Talk) -> None:
     """Say what there is to do, and what it will take."""
+    trash = f", {len(tracks.trash)} of trash" if tracks.trash else ""
     talk.say(
         f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
-        f"subgenres, {len(tracks.trash)} of trash: at most {duration(estimate.seconds)} with "
+        f"subgenres{trash}: about {duration(estimate.seconds)} with "
         f"{workers} processes and {size(estimate.bytes)} in {out}"
     )
 
@@ -108,7 +109,7 @@ def _tell(summary: Summary, out: Path, talk: Talk) -> None:
         talk.warn(f"skipped {skipped.path}: {skipped.reason}")
     if len(summary.skipped) > _SHOWN:
         talk.warn(f"... and {len(summary.skipped) - _SHOWN} more")
-    told = f", {len(summary.skipped)} files skipped ({out / 'skipped.csv'})"
+    told = f", {counted(len(summary.skipped), 'file')} skipped ({out / 'skipped.csv'})"
     talk.say(
         f"{out}: {summary.n_chunks} chunks of {summary.n_tracks} tracks, {summary.n_done} of them "
         f"new, in {duration(summary.seconds)}{told if summary.skipped else ''}"

@@ -231,12 +231,12 @@ class StoredRun:
 
 
 def open_stored(run: Path | None = None, talk: Talk | None = None) -> StoredRun:
-    """Open a model folder, by default the newest here; `talk` hears which that is.
+    """Open a model folder, by default the newest here with vectors; `talk` hears which that is.
 
     Raises:
         RunError: there is none, or its description is damaged. ConfigError: so are its settings.
     """
-    path = work.find_run(run, talk)
+    path = work.find_run(run, talk, vectors=True)
     data = files.read_json(path / work.DATA, version=1, error=RunError)
     config = path / work.CONFIG
     settings = checks.from_dict(TrainConfig, checks.load_toml(config), str(config))

@@ -11,7 +11,7 @@ from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
 from subgenre.pipeline.words import duration
 from subgenre.talk import Progress, Talk
-from subgenre.train import Epoch, Estimate, Interrupted
+from subgenre.train import Epoch, Estimate, Interrupted, Result
 
 _HOUR = 3600
 
@@ -40,6 +40,16 @@ def told(
             )
 
     return tell
+
+
+def chosen(result: Result, settings: TrainConfig) -> str:
+    """Say whose weights the model holds, and whether it stopped before its last epoch."""
+    ran = len(result.history)
+    if not settings.watch.val_share:
+        return f"the weights of epoch {ran}, the last (nothing is held out to choose by)"
+    best = max(row.val_map_at_r or 0.0 for row in result.history)
+    early = f", stopped early at {ran}" if result.stopped_early else ""
+    return f"the weights of epoch {result.best_epoch}: validation MAP@R {best:.3f}{early}"
 
 
 class Bars:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +29,16 @@ from subgenre import (
 from subgenre.checks import check_output
 from subgenre.config import TrainConfig
 from subgenre.errors import TrainingError
-from subgenre.pipeline import fit, work
+from subgenre.pipeline import fit, telling, work
+from subgenre.pipeline.lacking import lacking
+from subgenre.pipeline.stopping import kept_or_gone, stop_signals
 from subgenre.pipeline.words import versions
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
-from subgenre.train import Epoch, Interrupted
+from subgenre.train import Epoch
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.
-_TEST_LABELS, _TEST_TRACKS = 2, 3
+_TEST_TRACKS = 3
 # The device and how often it is saved change no result that a resume could mix up.
 _FREE = (("run", "device"), ("run", "save_every"))
 
@@ -99,10 +98,6 @@ def train(
     place = _Place(out, checkpoints, resume, device, group, talk if group.first else Silent())
     try:
         return _train(features, settings, place, test_run=test_run)
-    except KeyboardInterrupt:
-        if checkpoint.newest(checkpoints):
-            place.talk.warn(f"the checkpoint under {checkpoints} stays: go on with --resume")
-        raise
     except RuntimeError as problem:
         if group.world == 1:
             raise
@@ -137,23 +132,26 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         )
         if test_run:
             split, settings = _small(folder, split, settings)
-        for warning in (*split.warnings, *_stand_in(folder, settings)):
+            talk.say("test run: a few tracks of two subgenres, one epoch, no validation")
+        for warning in (*split.warnings, *lacking(folder, settings)):
             talk.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
         old = checkpoint.newest(place.checkpoints) if place.resume else None
         if place.resume and old is None:
             talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
-        name = old.parent.name if old else work.stamp()
+        if old:
+            checkpoint.load(old, fingerprint)  # refused before any work
         check_output("checkpoints", place.checkpoints, folder=True)
-        run = work.new_run(place.out, name) if group.first else Path()
-    with _stop_signals(talk) as stop_asked:
+        name, run = _claim(place, old)
+    kept = place.checkpoints / name
+    with kept_or_gone(kept, talk, own=group.first), stop_signals(talk) as stop_asked:
         fitted = fit.fit(
             folder,
             split.train,
             settings,
             device=place.device,
             group=group,
-            checkpoints=place.checkpoints / name,
+            checkpoints=kept,
             resume=old,
             fingerprint=fingerprint,
             stop_asked=stop_asked,
@@ -163,26 +161,32 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
     with distributed.together(group, place.device):
         if group.first:
             _write(run, fitted, folder, split, settings)
+            talk.say(telling.chosen(fitted.result, settings))
             talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
 
-def _stand_in(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
-    """Tell that a quadruplet's fourth is not of the trash pool, where there is none."""
-    if settings.loss.name != "quadruplet" or settings.batch.kind != "pk" or folder.trash:
-        return []
-    none = "no trash pool in these features"
-    if len(set(folder.genres)) < 2:
-        return [f"{none}, and one genre alone: the quadruplet's fourth is missing"]
-    return [f"{none}: chunks of other genres stand in for it"]
+def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:
+    """Name a run, and return its model folder to be; a new run's checkpoints are its own."""
+    name = old.parent.name if old else work.stamp()
+    if not place.group.first:
+        return name, Path()
+    run = work.new_run(place.out, name)
+    if not old:
+        try:
+            (place.checkpoints / name).mkdir(parents=True)
+        except FileExistsError:  # a run of this very second has it
+            time.sleep(0.2)
+            return _claim(place, old)
+    return name, run
 
 
 def _small(
     folder: FeatureFolder, split: splits.Split, settings: TrainConfig
 ) -> tuple[splits.Split, TrainConfig]:
     """Cut a split down to a few tracks of a few subgenres, and the recipe to one epoch."""
-    labels = folder.labels[:_TEST_LABELS]
+    labels = _two_labels(folder)
     everyone = (*folder.tracks, *folder.trash)
     pairs = zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True)
     label = {everyone[track].id: number for track, number in pairs}
@@ -191,13 +195,19 @@ def _small(
         kept: dict[int, list[str]] = {}
         for track in ids:
             kept.setdefault(int(label[track]), []).append(track)
-        return tuple(t for c in range(len(labels)) for t in kept.get(c, [])[:most])
+        return tuple(t for c in labels for t in kept.get(c, [])[:most])
 
     small = dataclasses.replace(
         split, train=few(split.train, _TEST_TRACKS - 1), test=few(split.test, 1)
     )
     settings = config.replace(settings, "optim", epochs=1, head_epochs=0)
     return small, config.replace(settings, "watch", val_share=0.0)
+
+
+def _two_labels(folder: FeatureFolder) -> tuple[int, ...]:
+    """Return the first subgenre and the first of another genre, or else the second."""
+    others = [n for n, genre in enumerate(folder.genres) if genre != folder.genres[0]]
+    return (0, others[0]) if others else tuple(range(min(2, len(folder.labels))))
 
 
 def _few_chunks(folder: FeatureFolder, split: splits.Split) -> NDArray[np.int64]:
@@ -214,14 +224,14 @@ def _fingerprint(
     plain = checks.to_dict(settings)
     recipe = plain.pop("recipe")
     options = {
-        f"{section}.{key}": json.dumps(value)
+        f"{section}.{key}": json.dumps(value, ensure_ascii=False)
         for section, values in plain.items()
         for key, value in values.items()
         if (section, key) not in _FREE
     }
     return {
-        **options,
         "recipe": recipe,
+        **options,
         "data": folder.fingerprint,
         "split": checkpoint.digest([split.train, split.test]),
         "number of processes": str(processes),
@@ -281,36 +291,3 @@ def _write_vectors(
         split=["train"] * len(vectors[0]) + ["test"] * len(vectors[1]),
         fingerprint=encoder.fingerprint(fitted.encoder),
     )
-
-
-@contextmanager
-def _stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
-    """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
-
-    Raises:
-        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C.
-    """
-    asked: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if number == signal.SIGINT and number in asked:
-            raise KeyboardInterrupt
-        if number == signal.SIGINT:
-            talk.warn("stopping after this step, with a checkpoint; Ctrl-C once more: at once")
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    names = ("SIGINT", "SIGTERM", "SIGUSR1")
-    caught = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, note) for number in caught}
-    try:
-        yield lambda: bool(asked)
-    except Interrupted as problem:
-        if asked[-1] == signal.SIGINT:
-            raise KeyboardInterrupt from problem
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,29 +11,34 @@ from typing import Any
 import numpy as np
 
 from subgenre import checkpoint, checks, metrics, splits
-from subgenre.config import RunConfig, TrainConfig
-from subgenre.errors import ConfigError, TrainingError
+from subgenre.config import RunConfig
+from subgenre.errors import (
+    BackboneError,
+    ConfigError,
+    FeatureError,
+    MissingExtraError,
+    SplitError,
+    TrainingError,
+)
 from subgenre.library import Track
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import folds as trainings
+from subgenre.pipeline.candidates import Candidate, on_one_split
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 
 OUT, KEPT = Path("tuned.toml"), Path("tuning")
 SHOWN = ("centroid_accuracy", "precision_at_1", "map_at_r")
-LOSSES = ("multi_similarity", "supcon", "triplet")  # tried where nothing else is asked for
-RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate
-
-Values = Mapping[str, Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe with some options changed; `name` says which."""
-
-    name: str
-    settings: TrainConfig
+# What is wrong with one candidate, and no reason to drop the others.
+FAILURES = (
+    BackboneError,
+    ConfigError,
+    FeatureError,
+    MissingExtraError,
+    SplitError,
+    TrainingError,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Tried:
     Attributes:
         scores: by metric, over all folds; empty where training failed.
         seconds: of training, mean of a fold.
-        failed: why, for a person.
+        failed: why, for a person; empty where it was trained.
     """
 
     candidate: Candidate
@@ -65,7 +69,11 @@ class Tuned:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return columns and rows for a person."""
-        return ["recipe", *SHOWN, "seconds"], [_row(one) for one in self.tried]
+        columns, rows = ["recipe", *SHOWN, "seconds"], [_row(one) for one in self.tried]
+        if any(one.failed for one in self.tried):
+            columns.append("why")
+            rows = [[*row, one.failed] for row, one in zip(rows, self.tried, strict=True)]
+        return columns, rows
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
@@ -87,50 +95,6 @@ class Tuned:
             "n_tracks": self.n_tracks,
             "tried": rows,
         }
-
-
-def candidates(
-    bases: Sequence[TrainConfig], vary: Values, *, trials: int, seed: int = 0
-) -> list[Candidate]:
-    """List what is tried: each base as it is, then changed in every way, at most `trials` in all.
-
-    Args:
-        bases: recipes.
-        vary: `section.key` -> values; empty: a few losses and learning rates.
-        trials: 1 or more; where there are more candidates, some are drawn.
-        seed: of that drawing.
-
-    Raises:
-        ConfigError: an unknown option, or a value that makes no sense.
-    """
-    check_trials(trials)
-    found = [Candidate(base.recipe, base) for base in bases]
-    changed: list[Candidate] = []
-    for base in bases:
-        options = dict(vary) if vary else _usual(base)
-        for values in itertools.product(*options.values()):
-            change = dict(zip(options, values, strict=True))
-            settings = base
-            for name, value in change.items():
-                settings = _with(settings, name, value)
-            if settings not in [one.settings for one in (*found, *changed)]:
-                told = ", ".join(f"{name}={_short(value)}" for name, value in change.items())
-                changed.append(Candidate(f"{base.recipe}: {told}", settings))
-    room = max(0, trials - len(found))
-    if len(changed) > room:
-        drawn = np.random.default_rng([seed, len(changed)]).permutation(len(changed))[:room]
-        changed = [changed[i] for i in sorted(drawn.tolist())]
-    return found + changed
-
-
-def check_trials(trials: int) -> None:
-    """Refuse a search that tries nothing.
-
-    Raises:
-        ConfigError: fewer than 1.
-    """
-    if trials < 1:
-        raise ConfigError(f"trials is {trials}; give 1 or more")
 
 
 def check_places(out: Path, kept: Path) -> None:
@@ -156,9 +120,10 @@ def tune(
 ) -> Tuned:
     """Train each candidate once a fold of the training side, and write the best as a recipe.
 
-    The split is the one that `train` draws from the first candidate's seed; its test tracks are
-    left out before the folds are cut. What was trained before with the same settings, data and
-    folds is read from `kept`.
+    The split is the one that `train` draws for the first candidate, and all are given it: its test
+    tracks are left out before the folds are cut. What was trained before with the same settings,
+    data and folds is read from `kept`. A candidate that can't be trained is told of, and the others
+    go on.
 
     Args:
         features: the feature folder.
@@ -173,7 +138,7 @@ def tune(
     Raises:
         ConfigError: no candidate, an unknown metric, or an output that can't be written.
         TrainingError: every candidate failed.
-        FeatureError, SplitError, BackboneError.
+        FeatureError, SplitError: there are no features, or no split or folds of them.
     """
     talk = talk or Silent()
     checks.check_choice("by", by, metrics.METRICS)
@@ -181,8 +146,10 @@ def tune(
     if not tried:
         raise ConfigError("there is no recipe to try; name one with --recipes")
     folder = FeatureFolder.open(features)
-    tracks = _training_side(folder, tried[0].settings.run)
-    run = tried[0].settings.run
+    aligned = on_one_split([one.settings for one in tried], talk)
+    tried = [Candidate(one.name, own) for one, own in zip(tried, aligned, strict=True)]
+    run = aligned[0].run
+    tracks = _training_side(folder, run)
     cut = splits.folds(tracks, folds, seed=run.seed, strict_groups=run.strict_groups)
     for warning in cut[0].warnings:
         talk.warn(warning)
@@ -193,7 +160,8 @@ def tune(
     ranked = sorted(found, key=lambda one: -_value(one, by))
     if ranked[0].failed:
         raise TrainingError(f"every candidate failed; the first: {ranked[0].failed}")
-    checks.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=Path(out).stem))
+    own = f"{Path(out).stem}.toml"  # never the name of a recipe of the package
+    checks.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=own))
     talk.say(_verdict(ranked, found[0], by))
     talk.say(f"recipe: {out} (subgenre train --recipe {out})")
     return Tuned(tuple(ranked), by, out, len(tracks), folds)
@@ -216,7 +184,7 @@ def _try(
     workers: int | None,
     talk: Talk,
 ) -> Tried:
-    """Train and score one candidate on all folds; a collapse counts against it, no more."""
+    """Train and score one candidate on all folds; what fails in it counts against it, no more."""
     name = checkpoint.digest(checks.to_dict(one.settings))[:12]
     jobs = [
         trainings.job(
@@ -226,7 +194,7 @@ def _try(
     ]
     try:
         results = trainings.train_all(jobs, workers=workers, talk=_Quiet(talk))
-    except TrainingError as problem:
+    except FAILURES as problem:
         talk.warn(f"{one.name}: {problem}")
         return Tried(one, {}, failed=str(problem))
     seed = one.settings.run.seed
@@ -260,24 +228,6 @@ def _measured(
     )
 
 
-def _usual(base: TrainConfig) -> Values:
-    """Return what is varied where nothing is asked for; drawn triplets know one loss."""
-    rates = [float(f"{base.optim.lr * factor:.2g}") for factor in RATES]
-    if base.batch.kind == "triplet":
-        return {"optim.lr": rates}
-    return {"loss.name": LOSSES, "optim.lr": rates}
-
-
-def _with(settings: TrainConfig, name: str, value: Any) -> TrainConfig:
-    """Replace one option, with the checks of a recipe file."""
-    section, _, key = name.partition(".")
-    plain = checks.to_dict(settings)
-    if not isinstance(plain.get(section), dict):
-        raise ConfigError(f"--vary {name}: write it as section.key=value,value")
-    plain[section] = {**plain[section], key: value}
-    return checks.from_dict(TrainConfig, plain, "--vary")
-
-
 def _value(one: Tried, by: str) -> float:
     return one.scores[by].value if by in one.scores else -1.0
 
@@ -304,10 +254,6 @@ def _row(one: Tried) -> list[str]:
         score = one.scores.get(name)
         cells.append(f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" if score else "-")
     return [one.candidate.name, *cells, f"{one.seconds:.1f}"]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class _Quiet(Silent):

@@ -52,8 +52,12 @@ def runs(root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.name)
 
 
-def find_run(run: Path | None, talk: Talk | None = None) -> Path:
+def find_run(run: Path | None, talk: Talk | None = None, *, vectors: bool = False) -> Path:
     """Return the model folder that was named, or the newest here; `talk` hears which that is.
+
+    Args:
+        vectors: the newest that has its tracks' vectors, if any has: a model that was just trained
+            for a trial does not hide the one in use.
 
     Raises:
         RunError: there is none; the error says how to make one.
@@ -68,6 +72,10 @@ def find_run(run: Path | None, talk: Talk | None = None) -> Path:
         raise RunError(
             f"no {RUN_PREFIX}... folder here; run `subgenre train`, or name one with --run"
         )
+    ready = [path for path in found if (path / EMBEDDINGS).is_file()] if vectors else found
+    chosen = ready[-1] if ready else found[-1]
     if talk is not None:
-        talk.say(f"model: {found[-1]}")
-    return found[-1]
+        last = found[-1]
+        newer = f" ({last} is newer: `subgenre evaluate --run {last}` readies it)"
+        talk.say(f"model: {chosen}{newer if chosen != last else ''}")
+    return chosen

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subgenre import files
-from subgenre.report import summary
+from subgenre.report import chances, summary
 from subgenre.report.data import ReportData, figure
 from subgenre.report.sections import protocol_words
 from subgenre.report.words import ABSENT, METRICS, interval, md, metric_name, number
@@ -62,8 +62,8 @@ def _figures(data: ReportData) -> str:
     ]
     how = protocol_words(data)
     return (
-        f"## Figures\n\nOn held-out tracks ({how}); in brackets the 95 % interval, then chance.\n\n"
-        + _table(head, rows)
+        f"## Figures\n\nOn held-out tracks ({how}); in brackets the 95 % interval, then chance. "
+        f"{chances.of_the_ladder(data)}\n\n" + _table(head, rows)
     )
 
 
@@ -112,6 +112,8 @@ def _limits(data: ReportData) -> str:
     ]
     if summary.learnt_nothing(data):
         lines.insert(0, "It is no better than guessing: do not place tracks by it.")
+    if summary.cannot_tell(data):
+        lines.insert(0, "Too few tracks were held out to know whether it is better than guessing.")
     return f"## Limits\n\n{_paragraphs(lines)}"
 
 

@@ -11,6 +11,7 @@ from subgenre.errors import EvaluationError
 
 SPLITS = ("train", "test", "new")
 TOLD_APART_Q = 0.05
+UNSURE = "unsure"  # of a pair: one test speaks for a difference, the other doesn't
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,6 @@ class Figure:
     def has_interval(self) -> bool:
         """Whether both ends of the interval are known."""
         return self.low is not None and self.high is not None
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the width of the interval."""
-        if self.low is None or self.high is None:
-            return None
-        return (self.high - self.low) / 2
 
 
 def figure(score: Any) -> Figure | None:
@@ -137,7 +131,8 @@ class CurveStep:
 @dataclass(frozen=True)
 class Pair:
     """Whether two subgenres can be told apart: held-out accuracy, and the p-value after
-    Benjamini-Hochberg over the pairs (`q`); `note` says why there is none ("too few tracks")."""
+    Benjamini-Hochberg over the pairs (`q`); `note` says why there is no answer ("unsure",
+    "too few tracks")."""
 
     a: str
     b: str
@@ -147,13 +142,22 @@ class Pair:
 
     @property
     def told_apart(self) -> bool | None:
-        """None where there is no figure to judge by."""
+        """None where a note says why not, or there is no figure to judge by."""
+        if self.note:
+            return None
         if self.q is not None and math.isfinite(self.q):
             return self.q <= TOLD_APART_Q
         found = figure(self.accuracy)
         if found is None or found.low is None:
             return None
         return found.low > (0.5 if found.chance is None else found.chance)
+
+    @property
+    def verdict(self) -> str:
+        """The one word for this pair, in the table and in the summary."""
+        if self.note:
+            return self.note
+        return {True: "told apart", False: "not told apart", None: "no figure"}[self.told_apart]
 
 
 @dataclass(frozen=True)

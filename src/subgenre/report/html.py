@@ -12,8 +12,9 @@ from typing import Any
 
 from subgenre import files
 from subgenre.errors import EvaluationError
-from subgenre.report import sections
+from subgenre.report import chances, sections
 from subgenre.report.data import Point, ReportData, drawable
+from subgenre.report.pairs import pairs
 from subgenre.report.palette import Style, styles
 from subgenre.report.previews import Previews, Wanted, collect
 from subgenre.report.summary import percent
@@ -91,12 +92,14 @@ def _sections(data: ReportData, previews: Previews) -> list[tuple[str, str, str]
         ("ladder", "Ladder", sections.ladder(data)),
         ("map", "Map", _map(data, previews)),
         ("confusion", "Confusions", sections.confusion(data)),
-        ("views", "Levels", table("views", "Within a genre, and across", data.views)),
+        ("views", "Levels", table(
+            "views", "Within a genre, and across", data.views, chances.of_the_views(data))),
         ("misplaced", "Listen", sections.misplaced(data, heard)),
-        ("pairs", "Pairs", sections.pairs(data)),
+        ("pairs", "Pairs", pairs(data)),
         ("curve", "Learning curve", sections.learning_curve(data)),
         ("confounders", "Confounders", table(
-            "confounders", "What else tells them apart", data.confounders)),
+            "confounders", "What else tells them apart", data.confounders,
+            chances.beside(data, chances.of_a_table(data.confounders)))),
         ("leakage", "Leakage", table("leakage", "Leakage", data.leakage)),
         ("open", "None of these", table("open", "None of my playlists", data.open_set)),
         ("hubness", "Hubs", table("hubness", "Hubs", data.hubness)),

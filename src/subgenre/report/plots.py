@@ -51,7 +51,8 @@ def save_map(
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set_color("#c9ccd3")
-    _legend(figure, known, genres, labels, {point.split for point in shown}, right)
+    _legend(figure, known, genres, labels, right)
+    _split_legend(figure, {point.split for point in shown})
     figure.text(0.02, 0.02, plain(note, 130), fontsize=9, color="#5a606b")
     _save(figure, path)
 
@@ -118,7 +119,6 @@ def _legend(
     known: dict[str, Style],
     genres: Sequence[str],
     labels: Sequence[str],
-    splits: set[str],
     right: float,
 ) -> None:
     genre_of = dict(zip(labels, genres, strict=True))
@@ -132,20 +132,16 @@ def _legend(
             names.append(" " + plain(last, NAME))
         handles.append(_handle(style.marker, style.colour, 7))
         names.append(" " + plain(label, NAME))  # matplotlib drops names that start with "_"
-    for split in [split for split in _LOOK if split in splits]:
-        size, opacity, outline = _LOOK[split]
-        handles.append(_handle("o", "#6b7280", size**0.5, opacity, outline))
-        names.append(f" {_SPLIT_WORDS[split]}")
     rows = max(1, len(names))
     columns = 1 if len(labels) <= LONG_LEGEND else 2
     legend = figure.legend(
         handles,
         names,
         loc="center left",
-        bbox_to_anchor=(right, 0.5),
+        bbox_to_anchor=(right, 0.52),  # the middle of the map, above the line of the splits
         frameon=False,
         ncols=columns,
-        fontsize=max(4.0, min(9.5, 9.5 * 31 * columns / rows, 9.5 / columns**0.5)),
+        fontsize=max(4.0, min(9.5, 9.5 * 29 * columns / rows, 9.5 / columns**0.5)),
         handletextpad=0.2,
         labelspacing=0.35,
     )
@@ -153,6 +149,25 @@ def _legend(
         if handle.get_marker() == "none":
             text.set_color("#5a606b")
             text.set_fontweight("bold")
+
+
+def _split_legend(figure: Figure, splits: set[str]) -> None:
+    """Training, held out and new in a line of their own: they are no subgenres."""
+    present = [split for split in _LOOK if split in splits]
+    if len(present) < 2:  # nothing to tell apart
+        return
+    looks = [_LOOK[split] for split in present]
+    figure.legend(
+        [_handle("o", "#6b7280", size**0.5, opacity, line) for size, opacity, line in looks],
+        [_SPLIT_WORDS[split] for split in present],
+        loc="lower right",
+        bbox_to_anchor=(0.985, 0.0),
+        frameon=False,
+        ncols=len(present),
+        fontsize=9,
+        handletextpad=0.2,
+        columnspacing=1.2,
+    )
 
 
 def _handle(

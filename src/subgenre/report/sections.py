@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
-from subgenre.report import summary
+from subgenre.report import chances, summary
 from subgenre.report.charts import Bar, bars, line_chart
-from subgenre.report.data import Pair, Point, ReportData, Table, by_genre, figure
+from subgenre.report.data import Point, ReportData, Table, by_genre, figure
 from subgenre.report.words import (
     METRICS,
     cell,
@@ -21,7 +21,6 @@ from subgenre.report.words import (
     score_cell,
 )
 
-SHOWN_PAIRS = 12
 SHOWN_ROWS = 25
 BARS = ("centroid_accuracy", "map_at_r")
 
@@ -60,10 +59,15 @@ def _table(head: Sequence[str], rows: Sequence[str], label: str) -> str:
     )
 
 
+def paragraph(text: str) -> str:
+    """A small line of text below a chart or table; nothing where it is empty."""
+    return f'<p class="note">{esc(text)}</p>' if text else ""
+
+
 def summary_section(data: ReportData) -> str:
     """The verdict, what follows from the figures, and the warnings."""
     verdict, *rest = summary.sentences(data)
-    tone = "none" if summary.learnt_nothing(data) else "some"
+    tone = "none" if summary.learnt_nothing(data) or summary.cannot_tell(data) else "some"
     lines = "".join(f"<li>{glued(line)}</li>" for line in rest)
     notes = [*data.warnings]
     if data.skipped:
@@ -74,6 +78,7 @@ def summary_section(data: ReportData) -> str:
         f'<section id="summary" aria-labelledby="summary-h"><h2 id="summary-h">Summary</h2>'
         f'<p class="verdict {tone}">{glued(verdict)}</p>'
         + (f'<ul class="findings">{lines}</ul>' if lines else "")
+        + _bracket_words(data)
         + (
             f'<div class="notice" role="note"><b>Please note</b><ul>{warned}</ul></div>'
             if warned
@@ -81,6 +86,13 @@ def summary_section(data: ReportData) -> str:
         )
         + "</section>"
     )
+
+
+def _bracket_words(data: ReportData) -> str:
+    found = summary.main_figure(data)
+    if found is None or not found.has_interval:
+        return ""
+    return '<p class="note">In brackets: the 95 % interval over tracks.</p>'
 
 
 def ladder(data: ReportData) -> str:
@@ -101,7 +113,7 @@ def ladder(data: ReportData) -> str:
         "What training added",
         f'<div class="columns">{charts}</div><h3>All figures</h3>{figures}',
         "Each rung on held-out tracks. The bar is the value, the band its 95 % interval over "
-        "tracks, the dotted tick what chance gives.",
+        f"tracks, the dotted tick what chance gives. {chances.of_the_ladder(data)}",
     )
 
 
@@ -186,40 +198,6 @@ def misplaced(data: ReportData, playable: Collection[str]) -> str:
     return section("misplaced", "Confusions to play", table(head, rows, "Confusions to play"), lead)
 
 
-def pairs(data: ReportData) -> str:
-    """Is each nuance learnable: the hardest pairs first."""
-    ordered = sorted(data.pairs, key=_hardness)
-    rows = [
-        f'<th scope="row">{esc(pair.a)} <i>and</i> {esc(pair.b)}</th>'
-        + score_cell(figure(pair.accuracy), "centroid_accuracy")
-        + f'<td class="num">{"–" if pair.q is None else _p(pair.q)}</td>'  # noqa: RUF001
-        + f"<td>{esc(_pair_verdict(pair))}</td>"
-        for pair in ordered
-    ]
-    head = ["Pair", "Held-out accuracy", "p, corrected", ""]
-    lead = (
-        "Every pair of subgenres by itself, the hardest first; p from permuted labels with a light "
-        "probe on the frozen backbone, corrected over the pairs (Benjamini and Hochberg)."
-    )
-    shown = table(head, rows, "Pairs of subgenres", SHOWN_PAIRS)
-    return section("pairs", "Is this nuance learnable?", shown, lead)
-
-
-def _hardness(pair: Pair) -> tuple[bool, float]:
-    found = figure(pair.accuracy)
-    return found is None, found.value if found else 0.0
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _pair_verdict(pair: Pair) -> str:
-    if pair.note:
-        return pair.note
-    return {True: "told apart", False: "not told apart", None: "no figure"}[pair.told_apart]
-
-
 def learning_curve(data: ReportData) -> str:
     """The score over the number of training tracks, and what more of them would bring."""
     steps = [(step.tracks, figure(step.score)) for step in data.curve]
@@ -236,9 +214,9 @@ def learning_curve(data: ReportData) -> str:
         chance=known[-1][1].chance,
         top=1.0,
     )
-    return section(
-        "curve", "Learning curve", f'<div class="charts">{chart}</div>', data.curve_words
-    )
+    note = paragraph(chances.beside(data, known[-1][1].chance))
+    body = f'<div class="charts">{chart}</div>{note}'
+    return section("curve", "Learning curve", body, data.curve_words)
 
 
 def history(data: ReportData) -> str:
@@ -262,14 +240,15 @@ def history(data: ReportData) -> str:
     return section("history", "How training went", shown, lead)
 
 
-def words_and_table(anchor: str, heading: str, found: Table | None) -> str:
-    """A section of sentences and one table."""
+def words_and_table(anchor: str, heading: str, found: Table | None, note: str = "") -> str:
+    """A section of sentences, one table and a small note below it."""
     if found is None:
         return ""
     words = "".join(f"<p>{esc(line)}</p>" for line in found.words)
     metrics = [metric_of(heading) for heading in found.columns]
     rows = ["".join(cell(v, metrics[i]) for i, v in enumerate(row)) for row in found.rows]
-    return section(anchor, heading, words + table(found.columns, rows, heading))
+    body = words + table(found.columns, rows, heading) + paragraph(note)
+    return section(anchor, heading, body)
 
 
 def doctor(data: ReportData, playable: Collection[str]) -> str:

@@ -60,8 +60,8 @@ def interval(found: Figure, metric: str = "") -> str:
 
 
 def glued(text: str) -> str:
-    """Text for HTML in which a number and its unit stay on one line."""
-    return re.sub(r"(\d(?:[\d.]*) %(?: ± \d+)?)", r'<span class="nb">\1</span>', esc(text))
+    """Text for HTML in which a number, its unit and its interval stay on one line."""
+    return re.sub(r"(\d[\d.]* %(?: \(\d+ to \d+\))?)", r'<span class="nb">\1</span>', esc(text))
 
 
 def metric_of(heading: str) -> str:

@@ -1,17 +1,18 @@
-// Between two subgenres: a slider along the line from one to the other, and the tracks at its place.
+// Between two subgenres: a slider along the line from one to the other, and the tracks nearest to its
+// place. The server ranks them, as it does for a playlist along an axis, so that both give the same.
 
 import { get } from "./api.js";
 import { byId, make } from "./dom.js";
 import { ring } from "./map.js";
 import { adder, row } from "./rows.js";
-import { lineOf, on, state, tell } from "./store.js";
+import { on, state, tell } from "./store.js";
 
-const SHOWN = 25;
+const SHOWN = 12; // as many as a track has neighbours; far down a list nothing is near any more
 const panel = byId("axis");
 let ends = null; // [number, number] of labels
-let positions = [];
+let tracks = []; // of the last answer
 let place = 0.5;
-let asked = 0;
+let asking = false, again = false;
 
 export function start() {
   const labels = state.library.labels;
@@ -26,53 +27,59 @@ export function start() {
     return select;
   };
   const slider = make("input", { id: "slider", type: "range", min: -20, max: 120, step: 1, value: Math.round(100 * place), "aria-label": "Place between the two",
-    oninput: () => { place = Number(slider.value) / 100; fill(); } });
+    oninput: () => { place = Number(slider.value) / 100; load(); } });
   panel.replaceChildren(
     make("p", { class: "soft" }, "From one subgenre to another: 0 is the middle of the first, 100 that of the second."),
     make("div", { class: "ends" }, choose(0, "From"), choose(1, "To")), slider,
-    make("output", { id: "where", for: "slider" }), make("div", { id: "along" }));
+    make("output", { id: "where", for: "slider" }),
+    make("p", { class: "soft" }, "The tracks that sound most like this place, closest first, each with its cosine to it (1: the same). On the map they stand in square frames."),
+    make("div", { id: "along" }, make("p", { class: "empty", role: "status" }, "Measuring")));
+  if (!panel.hidden) load(); // a refit while it is looked at
 }
 
-on("corrected", () => { if (!panel.hidden && positions.length) fill(); });
+on("corrected", () => { if (!panel.hidden && tracks.length) fill(); });
 
+// One question at a time: the slider runs on meanwhile, and then only its last place is asked for.
 export async function load() {
-  const mine = ++asked, out = byId("along");
+  const out = byId("along");
   if (!out) return;
-  const name = ends.map((n) => state.library.labels[n]).map((l) => `${l.genre}/${l.subgenre}`).join(":");
-  out.replaceChildren(make("p", { class: "empty", role: "status" }, "Measuring"));
+  name()
+  out.setAttribute("aria-busy", "true");
+  again = true;
+  if (asking) return;
+  asking = true;
+  while (again) {
+    again = false;
+    await ask();
+  }
+  asking = false;
+  byId("along")?.removeAttribute("aria-busy");
+}
+
+async function ask() {
+  const line = ends.map((n) => state.library.labels[n]).map((l) => `${l.genre}/${l.subgenre}`).join(":");
   try {
-    const found = await get(`/axis?name=${encodeURIComponent(name)}`);
-    if (mine !== asked) return;
-    positions = found.positions;
+    const found = await get(`/axis/near?${new URLSearchParams({ name: line, at: place, k: SHOWN })}`);
+    tracks = found.tracks.sort((a, b) => b.cosine - a.cosine); // the rank takes hubs out; a reader looks for the figure
     fill();
   } catch (problem) {
-    if (mine === asked) out.replaceChildren(make("p", { class: "empty bad" }, problem.message));
+    tracks = [];
+    byId("along")?.replaceChildren(make("p", { class: "empty bad" }, problem.message));
+    if (!panel.hidden) ring("picked", []);
   }
 }
 
-function fill() {
+function name() {
   const [from, to] = ends.map((n) => state.library.labels[n].subgenre);
   const words = `${Math.round(100 * place)} of 100 from ${from} to ${to}`;
   byId("where").textContent = words;
   byId("slider").setAttribute("aria-valuetext", words);
-  const near = nearest();
-  ring("picked", near.map((i) => state.points.ids[i]));
-  const tracks = near.map((i) => ({ ...lineOf(state.points.ids[i]), at: positions[i] }));
-  byId("along").replaceChildren(
-    make("div", { class: "actions" }, make("button", { type: "button", onclick: () => tell("add", tracks.map((t) => t.id)) }, `Add these ${tracks.length}`)),
-    make("ol", { class: "tracks" }, ...tracks.map((t) => row(t, make("small", { class: "num" }, String(Math.round(100 * t.at))), adder(t)))));
 }
 
-// the nearest places to the slider's, in the order of the axis
-function nearest() {
-  const away = (i) => Math.abs(positions[i] - place);
-  const best = [];
-  for (let i = 0; i < positions.length; i++) {
-    if (best.length === SHOWN && away(i) >= away(best[SHOWN - 1])) continue;
-    let at = best.length;
-    while (at > 0 && away(best[at - 1]) > away(i)) at--;
-    best.splice(at, 0, i);
-    if (best.length > SHOWN) best.pop();
-  }
-  return best.sort((a, b) => positions[a] - positions[b]);
+function fill() {
+  const ids = tracks.map((t) => t.id);
+  if (!panel.hidden) ring("picked", ids); // on another tab the map shows the list
+  byId("along")?.replaceChildren(
+    make("div", { class: "actions" }, make("button", { type: "button", onclick: () => tell("add", ids) }, `Add these ${ids.length}`)),
+    make("ol", { class: "tracks" }, ...tracks.map((t) => row(t, make("small", { class: "num", title: "cosine to this place" }, t.cosine.toFixed(2)), adder(t)))));
 }

@@ -7,6 +7,7 @@ import { WRONG, countsOf, crossed, moveTo, on, state, tell } from "./store.js";
 
 const place = byId("labels");
 export const DRAGGED = "text/x-subgenre-track";
+const NO_REFIT = "This map can't learn them: a refit takes the features of all tracks shown. Sort what was only indexed into the library's subgenre folders, run “subgenre preprocess LIBRARY”, then “subgenre train”, and open the new model.";
 
 export function start() {
   byId("all").onclick = () => every(true);
@@ -70,11 +71,11 @@ function said() {
   const count = Object.keys(state.corrections).length, { pending } = state, again = state.library.can_refit;
   const button = byId("refit");
   byId("said").hidden = !count && !(pending && again);
-  button.hidden = byId("refit-note").hidden = !again;
+  button.hidden = !again;
   button.classList.toggle("main", pending);
   if (!button.hasAttribute("aria-busy")) button.disabled = !pending;
   const heard = pending ? "The map has not learnt your last word yet." : "The map has learnt what you said; correct another track to refit again.";
-  byId("refit-note").textContent = `${heard} A refit lasts until the explorer is stopped; corrections are kept.`;
+  byId("refit-note").textContent = again ? `${heard} A refit lasts until the explorer is stopped; corrections are kept.` : NO_REFIT;
   byId("said-count").textContent = count ? `${counted(count, "correction")} kept. Your files stay as they are.` : "What you said is taken back.";
 }
 

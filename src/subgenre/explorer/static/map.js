@@ -57,15 +57,15 @@ function traces() {
 
 function overlays() {
   const at = (ids) => ids.map((id) => state.place.get(id)).filter((i) => i !== undefined);
-  const ring = (ids, size, width, colour) => ({
+  const ring = (ids, symbol, size, width, colour) => ({
     type: "scatter", mode: "markers", hoverinfo: "skip",
     x: at(ids).map((i) => xs()[i]), y: at(ids).map((i) => ys()[i]),
-    marker: { symbol: "circle-open", size, color: colour, line: { width, color: colour } },
+    marker: { symbol, size, color: colour, line: { width, color: colour } },
   });
-  return [
-    ring(rings.picked, 13, 1.5, styleOf("--accent")),
-    ring(rings.near, 14, 1.5, styleOf("--soft")),
-    ring(rings.current, 19, 2.5, styleOf("--ink")),
+  return [ // what is picked has a shape of its own: on a thin line a hue is hard to tell
+    ring(rings.picked, "square-open", 15, 1.5, styleOf("--accent")),
+    ring(rings.near, "circle-open", 14, 1.5, styleOf("--soft")),
+    ring(rings.current, "circle-open", 19, 2.5, styleOf("--ink")),
     {
       type: "scatter", mode: "markers", hoverinfo: "skip",
       x: placed ? [placed.x] : [], y: placed ? [placed.y] : [],

@@ -1,0 +1,89 @@
+"""The batches of one epoch, as a recipe's `[batch]` asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subgenre.batches.pk import pk_batches
+from subgenre.batches.table import ChunkTable, chunk_table
+from subgenre.batches.triplets import triplet_batches
+from subgenre.config import PROXY_LOSSES, BatchConfig
+from subgenre.store import FeatureFolder
+
+Ints = NDArray[np.int64]
+
+
+def takes_trash(settings: BatchConfig, loss: str) -> bool:
+    """Tell whether the trash pool takes part in training, where there is one.
+
+    It is the fourth of a quadruplet; in `pk` batches it is a negative to everyone under each loss
+    that compares chunks. Drawn triplets and losses against proxies have no place for it.
+    """
+    return loss == "quadruplet" if settings.kind == "triplet" else loss not in PROXY_LOSSES
+
+
+def learnt_chunks(
+    folder: FeatureFolder,
+    ids: Sequence[str],
+    settings: BatchConfig,
+    loss: str,
+    *,
+    only: Ints | None = None,
+) -> ChunkTable:
+    """Return the chunks that a recipe learns from; one whose batches can't be drawn is refused.
+
+    Args:
+        folder, ids: the features, and the tracks that may be seen.
+        settings, loss: `[batch]`, and the loss's name.
+        only: rows of the chunks that are used; by default all.
+
+    Raises:
+        As `pk_batches` and `triplet_batches`.
+    """
+    table = chunk_table(folder, ids, trash=takes_trash(settings, loss), only=only)
+    epoch_batches(table, settings, quadruplet=loss == "quadruplet", seed=0, epoch=0)
+    return table
+
+
+def epoch_batches(
+    table: ChunkTable,
+    settings: BatchConfig,
+    *,
+    quadruplet: bool,
+    seed: int,
+    epoch: int,
+    world: int = 1,
+) -> list[Ints]:
+    """Return the whole batches of an epoch, the same in every process.
+
+    N processes with batches of B share batches of N x B; a last one of drawn triplets with less
+    than a row for each of them is left out.
+
+    Args:
+        table: chunks to draw from.
+        quadruplet: drawn triplets have a fourth.
+        seed, epoch: of the drawing.
+        world: N.
+
+    Returns:
+        Positions in the table: [b], or [b, 3 or 4] of drawn triplets.
+
+    Raises:
+        As `pk_batches` and `triplet_batches`.
+    """
+    if settings.kind == "triplet":
+        size = settings.size * world
+        found = triplet_batches(table, size=size, seed=seed, epoch=epoch, quadruplet=quadruplet)
+        return [batch for batch in found if len(batch) >= world]
+    return pk_batches(
+        table,
+        subgenres=settings.subgenres,
+        tracks=settings.tracks * world,
+        chunks=settings.chunks,
+        same_genre=settings.same_genre,
+        seed=seed,
+        epoch=epoch,
+    )

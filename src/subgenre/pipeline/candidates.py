@@ -1,0 +1,245 @@
+"""What a search tries: each recipe as it is, then changed in every way that can act, no twins."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subgenre import config, store
+from subgenre.backbones import MUSICNN
+from subgenre.config import TrainConfig
+from subgenre.errors import ConfigError
+from subgenre.overrides import put
+from subgenre.pipeline import choice, idle
+from subgenre.talk import Silent, Talk
+
+LOSSES = ("multi_similarity", "supcon", "triplet")  # tried where nothing else is asked for
+RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate
+SPLIT = ("seed", "test_share", "strict_groups")  # of [run]: they draw the test tracks
+
+Values = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe with some options changed; `name` says which."""
+
+    name: str
+    settings: TrainConfig
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A candidate, what is to be said of it, and the options changed in it: all, and the idle."""
+
+    candidate: Candidate
+    told: Sequence[str]
+    changed: Collection[str] = ()
+    idle: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self) -> TrainConfig:
+        """Return what makes two candidates twins: all but the recipe's name."""
+        return dataclasses.replace(self.candidate.settings, recipe="")
+
+
+def propose(
+    bases: Sequence[TrainConfig],
+    vary: Values,
+    *,
+    trials: int,
+    seed: int = 0,
+    asked: Collection[str] = (),
+    features: Path | None = None,
+    talk: Talk | None = None,
+) -> list[Candidate]:
+    """List what is tried: each base as it is, then changed in every way, at most `trials` in all.
+
+    All are given the first base's split. What can't act of a change is left out of it and told; of
+    twins one is kept.
+
+    Args:
+        bases: recipes, with nothing laid to rest yet.
+        vary: `section.key` -> values; empty: a few losses and learning rates.
+        trials: at least as many as bases; where there are more candidates, some are drawn.
+        seed: of that drawing.
+        asked: `section.key` of each option that was given by hand, for all.
+        features: the feature folder; what a recipe of the package sets but can't act on it is laid
+            to rest, as `train` does. None: all are taken to act.
+        talk: hears what was left out.
+
+    Raises:
+        ConfigError: an unknown option, one that draws the split or can act nowhere, a value that
+            makes no sense, or more bases than trials.
+        FeatureError: no feature folder.
+    """
+    check_trials(trials)
+    _refuse_split(vary)
+    talk, bases = talk or Silent(), on_one_split(bases, talk)
+    found = _distinct([_as_it_is(base, asked, features) for base in bases])
+    if len(found) < len(bases):
+        talk.say("recipes that are the same but for their name are tried once")
+    if len(found) > trials:
+        raise ConfigError(
+            f"trials is {trials}, but {len(found)} recipes are to be tried as they are; give "
+            f"--trials {len(found)} or more, or fewer --recipes"
+        )
+    made = [
+        _made(base, change, asked, features)
+        for base in bases
+        for change in _changes(vary or _usual(base))
+    ]
+    _tell_idle(vary, made, talk)
+    made = [one for one in made if not _fails(one, talk)]
+    changed = _distinct([*found, *(one for one in made if one.changed)])[len(found) :]
+    room = trials - len(found)
+    if len(changed) > room:
+        talk.say(f"{room} of {len(changed)} changes are tried, drawn by chance (--trials {trials})")
+        drawn = np.random.default_rng([seed, len(changed)]).permutation(len(changed))[:room]
+        changed = [changed[i] for i in sorted(drawn.tolist())]
+    for sentence in dict.fromkeys(told for one in (*found, *changed) for told in one.told):
+        talk.say(sentence)
+    return [one.candidate for one in (*found, *changed)]
+
+
+def check_trials(trials: int) -> None:
+    """Refuse a search that tries nothing.
+
+    Raises:
+        ConfigError: fewer than 1.
+    """
+    if trials < 1:
+        raise ConfigError(f"trials is {trials}; give 1 or more")
+
+
+def on_one_split(recipes: Sequence[TrainConfig], talk: Talk | None = None) -> list[TrainConfig]:
+    """Give all recipes the split of the first, and tell which said otherwise.
+
+    A winner with a split of its own would be tested on tracks that the search has seen.
+    """
+    same = {key: getattr(recipe.run, key) for recipe in recipes[:1] for key in SPLIT}
+    aligned = []
+    for recipe in recipes:
+        own = {key: getattr(recipe.run, key) for key in SPLIT}
+        other = [f"run.{key} {_plain(same[key])}" for key in SPLIT if own[key] != same[key]]
+        if other and talk:
+            talk.warn(
+                f"recipe {recipe.recipe} takes {', '.join(other)} from the first recipe: all are "
+                "judged on one split (--set gives another to all)"
+            )
+        aligned.append(config.replace(recipe, "run", **same))
+    return aligned
+
+
+def _refuse_split(vary: Values) -> None:
+    """Refuse to search over test tracks."""
+    for key in SPLIT:
+        if f"run.{key}" in vary:
+            raise ConfigError(
+                f"--vary run.{key} would try another split each time, and no search may choose its "
+                f"test tracks; give one to all with --set run.{key}=VALUE"
+            )
+
+
+def _changes(vary: Values) -> list[dict[str, Any]]:
+    """List all combinations of values."""
+    return [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+
+
+def _as_it_is(base: TrainConfig, asked: Collection[str], features: Path | None) -> _Made:
+    try:
+        settings, told = _suited(base, asked, features, base.optim.head_epochs)
+    except ConfigError as problem:
+        raise ConfigError(f"recipe {base.recipe}: {problem}") from problem
+    return _Made(Candidate(base.recipe, settings), told)
+
+
+def _made(
+    base: TrainConfig, change: Mapping[str, Any], asked: Collection[str], features: Path | None
+) -> _Made:
+    """Change a base; an option that can't act is left out of the change, so that twins show."""
+    acting = dict(change)
+    resting: dict[str, Any] = {}
+    why: dict[str, str] = {}
+    while True:
+        settings = put(base, {**acting, **resting}, asked=asked, where="--vary")
+        unread = idle.unread(settings)
+        wanted = {*asked, *change} - unread.keys()  # what waits for another loss is no error here
+        settings, told = _suited(settings, wanted, features, base.optim.head_epochs)
+        asleep = _asleep(settings, features)
+        reasons = {**unread, **{name: option.why for name, option in asleep.items()}}
+        still = [name for name in acting if name in reasons]
+        if not still:
+            break
+        for name in still:
+            del acting[name]
+            why[name] = reasons[name]
+            if name in asleep:
+                resting[name] = asleep[name].rest
+    words = ", ".join(f"{name}={_plain(value)}" for name, value in acting.items())
+    return _Made(Candidate(f"{base.recipe}: {words}", settings), told, tuple(acting), why)
+
+
+def _fails(one: _Made, talk: Talk) -> bool:
+    """Tell whether a candidate can't be trained, and say so: it takes no trial from another."""
+    problem = idle.conflict(one.candidate.settings)
+    if problem:
+        talk.say(f"{one.candidate.name} is left out: {problem}")
+    return bool(problem)
+
+
+def _suited(
+    settings: TrainConfig, asked: Collection[str], features: Path | None, planned: int
+) -> tuple[TrainConfig, list[str]]:
+    """Lay to rest what `train` would, and say what; `planned` are the base's `head_epochs`."""
+    if features is None:
+        return settings, []
+    if settings.recipe in config.recipe_names():
+        planned = config.load_recipe(settings.recipe).optim.head_epochs
+    return choice.suit(settings, asked, features, planned=planned)
+
+
+def _asleep(settings: TrainConfig, features: Path | None) -> dict[str, idle.Option]:
+    """Tell which options are set, though nothing would read them on these features."""
+    if features is None:
+        return {}
+    found = store.read_dataset(features)
+    transformer = found["spec"]["front_end"] != MUSICNN
+    longer = found["config"].get("store_s", 0) > found["config"]["chunk_s"]
+    options = idle.asleep(settings, transformer=transformer, longer=longer)
+    return {option.name: option for option in options}
+
+
+def _distinct(made: Sequence[_Made]) -> list[_Made]:
+    """Keep the first of twins."""
+    found: dict[TrainConfig, _Made] = {}
+    for one in made:
+        found.setdefault(one.key(), one)
+    return list(found.values())
+
+
+def _tell_idle(vary: Values, made: Sequence[_Made], talk: Talk) -> None:
+    """Say what was left out of some changes, and refuse an option that can act in none."""
+    for name in vary:
+        reasons = dict.fromkeys(one.idle[name] for one in made if name in one.idle)
+        if reasons and not any(name in one.changed for one in made):
+            raise ConfigError(f"--vary {name} can't act: {'; '.join(reasons)}")
+        for why in reasons:
+            talk.say(f"--vary {name} is left out where it can't act: {why}")
+
+
+def _usual(base: TrainConfig) -> Values:
+    """Return what is varied where nothing is asked for; drawn triplets know one loss."""
+    rates = [float(f"{base.optim.lr * factor:.2g}") for factor in RATES]
+    if base.batch.kind == "triplet":
+        return {"optim.lr": rates}
+    return {"loss.name": LOSSES, "optim.lr": rates}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

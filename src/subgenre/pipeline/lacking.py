@@ -1,0 +1,52 @@
+"""What a recipe asks for and a library can't give: told before the training, not refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from subgenre.config import TrainConfig
+from subgenre.store import FeatureFolder
+
+
+def lacking(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
+    """Return sentences on what the library lacks: trash, siblings, a second genre."""
+    return [*_trash(folder, settings), *_siblings(folder, settings), *_genres(folder, settings)]
+
+
+def _trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Tell that a quadruplet's fourth is not of the trash pool, where there is none."""
+    if settings.loss.name != "quadruplet" or folder.trash:
+        return
+    none = "no trash pool in these features"
+    if len(set(folder.genres)) < 2:
+        yield f"{none}, and one genre alone: the quadruplet's fourth is missing"
+        return
+    where = ", in batches of several genres" if settings.batch.kind == "pk" else ""
+    yield f"{none}: chunks of other genres stand in for it{where}"
+
+
+def _siblings(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Tell where batches of one genre can't be drawn, or leave subgenres out for good."""
+    share = settings.batch.same_genre
+    if settings.batch.kind != "pk" or not share:
+        return
+    count = Counter(folder.genres)
+    pairs = zip(folder.labels, folder.genres, strict=True)
+    alone = [label for label, genre in pairs if count[genre] == 1]
+    if len(alone) == len(folder.labels):
+        yield (
+            "no genre has two subgenres: batch.same_genre can't act, each batch is drawn across "
+            "genres"
+        )
+    elif alone and share == 1:
+        yield (
+            f"batch.same_genre is 1, so that nothing is learnt of {', '.join(alone)}: alone in "
+            "their genre; give less than 1"
+        )
+
+
+def _genres(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Tell that the margin between genres can't act in one genre."""
+    if settings.loss.genre_margin and len(set(folder.genres)) < 2:
+        yield "there is one genre: loss.genre_margin can't act"

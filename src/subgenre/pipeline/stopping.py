@@ -1,0 +1,69 @@
+"""How a training is stopped from outside, so that nothing is lost and nothing empty is left."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from subgenre import checkpoint
+from subgenre.talk import Talk
+from subgenre.train import Interrupted
+
+_STOPPING = "stopping as soon as this step is saved; Ctrl-C once more stops at once"
+
+
+@contextmanager
+def kept_or_gone(folder: Path, talk: Talk, *, own: bool) -> Iterator[None]:
+    """Tell of the checkpoint that Ctrl-C leaves; remove this process's `own` folder without one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / checkpoint.NAME).is_file():
+            talk.warn(f"the checkpoint under {folder} stays: go on with --resume")
+        raise
+    finally:
+        if own:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+@contextmanager
+def stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
+    """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        pressed = number == signal.SIGINT
+        if pressed and number in asked:
+            raise KeyboardInterrupt
+        asked.append(number)  # before anything is told: that can fail, or wait for a lock
+        if pressed:
+            threading.Thread(target=talk.warn, args=(_STOPPING,), daemon=True).start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    caught = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's job in the background
+        caught.remove(signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in caught}
+    try:
+        yield lambda: bool(asked)
+    except Interrupted as problem:
+        if signal.SIGINT in asked:
+            raise KeyboardInterrupt from problem
+        raise
+    else:
+        if signal.SIGINT in asked:  # in the last epoch: its checkpoint is there
+            raise KeyboardInterrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""What "chance" is in each part of a report: several levels have a right to that word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from subgenre.report.data import ReportData, Table, figure
+from subgenre.report.summary import METRIC, percent
+from subgenre.report.words import ACCURACY
+
+
+def of_the_ladder(data: ReportData) -> str:
+    """Say what chance is for the figures of the ladder."""
+    side = "each fold's held-out tracks" if data.folds else "the held-out tracks"
+    averaged = ", the mean over the folds" if data.folds else ""
+    return (
+        f"Chance: for centroid and k-NN accuracy the share of the largest subgenre among {side}"
+        f"{averaged}; for the other figures what shuffled labels give."
+    )
+
+
+def beside(data: ReportData, chance: float | None) -> str:
+    """Say why a part's chance is another than the ladder's; "" where they look the same."""
+    main = data.score(data.main, METRIC)
+    if chance is None or main is None or main.chance is None:
+        return ""
+    here, there = percent(chance), percent(main.chance)
+    if here == there:
+        return ""
+    parts = "each fold's held-out tracks" if data.folds else "the held-out tracks"
+    return (
+        f"Chance is {here} here: the share of the largest subgenre among all tracks. Under "
+        f'"What training added" it is {there}: that share among {parts}, which are few and so '
+        "less evenly spread."
+    )
+
+
+def of_the_views(data: ReportData) -> str:
+    """Say what chance is where genres, or the subgenres of one genre, are the only choices."""
+    side = "each fold's held-out tracks" if data.folds else "the held-out tracks"
+    return (
+        "Chance differs from the other sections, as there are fewer choices: for the accuracies it "
+        f"is the share of the largest subgenre of a genre, or of the largest genre, among {side}."
+    )
+
+
+def of_a_table(found: Table | None) -> float | None:
+    """Return the chance of a table's held-out accuracies, None where it holds none."""
+    if found is None:
+        return None
+    places = [i for i, heading in enumerate(found.columns) if heading == ACCURACY]
+    scores = (figure(row[i]) for row in found.rows for i in places if _has_chance(row[i]))
+    return next((score.chance for score in scores if score is not None), None)
+
+
+def _has_chance(value: Any) -> bool:
+    return hasattr(value, "chance") or (isinstance(value, Mapping) and "chance" in value)

@@ -1,0 +1,159 @@
+"""What is told or refused before a training starts, and what a run leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subgenre import checkpoint, checks, config, train
+from subgenre.config import TrainConfig
+from subgenre.errors import CheckpointError, ConfigError
+from subgenre.pipeline import fit, telling, work
+from subgenre.pipeline import train as stage
+from subgenre.pipeline.lacking import lacking
+from subgenre.store import FeatureFolder
+from subgenre.talk import Silent
+from tests.folders import make_folder
+from tests.test_train import ids, recipe
+
+PK = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features")
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"loss": {"name": "supcon"}}, "compares whole batches"),
+        ({"loss": {"name": "track_triplet"}}, "batch.kind=pk"),
+        ({"loss": {"mining": "hard"}}, "drawn triplets are not searched"),
+        ({"batch": {**PK, "subgenres": 1}}, "a batch of 1 subgenres"),
+        (
+            {"model": {"tune": "full"}, "optim": {"epochs": 2, "head_epochs": 2}},
+            "nothing of the backbone would learn",
+        ),
+        ({"watch": {"val_share": 0.2, "patience": 2, "every": 5}}, "shorter than from one"),
+    ],
+)
+def test_what_makes_no_batch_is_refused_before_the_backbone_runs(
+    tmp_path: Path, sections: dict[str, Any], words: str
+) -> None:
+    fresh = make_folder(tmp_path / "features")
+    with pytest.raises(ConfigError, match=words):
+        fit.fit(fresh, ids(fresh), recipe(**sections))
+    assert not (fresh.path / fit.CACHE).exists()
+
+
+def test_another_run_is_not_resumed_and_said_so_before_any_work(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"checkpoints": tmp_path / "c"}
+    stage.train(folder.path, recipe(optim={"epochs": 1}), out=tmp_path / "m", **place)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the checkpoint is of another run")
+
+    monkeypatch.setattr(fit, "fit", never)
+    other = recipe(optim={"epochs": 1, "lr": 1e-4})
+    with pytest.raises(CheckpointError, match=r"optim.lr 0.001 \(now 0.0001\)"):
+        stage.train(folder.path, other, out=tmp_path / "n", resume=True, **place)
+
+
+def test_runs_of_one_second_share_no_checkpoint_and_a_failed_one_leaves_no_folder(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = iter(["20260101_000000"] * 3 + ["20260101_000001"] * 2)
+    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    place, settings = {"checkpoints": tmp_path / "c"}, recipe(optim={"epochs": 1})
+    for out in ("one", "two"):
+        stage.train(folder.path, settings, out=tmp_path / out, **place)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "20260101_000000",
+        "20260101_000001",
+    ]
+    monkeypatch.setattr(work, "stamp", lambda: "20260101_000002")
+    with pytest.raises(ConfigError):
+        stage.train(folder.path, recipe(loss={"name": "supcon"}), out=tmp_path / "no", **place)
+    assert len(list((tmp_path / "c").iterdir())) == 2
+
+
+def test_a_model_whose_recipe_would_be_refused_today_still_opens(tmp_path: Path) -> None:
+    """What a recipe may say is asked where a training starts, not where a model is read."""
+    settings = recipe(watch={"val_share": 0.3, "patience": 2, "every": 3})
+    settings = config.replace(settings, "optim", epochs=2, head_epochs=2)
+    checks.save_toml(tmp_path / "config.toml", settings)
+    assert checks.from_dict(TrainConfig, checks.load_toml(tmp_path / "config.toml")) == settings
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_ctrl_c_names_this_runs_checkpoint_alone(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    told: list[str] = []
+
+    class Ear(Silent):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    def stopped(*_: object, checkpoints: Path, **__: object) -> None:
+        other = tmp_path / "c" / "20990101_000000"
+        other.mkdir()
+        (other / checkpoint.NAME).write_bytes(b"another run's")
+        if own:
+            (checkpoints / checkpoint.NAME).write_bytes(b"this run's")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "fit", stopped)
+    place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), **place, talk=Ear())
+    assert any("go on with --resume" in text for text in told) == own
+
+
+@pytest.mark.parametrize(
+    ("labels", "sections", "told"),
+    [
+        ("ab", {"batch": {**PK, "same_genre": 1.0}}, "no genre has two subgenres"),
+        ("ab", {"batch": {**PK, "same_genre": 0.0}}, ""),
+        ("aab", {"batch": {**PK, "same_genre": 1.0}}, "nothing is learnt of 2: alone"),
+        ("aab", {"batch": {**PK, "same_genre": 0.5}}, ""),
+        ("aa", {"loss": {"genre_margin": 0.2}}, "loss.genre_margin can't act"),
+        ("ab", {"loss": {"genre_margin": 0.2}}, ""),
+    ],
+)
+def test_what_a_library_can_not_give_is_told(
+    tmp_path: Path, labels: str, sections: dict[str, Any], told: str
+) -> None:
+    named = tuple((genre, str(number)) for number, genre in enumerate(labels))
+    found = lacking(make_folder(tmp_path / "f", labels=named, tracks=2), recipe(**sections))
+    assert told in found[0] if told else not found
+
+
+def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None:
+    """A quadruplet without trash pool needs chunks of another genre."""
+    folder = make_folder(tmp_path / "f")  # its first two subgenres are of one genre
+    settings = recipe(loss={"name": "quadruplet"})
+    run = stage.train(
+        folder.path, settings, out=tmp_path / "m", checkpoints=tmp_path / "c", test_run=True
+    )
+    assert run.run == tmp_path / "m"
+
+
+def _result(*values: float | None, best: int, early: bool = False) -> train.Result:
+    rows = [train.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
+    return train.Result(tuple(rows), best, 3.0, early)
+
+
+def test_it_is_said_whose_weights_the_model_holds() -> None:
+    def watched(**values: float) -> TrainConfig:
+        return config.replace(recipe(), "watch", **values)
+
+    plain = telling.chosen(_result(None, None, best=2), watched(val_share=0.0))
+    assert plain.startswith("the weights of epoch 2, the last")
+    held = telling.chosen(_result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2))
+    assert held == "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3"
