@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
@@ -142,6 +142,17 @@ def test_the_bootstrap_interval_of_a_share_is_the_normal_one_for_many_tracks() -
     assert wide.high - wide.low > 3 * (score.high - score.low)
 
 
+def test_a_few_tracks_that_are_all_right_or_all_wrong_prove_little() -> None:
+    """Every draw of them is alike: the interval is Wilson's, by tracks or by groups."""
+    best, worst = probe.share(np.ones(5), chance=0.4), probe.share(np.zeros(5), chance=0.4)
+    theirs = binomtest(5, 5).proportion_ci(method="wilson")
+    assert (best.low, best.high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert (worst.low, worst.high) == pytest.approx((0, 1 - theirs.low), abs=1e-6)
+    grouped = probe.share(np.ones(6), chance=0.4, groups=[0, 0, 0, 1, 1, 1])
+    two = binomtest(2, 2).proportion_ci(method="wilson")
+    assert grouped.low == pytest.approx(two.low, abs=1e-6)
+
+
 # ---- pairs
 
 
@@ -261,6 +272,8 @@ def test_more_tracks_help_where_the_curve_rises_and_not_where_it_is_flat() -> No
     flat = learning_curve(x, y, folds_of(y), draws=2)
     assert flat.verdict == "flat"
     assert flat.points[-1].accuracy.value == 1.0
+    theirs = binomtest(len(y), len(y)).proportion_ci(method="wilson")
+    assert flat.points[-1].accuracy.low == pytest.approx(theirs.low, abs=1e-6)
     json.dumps(flat.to_dict(), allow_nan=False)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
 from subgenre.pipeline import explore, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.store import FeatureFolder
 from subgenre.talk import Silent
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
@@ -174,13 +178,54 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     features = run.data["features"]
     line = next(line for line in told.lines if "not refitted" in line)
     assert f"1 of {len(more)} tracks shown" in line
-    assert f"--out {features} --backbone musicnn`" in line
+    # the folders of these tracks say nothing of their labels: only the person knows the command
+    assert f"then the `subgenre preprocess` command that made {features} and" in line
     assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
     monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))
     told = Told()
     assert explore.library(run, talk=told).refit is None
     line = next(line for line in told.lines if "not refitted" in line)
-    assert "gone; `subgenre preprocess " in line
+    assert f"gone; the `subgenre preprocess` command that made {tmp_path / 'gone'}" in line
+
+
+def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) -> None:
+    """It is read from the run's own settings, and runs as it is told."""
+    for number, subgenre in enumerate(("one", "two")):
+        for i in range(3):
+            write_wav(tmp_path / "WAV" / "a" / subgenre / f"{i}.wav", 6.0, 3 * number + i)
+    out = tmp_path / "my features"
+    cut = ("--chunk-strategy", "spaced", "--chunk-s", "4", "--max-chunks", "1", "--seed", "3")
+    made = ["preprocess", str(tmp_path / "WAV"), "--out", str(out), "--backbone", "musicnn"]
+    assert main([*made, *cut, "--workers", "1", "--quiet"]) == 0
+    run = vector_run(tmp_path / "fully_trained_models_1", each=3)
+    folder = FeatureFolder.open(out)
+    data = {
+        **open_stored(run).data,
+        "features": str(out),
+        "root": str(tmp_path / "WAV"),
+        "preprocess": checks.to_dict(folder.config),
+    }
+    stored = StoredRun(run, config.replace(settings(), "model", backbone="musicnn"), data)
+    told = explore._lacking(stored, Collection.of(list(stored.tracks), stored.embeddings.vectors))
+    commands = re.findall("`(.*?)`", told)
+    words = shlex.split(commands[0])
+    before = (out / "chunks.parquet").read_bytes()
+    assert words[:2] == ["subgenre", "preprocess"]
+    assert main([*words[1:], "--workers", "1", "--quiet"]) == 0  # refused with other settings
+    assert (out / "chunks.parquet").read_bytes() == before
+    csv_library = StoredRun(run, stored.settings, {**data, "root": str(tmp_path / "elsewhere")})
+    assert "`subgenre preprocess`" in explore._lacking(csv_library, csv_library.collection(None))
+
+
+def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: StoredRun) -> None:
+    gpu = config.load_recipe("gpu")
+    model = config.replace(settings(), "model", tune="last:1").model
+    gpu = dataclasses.replace(gpu, model=model)
+    gpu = config.replace(gpu, "optim", epochs=4)
+    new = refit.refit(StoredRun(run.path, gpu, run.data), {})
+    assert new.embeddings.ids == run.embeddings.ids
+    assert new.settings.model.tune == "head"
+    assert new.settings.augment == config.AugmentConfig()
 
 
 def test_explore_serves_it_and_tells_the_address(

@@ -14,7 +14,7 @@ from PIL import Image
 from subgenre.audit.learnability import pairs as judge
 from subgenre.metrics import wilson
 from subgenre.pipeline import tables
-from subgenre.report import ReportData, html, plots, previews, summary
+from subgenre.report import ReportData, chances, html, plots, previews, summary
 from subgenre.report.card import render_card
 from subgenre.report.data import CurveStep, Figure, Pair, Point, Rung, Table
 from tests.test_report import LABEL_GENRES, LABELS, Page, full_data, points
@@ -176,6 +176,14 @@ def test_each_chance_says_what_it_is() -> None:
         assert "Chance is 17 % here: the share of the largest subgenre among all tracks" in told
         assert "it is 21 %: that share among each fold's held-out tracks" in told
     assert "among each fold's held-out tracks" in render_card(data)
+
+
+@pytest.mark.parametrize(("main", "few"), [(0.4, True), (0.3, False)])
+def test_why_one_chance_is_above_another_is_said_only_where_it_is(main: float, few: bool) -> None:
+    data = with_ladder(20, trained={"value": 0.9, "low": 0.8, "high": 1.0, "chance": main})
+    told = chances.beside(data, 0.35)
+    assert f"{main:.0%}".replace("%", " %") in told
+    assert ("less evenly spread" in told) == few
 
 
 def test_chances_that_agree_need_no_words() -> None:

@@ -107,7 +107,8 @@ def test_an_interruption_changes_nothing(
     settings = recipe(**sections)
     whole = fit.fit(folder, ids(folder), settings)
     asked = iter(range(10_000))
-    with pytest.raises(train.Interrupted, match="--resume"):
+    words = "--resume" if stop_after > 1 else "the same command again"  # before the first step
+    with pytest.raises(train.Interrupted, match=words):
         fit.fit(
             folder,
             ids(folder),
@@ -444,12 +445,12 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f")
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    with pytest.raises(train.Interrupted, match=r"backbone: 8 of \d+.*--resume"):
+    with pytest.raises(train.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
         stage.train(folder.path, recipe(), talk=Signalled(signal.SIGTERM, 8, "backbone"), **places)
     assert not (tmp_path / "m").exists()
     told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
     assert [len(one["rows"]) for one in told] == [8]
-    assert stage.train(folder.path, recipe(), resume=True, **places).run == tmp_path / "m"
+    assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
 
 
 @pytest.mark.slow
@@ -739,42 +740,50 @@ def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
 
 
 @pytest.mark.usefixtures("keyboard")
-@pytest.mark.parametrize(("accumulate", "epoch"), [(64, 0), (1, 2)])
-def test_no_press_is_lost(
-    folder: FeatureFolder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    accumulate: int,
-    epoch: int,
+def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In an epoch of fewer steps than are accumulated, and when the last one is being closed."""
-    settings = recipe(batch={"accumulate": accumulate})
-    real_step, real_close = train.Trainer._step, train.Trainer._close_epoch
+    settings = recipe(batch={"accumulate": 64})
+    real = train.Trainer._step
 
     def step(self: train.Trainer, *args: Any, **options: Any) -> None:
-        if accumulate > 1 and self.state.done == 3:
+        if self.state.done == 3:
             signal.raise_signal(signal.SIGINT)
-        real_step(self, *args, **options)
-
-    def close(self: train.Trainer, began: float) -> None:
-        if accumulate == 1 and self.state.epoch == epoch:
-            signal.raise_signal(signal.SIGINT)
-        real_close(self, began)
+        real(self, *args, **options)
 
     out, place = tmp_path / "m", {"checkpoints": tmp_path / "c"}
     with monkeypatch.context() as patch:
         patch.setattr(train.Trainer, "_step", step)
-        patch.setattr(train.Trainer, "_close_epoch", close)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, settings, out=out, **place)
     assert not out.exists()
     (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
     state = torch.load(saved, weights_only=True)
-    assert (state["epoch"], bool(state["step"])) == ((0, True) if accumulate > 1 else (3, False))
+    assert (state["epoch"], bool(state["step"])) == (0, True)
     whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "cw")
     resumed = stage.train(folder.path, settings, out=out, **place, resume=True)
     one, two = (load_file(trained.run / "model.safetensors") for trained in (whole, resumed))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_a_press_when_the_last_epoch_is_being_closed_leaves_the_whole_model(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.Trainer._close_epoch
+
+    def close(self: train.Trainer, began: float) -> None:
+        if self.state.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+        real(self, began)
+
+    whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    monkeypatch.setattr(train.Trainer, "_close_epoch", close)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
+    one, two = (load_file(run / "model.safetensors") for run in (whole.run, tmp_path / "m"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (tmp_path / "m" / "config.toml").is_file()
 
 
 @pytest.mark.parametrize(

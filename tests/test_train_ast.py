@@ -97,10 +97,15 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
     assert not again.flags.writeable
 
 
+@pytest.mark.parametrize("save_every", [1, 1000])
 def test_an_unfinished_cache_is_gone_on_with(
-    folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FeatureFolder,
+    whole: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_every: int,
 ) -> None:
-    monkeypatch.setattr(activations, "_SAVE_EVERY", 1)
+    monkeypatch.setattr(activations, "_SAVE_EVERY", save_every)
 
     def stop(done: int, _total: int) -> None:
         if done >= 6:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from subgenre import cli, config, splits
+from subgenre import cli, config, splits, train
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError, TrainingError
 from subgenre.pipeline import candidates, choice, tune
@@ -142,6 +143,12 @@ def test_few_epochs_leave_one_for_the_backbone(
     run("--recipe", "gpu", "--vary", "optim.epochs=2,20")
     assert [one.settings.optim.head_epochs for one in tried] == [3, 1]
     assert "learns first for 1 epochs instead of 3" in capsys.readouterr().err
+    tried.clear()
+    run("--recipe", "gpu", "--tune", "last:1", "--epochs", "2", "--vary", "optim.epochs=20")
+    assert [one.settings.optim.head_epochs for one in tried] == [1, 3]
+    told = capsys.readouterr().err
+    assert "as there are 2 in all" in told
+    assert "as there are 20 in all" not in told
 
 
 def test_a_candidate_that_can_not_be_trained_is_listed_and_the_others_go_on(
@@ -243,6 +250,76 @@ def test_what_can_not_be_trained_takes_no_trial_and_is_told(folder: FeatureFolde
     kinds = {(one.settings.batch.kind, one.settings.loss.name) for one in found}
     assert kinds == {("triplet", "triplet"), ("pk", "supcon"), ("pk", "triplet")}
     assert any("is left out: loss 'supcon' compares whole batches" in told for told in ear.told)
+
+
+@pytest.mark.parametrize(
+    ("vary", "said"),
+    [
+        ({"model.tune": ["head", "last:1", "last:9"]}, "musicnn has 2 blocks"),
+        ({"model.tune": ["last:1", "head"], "optim.backbone_lr": [1e-5]}, ""),
+    ],
+)
+def test_what_the_built_in_backbone_can_not_do_takes_no_trial(
+    folder: FeatureFolder, vary: dict[str, Any], said: str
+) -> None:
+    ear = Ear()
+    found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    assert {one.settings.model.tune for one in found} == {"head", "last:1"}
+    assert any(f"is left out: tune is 'last:9', but {said}" in t for t in ear.told) == bool(said)
+
+
+def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_trial(
+    folder: FeatureFolder,
+) -> None:
+    own = config.replace(base(backbone_lr=1e-5), "model", tune="last:1")
+    own = TrainConfig(**{**vars(own), "recipe": "own.toml"})
+    ear, vary = Ear(), {"model.tune": ["head"], "optim.lr": [0.1]}
+    vary["model.tune"].append("full")
+    found = candidates.propose([own], vary, trials=9, features=folder.path, talk=ear)
+    assert [one.settings.model.tune for one in found] == ["last:1", "full"]
+    assert any("is left out: optim.backbone_lr is 1e-05, but can't act" in t for t in ear.told)
+
+
+def test_values_that_make_no_sense_together_are_left_out_and_told(folder: FeatureFolder) -> None:
+    vary = {"model.members": [1, 3], "model.embedding_size": [512, 384]}
+    ear = Ear()
+    found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    tried = [(o.settings.model.members, o.settings.model.embedding_size) for o in found[1:]]
+    assert tried == [(1, 512), (1, 384), (3, 384)]
+    told = "model.members=3, model.embedding_size=512 is left out: 3 members can't share 512"
+    assert any(told in text for text in ear.told)
+    with pytest.raises(ConfigError, match="3 members can't share 512"):
+        candidates.propose([base()], {**vary, "model.embedding_size": [512]}, trials=9)
+    with pytest.raises(ConfigError, match="embeding_size"):
+        candidates.propose([base()], {**vary, "model.embeding_size": [512]}, trials=9)
+
+
+def test_recipes_in_files_of_one_name_are_told_apart(tried: list[Candidate]) -> None:
+    for name, rate in (("one", 0.1), ("two", 0.2)):
+        Path(name).mkdir()
+        Path(name, "config.toml").write_text(f"[optim]\nlr = {rate}\n", encoding="utf-8")
+    run("--recipe", "one/config.toml", "--recipes", "two/config.toml", "--recipes", "laptop")
+    names = [one.name for one in tried[:3]]
+    assert names == ["one/config.toml", "two/config.toml", "laptop"]
+    assert [one.settings.optim.lr for one in tried[:2]] == [0.1, 0.2]
+
+
+def test_too_little_memory_ends_one_candidate_alone(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.Trainer._step
+
+    def step(self: train.Trainer, *args: Any, **options: Any) -> None:
+        if self.config.optim.lr == 0.5:
+            torch.empty(2**52)
+        real(self, *args, **options)
+
+    monkeypatch.setattr(train.Trainer, "_step", step)
+    wanted = [Candidate("large", base(lr=0.5)), Candidate("small", base(lr=1e-3))]
+    places: dict[str, Any] = {"out": tmp_path / "o.toml", "kept": tmp_path / "k", "workers": 1}
+    tuned = tune.tune(folder.path, wanted, folds=2, **places)
+    assert [one.candidate.name for one in tuned.tried] == ["small", "large"]
+    assert tuned.tried[1].failed.startswith("there is not enough memory")
 
 
 def test_what_was_given_by_hand_is_not_shortened(tried: list[Candidate]) -> None:

@@ -93,14 +93,23 @@ def _fill(
     part, note = whole.with_suffix(".part.npy"), whole.with_suffix(".json")
     array, done = _begin(part, note, shape)
     n = len(array)
-    for batch, at in enumerate(range(done, n, batch_size)):
-        rows = np.arange(at, min(at + batch_size, n))
-        array[rows] = compute(rows)
-        if batch % _SAVE_EVERY == _SAVE_EVERY - 1:
-            array.flush()
-            files.write_json(note, {"format_version": FORMAT_VERSION, "done": int(rows[-1]) + 1})
-        if on_progress:
-            on_progress(int(rows[-1]) + 1, n)
+
+    def keep() -> None:
+        array.flush()
+        files.write_json(note, {"format_version": FORMAT_VERSION, "done": done})
+
+    try:
+        for batch, at in enumerate(range(done, n, batch_size)):
+            rows = np.arange(at, min(at + batch_size, n))
+            array[rows] = compute(rows)
+            done = int(rows[-1]) + 1
+            if batch % _SAVE_EVERY == _SAVE_EVERY - 1:
+                keep()
+            if on_progress:
+                on_progress(done, n)
+    except BaseException:  # stopped by the user, or by a cluster: what is done is done
+        keep()
+        raise
     _finish(array, part, note, whole)
     made: Halves = np.load(whole, mmap_mode="r", allow_pickle=False)
     return made

@@ -14,6 +14,7 @@ from typing import Any
 
 from subgenre.errors import SubgenreError
 
+TEMPORARY = ".tmp-"  # what is being written has this before its name
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
 }
@@ -26,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The bytes are on disk before the name is: after a crash the old file or the new one is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

@@ -20,6 +20,7 @@ from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec
+from subgenre.files import TEMPORARY
 from subgenre.library import Library, Skipped, Track, folder_names
 
 JOURNAL = "preprocess.journal"
@@ -189,7 +190,8 @@ def clear(out: Path, known: Known, kept: set[str]) -> None:
     """Remove chunk files of tracks that are gone, and what a kill left half written."""
     _remove_files(out, known.files - kept)
     if known.interrupted:
-        for half in (*out.glob(".tmp-????????.*"), *out.glob("*/.tmp-????????.pt")):
+        half_written = f"{TEMPORARY}????????"
+        for half in (*out.glob(f"{half_written}.*"), *out.glob(f"*/{half_written}.pt")):
             half.unlink(missing_ok=True)
 
 

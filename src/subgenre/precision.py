@@ -43,6 +43,26 @@ def pick_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Turn a want of memory, the device's or the machine's, into an error that says what helps.
+
+    Raises:
+        TrainingError: there was not enough.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as problem:  # of a CPU's, torch tells by its words alone
+        known = isinstance(problem, torch.OutOfMemoryError | MemoryError)
+        if not known and "DefaultCPUAllocator" not in str(problem):
+            raise
+        reason = str(problem).partition("\n")[0]
+        raise TrainingError(
+            f"there is not enough memory ({reason}); give smaller batches (--set batch.tracks=4, "
+            "or --batch-size of drawn triplets), --tune head, or --set run.checkpointing=true"
+        ) from problem
+
+
 def pick_dtype(asked: str, device: torch.device, step: Callable[[bool], None]) -> tuple[bool, str]:
     """Decide whether to compute in bf16.
 

@@ -233,7 +233,7 @@ def _remove_others(folder: Path, header: Header) -> None:
     """
     keep = set(_names(folder, header.generation).values())
     for pattern in (
-        ".tmp-*",
+        f"{files.TEMPORARY}*",
         "vectors-*.npy",
         "tracks-*.parquet",
         "proximity-*.npz",

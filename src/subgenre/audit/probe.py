@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from subgenre.errors import EvaluationError
-from subgenre.metrics import Score
+from subgenre.metrics import Score, wilson
 from subgenre.splits import Split
 
 Floats = NDArray[np.float64]
@@ -199,6 +199,7 @@ def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -
     """Return the mean of `right` [N] (one value a track) with its 95 % bootstrap interval.
 
     Whole groups [N] are drawn where they are given, as tracks of one artist are not independent.
+    Where all are right, or all wrong, the interval is Wilson's for so many tracks, or groups.
     """
     values = np.asarray(right, dtype=np.float64)
     of = np.arange(values.size) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -207,5 +208,9 @@ def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -
     drawn = np.random.default_rng(0).multinomial(
         count.size, np.full(count.size, 1 / count.size), BOOTSTRAPS
     )
-    low, high = np.percentile(drawn @ total / (drawn @ count), [2.5, 97.5])
-    return Score(value=float(values.mean()), low=float(low), high=float(high), chance=chance)
+    value = float(values.mean())
+    if value in (0.0, 1.0):  # all alike: no draw differs, and yet few tracks prove little
+        low, high = wilson(value, count.size)
+    else:
+        low, high = np.percentile(drawn @ total / (drawn @ count), [2.5, 97.5])
+    return Score(value=value, low=float(low), high=float(high), chance=chance)

@@ -17,6 +17,7 @@ from subgenre.about import VERSION
 from subgenre.cli import judge, learn, tune, use
 from subgenre.cli.console import Terminal
 from subgenre.errors import SubgenreError
+from subgenre.files import TEMPORARY
 
 app = App(
     name="subgenre",
@@ -62,7 +63,7 @@ def _reason(problem: OSError) -> str:
         reason = problem.strerror or str(problem) or type(problem).__name__
         return f"{reason}; check the paths and the free space"
     path = Path(os.fsdecode(name))
-    path = path.parent if path.name.startswith(".tmp-") else path
+    path = path.parent if path.name.startswith(TEMPORARY) else path
     return f"{path}: {problem.strerror}; choose another place or mend this one"
 
 

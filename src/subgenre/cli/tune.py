@@ -92,7 +92,12 @@ def _bases(
         if "model.backbone" not in first.given():
             settings = choice.beside(bases[0], settings, name)
         bases.append(settings)
-    return bases
+    known = [base.recipe for base in bases]
+    given = [first.recipe or known[0], *names]
+    return [  # each model's own recipe is a config.toml: the folder tells them apart
+        dataclasses.replace(base, recipe=name) if known.count(base.recipe) > 1 else base
+        for base, name in zip(bases, given, strict=True)
+    ]
 
 
 def _changes(vary: tuple[str, ...]) -> dict[str, list[Any]]:

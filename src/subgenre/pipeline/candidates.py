@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from subgenre import config, store
-from subgenre.backbones import MUSICNN
-from subgenre.config import TrainConfig
+from subgenre import backbones, config
+from subgenre.backbones import MUSICNN, Backbone
+from subgenre.config import ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.overrides import put
 from subgenre.pipeline import choice, idle
@@ -75,7 +77,7 @@ def propose(
 
     Raises:
         ConfigError: an unknown option, one that draws the split or can act nowhere, a value that
-            makes no sense, or more bases than trials.
+            makes sense in no combination, or more bases than trials.
         FeatureError: no feature folder.
     """
     check_trials(trials)
@@ -89,13 +91,9 @@ def propose(
             f"trials is {trials}, but {len(found)} recipes are to be tried as they are; give "
             f"--trials {len(found)} or more, or fewer --recipes"
         )
-    made = [
-        _made(base, change, asked, features)
-        for base in bases
-        for change in _changes(vary or _usual(base))
-    ]
+    made = _all_made(bases, vary, asked, features, talk)
     _tell_idle(vary, made, talk)
-    made = [one for one in made if not _fails(one, talk)]
+    made = [one for one in made if not _fails(one, features, talk)]
     changed = _distinct([*found, *(one for one in made if one.changed)])[len(found) :]
     room = trials - len(found)
     if len(changed) > room:
@@ -151,9 +149,37 @@ def _changes(vary: Values) -> list[dict[str, Any]]:
     return [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
 
 
+def _all_made(
+    bases: Sequence[TrainConfig],
+    vary: Values,
+    asked: Collection[str],
+    features: Path | None,
+    talk: Talk,
+) -> list[_Made]:
+    """Change each base in every way; what makes no sense together is left out and told.
+
+    Raises:
+        ConfigError: a value that makes sense in no combination.
+    """
+    made, sense, refused = [], [], []
+    for base in bases:
+        for change in _changes(vary or _usual(base)):
+            try:
+                made.append(_made(base, change, asked, features))
+                sense.append(change)
+            except ConfigError as problem:
+                refused.append((base, change, problem))
+    for base, change, why in refused:
+        for name, value in change.items():
+            if not any(name in other and other[name] == value for other in sense):
+                raise why
+        talk.say(f"{base.recipe}: {_words(change)} is left out: {why}")
+    return made
+
+
 def _as_it_is(base: TrainConfig, asked: Collection[str], features: Path | None) -> _Made:
     try:
-        settings, told = _suited(base, asked, features, base.optim.head_epochs)
+        settings, told = _suited(base, asked, features, base)
     except ConfigError as problem:
         raise ConfigError(f"recipe {base.recipe}: {problem}") from problem
     return _Made(Candidate(base.recipe, settings), told)
@@ -163,14 +189,14 @@ def _made(
     base: TrainConfig, change: Mapping[str, Any], asked: Collection[str], features: Path | None
 ) -> _Made:
     """Change a base; an option that can't act is left out of the change, so that twins show."""
-    acting = dict(change)
+    acting, first = dict(change), _head_epochs(base, change, asked)
     resting: dict[str, Any] = {}
     why: dict[str, str] = {}
     while True:
-        settings = put(base, {**acting, **resting}, asked=asked, where="--vary")
+        settings = put(base, {**first, **acting, **resting}, asked=asked, where="--vary")
         unread = idle.unread(settings)
         wanted = {*asked, *change} - unread.keys()  # what waits for another loss is no error here
-        settings, told = _suited(settings, wanted, features, base.optim.head_epochs)
+        settings, told = _suited(settings, wanted, features, base)
         asleep = _asleep(settings, features)
         reasons = {**unread, **{name: option.why for name, option in asleep.items()}}
         still = [name for name in acting if name in reasons]
@@ -181,37 +207,77 @@ def _made(
             why[name] = reasons[name]
             if name in asleep:
                 resting[name] = asleep[name].rest
-    words = ", ".join(f"{name}={_plain(value)}" for name, value in acting.items())
-    return _Made(Candidate(f"{base.recipe}: {words}", settings), told, tuple(acting), why)
+    name = f"{base.recipe}: {_words(acting)}"
+    return _Made(Candidate(name, settings), told, tuple(acting), why)
 
 
-def _fails(one: _Made, talk: Talk) -> bool:
-    """Tell whether a candidate can't be trained, and say so: it takes no trial from another."""
-    problem = idle.conflict(one.candidate.settings)
+def _fails(one: _Made, features: Path | None, talk: Talk) -> bool:
+    """Tell whether a candidate can't be trained, and say so: it takes no trial from another.
+
+    What only a backbone from elsewhere could tell shows when it is loaded.
+    """
+    settings = one.candidate.settings
+    if features is None:
+        problem = idle.conflict(settings)
+    else:
+        problem = idle.barred(settings, **choice.of_features(features))
+        problem = problem or _unreached(settings.model)
     if problem:
         talk.say(f"{one.candidate.name} is left out: {problem}")
     return bool(problem)
 
 
+def _unreached(model: ModelConfig) -> str:
+    """Tell what the built-in backbone can't do of what is asked; of others nothing is known yet."""
+    if model.backbone != MUSICNN:
+        return ""
+    try:
+        idle.check_layer(model, _built_in())
+    except ConfigError as problem:
+        return str(problem)
+    return ""
+
+
+@functools.cache
+def _built_in() -> Backbone:
+    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
+        return backbones.load(MUSICNN)
+
+
 def _suited(
-    settings: TrainConfig, asked: Collection[str], features: Path | None, planned: int
+    settings: TrainConfig, asked: Collection[str], features: Path | None, base: TrainConfig
 ) -> tuple[TrainConfig, list[str]]:
-    """Lay to rest what `train` would, and say what; `planned` are the base's `head_epochs`."""
+    """Lay to rest what `train` would, and say what."""
     if features is None:
         return settings, []
-    if settings.recipe in config.recipe_names():
-        planned = config.load_recipe(settings.recipe).optim.head_epochs
-    return choice.suit(settings, asked, features, planned=planned)
+    return choice.suit(settings, asked, features, planned=_planned(base))
+
+
+def _planned(base: TrainConfig) -> int:
+    """Return for how many epochs the head learns alone, as the recipe has them."""
+    if base.recipe in config.recipe_names():
+        base = config.load_recipe(base.recipe)
+    return base.optim.head_epochs
+
+
+def _head_epochs(
+    base: TrainConfig, change: Mapping[str, Any], asked: Collection[str]
+) -> dict[str, int]:
+    """Where the number of epochs is changed, count those of the head from the recipe's anew.
+
+    Fewer epochs that were asked for on the command line have shortened the base's own already.
+    """
+    epochs = change.get("optim.epochs")
+    if not isinstance(epochs, int) or "optim.head_epochs" in {*change, *asked}:
+        return {}
+    return {"optim.head_epochs": min(_planned(base), max(0, epochs - 1))}
 
 
 def _asleep(settings: TrainConfig, features: Path | None) -> dict[str, idle.Option]:
     """Tell which options are set, though nothing would read them on these features."""
     if features is None:
         return {}
-    found = store.read_dataset(features)
-    transformer = found["spec"]["front_end"] != MUSICNN
-    longer = found["config"].get("store_s", 0) > found["config"]["chunk_s"]
-    options = idle.asleep(settings, transformer=transformer, longer=longer)
+    options = idle.asleep(settings, **choice.of_features(features))
     return {option.name: option for option in options}
 
 
@@ -239,6 +305,10 @@ def _usual(base: TrainConfig) -> Values:
     if base.batch.kind == "triplet":
         return {"optim.lr": rates}
     return {"loss.name": LOSSES, "optim.lr": rates}
+
+
+def _words(change: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_plain(value)}" for name, value in change.items())
 
 
 def _plain(value: Any) -> str:

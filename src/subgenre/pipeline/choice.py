@@ -82,19 +82,26 @@ def suit(
     if settings.recipe not in config.recipe_names():
         return settings, _shortened(settings, planned, asked)
     told: list[str] = []
-    found = _described(features)
-    settings, names = idle.at_rest(
-        settings,
-        asked,
-        transformer=found["spec"]["front_end"] != MUSICNN,
-        longer=found["config"].get("store_s", 0) > found["config"]["chunk_s"],
-    )
+    settings, names = idle.at_rest(settings, asked, **of_features(features))
     if names:
         told.append(
             f"left out of recipe {settings.recipe}, as they can't act with tune "
             f"{settings.model.tune} on {settings.model.backbone}: {', '.join(names)}"
         )
     return settings, told + _shortened(settings, planned, {*asked, *names})
+
+
+def of_features(features: Path) -> dict[str, bool]:
+    """Tell what `idle.asleep` asks of features: are they a transformer's, and longer than a chunk.
+
+    Raises:
+        FeatureError: no feature folder.
+    """
+    found = _described(features)
+    return {
+        "transformer": found["spec"]["front_end"] != MUSICNN,
+        "longer": found["config"].get("store_s", 0) > found["config"]["chunk_s"],
+    }
 
 
 def _shortened(settings: TrainConfig, planned: int, known: Collection[str]) -> list[str]:

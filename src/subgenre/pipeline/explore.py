@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from subgenre.audit.doctor import Finding
 from subgenre.collection import Collection
+from subgenre.config import PreprocessConfig
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.pipeline import charts, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
+from subgenre.track_rows import IndexedTrack
 
 CORRECTIONS = "corrections.json"  # in the model folder
 CACHE = "explorer"
@@ -147,9 +149,8 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
 def _lacking(run: StoredRun, tracks: Collection) -> str:
     """Say what a refit lacks, and which commands mend it."""
     features = Path(run.data.get("features") or "preprocessed_features")
-    root, out, path = (shlex.quote(str(p)) for p in (_root(run), features, run.path))
-    backbone = shlex.quote(run.settings.model.backbone)
-    preprocess = f"`subgenre preprocess {root} --out {out} --backbone {backbone}`"
+    out, path = shlex.quote(str(features)), shlex.quote(str(run.path))
+    preprocess = _preprocess(run, out)
     if not features.is_dir():
         return f"the features are gone from {features}; {preprocess} computes them again"
     if not run.has_embeddings:
@@ -158,9 +159,29 @@ def _lacking(run: StoredRun, tracks: Collection) -> str:
     more = sum(track.id not in known for track in tracks.tracks(tracks.live))
     return (
         f"{more} of {len(tracks)} tracks shown are not among those that the model was trained and "
-        f"tested on. Sort them into the subgenre folders of {root}, then {preprocess} and "
+        f"tested on. Sort them into the library's subgenres, then {preprocess} and "
         f"`subgenre train --features {out} --recipe {path}/config.toml`: the new model refits them"
     )
+
+
+def _preprocess(run: StoredRun, out: str) -> str:
+    """Name the command that makes the run's features, where the run can tell it."""
+    root, own, usual = _root(run), vars(run.preprocess), vars(PreprocessConfig())
+    others = {name: value for name, value in own.items() if value != usual[name]}
+    elsewhere = not all(_in_folder(track, root) for track in run.tracks)  # a CSV, or playlists
+    trash = run.settings.loss.name == "quadruplet"  # it may lie anywhere
+    if elsewhere or trash or "min_track_s" in others:
+        return f"the `subgenre preprocess` command that made {out}"
+    words = [shlex.quote(str(root)), "--out", out]
+    words += ["--backbone", shlex.quote(run.settings.model.backbone)]
+    for name, value in others.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return f"`subgenre preprocess {' '.join(words)}`"
+
+
+def _in_folder(track: IndexedTrack, root: Path) -> bool:
+    """Tell whether a track lies in the folder root/genre/subgenre of its label."""
+    return track.path.is_relative_to(root / track.genre / track.subgenre)
 
 
 def _root(run: StoredRun) -> Path:

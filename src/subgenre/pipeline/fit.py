@@ -109,6 +109,7 @@ def new_encoder(
     return encoder
 
 
+@precision.memory_told()
 def fit(
     folder: FeatureFolder,
     train_ids: Iterable[str],

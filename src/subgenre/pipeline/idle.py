@@ -62,16 +62,26 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
     """
     if settings.model.tune == "lora":
         lora.check(backbone)
-    if problem := conflict(settings):
-        raise ConfigError(problem)
     longer = folder.config.window_s > folder.config.chunk_s
-    for option in asleep(settings, transformer=backbone.transformer, longer=longer):
-        text = str(option.rest).lower()
-        raise ConfigError(
+    if problem := barred(settings, transformer=backbone.transformer, longer=longer):
+        raise ConfigError(problem)
+    check_layer(settings.model, backbone)
+
+
+def barred(settings: TrainConfig, *, transformer: bool, longer: bool) -> str:
+    """Tell what keeps a training from its start, "" where nothing does.
+
+    Args:
+        transformer, longer: as of `asleep`.
+    """
+    if problem := conflict(settings):
+        return problem
+    for option in asleep(settings, transformer=transformer, longer=longer):
+        return (
             f"{option.name} is {option.value(settings)}, but can't act: {option.why}; "
-            f"give --set {option.name}={text}"
+            f"give --set {option.name}={str(option.rest).lower()}"
         )
-    _check_layer(settings.model, backbone)
+    return ""
 
 
 def conflict(settings: TrainConfig) -> str:
@@ -185,8 +195,12 @@ def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
             yield f"watch.{key}", "nothing is held out for validation (watch.val_share)"
 
 
-def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
-    """Refuse a layer that there is not, or that the last N blocks do not reach."""
+def check_layer(model: ModelConfig, backbone: Backbone) -> None:
+    """Refuse a layer that there is not, or that the last N blocks do not reach.
+
+    Raises:
+        ConfigError: naming the option and what to choose.
+    """
     backbone.check_layer(model.layer)
     n_last = check_tune(model.tune)
     if not n_last:

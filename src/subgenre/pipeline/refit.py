@@ -15,6 +15,7 @@ from subgenre.collection import Collection
 from subgenre.config import TrainConfig
 from subgenre.errors import EvaluationError
 from subgenre.library import Track
+from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
 from subgenre.talk import Silent, Talk
 from subgenre.vectors import Embeddings
@@ -70,9 +71,9 @@ def refit(
     labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
     if len(labels) < 2:
         raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
-    settings = _settings(run.settings)
-    device = precision.pick_device(settings.run.device)
     backbone = encoder.load(run.path).backbone
+    settings = _settings(run.settings, transformer=backbone.transformer)
+    device = precision.pick_device(settings.run.device)
     fitted = fit.fit(
         folder, train, settings, backbone=backbone, device=device, talk=talk or Silent()
     )
@@ -87,13 +88,13 @@ def refit(
     return _in_memory(run, settings, fitted.encoder, tracks, vectors, side)
 
 
-def _settings(own: TrainConfig) -> TrainConfig:
-    """Train the head alone, on everything, in seconds."""
+def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
+    """Train the head alone, on everything, in seconds; lay to rest what was for the backbone."""
     quick = own if own.batch.kind == "pk" else config.load_recipe(QUICK)
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
-    return config.replace(settings, "optim", head_epochs=0)
+    return at_rest(settings, (), transformer=transformer, longer=False)[0]
 
 
 def _in_memory(

@@ -9,19 +9,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from subgenre import checkpoint
+from subgenre.pipeline import work
 from subgenre.talk import Talk
 from subgenre.train import Interrupted
 
-_STOPPING = "stopping as soon as this step is saved; Ctrl-C once more stops at once"
+_STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C again stops at once"
 
 
 @contextmanager
-def kept_or_gone(folder: Path, talk: Talk, *, own: bool) -> Iterator[None]:
-    """Tell of the checkpoint that Ctrl-C leaves; remove this process's `own` folder without one."""
+def kept_or_gone(folder: Path, run: Path, talk: Talk, *, own: bool) -> Iterator[None]:
+    """Tell of the checkpoint that Ctrl-C leaves; remove this process's `own` folder without one.
+
+    Args:
+        folder: of the checkpoint. run: the model folder to be: once it is a model, nothing is left
+            to go on with.
+        own: whether this process writes both.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        if (folder / checkpoint.NAME).is_file():
+        finished = own and (run / work.CONFIG).is_file()
+        if (folder / checkpoint.NAME).is_file() and not finished:
             talk.warn(f"the checkpoint under {folder} stays: go on with --resume")
         raise
     finally:
@@ -35,7 +43,8 @@ def stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
     """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
 
     Raises:
-        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C.
+        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C; after the block,
+            where no step was left to stop at.
     """
     asked: list[int] = []
 
@@ -62,7 +71,7 @@ def stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt from problem
         raise
     else:
-        if signal.SIGINT in asked:  # in the last epoch: its checkpoint is there
+        if signal.SIGINT in asked:  # the person stops what comes after, too
             raise KeyboardInterrupt
     finally:
         for number, handler in before.items():

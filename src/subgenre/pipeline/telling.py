@@ -101,7 +101,8 @@ class Stoppable:
                 bar(done, total)
                 if self.stop_asked and self.stop_asked():
                     raise Interrupted(
-                        f"stopped as asked ({title}: {done} of {total}); go on with --resume"
+                        f"stopped as asked ({title}: {done} of {total}); run the same command "
+                        "again: what was made so far is kept"
                     )
 
             yield step

@@ -41,6 +41,15 @@ from subgenre.train import Epoch
 _TEST_TRACKS = 3
 # The device and how often it is saved change no result that a resume could mix up.
 _FREE = (("run", "device"), ("run", "save_every"))
+# What `_write` writes before `config.toml`; a run that was stopped there writes it anew.
+_WRITTEN = (
+    encoder.WEIGHTS,
+    encoder.STRUCTURE,
+    work.SPLIT,
+    work.HISTORY,
+    work.DATA,
+    work.EMBEDDINGS,
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         check_output("checkpoints", place.checkpoints, folder=True)
         name, run = _claim(place, old)
     kept = place.checkpoints / name
-    with kept_or_gone(kept, talk, own=group.first), stop_signals(talk) as stop_asked:
+    with kept_or_gone(kept, run, talk, own=group.first), stop_signals(talk) as stop_asked:
         fitted = fit.fit(
             folder,
             split.train,
@@ -158,11 +167,11 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             only=_few_chunks(folder, split) if test_run else None,
             talk=talk,
         )
-    with distributed.together(group, place.device):
-        if group.first:
-            _write(run, fitted, folder, split, settings)
-            talk.say(telling.chosen(fitted.result, settings))
-            talk.say(f"model: {run}")
+        with distributed.together(group, place.device):
+            if group.first:
+                _write(run, fitted, folder, split, settings)
+                talk.say(telling.chosen(fitted.result, settings))
+                talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
@@ -172,7 +181,7 @@ def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:
     name = old.parent.name if old else work.stamp()
     if not place.group.first:
         return name, Path()
-    run = work.new_run(place.out, name)
+    run = work.new_run(place.out, name, begun=_WRITTEN if old else ())
     if not old:
         try:
             (place.checkpoints / name).mkdir(parents=True)

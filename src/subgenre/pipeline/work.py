@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from subgenre.checks import check_output
 from subgenre.errors import RunError
+from subgenre.files import TEMPORARY
 from subgenre.talk import Talk
 
 LIBRARY = Path("WAV")
@@ -32,18 +34,28 @@ def stamp() -> str:
     return time.strftime("%Y%m%d_%H%M%S")
 
 
-def new_run(out: Path | None, name: str) -> Path:
+def new_run(out: Path | None, name: str, begun: Collection[str] = ()) -> Path:
     """Return the folder of a new model: `out`, or `fully_trained_models_<name>` here.
 
+    Args:
+        begun: names of what a stopped run may have left in it, to be written anew.
+
     Raises:
-        RunError: it exists and holds something.
+        RunError: it exists and holds something else.
         ConfigError: it can't be made there.
     """
     folder = out or Path(f"{RUN_PREFIX}{name}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(_foreign(folder, begun))):
         raise RunError(f"{folder} exists and is not empty; name another with --out")
     check_output("out", folder, folder=True)
     return folder
+
+
+def _foreign(folder: Path, begun: Collection[str]) -> Iterator[Path]:
+    """List what is not left of a run that was stopped while it wrote its model."""
+    for path in folder.iterdir():
+        if not begun or not (path.name in begun or path.name.startswith(TEMPORARY)):
+            yield path
 
 
 def runs(root: Path) -> list[Path]:

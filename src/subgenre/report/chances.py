@@ -29,10 +29,10 @@ def beside(data: ReportData, chance: float | None) -> str:
     if here == there:
         return ""
     parts = "each fold's held-out tracks" if data.folds else "the held-out tracks"
+    few = ", which are few and so less evenly spread" if main.chance > chance else ""
     return (
         f"Chance is {here} here: the share of the largest subgenre among all tracks. Under "
-        f'"What training added" it is {there}: that share among {parts}, which are few and so '
-        "less evenly spread."
+        f'"What training added" it is {there}: that share among {parts}{few}.'
     )
 
 
