@@ -52,6 +52,7 @@ def write_run(
         "root": str(path.parent),
         "labels": sorted({row.subgenre for row in rows}),
         "genres": ["?"] * len({row.subgenre for row in rows}),
+        "n_trash": 0,
         "train_s": 1.0,
         "encoder": encoder,
         "preprocess": checks.to_dict(CHUNKS),

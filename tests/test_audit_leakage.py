@@ -11,7 +11,7 @@ import pytest
 
 from subgenre.audit import duplicates as dup
 from subgenre.audit.leakage import leakage, straddlers
-from subgenre.audit.probe import grouped_folds
+from subgenre.audit.probe import grouped_folds, mean_interval
 from subgenre.errors import EvaluationError, MissingExtraError
 from subgenre.library import Track
 from tests.conftest import need
@@ -77,6 +77,22 @@ def test_without_an_artist_effect_the_gap_holds_zero() -> None:
     tagged = [stand(t.id, t.path, artist=f"{t.subgenre} {i % 5}") for i, t in enumerate(tracks)]
     gap = rows(leakage(chunks, of, labels, tagged, "abc", repeats=2))["artist"].knn_gap
     assert gap.low <= 0 <= gap.high
+
+
+def test_a_gap_is_no_share_and_has_no_shares_interval() -> None:
+    """Two splits that place every track alike differ by nothing, and by chance either way."""
+    labels, of = np.repeat([0, 1, 2], 8), np.repeat(np.arange(24), 2)
+    chunks = np.eye(3)[labels[of]] + 0.01 * np.random.default_rng(0).normal(size=(48, 3))
+    tracks = [stand(f"{i:032x}", Path(f"{i}.mp3"), artist=f"{i // 2}") for i in range(24)]
+    row = rows(leakage(chunks, of, labels, tracks, "abc", repeats=1))["artist"]
+    gap = row.centroid_gap
+    assert (gap.value, gap.low, gap.high) == (0, 0, 0)
+    assert (row.centroid_strict.value, row.centroid_strict.high) == (1, 1)
+    assert row.centroid_strict.low < 0.9  # of the share itself, few artists prove little
+    value, low, high = mean_interval([1, -1, 1, -1, 0, 0, 0, 0, 0, 0])
+    assert value == 0
+    assert low == pytest.approx(-high, abs=0.15)
+    assert high > 0.2
 
 
 def test_a_subgenre_by_one_artist_is_left_out_and_named() -> None:

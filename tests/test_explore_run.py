@@ -215,6 +215,8 @@ def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) 
     assert (out / "chunks.parquet").read_bytes() == before
     csv_library = StoredRun(run, stored.settings, {**data, "root": str(tmp_path / "elsewhere")})
     assert "`subgenre preprocess`" in explore._lacking(csv_library, csv_library.collection(None))
+    with_trash = StoredRun(run, stored.settings, {**data, "n_trash": 2})  # it lay somewhere else
+    assert "`subgenre preprocess`" in explore._lacking(with_trash, with_trash.collection(None))
 
 
 def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: StoredRun) -> None:

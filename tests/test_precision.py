@@ -214,3 +214,24 @@ def test_a_deep_network_is_probed(rehearsal: Rehearsal) -> None:
     chosen, why = rehearsal.choose(RunConfig())
     assert chosen
     assert "0.2 s in fp32, 0.1 s in bf16" in why
+
+
+@pytest.mark.parametrize(
+    ("problem", "lacking"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (MemoryError("Unable to allocate 9 GiB for an array"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_a_want_of_memory_is_told_and_no_other_fault_is_taken_for_it(
+    problem: Exception, lacking: bool
+) -> None:
+    with (
+        pytest.raises(TrainingError if lacking else type(problem)) as caught,
+        precision.memory_told(),
+    ):
+        raise problem
+    assert caught.value.__cause__ is problem if lacking else caught.value is problem

@@ -255,7 +255,9 @@ def test_what_can_not_be_trained_takes_no_trial_and_is_told(folder: FeatureFolde
 @pytest.mark.parametrize(
     ("vary", "said"),
     [
-        ({"model.tune": ["head", "last:1", "last:9"]}, "musicnn has 2 blocks"),
+        ({"model.tune": ["last:1", "last:9"]}, "tune is 'last:9', but musicnn has 2 blocks"),
+        ({"model.tune": ["last:1", "lora"]}, "tune 'lora' puts adapters on attention"),
+        ({"model.tune": ["last:1"], "model.pooling": ["cls", "mean"]}, "pooling"),
         ({"model.tune": ["last:1", "head"], "optim.backbone_lr": [1e-5]}, ""),
     ],
 )
@@ -264,8 +266,22 @@ def test_what_the_built_in_backbone_can_not_do_takes_no_trial(
 ) -> None:
     ear = Ear()
     found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
-    assert {one.settings.model.tune for one in found} == {"head", "last:1"}
-    assert any(f"is left out: tune is 'last:9', but {said}" in t for t in ear.told) == bool(said)
+    assert [one.settings.model.tune for one in found] == ["head", "last:1"]
+    assert {one.settings.model.pooling for one in found} == {"mean"}
+    left_out = [told for told in ear.told if ": " in told and " is left out: " in told]
+    assert len(left_out) == bool(said)
+    assert said in "".join(left_out)
+
+
+def test_a_bases_own_epochs_of_the_head_stay_where_nobody_shortened_them(
+    folder: FeatureFolder,
+) -> None:
+    own = config.replace(config.load_recipe("gpu"), "model", backbone="musicnn", tune="last:1")
+    for first in (8, 0):
+        changed = config.replace(own, "optim", head_epochs=first)
+        vary = {"optim.epochs": [30]}
+        found = candidates.propose([changed], vary, trials=9, features=folder.path)
+        assert [one.settings.optim.head_epochs for one in found] == [first, first]
 
 
 def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_trial(

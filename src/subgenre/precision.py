@@ -20,6 +20,8 @@ from subgenre.errors import TrainingError
 # bf16 must win by this factor: what is within the noise of a probe stays exact.
 _WORTH_IT = 1.15
 _LONG_S = 1.0  # work of this length is timed once after its first run
+# How torch tells a want of memory where it has no class for it: on a CPU, on a Mac, in cuBLAS.
+_LACKING = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
 _PAIRS = 5  # of runs in turn: a busy machine must not make the choice
 
 
@@ -52,14 +54,14 @@ def memory_told() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as problem:  # of a CPU's, torch tells by its words alone
+    except (RuntimeError, MemoryError) as problem:
         known = isinstance(problem, torch.OutOfMemoryError | MemoryError)
-        if not known and "DefaultCPUAllocator" not in str(problem):
+        if not known and not any(words in str(problem) for words in _LACKING):
             raise
         reason = str(problem).partition("\n")[0]
         raise TrainingError(
-            f"there is not enough memory ({reason}); give smaller batches (--set batch.tracks=4, "
-            "or --batch-size of drawn triplets), --tune head, or --set run.checkpointing=true"
+            f"there is not enough memory ({reason}); give smaller batches (tracks, chunks or size "
+            "under [batch]), let less learn (--tune), or give a transformer run.checkpointing"
         ) from problem
 
 

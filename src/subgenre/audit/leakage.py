@@ -22,6 +22,7 @@ from subgenre.audit.probe import (
     Ints,
     checked,
     grouped_folds,
+    mean_interval,
     share,
     standardise,
 )
@@ -174,10 +175,7 @@ class _Meter:
         scores = [
             [share(r[i], chance=chance, groups=bound) for r in (loose, strict)] for i in (0, 1)
         ]
-        gaps = []
-        for i in (0, 1):
-            gap = share(loose[i] - strict[i], chance=0.0, groups=bound)
-            gaps.append(Gap(gap.value, gap.low, gap.high))
+        gaps = [Gap(*mean_interval(loose[i] - strict[i], groups=bound)) for i in (0, 1)]
         return Comparison(
             *words,
             n_tracks=seen.size,

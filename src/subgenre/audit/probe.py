@@ -196,21 +196,34 @@ def checked_folds(folds: Sequence[Fold], n: int) -> list[Fold]:
 
 
 def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -> Score:
-    """Return the mean of `right` [N] (one value a track) with its 95 % bootstrap interval.
+    """Return the mean of `right` [N] (0..1, one value a track) with its 95 % bootstrap interval.
 
-    Whole groups [N] are drawn where they are given, as tracks of one artist are not independent.
     Where all are right, or all wrong, the interval is Wilson's for so many tracks, or groups.
+
+    Args:
+        groups: as of `mean_interval`.
     """
     values = np.asarray(right, dtype=np.float64)
-    of = np.arange(values.size) if groups is None else np.unique(groups, return_inverse=True)[1]
+    value, low, high = mean_interval(values, groups=groups)
+    if value in (0.0, 1.0):  # all alike: no draw differs, and yet few tracks prove little
+        low, high = wilson(value, values.size if groups is None else np.unique(groups).size)
+    return Score(value=value, low=low, high=high, chance=chance)
+
+
+def mean_interval(
+    values: ArrayLike, *, groups: ArrayLike | None = None
+) -> tuple[float, float, float]:
+    """Return the mean of `values` [N], one a track, and its 95 % bootstrap interval.
+
+    Args:
+        groups: [N]; whole ones are drawn, as tracks of one artist are not independent.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    of = np.arange(x.size) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = np.bincount(of).astype(np.float64)
-    total = np.bincount(of, values)
+    total = np.bincount(of, x)
     drawn = np.random.default_rng(0).multinomial(
         count.size, np.full(count.size, 1 / count.size), BOOTSTRAPS
     )
-    value = float(values.mean())
-    if value in (0.0, 1.0):  # all alike: no draw differs, and yet few tracks prove little
-        low, high = wilson(value, count.size)
-    else:
-        low, high = np.percentile(drawn @ total / (drawn @ count), [2.5, 97.5])
-    return Score(value=value, low=float(low), high=float(high), chance=chance)
+    low, high = np.percentile(drawn @ total / (drawn @ count), [2.5, 97.5])
+    return float(x.mean()), float(low), float(high)

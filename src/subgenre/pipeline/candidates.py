@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from subgenre import backbones, config
+from subgenre import backbones, config, lora
 from subgenre.backbones import MUSICNN, Backbone
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
@@ -232,6 +232,9 @@ def _unreached(model: ModelConfig) -> str:
     if model.backbone != MUSICNN:
         return ""
     try:
+        if model.tune == "lora":
+            lora.check(_built_in())
+        _built_in().check_pooling(model.pooling)
         idle.check_layer(model, _built_in())
     except ConfigError as problem:
         return str(problem)
@@ -263,12 +266,14 @@ def _planned(base: TrainConfig) -> int:
 def _head_epochs(
     base: TrainConfig, change: Mapping[str, Any], asked: Collection[str]
 ) -> dict[str, int]:
-    """Where the number of epochs is changed, count those of the head from the recipe's anew.
+    """Count the head's epochs anew, from a packaged recipe's, where `--epochs` is varied again.
 
-    Fewer epochs that were asked for on the command line have shortened the base's own already.
+    Fewer epochs that were given by hand have shortened the base's own already.
     """
     epochs = change.get("optim.epochs")
     if not isinstance(epochs, int) or "optim.head_epochs" in {*change, *asked}:
+        return {}
+    if "optim.epochs" not in asked:
         return {}
     return {"optim.head_epochs": min(_planned(base), max(0, epochs - 1))}
 

@@ -17,6 +17,7 @@ from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
+from subgenre.labels import TRASH
 from subgenre.pipeline import charts, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.talk import Silent, Talk
@@ -169,8 +170,8 @@ def _preprocess(run: StoredRun, out: str) -> str:
     root, own, usual = _root(run), vars(run.preprocess), vars(PreprocessConfig())
     others = {name: value for name, value in own.items() if value != usual[name]}
     elsewhere = not all(_in_folder(track, root) for track in run.tracks)  # a CSV, or playlists
-    trash = run.settings.loss.name == "quadruplet"  # it may lie anywhere
-    if elsewhere or trash or "min_track_s" in others:
+    has_trash = bool(run.data.get("n_trash", 1)) and not (root / TRASH).is_dir()  # --trash PLACE
+    if elsewhere or has_trash or "min_track_s" in others:
         return f"the `subgenre preprocess` command that made {out}"
     words = [shlex.quote(str(root)), "--out", out]
     words += ["--backbone", shlex.quote(run.settings.model.backbone)]

@@ -251,6 +251,7 @@ def _write(
     run: Path, fitted: fit.Fitted, folder: FeatureFolder, split: splits.Split, settings: TrainConfig
 ) -> None:
     """Write the model folder; `config.toml` last: with it the folder counts as a model."""
+    work.clear(run, _WRITTEN)
     encoder.save(fitted.encoder, run)
     splits.save(split, run / work.SPLIT, folder.tracks)
     rows = [dataclasses.asdict(epoch) for epoch in fitted.result.history]
@@ -261,6 +262,7 @@ def _write(
         "features": str(folder.path.resolve()),
         "fingerprint": folder.fingerprint,
         "root": str(folder.root),
+        "n_trash": len(folder.trash),
         "labels": list(folder.labels),
         "genres": list(folder.genres),
         "train_s": fitted.result.seconds,

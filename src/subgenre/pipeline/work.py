@@ -58,6 +58,13 @@ def _foreign(folder: Path, begun: Collection[str]) -> Iterator[Path]:
             yield path
 
 
+def clear(folder: Path, begun: Collection[str]) -> None:
+    """Remove what a run left that was stopped while it wrote its model: files named in `begun`."""
+    for path in folder.glob("*"):
+        if path.name in begun or path.name.startswith(TEMPORARY):
+            path.unlink()
+
+
 def runs(root: Path) -> list[Path]:
     """List the model folders in `root`, oldest first."""
     found = [p.parent for p in root.glob(f"{RUN_PREFIX}*/{CONFIG}")]
