@@ -4,5 +4,9 @@ import sys
 
 from subgenre.cli import main
 
+RECIPE = ("--recipe", "thesis")
+
 if __name__ == "__main__":
-    sys.exit(main(["train", "--recipe", "thesis", *sys.argv[1:]]))
+    if "--help" in sys.argv or "-h" in sys.argv:
+        sys.stdout.write(f"This is `subgenre train {' '.join(RECIPE)}`, whose options are:\n\n")
+    sys.exit(main(["train", *RECIPE, *sys.argv[1:]]))

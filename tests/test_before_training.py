@@ -112,7 +112,7 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
     place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), **place, talk=Ear())
-    assert any("go on with --resume" in text for text in told) == own
+    assert any("with --resume goes on" in text for text in told) == own
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,10 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
         ("aab", {"batch": {**PK, "same_genre": 0.5}}, ""),
         ("aa", {"loss": {"genre_margin": 0.2}}, "loss.genre_margin can't act"),
         ("ab", {"loss": {"genre_margin": 0.2}}, ""),
+        ("ab", {"batch": {**PK, "same_genre": 0, "subgenres": 40}}, "but there are 2 subgenres"),
+        ("ab", {"batch": {**PK, "same_genre": 0, "tracks": 99}}, "batch.tracks is 99, but there"),
+        ("ab", {"batch": {"size": 999}}, "batch.size is 999, but there are 8 chunks"),
+        ("ab", {"batch": {"size": 8}}, ""),
     ],
 )
 def test_what_a_library_can_not_give_is_told(
@@ -157,3 +161,16 @@ def test_it_is_said_whose_weights_the_model_holds() -> None:
     assert plain.startswith("the weights of epoch 2, the last")
     held = telling.chosen(_result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2))
     assert held == "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3"
+
+
+def test_how_many_tracks_choose_the_epoch_is_told(folder: FeatureFolder) -> None:
+    told: list[str] = []
+
+    class Ear(Silent):
+        def say(self, text: str) -> None:
+            told.append(text)
+
+    settings = recipe(watch={"val_share": 0.25}, optim={"epochs": 1})
+    fit.fit(folder, ids(folder), settings, talk=Ear())
+    n = len(ids(folder))
+    assert f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in told

@@ -10,6 +10,8 @@ import pytest
 from subgenre import cli
 from subgenre.cli import folding
 from subgenre.cli.console import Terminal
+from subgenre.cli.options import Recipe
+from subgenre.errors import ConfigError
 from tests.conftest import REPOSITORY
 from tests.folders import make_folder
 
@@ -294,3 +296,34 @@ def test_folding_loses_nothing(width: int) -> None:
             folding.cell_len(line.strip()) <= width or len(folding._words(line)) == 1
             for line in lines
         )
+
+
+def test_an_option_given_twice_must_say_the_same() -> None:
+    same = Recipe(lr=1e-3, set=("optim.lr=1e-3",))
+    assert same.given() == {"optim.lr": 1e-3}
+    with pytest.raises(ConfigError, match=r"optim.lr is given twice, as 0.0001 and by --set as"):
+        Recipe(lr=1e-4, set=("optim.lr=1e-2",)).given()
+    assert Recipe(set=("optim.lr=1e-2", "optim.lr=2e-2")).given() == {"optim.lr": 2e-2}
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False), (None, True)])
+def test_of_several_processes_the_first_talks_and_each_tells_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str | None,
+    told: bool,
+) -> None:
+    if rank is not None:
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("RANK", rank)
+    terminal = Terminal(as_json=True)
+    terminal.say("said")
+    terminal.warn("warned")
+    with terminal.progress("bar") as bar:
+        bar(1, 2)
+    terminal.result({"a": 1})
+    terminal.fail("failed")
+    out, err = capsys.readouterr()
+    assert bool(out) == told
+    assert ("said" in err, "warned" in err, "bar" in err) == (told, told, told)
+    assert "failed" in err

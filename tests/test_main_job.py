@@ -119,7 +119,7 @@ def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 2), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_a_run_with_a_checkpoint(place: Path, number: int, code: int) -> None:
     words = ("train", *TRAIN, "--epochs", "2000", "--checkpoints", f"s{number}")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits deafness

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -64,7 +68,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
         patch.setattr(stage, "_write_vectors", pressed)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe(), **place, talk=ear)
-    assert any("go on with --resume" in text for text in ear.told)
+    assert any("with --resume goes on" in text for text in ear.told)
     assert (tmp_path / "m" / work.SPLIT).is_file()
     assert not (tmp_path / "m" / work.CONFIG).exists()
     with pytest.raises(RunError, match="is not empty"):  # a new run takes nobody's place
@@ -80,7 +84,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     assert same_weights(whole.run, resumed.run)
     names = [sorted(path.name for path in run.iterdir()) for run in (resumed.run, whole.run)]
     assert names[0] == names[1]
-    with pytest.raises(RunError, match="is not empty"):  # it is a model now
+    with pytest.raises(RunError, match="holds a finished model; leave --resume out"):
         stage.train(folder.path, recipe(), **place, resume=True)
 
 
@@ -105,6 +109,90 @@ def test_a_stop_asked_for_while_the_model_is_written_lets_it_be_finished(
     assert (tmp_path / "m" / work.CONFIG).is_file()
     assert f"model: {tmp_path / 'm'}" in ear.told
     assert not any("--resume" in text for text in ear.told)
+
+
+def test_a_run_is_resumed_whatever_ran_since(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run, and one of the same settings that has finished, stand in nobody's way."""
+    monkeypatch.chdir(tmp_path)
+    names = iter(["20260101_000001", "20260101_000002", "20260101_000003"])
+    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    real = train.Trainer._close_epoch
+
+    def close(self: train.Trainer, began: float) -> None:
+        real(self, began)
+        if self.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_close_epoch", close)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, recipe())
+    stage.train(folder.path, recipe(optim={"epochs": 1}))
+    whole = stage.train(folder.path, recipe())
+    resumed = stage.train(folder.path, recipe(), resume=True)
+    assert resumed.run.name == "fully_trained_models_20260101_000001"
+    assert same_weights(whole.run, resumed.run)
+    everywhere = Path("ast_triplet_output")
+    own = everywhere / "20260101_000003"  # as Ctrl-C names it
+    for place in (everywhere, own):  # all have finished now
+        with pytest.raises(RunError, match="holds a finished model"):
+            stage.train(folder.path, recipe(), resume=True, checkpoints=place)
+    (whole.run / work.CONFIG).unlink()
+    assert stage.train(folder.path, recipe(), resume=True, checkpoints=own).run == whole.run
+    assert [path.name for path in own.iterdir()] == ["checkpoint.pt"]
+
+
+def test_the_seconds_of_a_resumed_run_are_of_all_its_parts(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.Trainer._close_epoch
+
+    def close(self: train.Trainer, began: float) -> None:
+        self.began -= 1000  # as if the first part had taken so long
+        real(self, began)
+        raise KeyboardInterrupt
+
+    place: dict[str, Any] = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_close_epoch", close)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, recipe(), **place)
+    assert 1000 < stage.train(folder.path, recipe(), **place, resume=True).seconds < 1600
+
+
+def _alive(number: int) -> bool:
+    try:
+        return bool(psutil.Process(number).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_search_and_the_processes_that_it_started(
+    folder: FeatureFolder, tmp_path: Path, number: int, code: int
+) -> None:
+    words = ["tune", "--features", str(folder.path), "--recipe", "thesis", "--tune", "head"]
+    words += ["--backbone", "musicnn", "--epochs", "5000", "--workers", "2", "--device", "cpu"]
+    command = [sys.executable, "-m", "subgenre", *words]
+    search = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    mine, deadline = psutil.Process(search.pid), time.monotonic() + 120
+    busy: list[psutil.Process] = []
+    while len(busy) < 2:  # their imports alone take some seconds
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        busy = [c for c in mine.children(recursive=True) if c.cpu_times().user > 4]
+    started = [child.pid for child in mine.children(recursive=True)]
+    search.send_signal(number)
+    said = search.communicate(timeout=60)[1]
+    assert search.returncode == code
+    assert "subgenre: stopped" in said
+    assert "Traceback" not in said
+    while any(map(_alive, started)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _pressed_in_one(rank: int, port: int, features: Path, out: Path) -> None:

@@ -117,7 +117,7 @@ def test_an_interruption_changes_nothing(
             fingerprint={"a": "b"},
             stop_asked=lambda: next(asked) >= stop_after - 1,
         )
-    saved = checkpoint.newest(tmp_path)
+    (saved,) = checkpoint.fitting(tmp_path, {"a": "b"}) or (None,)
     resumed = fit.fit(folder, ids(folder), settings, resume=saved, fingerprint={"a": "b"})
     assert same(whole, resumed)
     drop = ("seconds",)
@@ -180,8 +180,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     monkeypatch.setattr(train.Trainer, "_loss", poisoned)
     with pytest.raises(NotFiniteError, match="last good checkpoint"):
         fit.fit(folder, ids(folder), recipe(), checkpoints=tmp_path / "run", fingerprint={})
-    saved = checkpoint.newest(tmp_path)
-    assert saved is not None
+    (saved,) = checkpoint.fitting(tmp_path, {})
     kept = checkpoint.load(saved, {})
     assert kept["epoch"] == 1
     assert all(bool(torch.isfinite(w).all()) for w in kept["weights"].values())
@@ -460,12 +459,13 @@ def test_torchrun_gives_one_model_and_an_error_ends_every_process(
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += [f"--master-port={free_port()}", "-m", "subgenre", "train", "--recipe", "thesis"]
     command += ["--features", str(folder.path), "--backbone", "musicnn", "--tune", "head"]
-    command += ["--epochs", "1", "--out", str(tmp_path / "model"), "--device", "cpu"]
+    command += ["--epochs", "1", "--out", str(tmp_path / "model"), "--device", "cpu", "--json"]
     run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 240, "check": False}
     first = subprocess.run(command, **run)
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "model" / "config.toml").is_file()
     assert first.stderr.count("epoch 1 of 1") == 1
+    assert json.loads(first.stdout)["run"] == str(tmp_path / "model")
     second = subprocess.run(command, **run)
     assert second.returncode != 0
     assert "is not empty" in second.stderr
@@ -530,7 +530,8 @@ def test_a_run_that_stopped_early_is_at_its_end_when_it_is_resumed(
     run: dict[str, Any] = {"checkpoints": tmp_path / "run", "fingerprint": {}}
     whole = fit.fit(folder, ids(folder), settings, **run)
     assert whole.result.stopped_early
-    resumed = fit.fit(folder, ids(folder), settings, resume=checkpoint.newest(tmp_path), **run)
+    (saved,) = checkpoint.fitting(tmp_path, {})
+    resumed = fit.fit(folder, ids(folder), settings, resume=saved, **run)
     assert resumed.result.stopped_early
     assert resumed.result.history == whole.result.history
     assert resumed.result.best_epoch == whole.result.best_epoch
@@ -670,7 +671,7 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
         stage.train(
             folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", talk=Ear()
         )
-    assert any("go on with --resume" in text for text in told)
+    assert any("with --resume goes on" in text for text in told)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
     assert len(stage.train(folder.path, recipe(), **again).history) == 3
 

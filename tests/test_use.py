@@ -805,3 +805,19 @@ def test_a_model_without_vectors_does_not_hide_the_one_in_use(
     assert work.find_run(None).name == trial.name  # evaluate gives it its vectors
     (used / work.EMBEDDINGS).unlink()
     assert open_stored().path.name == trial.name
+
+
+def test_a_test_run_is_marked_and_taken_only_where_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    vector_run(tmp_path / "fully_trained_models_1")
+    trial = vector_run(tmp_path / "fully_trained_models_2")
+    data = json.loads((trial / work.DATA).read_text())
+    files.write_json(trial / work.DATA, data | {"test_run": True})
+    assert work.find_run(None).name == "fully_trained_models_1"
+    assert main(["runs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["runs"]
+    assert [row["test_run"] for row in rows] == [False, True]
+    (tmp_path / "fully_trained_models_1" / work.CONFIG).unlink()
+    assert work.find_run(None).name == "fully_trained_models_2"

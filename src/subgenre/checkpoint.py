@@ -53,22 +53,28 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
         CheckpointError: damaged, of another format, or of a run with other options, data or
             split: the first few that differ are named.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as problem:
-        raise CheckpointError(f"{path} can't be read: {problem}") from problem
-    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} is no checkpoint of format {FORMAT_VERSION}; start anew without --resume"
-        )
+    state = _opened(path)
     found = state["fingerprint"]
     keys = dict.fromkeys([*fingerprint, *found])
     changed = [_change(key, found.get(key), fingerprint.get(key)) for key in keys]
     if told := [text for text in changed if text]:
         more = ["more"] if len(told) > _TOLD else []
         raise CheckpointError(
-            f"{path} belongs to a run with {' and '.join([*told[:_TOLD], *more])}; "
-            "start anew without --resume, or restore what it was"
+            f"{path} belongs to a run with {' and '.join([*told[:_TOLD], *more])}; give the "
+            "options of that run beside --resume, or start anew without it"
+        )
+    return state
+
+
+def _opened(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of any run; `mapped`, its tensors stay on disk until they are touched."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as problem:
+        raise CheckpointError(f"{path} can't be read: {problem}") from problem
+    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} is no checkpoint of format {FORMAT_VERSION}; start anew without --resume"
         )
     return dict(state)
 
@@ -81,7 +87,22 @@ def _change(key: str, then: str | None, now: str | None) -> str:
     return f"{key} {then} (now {now})" if told and then and now else f"another {key}"
 
 
-def newest(root: Path) -> Path | None:
-    """Return the newest checkpoint under `root` by its run's name, or None."""
-    found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name)
-    return found[-1] if found else None
+def fitting(root: Path, fingerprint: Mapping[str, str]) -> list[Path]:
+    """List the checkpoints of exactly this run under `root`, or in it, the newest first.
+
+    Raises:
+        CheckpointError: there are some, and none is of this run; it tells of the newest.
+    """
+    found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
+    found = [*root.glob(NAME), *found]
+    fit = [path for path in found if _fits(path, fingerprint)]
+    if found and not fit:
+        load(found[0], fingerprint)
+    return fit
+
+
+def _fits(path: Path, fingerprint: Mapping[str, str]) -> bool:
+    try:
+        return bool(_opened(path, mapped=True)["fingerprint"] == dict(fingerprint))
+    except CheckpointError:
+        return False

@@ -9,7 +9,8 @@
     |-- SplitError           a split that leaks or can't be drawn
     |-- TrainingError        training that can't go on
     |   |-- CollapseError    all embeddings have become one point
-    |   `-- NotFiniteError   a loss that is not a number
+    |   |-- NotFiniteError   a loss that is not a number
+    |   `-- Interrupted      a signal stopped it, after its checkpoint was saved
     |-- CheckpointError      a checkpoint of another configuration, data or split
     |-- RunError             a model folder that is missing, damaged or of another kind
     |-- EvaluationError      figures that can't be computed from what is there
@@ -25,7 +26,13 @@ from __future__ import annotations
 
 
 class SubgenreError(Exception):
-    """Anything that a user can mend; the message says how."""
+    """Anything that a user can mend; the message says how.
+
+    Attributes:
+        exit_code: of the command that ends with it.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(SubgenreError):
@@ -62,6 +69,13 @@ class CollapseError(TrainingError):
 
 class NotFiniteError(TrainingError):
     """A loss that is not a number."""
+
+
+class Interrupted(TrainingError):  # noqa: N818 - a stop that was asked for, not a fault
+    """A signal stopped the run after its checkpoint was saved."""
+
+    exit_code = 143  # as of a process that SIGTERM ended
+    go_on = "the same command with --resume goes on"
 
 
 class CheckpointError(SubgenreError):

@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def map_files(
     timeout_s: float,
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
-) -> Iterator[tuple[int, R | Failure]]:
+) -> Generator[tuple[int, R | Failure], None, None]:
     """Apply `fn` to each item and yield (position, result or Failure) as they finish.
 
     `fn`, the items and the results travel between processes and must be picklable; `initializer`

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subgenre.errors import TrainingError
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -37,7 +35,7 @@ class Result:
 
     Attributes:
         best_epoch: whose weights were chosen, from 1.
-        seconds: of this process; of a run that was resumed, since then.
+        seconds: of training and validation, of all processes of a run that was resumed.
     """
 
     history: tuple[Epoch, ...]
@@ -83,7 +81,7 @@ class State:
         latest: loss and active share of the step that was looked at last.
         best_weights: of what learns, at `best_epoch`.
         bf16, compiled: as chosen before the first step.
-        watch: what the watch for collapse remembers.
+        watch: what the watch for collapse remembers. seconds: of work so far.
     """
 
     epoch: int = 0
@@ -98,6 +96,7 @@ class State:
     bf16: bool = False
     compiled: bool = False
     watch: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def add(self, loss: float, active: float, spread: float) -> None:
         """Add the figures of one step to those of the present epoch."""
@@ -127,10 +126,6 @@ class State:
         self.history.append(asdict(row))
         self.epoch, self.step, self.sums = self.epoch + 1, 0, [0.0] * 4
         return row
-
-
-class Interrupted(TrainingError):  # noqa: N818 - a stop that was asked for, not a fault
-    """A signal stopped the run after its checkpoint was saved."""
 
 
 def put(found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:

@@ -22,13 +22,13 @@ from subgenre.batches import ChunkTable
 from subgenre.config import TrainConfig
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
+from subgenre.errors import Interrupted
 from subgenre.losses import Loss, LossResult
 from subgenre.rehearsal import Rehearsal
 from subgenre.run_state import (
     Callbacks,
     Epoch,
     Estimate,
-    Interrupted,
     Result,
     State,
     put,
@@ -106,7 +106,7 @@ class Trainer:
             CheckpointError: the checkpoint is of another run.
             Interrupted: a stop was asked for; the checkpoint is saved.
         """
-        started = time.perf_counter()
+        self.began = time.perf_counter()
         state, settings = self.state, self.config
         if resume is not None:
             self._restore(checkpoint.load(resume, self.fingerprint))
@@ -124,7 +124,7 @@ class Trainer:
         state.put_best(self.weights)
         self.modules.eval()
         history = tuple(Epoch(**row) for row in state.history)
-        return Result(history, state.best_epoch, time.perf_counter() - started, stopped)
+        return Result(history, state.best_epoch, time.perf_counter() - self.began, stopped)
 
     def _ended(self) -> bool:
         return self.state.epoch >= self.config.optim.epochs or self._waited_enough()
@@ -277,13 +277,13 @@ class Trainer:
             watch.check_finite(self.learning)
             self._save()
         if asked:
-            raise Interrupted(f"stopped after step {state.done} as asked; go on with --resume")
+            raise Interrupted(f"stopped after step {state.done} as asked; {Interrupted.go_on}")
 
     def _save(self) -> None:
         """Write the checkpoint, by the first process alone."""
         if self.folder is None or not self.group.first:
             return
-        self.state.watch = self.watch.memory()
+        self.state.watch, self.state.seconds = self.watch.memory(), time.perf_counter() - self.began
         state = {**vars(self.state), "weights": self.weights}
         state["optimizer"] = self.optimizer.state_dict()
         checkpoint.save(self.folder, state, self.fingerprint)
@@ -294,6 +294,7 @@ class Trainer:
         put(saved["weights"], self.weights)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.watch).update(self.state.watch)
+        self.began -= self.state.seconds
 
     def _batches(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch: what all processes share."""

@@ -27,8 +27,8 @@ _LONG = 20  # patiences that are averaged: single steps of a few triplets are of
 _WILD = 200.0
 _SHORT = 10  # collapsed steps at the end of a run that count, whatever the patience
 _WAY_OUT = (
-    "lower the learning rate (--lr), add warm-up (--set optim.warmup=0.1), or clip the gradient "
-    "(--set optim.clip_norm=1.0)"
+    "lower the learning rate (--lr), warm up for longer (--set optim.warmup=0.2), or clip the "
+    "gradient (--set optim.clip_norm=1.0)"
 )
 
 

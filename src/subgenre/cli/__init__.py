@@ -1,14 +1,18 @@
 """The command line: arguments -> pipeline -> exit code, nothing else.
 
 Exit codes: 0 all done; 1 done, but some files were skipped, or no track fits a list; 2 refused or
-failed, with one line that says what and what to do.
+failed, with one line that says what and what to do; 130 stopped from the keyboard; 143 stopped by
+another signal.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cyclopts import App, CycloptsError, Parameter
@@ -16,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from subgenre.about import VERSION
 from subgenre.cli import judge, learn, tune, use
 from subgenre.cli.console import Terminal
-from subgenre.errors import SubgenreError
+from subgenre.errors import Interrupted, SubgenreError
 from subgenre.files import TEMPORARY
 
 app = App(
@@ -37,16 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        with _stoppable():
+            code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except SubgenreError as problem:
         Terminal().fail(str(problem))
-        return 2
+        return problem.exit_code
     except CycloptsError as problem:
         Terminal().fail(f"{problem} (see `subgenre {_command(words)}--help`)")
         return 2
     except KeyboardInterrupt:
         Terminal().fail("stopped from the keyboard")
         return 130
+    except _Stopped:
+        Terminal().fail("stopped as asked; what was done so far is kept")
+        return Interrupted.exit_code
     except BrokenPipeError:  # `subgenre ... | head`
         sys.stderr.close()
         return 0
@@ -54,6 +62,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Terminal().fail(_reason(problem))
         return 2
     return int(code or 0)
+
+
+class _Stopped(BaseException):
+    """SIGTERM: nothing but `main` catches it."""
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, and with it the processes that it has started."""
+
+    def leave(_number: int, _frame: object) -> None:
+        raise _Stopped
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reason(problem: OSError) -> str:

@@ -16,6 +16,8 @@ from subgenre.talk import Progress
 class Terminal:
     """Talks to a person, or stays quiet; never mixes talk into the results.
 
+    Of several processes that train together the first talks; of its own end each tells.
+
     Args:
         quiet: only warnings and errors.
         as_json: results as one JSON object on standard output.
@@ -24,19 +26,20 @@ class Terminal:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         from rich.console import Console
 
-        self.quiet, self.as_json = quiet, as_json
+        self.quiet, self.as_json, self.first = quiet, as_json, _is_first()
         # Tags and file names are shown as they are: nothing in them is markup.
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.out = Console(markup=False, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Tell something, unless quiet."""
-        if not self.quiet:
+        if self.first and not self.quiet:
             self.err.print(printable(text))
 
     def warn(self, text: str) -> None:
         """Tell something that matters even when quiet."""
-        self.err.print(printable(text), style="yellow")
+        if self.first:
+            self.err.print(printable(text), style="yellow")
 
     def fail(self, text: str) -> None:
         """Tell why the command ends, in one line."""
@@ -45,7 +48,7 @@ class Terminal:
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """Show a bar on a terminal; elsewhere (a log file) a line at each tenth."""
-        if self.quiet:
+        if self.quiet or not self.first:
             yield lambda _done, _total: None
         elif self.err.is_terminal:
             with _bar(self, title) as update:
@@ -55,7 +58,7 @@ class Terminal:
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Print a command's result for machines, if that was asked for."""
-        if self.as_json:
+        if self.as_json and self.first:
             sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
 
     def table(
@@ -75,7 +78,7 @@ class Terminal:
 
         from subgenre.cli import folding
 
-        if self.as_json:
+        if self.as_json or not self.first:
             return
         cells = [[printable(cell) for cell in row] for row in (columns, *rows)]
         borders = 3 * len(columns) + 1
@@ -99,6 +102,11 @@ class Terminal:
             caption = whole.fill(caption)
         if caption:
             self.out.print(printable(caption))
+
+
+def _is_first() -> bool:
+    """Tell whether this process is the first of those that torchrun started, or alone."""
+    return "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

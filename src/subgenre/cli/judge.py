@@ -43,7 +43,8 @@ def evaluate(
     Example: subgenre evaluate --folds 5 --repeats 3 --backbone musicnn --out evaluation
 
     Args:
-        run: the model folder; by default the newest. Not with --folds.
+        run: the model folder; by default the newest fully_trained_models_... here. Not with
+            --folds.
         features: the feature folder; by default the run's own, or preprocessed_features.
         folds: hold out each track once, in so many trainings; goes on where it was stopped.
         repeats: of the folds, each drawn anew.

@@ -113,8 +113,10 @@ def train(
 
     Args:
         features: the feature folder.
-        test_run: a small subset, start to end.
-        resume: go on from the newest checkpoint, or start where there is none.
+        test_run: a small subset, start to end; no command takes such a model unasked while there
+            is another.
+        resume: go on from the newest checkpoint of a run with these options, or start where there
+            is no checkpoint.
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
     """
@@ -146,7 +148,7 @@ def embed(
 
     Args:
         audio: files or folders; without any, the held-out tracks of the model.
-        run: the model folder; by default the newest.
+        run: the model folder; by default the newest fully_trained_models_... here.
         out: a Parquet file: id, path, genre, subgenre, vector.
     """
     from subgenre.pipeline import embed as stage

@@ -98,10 +98,10 @@ class Recipe:
         return own.settings(chosen.recipe)
 
     def given(self) -> dict[str, Any]:
-        """Return what was given by hand, by section.key; what is given twice counts as the last.
+        """Return what was given by hand, by section.key; of a --set given twice the last counts.
 
         Raises:
-            ConfigError: a --set that is not section.key=value.
+            ConfigError: a --set that is not section.key=value, or says another thing than a flag.
         """
         flags = {
             "model.backbone": self.backbone,
@@ -116,7 +116,14 @@ class Recipe:
             "run.strict_groups": self.strict_groups or None,
         }
         found = {name: value for name, value in flags.items() if value is not None}
-        return found | dict(_assignment(words) for words in self.set)
+        more = dict(_assignment(words) for words in self.set)
+        for name in found.keys() & more.keys():
+            if found[name] != more[name]:
+                raise ConfigError(
+                    f"{name} is given twice, as {found[name]} and by --set as {more[name]}; "
+                    "give one of the two"
+                )
+        return found | more
 
     def settings(self, default: str) -> TrainConfig:
         """Read the recipe and put the given options over it.

@@ -319,7 +319,8 @@ def _placed(placement: Placement, chunk_s: float) -> list[str]:
 def _run(row: RunRow) -> list[str]:
     scores = [row.scores.get(name) for name in SHOWN]
     counts = "/".join("-" if n is None else str(n) for n in (row.n_train, row.n_test))
-    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}", counts]
+    trial = " (test run)" if row.test_run else ""
+    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}{trial}", counts]
     return [*told, *("-" if score is None else _score(score) for score in scores)]
 
 

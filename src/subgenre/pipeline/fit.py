@@ -146,7 +146,7 @@ def fit(
     chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
-    fit_ids, val_ids = _hold_out(folder, ids, settings, chunks)
+    fit_ids, val_ids = _hold_out(folder, ids, settings, chunks, talk)
     table = batches.learnt_chunks(folder, fit_ids, settings.batch, settings.loss.name, only=only)
     heard = Stoppable(talk, stop_asked)
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
@@ -228,7 +228,11 @@ def _half_white(values: Tensor, n_axes: int) -> Tensor:
 
 
 def _hold_out(
-    folder: FeatureFolder, ids: tuple[str, ...], settings: TrainConfig, chunks: NDArray[np.int64]
+    folder: FeatureFolder,
+    ids: tuple[str, ...],
+    settings: TrainConfig,
+    chunks: NDArray[np.int64],
+    talk: Talk,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the training side once more, where the recipe wants validation, by `chunks`."""
     share = settings.watch.val_share
@@ -240,6 +244,7 @@ def _hold_out(
     rows = np.intersect1d(folder.rows(val_ids), chunks)
     first = np.unique(folder.track_of[rows], return_index=True)[1]
     splits.check_validation(folder.label_of[rows[first]], share)
+    talk.say(f"validation: {len(val_ids)} of {len(ids)} training tracks choose the epoch")
     return fit_ids, val_ids
 
 

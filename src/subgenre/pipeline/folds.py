@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from numpy.typing import NDArray
 
 from subgenre import checkpoint, checks, embed, files, parallel, precision
 from subgenre.config import TrainConfig
-from subgenre.errors import RunError, TrainingError
+from subgenre.errors import RunError, SubgenreError, TrainingError
 from subgenre.pipeline import fit
 from subgenre.pipeline.words import duration
 from subgenre.report.data import Epoch
@@ -28,6 +25,7 @@ from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 
 FORMAT_VERSION = 1
+_FOR_EVER = 1e8  # seconds: a training is long, and watches itself
 
 
 @dataclass(frozen=True)
@@ -152,22 +150,30 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Itera
             train_one(one, talk=_Quiet(talk))
             yield number
         return
-    context = multiprocessing.get_context("spawn")  # torch's threads don't survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {pool.submit(train_one, one): number for number, one in jobs}
-        try:
-            while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    yield running.pop(future)
-        except BrokenProcessPool:
-            raise TrainingError(
-                "a training process ended abruptly, mostly for want of memory; "
-                "run it again with --workers 1: what is trained is kept"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    items = [one for _, one in jobs]
+    outcomes = parallel.map_files(_train_apart, items, workers=workers, timeout_s=_FOR_EVER)
+    with closing(outcomes):  # a stop, or a failure, ends those that are under way
+        for position, problem in outcomes:
+            number, one = jobs[position]
+            if problem == parallel.Failure(parallel.CRASHED):
+                raise TrainingError(
+                    f"{one.name} ended abruptly, mostly for want of memory; run it again with "
+                    "--workers 1: what is trained is kept"
+                )
+            if isinstance(problem, parallel.Failure):
+                raise TrainingError(f"{one.name}: {problem.reason}")
+            if problem is not None:
+                raise problem
+            yield number
+
+
+def _train_apart(one: Job) -> SubgenreError | None:
+    """Train one job in a process of its own; an error keeps its kind as a result."""
+    try:
+        train_one(one)
+    except SubgenreError as problem:
+        return problem
+    return None
 
 
 class _Quiet(Silent):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.store import FeatureFolder
 
 
 def lacking(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
-    """Return sentences on what the library lacks: trash, siblings, a second genre."""
-    return [*_trash(folder, settings), *_siblings(folder, settings), *_genres(folder, settings)]
+    """Return sentences on what the library lacks: trash, siblings, a second genre, tracks."""
+    checks = (_trash, _siblings, _genres, _batches)
+    return [sentence for check in checks for sentence in check(folder, settings)]
 
 
 def _trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
@@ -50,3 +52,22 @@ def _genres(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     """Tell that the margin between genres can't act in one genre."""
     if settings.loss.genre_margin and len(set(folder.genres)) < 2:
         yield "there is one genre: loss.genre_margin can't act"
+
+
+def _batches(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Tell of batches wanted larger than there is music; the package's own sizes are most."""
+    batch, usual = settings.batch, None
+    if settings.recipe in config.recipe_names():
+        usual = config.load_recipe(settings.recipe).batch
+    per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
+    there = {
+        "pk": {
+            "subgenres": (len(per_label), "subgenres"),
+            "tracks": (max(per_label.values(), default=0), "tracks in the largest subgenre"),
+        },
+        "triplet": {"size": (int((folder.label_of >= 0).sum()), "chunks, a triplet of each")},
+    }
+    for key, (most, what) in there[batch.kind].items():
+        wanted = getattr(batch, key)
+        if wanted > most and (usual is None or wanted != getattr(usual, key)):
+            yield f"batch.{key} is {wanted}, but there are {most} {what}: a batch holds no more"

@@ -23,7 +23,11 @@ Label = tuple[str, str]
 
 @dataclass(frozen=True)
 class RunRow:
-    """One trained model in the list; `scores` is empty until it is evaluated."""
+    """One trained model in the list; `scores` is empty until it is evaluated.
+
+    Attributes:
+        test_run: trained on a few tracks, to see that it runs.
+    """
 
     path: Path
     backbone: str
@@ -34,6 +38,7 @@ class RunRow:
     n_train: int | None
     n_test: int | None
     scores: Mapping[str, Mapping[str, float | None]]
+    test_run: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""
@@ -70,6 +75,7 @@ def _row(run: StoredRun) -> RunRow:
         figures.get("n_train"),
         figures.get("n_test"),
         figures.get("models", {}).get(TRAINED, {}),
+        test_run=run.data.get("test_run") is True,
     )
 
 

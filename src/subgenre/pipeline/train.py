@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,14 +146,10 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         for warning in (*split.warnings, *lacking(folder, settings)):
             talk.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
-        old = checkpoint.newest(place.checkpoints) if place.resume else None
-        if place.resume and old is None:
-            talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
-        if old:
-            checkpoint.load(old, fingerprint)  # refused before any work
+        old = _begun(place, fingerprint) if place.resume else None
         check_output("checkpoints", place.checkpoints, folder=True)
         name, run = _claim(place, old)
-    kept = place.checkpoints / name
+    kept = old.parent if old else place.checkpoints / name
     with kept_or_gone(kept, run, talk, own=group.first), stop_signals(talk) as stop_asked:
         fitted = fit.fit(
             folder,
@@ -169,16 +166,27 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         )
         with distributed.together(group, place.device):
             if group.first:
-                _write(run, fitted, folder, split, settings)
+                _write(run, fitted, folder, split, settings, test_run=test_run)
                 talk.say(telling.chosen(fitted.result, settings))
                 talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
 
+def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
+    """Find the checkpoint to go on from: the newest of this run whose model is not there yet."""
+    found = checkpoint.fitting(place.checkpoints, fingerprint)
+    if not found:
+        place.talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
+        return None
+    models = [work.model_folder(place.out, path.absolute().parent.name) for path in found]
+    pairs = zip(found, models, strict=True)
+    return next((path for path, run in pairs if not (run / work.CONFIG).is_file()), found[0])
+
+
 def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:
     """Name a run, and return its model folder to be; a new run's checkpoints are its own."""
-    name = old.parent.name if old else work.stamp()
+    name = old.absolute().parent.name if old else work.stamp()
     if not place.group.first:
         return name, Path()
     run = work.new_run(place.out, name, begun=_WRITTEN if old else ())
@@ -248,7 +256,13 @@ def _fingerprint(
 
 
 def _write(
-    run: Path, fitted: fit.Fitted, folder: FeatureFolder, split: splits.Split, settings: TrainConfig
+    run: Path,
+    fitted: fit.Fitted,
+    folder: FeatureFolder,
+    split: splits.Split,
+    settings: TrainConfig,
+    *,
+    test_run: bool,
 ) -> None:
     """Write the model folder; `config.toml` last: with it the folder counts as a model."""
     work.clear(run, _WRITTEN)
@@ -263,6 +277,7 @@ def _write(
         "fingerprint": folder.fingerprint,
         "root": str(folder.root),
         "n_trash": len(folder.trash),
+        "test_run": test_run,
         "labels": list(folder.labels),
         "genres": list(folder.genres),
         "train_s": fitted.result.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -34,17 +35,27 @@ def stamp() -> str:
     return time.strftime("%Y%m%d_%H%M%S")
 
 
+def model_folder(out: Path | None, name: str) -> Path:
+    """Return where the model of a run goes: `out`, or `fully_trained_models_<name>` here."""
+    return out or Path(f"{RUN_PREFIX}{name}")
+
+
 def new_run(out: Path | None, name: str, begun: Collection[str] = ()) -> Path:
-    """Return the folder of a new model: `out`, or `fully_trained_models_<name>` here.
+    """Return the folder of a new model, as `model_folder` names it.
 
     Args:
         begun: names of what a stopped run may have left in it, to be written anew.
 
     Raises:
-        RunError: it exists and holds something else.
+        RunError: it exists and holds something else, or with `begun` the whole model.
         ConfigError: it can't be made there.
     """
-    folder = out or Path(f"{RUN_PREFIX}{name}")
+    folder = model_folder(out, name)
+    if begun and (folder / CONFIG).is_file():
+        raise RunError(
+            f"{folder} holds a finished model; leave --resume out to train anew, or name another "
+            "folder with --out"
+        )
     if folder.exists() and (not folder.is_dir() or any(_foreign(folder, begun))):
         raise RunError(f"{folder} exists and is not empty; name another with --out")
     check_output("out", folder, folder=True)
@@ -71,12 +82,21 @@ def runs(root: Path) -> list[Path]:
     return sorted(found, key=lambda folder: folder.name)
 
 
+def is_trial(run: Path) -> bool:
+    """Tell whether a model is of `train --test-run`."""
+    try:
+        data = json.loads((run / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("test_run") is True
+
+
 def find_run(run: Path | None, talk: Talk | None = None, *, vectors: bool = False) -> Path:
     """Return the model folder that was named, or the newest here; `talk` hears which that is.
 
     Args:
         vectors: the newest that has its tracks' vectors, if any has: a model that was just trained
-            for a trial does not hide the one in use.
+            does not hide the one in use. A test run hides none either.
 
     Raises:
         RunError: there is none; the error says how to make one.
@@ -91,6 +111,7 @@ def find_run(run: Path | None, talk: Talk | None = None, *, vectors: bool = Fals
         raise RunError(
             f"no {RUN_PREFIX}... folder here; run `subgenre train`, or name one with --run"
         )
+    found = [path for path in found if not is_trial(path)] or found
     ready = [path for path in found if (path / EMBEDDINGS).is_file()] if vectors else found
     chosen = ready[-1] if ready else found[-1]
     if talk is not None:
