@@ -69,6 +69,11 @@ def test_noise_has_the_asked_size_and_everything_is_repeatable() -> None:
     noisy = augment.vectors(values, deviation, config, generator())
     assert torch.allclose(noisy.std(0), deviation * 0.5, atol=0.05)
     assert torch.equal(noisy, augment.vectors(values, deviation, config, generator()))
+    assert abs(float((noisy[:, 0] * noisy[:, 1]).mean())) < 0.05  # of its own in each column
+    assert not values.any()  # what is cached stays as it is
+    layers = augment.vectors(torch.ones(4000, 2, 3), deviation.expand(2, 3), config, generator())
+    assert layers.shape == (4000, 2, 3)
+    assert torch.allclose(layers.std(0), deviation.expand(2, 3) * 0.5, atol=0.05)
 
 
 def test_nothing_asked_changes_nothing() -> None:

@@ -15,6 +15,7 @@ from subgenre.backbones import Backbone
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
 from subgenre.features import Statistics
+from subgenre.heads import Dropout
 from tests.toy import make_ast_folder
 
 
@@ -150,6 +151,33 @@ def test_dropout_stands_before_each_linear_and_only_in_training(toy) -> None:
     assert torch.equal(net.project(pooled), net.project(pooled))
     net.train()
     assert not torch.equal(net.project(pooled), net.project(pooled))
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop, x = Dropout(0.3), torch.full((400, 500), 2.0, requires_grad=True)
+    found = drop(x)
+    assert torch.unique(found.detach()).tolist() == pytest.approx([0.0, 2 / 0.7])
+    assert (found == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert found.mean().item() == pytest.approx(2.0, abs=0.02)
+    found.sum().backward()
+    assert torch.equal(x.grad == 0, found == 0)
+    assert drop.eval()(x) is x
+
+
+@torch.inference_mode()
+def test_columns_that_never_vary_stay_out_of_the_axes(toy) -> None:
+    net = make(toy, head=(), embedding_size=4, pca=6)
+    pooled = noise(5, 32)
+    mean, std = pooled.mean(0), pooled.std(0)
+    std[[0, 3, 31]] = 0.0
+    net.set_pooled_statistics(mean, std)
+    net.set_axes(noise(32, 6))
+    z = (pooled - mean) / std
+    z[:, [0, 3, 31]] = 0.0
+    (linear,) = net.head
+    out = linear(z @ net.axes)
+    torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
 
 
 def test_the_generator_decides_the_first_weights(toy) -> None:

@@ -27,6 +27,7 @@ from subgenre.losses import (
     quadruplet_loss,
     triplet_loss,
 )
+from subgenre.losses.triplet import similarities
 
 GENRE = torch.tensor([0, 0, 1])
 
@@ -286,6 +287,25 @@ def test_pair_losses_are_the_librarys(name: str) -> None:
     result = make(name)(vectors, label, rows, rows)
     assert result.value.item() == pytest.approx(inner(vectors, label).item(), abs=1e-9)
     assert result.n == len(valid_triplets(label, rows, rows))
+
+
+def test_the_gradient_of_similarities_is_that_of_the_plain_product() -> None:
+    """Also where the two triangles are weighed apart, as no loss here does."""
+    vectors, weight = draw(7).requires_grad_(), torch.rand(7, 7, dtype=torch.float64)
+    (one,) = torch.autograd.grad((similarities(vectors) * weight).sum(), vectors)
+    normed = torch.nn.functional.normalize(vectors, dim=1)
+    (two,) = torch.autograd.grad(((normed @ normed.T) * weight).sum(), vectors)
+    assert torch.allclose(one, two, rtol=1e-12)
+    assert torch.autograd.gradcheck(similarities, (vectors,))
+
+
+def test_supcons_gradient_is_the_librarys_and_rows_without_a_positive_take_no_harm() -> None:
+    vectors, label = draw(9).requires_grad_(), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    rows = torch.arange(9)
+    (one,) = torch.autograd.grad(make("supcon")(vectors, label, rows, rows).value, vectors)
+    inner = library.SupConLoss(temperature=0.1)
+    (two,) = torch.autograd.grad(inner(vectors, label), vectors)
+    assert torch.allclose(one, two, atol=1e-9)
 
 
 def test_supcon_leaves_out_pairs_of_one_track_and_takes_trash_as_negative(

@@ -181,11 +181,14 @@ class Encoder(nn.Module):
 
         With `fusion`, and not while training, the axes are joined to it: [B, D + pca].
         """
-        x = (pooled - self.pooled_mean) / self.pooled_std
+        if self.axes is None:
+            x = (pooled - self.pooled_mean) / self.pooled_std
+        else:
+            live = self.pooled_std.isfinite().nonzero().flatten()  # the others add nothing
+            x = (pooled.index_select(1, live) - self.pooled_mean[live]) / self.pooled_std[live]
+            x = x @ self.axes[live]
         if self.layer_weights is not None:
             x = torch.einsum("blh,l->bh", x, self.layer_weights.softmax(0).to(x.dtype))
-        if self.axes is not None:
-            x = x @ self.axes
         out = self.head(x)
         if self.skip is not None:
             out = out + self.skip(x)

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from subgenre.losses.triplet import LossResult, share
+from subgenre.losses.triplet import LossResult, cosine_distances, share
 
 # Numbers held at once while a batch's triplets are gone through (32 MB of float32).
 _BLOCK_NUMBERS = 8_000_000
+_WATCHED_ANCHORS = 64  # a share of a hundred thousand triplets and more is known well enough
 
 
 def pair_masks(label: Tensor, track: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +92,23 @@ def count_active(
     nearer = torch.searchsorted(nearest, (distances + margin).contiguous())
     n = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
     return int((nearer * positive).sum()), int(n)
+
+
+def with_activity(
+    value: Tensor, vectors: Tensor, positive: Tensor, negative: Tensor, margin: float
+) -> LossResult:
+    """Add the share of triplets inside the margin, which tells a collapse under any loss.
+
+    In a large batch it is counted for some anchors alone, spread evenly over the batch: for every
+    anchor it would take as long as the loss and its gradient.
+    """
+    n = int((positive.sum(dim=1) * negative.sum(dim=1)).sum())
+    watched = min(len(vectors), _WATCHED_ANCHORS)
+    anchors = torch.arange(watched, device=vectors.device) * len(vectors) // max(1, watched)
+    with torch.no_grad():
+        distances = cosine_distances(vectors.detach(), anchors)
+        counted = count_active(distances, positive[anchors], negative[anchors], margin=margin)
+    return LossResult(value, share(*counted), n)
 
 
 def _blocks(

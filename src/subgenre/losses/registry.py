@@ -14,18 +14,17 @@ from subgenre.checks import check_choice
 from subgenre.config import LossConfig
 from subgenre.errors import ConfigError
 from subgenre.losses.base import Loss, MemberLoss
-from subgenre.losses.mining import batch_triplet_loss, count_active, pair_masks
+from subgenre.losses.mining import batch_triplet_loss, pair_masks, with_activity
+from subgenre.losses.supcon import SupConLoss
 from subgenre.losses.triplet import (
     LossResult,
     cosine_distances,
     explicit_quadruplets,
     explicit_triplets,
-    share,
     unit,
 )
 
 _PROXY_ANCHOR_MARGIN = 0.1  # the paper's, section 4.2; the configuration's `scale` is its alpha
-_WATCHED_ANCHORS = 128  # a share of a hundred thousand triplets and more is known well enough
 
 
 class TripletLoss(Loss):
@@ -134,7 +133,7 @@ class PairLoss(LibraryLoss):
             normed = unit(vectors)
             # trash stands among the references alone, so that it can't water down the mean
             value = self.inner(normed[known], label[known], pairs, normed, label)
-        return _with_activity(self, vectors, positive, negative, value + zero)
+        return with_activity(value + zero, vectors, positive, negative, self.config.margin)
 
 
 class ProxyLoss(LibraryLoss):
@@ -150,7 +149,7 @@ class ProxyLoss(LibraryLoss):
         if known.any():
             with torch.autocast(vectors.device.type, enabled=False):
                 value = value + self.inner(unit(vectors)[known], label[known])
-        return _with_activity(self, vectors, positive, negative, value)
+        return with_activity(value, vectors, positive, negative, self.config.margin)
 
 
 def build(
@@ -191,12 +190,6 @@ def _multi_similarity(config: LossConfig, _n: int, _size: int, genre: Tensor) ->
     return PairLoss(config, genre, inner)
 
 
-def _supcon(config: LossConfig, _n: int, _size: int, genre: Tensor) -> Loss:
-    from pytorch_metric_learning import losses as library
-
-    return PairLoss(config, genre, library.SupConLoss(temperature=config.temperature))
-
-
 def _proxy_anchor(config: LossConfig, n: int, size: int, genre: Tensor) -> Loss:
     from pytorch_metric_learning import losses as library
 
@@ -228,7 +221,7 @@ BUILDERS: dict[str, Callable[[LossConfig, int, int, Tensor], Loss]] = {
     "triplet": lambda config, _n, _size, genre: TripletLoss(config, genre),
     "quadruplet": lambda config, _n, _size, genre: QuadrupletLoss(config, genre),
     "multi_similarity": _multi_similarity,
-    "supcon": _supcon,
+    "supcon": lambda config, _n, _size, genre: SupConLoss(config, genre),
     "proxy_anchor": _proxy_anchor,
     "norm_softmax": _norm_softmax,
     "arcface": _arcface,
@@ -242,22 +235,3 @@ def _first_of_each(track: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = torch.arange(len(track), device=track.device)
     first = rows.new_full((len(tracks),), len(track)).scatter_reduce(0, group, rows, "amin")
     return tracks, first, group
-
-
-def _with_activity(
-    loss: Loss, vectors: Tensor, positive: Tensor, negative: Tensor, value: Tensor
-) -> LossResult:
-    """Add the share of triplets inside the margin, which tells a collapse under any loss.
-
-    In a large batch it is counted for some anchors alone, spread evenly over the batch: for every
-    anchor it would take as long as the loss and its gradient.
-    """
-    n = int((positive.sum(dim=1) * negative.sum(dim=1)).sum())
-    watched = min(len(vectors), _WATCHED_ANCHORS)
-    anchors = torch.arange(watched, device=vectors.device) * len(vectors) // max(1, watched)
-    with torch.no_grad():
-        distances = cosine_distances(vectors.detach(), anchors)
-        counted = count_active(
-            distances, positive[anchors], negative[anchors], margin=loss.config.margin
-        )
-    return LossResult(value, share(*counted), n)

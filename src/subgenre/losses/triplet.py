@@ -8,9 +8,11 @@ keeps a trash sample, music of no subgenre, further off than another subgenre.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Below this norm a vector counts as having no direction: the division by it must not overflow.
@@ -24,7 +26,7 @@ class LossResult:
     Attributes:
         value: scalar, tied to the graph of the vectors even where it is zero.
         active: share of the compared triplets that still break the margin, 0 to 1. A loss that is
-            not made of triplets counts those of 128 anchors at most.
+            not made of triplets counts those of 64 anchors at most.
         n: triplets compared.
     """
 
@@ -48,10 +50,35 @@ def cosine_distances(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
 
     With `anchors`, places [A], only those rows of them: [A, B].
     """
-    # Autocast would do this product in bfloat16, whose steps are as wide as a fine margin.
+    if anchors is None:
+        return 1 - similarities(vectors)
     with torch.autocast(vectors.device.type, enabled=False):
         normed = unit(vectors)
-        return 1 - (normed if anchors is None else normed[anchors]) @ normed.T
+        return 1 - normed[anchors] @ normed.T
+
+
+def similarities(vectors: Tensor) -> Tensor:
+    """Return the cosines between all rows of `vectors` [B, D], as [B, B], -1 to 1."""
+    # Autocast would do this product in bfloat16, whose steps are as wide as a fine margin.
+    with torch.autocast(vectors.device.type, enabled=False):
+        products: Tensor = _Products.apply(unit(vectors))  # type: ignore[no-untyped-call]
+        return products
+
+
+class _Products(torch.autograd.Function):
+    """X X^T; its gradient (G + G^T) X takes one product, where autograd would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ x.T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        found: Tensor = (gradient + gradient.T) @ x
+        return found
 
 
 def _distance(left: Tensor, right: Tensor) -> Tensor:
