@@ -58,7 +58,10 @@ def test_the_newest_checkpoint_of_this_very_run_is_found(tmp_path: Path) -> None
     for name, own in zip(names, (SAME, SAME, {**SAME, "data": "another"}, SAME), strict=True):
         checkpoint.save(tmp_path / name, {"weights": torch.ones(3)}, own)
     (tmp_path / names[3] / checkpoint.NAME).write_bytes(b"damaged")
-    found = checkpoint.fitting(tmp_path, SAME)
+    told: list[str] = []
+    found = checkpoint.fitting(tmp_path, SAME, on_damaged=told.append)
+    assert len(told) == 1
+    assert f"{names[3]}/{checkpoint.NAME} can't be read" in told[0]
     assert [path.parent.name for path in found] == list(names[:2])
     assert checkpoint.fitting(tmp_path / names[1], SAME) == [tmp_path / names[1] / checkpoint.NAME]
     with pytest.raises(CheckpointError, match=f"{names[2]}.* belongs to a run with another data"):

@@ -306,17 +306,29 @@ def test_an_option_given_twice_must_say_the_same() -> None:
     assert Recipe(set=("optim.lr=1e-2", "optim.lr=2e-2")).given() == {"optim.lr": 2e-2}
 
 
-@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False), (None, True)])
+@pytest.mark.parametrize(
+    ("rank", "world", "shared", "told"),
+    [
+        ("0", "2", True, True),
+        ("1", "2", True, False),
+        ("1", "2", False, True),  # a command that every process runs for itself
+        ("1", "1", True, True),
+        (None, "2", True, True),
+    ],
+)
 def test_of_several_processes_the_first_talks_and_each_tells_its_end(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     rank: str | None,
+    world: str,
+    shared: bool,
     told: bool,
 ) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
     if rank is not None:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("RANK", rank)
-    terminal = Terminal(as_json=True)
+    terminal = Terminal(as_json=True, shared=shared)
     terminal.say("said")
     terminal.warn("warned")
     with terminal.progress("bar") as bar:

@@ -226,10 +226,10 @@ def test_validation_counts_the_chosen_chunks_alone(
     settings = config.replace(config.load_recipe("thesis"), "watch", val_share=0.4)
     ids = tuple(track.id for track in small.tracks)
     every = np.arange(len(small.track_of))
-    held = fit._hold_out(small, ids, settings, every)[1]
+    held = fit._hold_out(small, ids, settings, every, fit.Silent())[1]
     assert len(held) >= 6
     with pytest.raises(ConfigError, match="among the 1 validation tracks"):
-        fit._hold_out(small, ids, settings, small.rows(held[:1]))
+        fit._hold_out(small, ids, settings, small.rows(held[:1]), fit.Silent())
 
 
 def test_fewer_artists_than_folds_are_no_failure() -> None:

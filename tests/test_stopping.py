@@ -16,10 +16,10 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from subgenre import train
+from subgenre import encoder, train
 from subgenre.errors import RunError
+from subgenre.pipeline import fit, work
 from subgenre.pipeline import train as stage
-from subgenre.pipeline import work
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent
 from tests.folders import make_folder
@@ -78,6 +78,10 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     with pytest.raises(RunError, match="is not empty"):
         stage.train(folder.path, recipe(), **place, resume=True)
     mine.unlink()
+    (tmp_path / "m" / encoder.WEIGHTS).rename(tmp_path / "w.safetensors")
+    with pytest.raises(RunError, match="is not empty"):  # these may be a person's own tables
+        stage.train(folder.path, recipe(), **place, resume=True)
+    (tmp_path / "w.safetensors").rename(tmp_path / "m" / encoder.WEIGHTS)
     (tmp_path / "m" / ".tmp-killed.safetensors").write_bytes(b"half")
     resumed = stage.train(folder.path, recipe(), **place, resume=True)
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
@@ -142,6 +146,26 @@ def test_a_run_is_resumed_whatever_ran_since(
     (whole.run / work.CONFIG).unlink()
     assert stage.train(folder.path, recipe(), resume=True, checkpoints=own).run == whole.run
     assert [path.name for path in own.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_model_that_came_meanwhile_is_not_written_over(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fit.fit
+
+    def meanwhile(*args: Any, **options: Any) -> Any:
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / work.CONFIG).write_text("# another's", encoding="utf-8")
+        return real(*args, **options)
+
+    monkeypatch.setattr(fit, "fit", meanwhile)
+    place: dict[str, Any] = {"checkpoints": tmp_path / "c"}
+    with pytest.raises(RunError, match=r"another run's model meanwhile; .* --resume and another"):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", **place)
+    assert [path.name for path in (tmp_path / "m").iterdir()] == [work.CONFIG]
+    monkeypatch.undo()
+    saved = stage.train(folder.path, recipe(), out=tmp_path / "n", **place, resume=True)
+    assert saved.run == tmp_path / "n"
 
 
 def test_the_seconds_of_a_resumed_run_are_of_all_its_parts(

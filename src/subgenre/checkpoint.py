@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the error alone
 from typing import Any
@@ -87,22 +87,31 @@ def _change(key: str, then: str | None, now: str | None) -> str:
     return f"{key} {then} (now {now})" if told and then and now else f"another {key}"
 
 
-def fitting(root: Path, fingerprint: Mapping[str, str]) -> list[Path]:
+def fitting(
+    root: Path,
+    fingerprint: Mapping[str, str],
+    *,
+    on_damaged: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
     """List the checkpoints of exactly this run under `root`, or in it, the newest first.
+
+    Args:
+        on_damaged: hears of each that can't be read, where another fits.
 
     Raises:
         CheckpointError: there are some, and none is of this run; it tells of the newest.
     """
     found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
     found = [*root.glob(NAME), *found]
-    fit = [path for path in found if _fits(path, fingerprint)]
+    fit, damaged = [], []
+    for path in found:
+        try:
+            if _opened(path, mapped=True)["fingerprint"] == dict(fingerprint):
+                fit.append(path)
+        except CheckpointError as problem:
+            damaged.append(str(problem))
     if found and not fit:
         load(found[0], fingerprint)
+    for reason in damaged:
+        on_damaged(f"passed over: {reason}")
     return fit
-
-
-def _fits(path: Path, fingerprint: Mapping[str, str]) -> bool:
-    try:
-        return bool(_opened(path, mapped=True)["fingerprint"] == dict(fingerprint))
-    except CheckpointError:
-        return False

@@ -16,17 +16,16 @@ from subgenre.talk import Progress
 class Terminal:
     """Talks to a person, or stays quiet; never mixes talk into the results.
 
-    Of several processes that train together the first talks; of its own end each tells.
-
     Args:
         quiet: only warnings and errors.
         as_json: results as one JSON object on standard output.
+        shared: other processes may do the same work: the first of them talks.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, shared: bool = False) -> None:
         from rich.console import Console
 
-        self.quiet, self.as_json, self.first = quiet, as_json, _is_first()
+        self.quiet, self.as_json, self.first = quiet, as_json, not shared or _is_first()
         # Tags and file names are shown as they are: nothing in them is markup.
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.out = Console(markup=False, highlight=False, soft_wrap=True)
@@ -105,8 +104,9 @@ class Terminal:
 
 
 def _is_first() -> bool:
-    """Tell whether this process is the first of those that torchrun started, or alone."""
-    return "MASTER_ADDR" not in os.environ or os.environ.get("RANK", "0") == "0"
+    """Tell whether this process trains alone or is the first, as `distributed.start` has it."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ
+    return alone or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def train(
     """
     from subgenre.pipeline import train as stage
 
-    terminal = _terminal(common)
+    terminal = _terminal(common, shared=True)
     trained = stage.train(
         features,
         (recipe or Recipe()).suited(features, terminal),
@@ -159,6 +159,6 @@ def embed(
     return 1 if done.skipped else 0
 
 
-def _terminal(common: Common | None) -> Terminal:
+def _terminal(common: Common | None, *, shared: bool = False) -> Terminal:
     common = common or Common()
-    return Terminal(quiet=common.quiet, as_json=common.json)
+    return Terminal(quiet=common.quiet, as_json=common.json, shared=shared)

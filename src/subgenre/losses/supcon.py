@@ -1,4 +1,7 @@
-"""Supervised contrastive loss, on masks: the library's value, in half of its time."""
+"""Supervised contrastive loss, on masks: the library's value in half of its time.
+
+But for one thing: an anchor whose loss is exactly 0 counts here, as in the paper.
+"""
 
 from __future__ import annotations
 

@@ -167,11 +167,11 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Itera
             yield number
 
 
-def _train_apart(one: Job) -> SubgenreError | None:
-    """Train one job in a process of its own; an error keeps its kind as a result."""
+def _train_apart(one: Job) -> Exception | None:
+    """Train one job in a process of its own; an error that a person can mend keeps its kind."""
     try:
         train_one(one)
-    except SubgenreError as problem:
+    except (SubgenreError, OSError) as problem:
         return problem
     return None
 

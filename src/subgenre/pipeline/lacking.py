@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from subgenre import config
-from subgenre.config import TrainConfig
+from subgenre.config import BatchConfig, TrainConfig
 from subgenre.store import FeatureFolder
 
 
@@ -56,9 +56,8 @@ def _genres(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
 
 def _batches(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     """Tell of batches wanted larger than there is music; the package's own sizes are most."""
-    batch, usual = settings.batch, None
-    if settings.recipe in config.recipe_names():
-        usual = config.load_recipe(settings.recipe).batch
+    batch = settings.batch
+    known = [BatchConfig(), *(config.load_recipe(name).batch for name in config.recipe_names())]
     per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
     there = {
         "pk": {
@@ -69,5 +68,5 @@ def _batches(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     }
     for key, (most, what) in there[batch.kind].items():
         wanted = getattr(batch, key)
-        if wanted > most and (usual is None or wanted != getattr(usual, key)):
+        if wanted > most and wanted not in (getattr(usual, key) for usual in known):
             yield f"batch.{key} is {wanted}, but there are {most} {what}: a batch holds no more"

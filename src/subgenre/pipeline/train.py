@@ -29,7 +29,7 @@ from subgenre import (
 )
 from subgenre.checks import check_output
 from subgenre.config import TrainConfig
-from subgenre.errors import TrainingError
+from subgenre.errors import RunError, TrainingError
 from subgenre.pipeline import fit, telling, work
 from subgenre.pipeline.lacking import lacking
 from subgenre.pipeline.stopping import kept_or_gone, stop_signals
@@ -42,7 +42,7 @@ from subgenre.train import Epoch
 _TEST_TRACKS = 3
 # The device and how often it is saved change no result that a resume could mix up.
 _FREE = (("run", "device"), ("run", "save_every"))
-# What `_write` writes before `config.toml`; a run that was stopped there writes it anew.
+# What `_write` writes before `config.toml`, in its order: what a run leaves that is stopped there.
 _WRITTEN = (
     encoder.WEIGHTS,
     encoder.STRUCTURE,
@@ -175,7 +175,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
 
 def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
     """Find the checkpoint to go on from: the newest of this run whose model is not there yet."""
-    found = checkpoint.fitting(place.checkpoints, fingerprint)
+    found = checkpoint.fitting(place.checkpoints, fingerprint, on_damaged=place.talk.warn)
     if not found:
         place.talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
         return None
@@ -265,6 +265,11 @@ def _write(
     test_run: bool,
 ) -> None:
     """Write the model folder; `config.toml` last: with it the folder counts as a model."""
+    if (run / work.CONFIG).is_file():
+        raise RunError(
+            f"{run} has become another run's model meanwhile; the same command with --resume and "
+            "another --out writes this one"
+        )
     work.clear(run, _WRITTEN)
     encoder.save(fitted.encoder, run)
     splits.save(split, run / work.SPLIT, folder.tracks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from subgenre.checks import check_output
@@ -40,11 +40,12 @@ def model_folder(out: Path | None, name: str) -> Path:
     return out or Path(f"{RUN_PREFIX}{name}")
 
 
-def new_run(out: Path | None, name: str, begun: Collection[str] = ()) -> Path:
+def new_run(out: Path | None, name: str, begun: Sequence[str] = ()) -> Path:
     """Return the folder of a new model, as `model_folder` names it.
 
     Args:
-        begun: names of what a stopped run may have left in it, to be written anew.
+        begun: names of what a stopped run may have left in it, to be written anew, the first
+            written first.
 
     Raises:
         RunError: it exists and holds something else, or with `begun` the whole model.
@@ -62,10 +63,11 @@ def new_run(out: Path | None, name: str, begun: Collection[str] = ()) -> Path:
     return folder
 
 
-def _foreign(folder: Path, begun: Collection[str]) -> Iterator[Path]:
+def _foreign(folder: Path, begun: Sequence[str]) -> Iterator[Path]:
     """List what is not left of a run that was stopped while it wrote its model."""
+    there = begun if begun and (folder / begun[0]).is_file() else ()
     for path in folder.iterdir():
-        if not begun or not (path.name in begun or path.name.startswith(TEMPORARY)):
+        if not begun or not (path.name in there or path.name.startswith(TEMPORARY)):
             yield path
 
 
