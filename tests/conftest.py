@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,11 @@ def corpus() -> Path:
     """The shared recordings' library folder (genre/subgenre/*)."""
     need((CORPUS / "WAV").is_dir(), "the shared recordings are not beside the checkout")
     return CORPUS / "WAV"
+
+
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Ctrl-C as at a terminal: a job in a script's background is started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

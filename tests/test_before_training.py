@@ -14,7 +14,7 @@ from subgenre.pipeline import fit, telling, work
 from subgenre.pipeline import train as stage
 from subgenre.pipeline.lacking import lacking
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
+from tests.ears import Ear
 from tests.folders import make_folder
 from tests.test_train import ids, recipe
 
@@ -94,11 +94,7 @@ def test_a_model_whose_recipe_would_be_refused_today_still_opens(tmp_path: Path)
 def test_ctrl_c_names_this_runs_checkpoint_alone(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    told: list[str] = []
-
-    class Ear(Silent):
-        def warn(self, text: str) -> None:
-            told.append(text)
+    ear = Ear()
 
     def stopped(*_: object, checkpoints: Path, **__: object) -> None:
         other = tmp_path / "c" / "20990101_000000"
@@ -111,8 +107,8 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
     monkeypatch.setattr(fit, "fit", stopped)
     place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(KeyboardInterrupt):
-        stage.train(folder.path, recipe(), **place, talk=Ear())
-    assert any("with --resume goes on" in text for text in told) == own
+        stage.train(folder.path, recipe(), **place, talk=ear)
+    assert any("with --resume goes on" in text for text in ear.told) == own
 
 
 @pytest.mark.parametrize(
@@ -164,13 +160,7 @@ def test_it_is_said_whose_weights_the_model_holds() -> None:
 
 
 def test_how_many_tracks_choose_the_epoch_is_told(folder: FeatureFolder) -> None:
-    told: list[str] = []
-
-    class Ear(Silent):
-        def say(self, text: str) -> None:
-            told.append(text)
-
+    ear, n = Ear(), len(ids(folder))
     settings = recipe(watch={"val_share": 0.25}, optim={"epochs": 1})
-    fit.fit(folder, ids(folder), settings, talk=Ear())
-    n = len(ids(folder))
-    assert f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in told
+    fit.fit(folder, ids(folder), settings, talk=ear)
+    assert f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in ear.told

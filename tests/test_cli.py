@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import cli
+from subgenre import cli, distributed
 from subgenre.cli import folding
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Recipe
@@ -328,7 +328,7 @@ def test_of_several_processes_the_first_talks_and_each_tells_its_end(
     if rank is not None:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("RANK", rank)
-    terminal = Terminal(as_json=True, shared=shared)
+    terminal = Terminal(as_json=True, first=not shared or distributed.talks())
     terminal.say("said")
     terminal.warn("warned")
     with terminal.progress("bar") as bar:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +20,17 @@ from subgenre.errors import RunError
 from subgenre.pipeline import fit, work
 from subgenre.pipeline import train as stage
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
+from tests.ears import Ear
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
 from tests.test_train import recipe
 
-
-class Ear(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.told.append(text)
-
-    warn = say
+pytestmark = pytest.mark.usefixtures("keyboard")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     return make_folder(tmp_path_factory.mktemp("library") / "features")
-
-
-@pytest.fixture(autouse=True)
-def keyboard() -> Iterator[None]:
-    """Ctrl-C as at a terminal: a job in a script's background is started deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def same_weights(one: Path, two: Path) -> bool:

@@ -676,14 +676,6 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     assert len(stage.train(folder.path, recipe(), **again).history) == 3
 
 
-@pytest.fixture
-def keyboard() -> Iterator[None]:
-    """Ctrl-C as at a terminal: a job in a script's background is started deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("keyboard")
 def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,18 +15,8 @@ from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
+from tests.ears import Ear
 from tests.folders import make_folder
-
-
-class Ear(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.told.append(text)
-
-    warn = say
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,7 @@ def start(device: str) -> Group:
     NCCL on CUDA, gloo elsewhere; each process takes the GPU of its local rank. The addresses come
     from torchrun's environment.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world < 2 or "MASTER_ADDR" not in os.environ:
+    if _alone():
         return Group()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device.startswith("cuda")
@@ -59,6 +58,15 @@ def start(device: str) -> Group:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     return Group(dist.get_rank(), dist.get_world_size(), local)
+
+
+def talks() -> bool:
+    """Tell whether this process will be the first of its group, or alone, before it joins."""
+    return _alone() or os.environ.get("RANK", "0") == "0"
+
+
+def _alone() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ
 
 
 def stop() -> None:

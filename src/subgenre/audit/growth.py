@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from subgenre.audit.probe import Floats, Fold, Ints, checked, checked_folds, lda_scores
 from subgenre.audit.result import Result
-from subgenre.metrics import Score, wilson
+from subgenre.metrics import Score, share_interval
 
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)
 EXPONENTS = np.linspace(0.1, 2.0, 39)
@@ -151,13 +151,9 @@ def _look_ahead(
     curves = right @ weights.T / n_tracks  # [S, K]
     chance = float(np.bincount(labels).max() / n_tracks)
     values = right.mean(axis=1).tolist()
-    reach = [
-        wilson(value, n_tracks) if value in (0.0, 1.0) else np.percentile(curve, [2.5, 97.5])
-        for value, curve in zip(values, curves, strict=True)
-    ]
     scores = [
-        Score(value=value, low=float(low), high=float(high), chance=chance)
-        for value, (low, high) in zip(values, reach, strict=True)
+        Score(value, *share_interval(value, curve, n_tracks), chance)
+        for value, curve in zip(values, curves, strict=True)
     ]
     points = tuple(CurvePoint(float(size), score) for size, score in zip(n, scores, strict=True))
     if len(points) < FEWEST_POINTS:

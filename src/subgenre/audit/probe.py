@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from subgenre.errors import EvaluationError
-from subgenre.metrics import Score, wilson
+from subgenre.metrics import Score, share_interval
 from subgenre.splits import Split
 
 Floats = NDArray[np.float64]
@@ -203,10 +203,9 @@ def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -
     Args:
         groups: as of `mean_interval`.
     """
-    values = np.asarray(right, dtype=np.float64)
-    value, low, high = mean_interval(values, groups=groups)
-    if value in (0.0, 1.0):  # all alike: no draw differs, and yet few tracks prove little
-        low, high = wilson(value, values.size if groups is None else np.unique(groups).size)
+    value, draws = _bootstrap(right, groups)
+    n = np.size(right) if groups is None else np.unique(groups).size
+    low, high = share_interval(value, draws, n)
     return Score(value=value, low=low, high=high, chance=chance)
 
 
@@ -218,6 +217,13 @@ def mean_interval(
     Args:
         groups: [N]; whole ones are drawn, as tracks of one artist are not independent.
     """
+    value, draws = _bootstrap(values, groups)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return value, float(low), float(high)
+
+
+def _bootstrap(values: ArrayLike, groups: ArrayLike | None) -> tuple[float, Floats]:
+    """Return the mean of `values` [N], and those of the draws."""
     x = np.asarray(values, dtype=np.float64)
     of = np.arange(x.size) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = np.bincount(of).astype(np.float64)
@@ -225,5 +231,4 @@ def mean_interval(
     drawn = np.random.default_rng(0).multinomial(
         count.size, np.full(count.size, 1 / count.size), BOOTSTRAPS
     )
-    low, high = np.percentile(drawn @ total / (drawn @ count), [2.5, 97.5])
-    return float(x.mean()), float(low), float(high)
+    return float(x.mean()), drawn @ total / (drawn @ count)

@@ -47,13 +47,16 @@ def load(backbone: str) -> Backbone:
     Raises:
         BackboneError: it can't be had, or lacks weights; the message names the ways on.
     """
-    if backbone == MUSICNN:
-        from subgenre.backbones import musicnn
+    import torch
 
-        return musicnn.load()
-    from subgenre.backbones import ast
+    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
+        if backbone == MUSICNN:
+            from subgenre.backbones import musicnn
 
-    return ast.load(backbone)
+            return musicnn.load()
+        from subgenre.backbones import ast
+
+        return ast.load(backbone)
 
 
 def build(kind: str, config: dict[str, Any]) -> Backbone:

@@ -19,13 +19,13 @@ class Terminal:
     Args:
         quiet: only warnings and errors.
         as_json: results as one JSON object on standard output.
-        shared: other processes may do the same work: the first of them talks.
+        first: whether this is the process that talks, where several do the same work.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False, shared: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, first: bool = True) -> None:
         from rich.console import Console
 
-        self.quiet, self.as_json, self.first = quiet, as_json, not shared or _is_first()
+        self.quiet, self.as_json, self.first = quiet, as_json, first
         # Tags and file names are shown as they are: nothing in them is markup.
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.out = Console(markup=False, highlight=False, soft_wrap=True)
@@ -101,12 +101,6 @@ class Terminal:
             caption = whole.fill(caption)
         if caption:
             self.out.print(printable(caption))
-
-
-def _is_first() -> bool:
-    """Tell whether this process trains alone or is the first, as `distributed.start` has it."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ
-    return alone or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

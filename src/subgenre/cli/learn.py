@@ -120,9 +120,10 @@ def train(
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
     """
+    from subgenre import distributed
     from subgenre.pipeline import train as stage
 
-    terminal = _terminal(common, shared=True)
+    terminal = _terminal(common, first=distributed.talks())
     trained = stage.train(
         features,
         (recipe or Recipe()).suited(features, terminal),
@@ -159,6 +160,6 @@ def embed(
     return 1 if done.skipped else 0
 
 
-def _terminal(common: Common | None, *, shared: bool = False) -> Terminal:
+def _terminal(common: Common | None, *, first: bool = True) -> Terminal:
     common = common or Common()
-    return Terminal(quiet=common.quiet, as_json=common.json, shared=shared)
+    return Terminal(quiet=common.quiet, as_json=common.json, first=first)

@@ -50,18 +50,17 @@ def cosine_distances(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
 
     With `anchors`, places [A], only those rows of them: [A, B].
     """
-    if anchors is None:
-        return 1 - similarities(vectors)
-    with torch.autocast(vectors.device.type, enabled=False):
-        normed = unit(vectors)
-        return 1 - normed[anchors] @ normed.T
+    return 1 - similarities(vectors, anchors)
 
 
-def similarities(vectors: Tensor) -> Tensor:
-    """Return the cosines between all rows of `vectors` [B, D], as [B, B], -1 to 1."""
+def similarities(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
+    """Return the cosines of all rows, -1 to 1; arguments and shapes as of `cosine_distances`."""
     # Autocast would do this product in bfloat16, whose steps are as wide as a fine margin.
     with torch.autocast(vectors.device.type, enabled=False):
-        products: Tensor = _Products.apply(unit(vectors))  # type: ignore[no-untyped-call]
+        normed = unit(vectors)
+        if anchors is not None:
+            return normed[anchors] @ normed.T
+        products: Tensor = _Products.apply(normed)  # type: ignore[no-untyped-call]
         return products
 
 

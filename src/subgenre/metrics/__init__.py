@@ -7,7 +7,7 @@ one number (`map_at_r`), by track (`average_precisions`), and with its chance le
 
 from subgenre.metrics.clusters import ari, contingency, kmeans, nmi, silhouette, silhouettes
 from subgenre.metrics.evaluation import VIEWS, evaluate, measure
-from subgenre.metrics.intervals import METRICS, Measured, Score, combine, wilson
+from subgenre.metrics.intervals import METRICS, Measured, Score, combine, share_interval, wilson
 from subgenre.metrics.retrieval import (
     average_precisions,
     centroid_accuracy,
@@ -51,6 +51,7 @@ __all__ = [
     "precision_at_1",
     "r_precision",
     "r_precisions",
+    "share_interval",
     "silhouette",
     "silhouettes",
     "triplet_accuracy",

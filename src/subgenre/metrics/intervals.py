@@ -96,6 +96,19 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
+def share_interval(value: float, draws: Floats, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of values in 0..1 over n tracks.
+
+    Args:
+        draws: of the bootstrap. Where all values are 0, or all 1, no draw differs, and yet few
+            tracks prove little: the interval is Wilson's then.
+    """
+    if value in (0.0, 1.0):
+        return wilson(value, n)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
     """Put the parts of one or more splits together: folds, repeats, genres.
 
@@ -136,9 +149,10 @@ def _track_score(
         counts = drawn[:, scored]
         counts = counts[counts.sum(axis=1) > 0]
         replicates = counts @ means[scored] / counts.sum(axis=1)
-    low, high = np.percentile(replicates, [2.5, 97.5])
-    if metric not in _LEAST and value in (0.0, 1.0):  # every track's own value is that one
-        low, high = wilson(value, int(scored.sum()))
+    if metric in _LEAST:  # 0 is no end of its range
+        low, high = np.percentile(replicates, [2.5, 97.5])
+    else:
+        low, high = share_interval(value, replicates, int(scored.sum()))
     weights = [float((~np.isnan(part.by_track[metric])).sum()) for part, _ in found]
     chance = np.average([part.chance[metric] for part, _ in found], weights=weights)
     return Score(value, float(low), float(high), float(chance))

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from subgenre import backbones, config, lora
+from subgenre import backbones, config
 from subgenre.backbones import MUSICNN, Backbone
-from subgenre.config import ModelConfig, TrainConfig
+from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.overrides import put
 from subgenre.pipeline import choice, idle
@@ -216,26 +215,21 @@ def _fails(one: _Made, features: Path | None, talk: Talk) -> bool:
 
     What only a backbone from elsewhere could tell shows when it is loaded.
     """
-    settings = one.candidate.settings
-    if features is None:
-        problem = idle.conflict(settings)
-    else:
-        problem = idle.barred(settings, **choice.of_features(features))
-        problem = problem or _unreached(settings.model)
+    problem = _problem(one.candidate.settings, features)
     if problem:
         talk.say(f"{one.candidate.name} is left out: {problem}")
     return bool(problem)
 
 
-def _unreached(model: ModelConfig) -> str:
-    """Tell what the built-in backbone can't do of what is asked; of others nothing is known yet."""
-    if model.backbone != MUSICNN:
-        return ""
+def _problem(settings: TrainConfig, features: Path | None) -> str:
+    """Tell what would keep the training from its start, as far as it is known; "" for nothing."""
+    if features is None:
+        return idle.conflict(settings)
+    found = choice.of_features(features)
+    if settings.model.backbone != MUSICNN:
+        return idle.barred(settings, **found)
     try:
-        if model.tune == "lora":
-            lora.check(_built_in())
-        _built_in().check_pooling(model.pooling)
-        idle.check_layer(model, _built_in())
+        idle.refuse_idle(settings, _built_in(), longer=found["longer"])
     except ConfigError as problem:
         return str(problem)
     return ""
@@ -243,8 +237,7 @@ def _unreached(model: ModelConfig) -> str:
 
 @functools.cache
 def _built_in() -> Backbone:
-    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
-        return backbones.load(MUSICNN)
+    return backbones.load(MUSICNN)
 
 
 def _suited(

@@ -68,8 +68,7 @@ def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
         BackboneError: it can't be had.
         FeatureError: the features are of another front end.
     """
-    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
-        backbone = backbones.load(name)
+    backbone = backbones.load(name)
     if backbone.spec != folder.spec:
         raise FeatureError(
             f"{folder.path} holds '{folder.spec.front_end}' features with {folder.spec.n_mels} "
@@ -175,7 +174,7 @@ def fit(
 def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: FeatureFolder) -> Backbone:
     """Load the backbone, or take the one given, as a copy where training would change it."""
     backbone = given or load_backbone(settings.model.backbone, folder)
-    refuse_idle(settings, backbone, folder)
+    refuse_idle(settings, backbone, longer=folder.config.window_s > folder.config.chunk_s)
     if given is None or settings.model.tune == "head":
         return backbone
     return copy.deepcopy(given)

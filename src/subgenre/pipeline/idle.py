@@ -11,7 +11,6 @@ from subgenre.backbones import Backbone
 from subgenre.checks import check_tune, either
 from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
-from subgenre.store import FeatureFolder
 
 # What each loss reads of `[loss]`; mining needs a batch to search, which drawn triplets are not.
 _READS = {
@@ -53,8 +52,11 @@ def asleep(settings: TrainConfig, *, transformer: bool, longer: bool) -> Iterato
             yield option
 
 
-def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder) -> None:
-    """Raise where an option would be read by nothing, and say which and why.
+def refuse_idle(settings: TrainConfig, backbone: Backbone, *, longer: bool) -> None:
+    """Raise where an option would be read by nothing, or asks what the backbone hasn't, and say so.
+
+    Args:
+        longer: as of `asleep`.
 
     Raises:
         ConfigError: naming the option and what to set it to.
@@ -62,10 +64,10 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, folder: FeatureFolder
     """
     if settings.model.tune == "lora":
         lora.check(backbone)
-    longer = folder.config.window_s > folder.config.chunk_s
     if problem := barred(settings, transformer=backbone.transformer, longer=longer):
         raise ConfigError(problem)
-    check_layer(settings.model, backbone)
+    _check_layer(settings.model, backbone)
+    backbone.check_pooling(settings.model.pooling)
 
 
 def barred(settings: TrainConfig, *, transformer: bool, longer: bool) -> str:
@@ -195,12 +197,8 @@ def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
             yield f"watch.{key}", "nothing is held out for validation (watch.val_share)"
 
 
-def check_layer(model: ModelConfig, backbone: Backbone) -> None:
-    """Refuse a layer that there is not, or that the last N blocks do not reach.
-
-    Raises:
-        ConfigError: naming the option and what to choose.
-    """
+def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
+    """Refuse a layer that there is not, or that the last N blocks do not reach."""
     backbone.check_layer(model.layer)
     n_last = check_tune(model.tune)
     if not n_last:

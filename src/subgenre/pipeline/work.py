@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from subgenre.checks import check_output
@@ -57,25 +57,23 @@ def new_run(out: Path | None, name: str, begun: Sequence[str] = ()) -> Path:
             f"{folder} holds a finished model; leave --resume out to train anew, or name another "
             "folder with --out"
         )
-    if folder.exists() and (not folder.is_dir() or any(_foreign(folder, begun))):
+    left = _left(folder, begun) if begun else []
+    if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - set(left)):
         raise RunError(f"{folder} exists and is not empty; name another with --out")
     check_output("out", folder, folder=True)
     return folder
 
 
-def _foreign(folder: Path, begun: Sequence[str]) -> Iterator[Path]:
-    """List what is not left of a run that was stopped while it wrote its model."""
-    there = begun if begun and (folder / begun[0]).is_file() else ()
-    for path in folder.iterdir():
-        if not begun or not (path.name in there or path.name.startswith(TEMPORARY)):
-            yield path
+def clear(folder: Path, begun: Sequence[str]) -> None:
+    """Remove what a run left that was stopped while it wrote its model; `begun` as of `new_run`."""
+    for path in _left(folder, begun):
+        path.unlink()
 
 
-def clear(folder: Path, begun: Collection[str]) -> None:
-    """Remove what a run left that was stopped while it wrote its model: files named in `begun`."""
-    for path in folder.glob("*"):
-        if path.name in begun or path.name.startswith(TEMPORARY):
-            path.unlink()
+def _left(folder: Path, begun: Sequence[str]) -> list[Path]:
+    """List what a stopped run left; without the first file, the others are a person's own."""
+    known = begun if (folder / begun[0]).is_file() else ()
+    return [p for p in folder.glob("*") if p.name in known or p.name.startswith(TEMPORARY)]
 
 
 def runs(root: Path) -> list[Path]:

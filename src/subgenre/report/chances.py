@@ -12,11 +12,10 @@ from subgenre.report.words import ACCURACY
 
 def of_the_ladder(data: ReportData) -> str:
     """Say what chance is for the figures of the ladder."""
-    side = "each fold's held-out tracks" if data.folds else "the held-out tracks"
     averaged = ", the mean over the folds" if data.folds else ""
     return (
-        f"Chance: for centroid and k-NN accuracy the share of the largest subgenre among {side}"
-        f"{averaged}; for the other figures what shuffled labels give."
+        "Chance: for centroid and k-NN accuracy the share of the largest subgenre among "
+        f"{_side(data)}{averaged}; for the other figures what shuffled labels give."
     )
 
 
@@ -28,20 +27,19 @@ def beside(data: ReportData, chance: float | None) -> str:
     here, there = percent(chance), percent(main.chance)
     if here == there:
         return ""
-    parts = "each fold's held-out tracks" if data.folds else "the held-out tracks"
     few = ", which are few and so less evenly spread" if main.chance > chance else ""
     return (
         f"Chance is {here} here: the share of the largest subgenre among all tracks. Under "
-        f'"What training added" it is {there}: that share among {parts}{few}.'
+        f'"What training added" it is {there}: that share among {_side(data)}{few}.'
     )
 
 
 def of_the_views(data: ReportData) -> str:
     """Say what chance is where genres, or the subgenres of one genre, are the only choices."""
-    side = "each fold's held-out tracks" if data.folds else "the held-out tracks"
     return (
         "Chance differs from the other sections, as there are fewer choices: for the accuracies it "
-        f"is the share of the largest subgenre of a genre, or of the largest genre, among {side}."
+        "is the share of the largest subgenre of a genre, or of the largest genre, among "
+        f"{_side(data)}."
     )
 
 
@@ -52,6 +50,10 @@ def of_a_table(found: Table | None) -> float | None:
     places = [i for i, heading in enumerate(found.columns) if heading == ACCURACY]
     scores = (figure(row[i]) for row in found.rows for i in places if _has_chance(row[i]))
     return next((score.chance for score in scores if score is not None), None)
+
+
+def _side(data: ReportData) -> str:
+    return "each fold's held-out tracks" if data.folds else "the held-out tracks"
 
 
 def _has_chance(value: Any) -> bool:
