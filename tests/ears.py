@@ -1,6 +1,11 @@
-"""A listener for tests: it keeps what is said, and what is warned of."""
+"""Listeners for tests: what is said is kept, or a signal is sent while a bar stands at a step."""
 
 from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from subgenre.talk import Silent
 
@@ -13,3 +18,18 @@ class Ear(Silent):
         self.told.append(text)
 
     warn = say
+
+
+class Signalled(Silent):
+    """Sends this process a signal while a bar stands at a step."""
+
+    def __init__(self, number: signal.Signals, at: int, title: str = "training") -> None:
+        self.number, self.at, self.title = number, at, title
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        def update(done: int, _total: int) -> None:
+            if title == self.title and done == self.at:
+                os.kill(os.getpid(), self.number)
+
+        yield update

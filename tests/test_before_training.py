@@ -16,7 +16,7 @@ from subgenre.pipeline.lacking import lacking
 from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
-from tests.test_train import ids, recipe
+from tests.training import ids, recipe
 
 PK = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
 

@@ -17,7 +17,7 @@ from subgenre.pipeline import evaluate, train, work
 from subgenre.pipeline.material import Material
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
-from tests.test_train import recipe
+from tests.training import recipe
 
 FILES = (
     work.METRICS,

@@ -26,7 +26,7 @@ from subgenre.report import summary
 from subgenre.report.data import ReportData, Rung
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
-from tests.test_train import recipe
+from tests.training import recipe
 
 GENRES = np.array([0, 0, 1])
 

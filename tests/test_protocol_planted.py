@@ -16,7 +16,7 @@ from subgenre.pipeline import work
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.test_protocol import write
-from tests.test_train import recipe
+from tests.training import recipe
 
 LABELS = (("a", "one"), ("a", "two"), ("b", "three"))
 ARTISTS = 4  # a subgenre, of three tracks each

@@ -11,9 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 import torch.multiprocessing as mp
-from safetensors.torch import load_file
 
 from subgenre import encoder, train
 from subgenre.errors import RunError
@@ -23,7 +21,7 @@ from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
-from tests.test_train import recipe
+from tests.training import recipe, same_models
 
 pytestmark = pytest.mark.usefixtures("keyboard")
 
@@ -31,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("keyboard")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     return make_folder(tmp_path_factory.mktemp("library") / "features")
-
-
-def same_weights(one: Path, two: Path) -> bool:
-    first, second = (load_file(run / "model.safetensors") for run in (one, two))
-    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
@@ -68,7 +61,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     (tmp_path / "m" / ".tmp-killed.safetensors").write_bytes(b"half")
     resumed = stage.train(folder.path, recipe(), **place, resume=True)
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
-    assert same_weights(whole.run, resumed.run)
+    assert same_models(whole.run, resumed.run)
     names = [sorted(path.name for path in run.iterdir()) for run in (resumed.run, whole.run)]
     assert names[0] == names[1]
     with pytest.raises(RunError, match="holds a finished model; leave --resume out"):
@@ -120,7 +113,7 @@ def test_a_run_is_resumed_whatever_ran_since(
     whole = stage.train(folder.path, recipe())
     resumed = stage.train(folder.path, recipe(), resume=True)
     assert resumed.run.name == "fully_trained_models_20260101_000001"
-    assert same_weights(whole.run, resumed.run)
+    assert same_models(whole.run, resumed.run)
     everywhere = Path("ast_triplet_output")
     own = everywhere / "20260101_000003"  # as Ctrl-C names it
     for place in (everywhere, own):  # all have finished now

@@ -1,0 +1,123 @@
+"""Several processes train one model: what one process would have trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from subgenre import distributed
+from subgenre.config import TrainConfig
+from subgenre.distributed import Group
+from subgenre.features import AST_SPEC
+from subgenre.pipeline import fit
+from subgenre.store import FeatureFolder
+from tests.folders import make_folder
+from tests.test_distributed import free_port, join
+from tests.toy import make_ast_folder
+from tests.training import ids, recipe, weights
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features", trash=2)
+
+
+@pytest.mark.slow
+def test_torchrun_gives_one_model_and_an_error_ends_every_process(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += [f"--master-port={free_port()}", "-m", "subgenre", "train", "--recipe", "thesis"]
+    command += ["--features", str(folder.path), "--backbone", "musicnn", "--tune", "head"]
+    command += ["--epochs", "1", "--out", str(tmp_path / "model"), "--device", "cpu", "--json"]
+    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 240, "check": False}
+    first = subprocess.run(command, **run)
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "model" / "config.toml").is_file()
+    assert first.stderr.count("epoch 1 of 1") == 1
+    assert json.loads(first.stdout)["run"] == str(tmp_path / "model")
+    second = subprocess.run(command, **run)
+    assert second.returncode != 0
+    assert "is not empty" in second.stderr
+    assert "another process of this run stopped" in second.stderr
+
+
+def _rank(rank: int, port: int, features: Path, out: Path) -> None:
+    group = join(rank, port)
+    folder = FeatureFolder.open(features)
+    fitted = fit.fit(folder, ids(folder), _shared(1), group=group)
+    history = [row.loss for row in fitted.result.history]
+    torch.save({"weights": weights(fitted), "loss": history}, out / f"{rank}.pt")
+    distributed.stop()
+
+
+def _shared(world: int) -> TrainConfig:
+    """Batches of 2 tracks a process, or of 2 x world in one."""
+    return recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2 * world, "chunks": 2},
+        loss={"name": "supcon"},
+        optim={"epochs": 3},
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_with_twice_the_batch(folder: FeatureFolder, tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(free_port(), folder.path, tmp_path), nprocs=2)
+    alone = fit.fit(folder, ids(folder), _shared(2))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["loss"] == pytest.approx([r.loss for r in alone.result.history], rel=1e-5)
+        for name, tensor in weights(alone).items():
+            assert torch.allclose(found["weights"][name], tensor, atol=1e-5), name
+
+
+def _head_first(
+    features: Path, backbone: str, world: int, *, layer: int, group: Group | None = None
+) -> dict[str, Any]:
+    """Train a toy AST, in the first epochs its head alone."""
+    folder = FeatureFolder.open(features)
+    model = {"backbone": backbone, "tune": "full", "head": (16,), "embedding_size": 8}
+    settings = recipe(
+        model={**model, "layer": layer},
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2 * world, "chunks": 1},
+        loss={"name": "supcon"},
+        optim={"epochs": 3, "head_epochs": 2},
+        run={"precision": "fp32", "device": "cpu"},
+    )
+    fitted = fit.fit(folder, ids(folder), settings, group=group)
+    losses = [row.loss for row in fitted.result.history]
+    return {"weights": fitted.encoder.state_dict(), "loss": losses}
+
+
+def _head_first_rank(rank: int, port: int, features: Path, backbone: str, out: Path) -> None:
+    group = join(rank, port)
+    for layer in (-1, 0):
+        found = _head_first(features, backbone, 1, layer=layer, group=group)
+        torch.save(found, out / f"{rank}{layer}.pt")
+    distributed.stop()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    make_folder(features, tracks=4, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5)
+    backbone = str(make_ast_folder(tmp_path / "toy"))
+    mp.spawn(_head_first_rank, args=(free_port(), features, backbone, tmp_path), nprocs=2)
+    for layer in (-1, 0):
+        alone = _head_first(features, backbone, 2, layer=layer)
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{rank}{layer}.pt", weights_only=True)
+            assert found["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+            for name, tensor in alone["weights"].items():
+                if layer == 0 and ".layers.1." in name:  # has no gradient in any process
+                    assert torch.equal(found["weights"][name], tensor), name
+                elif not name.endswith("k_proj.bias"):  # has one of rounding alone
+                    off = (found["weights"][name] - tensor).abs()
+                    assert off.mean() < 2e-6, name  # a step is 1e-3, also of a tiny gradient

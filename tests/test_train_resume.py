@@ -1,0 +1,126 @@
+"""A run that was stopped and goes on ends as if it had not been."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from subgenre import checkpoint, train
+from subgenre.features import AST_SPEC
+from subgenre.pipeline import fit
+from subgenre.pipeline import train as stage
+from subgenre.store import FeatureFolder
+from tests.ears import Signalled
+from tests.folders import make_folder
+from tests.toy import make_ast_folder
+from tests.training import ids, recipe, same
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features", trash=2)
+
+
+@pytest.mark.parametrize("stop_after", [1, 17])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": {"dropout": 0.2}},
+        {
+            "batch": {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1, "accumulate": 2},
+            "loss": {"name": "proxy_anchor"},
+            "watch": {"val_share": 0.25},
+            "optim": {"epochs": 12},
+        },
+    ],
+    ids=["triplets", "pk with proxies and validation"],
+)
+def test_an_interruption_changes_nothing(
+    folder: FeatureFolder, tmp_path: Path, stop_after: int, sections: dict[str, Any]
+) -> None:
+    settings = recipe(**sections)
+    whole = fit.fit(folder, ids(folder), settings)
+    asked = iter(range(10_000))
+    words = "--resume" if stop_after > 1 else "the same command again"  # before the first step
+    with pytest.raises(train.Interrupted, match=words):
+        fit.fit(
+            folder,
+            ids(folder),
+            settings,
+            checkpoints=tmp_path / "run",
+            fingerprint={"a": "b"},
+            stop_asked=lambda: next(asked) >= stop_after - 1,
+        )
+    (saved,) = checkpoint.fitting(tmp_path, {"a": "b"}) or (None,)
+    resumed = fit.fit(folder, ids(folder), settings, resume=saved, fingerprint={"a": "b"})
+    assert same(whole, resumed)
+    drop = ("seconds",)
+    rows = [
+        [
+            {k: v for k, v in dataclasses.asdict(row).items() if k not in drop}
+            for row in run.result.history
+        ]
+        for run in (whole, resumed)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code rounds otherwise: a probe that decides anew would change the weights."""
+    from subgenre import precision
+
+    probes: list[int] = []
+
+    def probe(blocks: list[torch.nn.Module], _step: object) -> str:
+        probes.append(1)
+        precision.set_compiled(blocks, len(probes) == 1)
+        return ""
+
+    seen: list[bool] = []
+    was = precision.set_compiled
+    monkeypatch.setattr(torch, "compile", lambda call: call)
+    monkeypatch.setattr(precision, "compile_if_faster", probe)
+    monkeypatch.setattr(precision, "set_compiled", lambda b, on: (seen.append(on), was(b, on)))
+    backbone = str(make_ast_folder(tmp_path / "toy", max_length=128))
+    labels = (("a", "one"), ("b", "two"))
+    small = make_folder(
+        tmp_path / "f", labels=labels, tracks=3, chunks=1, spec=AST_SPEC, chunk_s=1.28
+    )
+    settings = recipe(
+        model={"tune": "full", "backbone": backbone},
+        optim={"epochs": 2},
+        run={"compile": True, "precision": "fp32"},
+    )
+    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with pytest.raises(train.Interrupted):
+        stage.train(small.path, settings, talk=Signalled(signal.SIGTERM, 2), **places)
+    stage.train(small.path, settings, resume=True, **places)
+    assert len(probes) == 1
+    assert seen[-1] is True
+
+
+def test_a_run_that_stopped_early_is_at_its_end_when_it_is_resumed(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    settings = recipe(
+        batch={"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1},
+        loss={"name": "supcon"},
+        watch={"val_share": 0.25, "patience": 2},
+        optim={"epochs": 200, "lr": 3e-2},
+    )
+    run: dict[str, Any] = {"checkpoints": tmp_path / "run", "fingerprint": {}}
+    whole = fit.fit(folder, ids(folder), settings, **run)
+    assert whole.result.stopped_early
+    (saved,) = checkpoint.fitting(tmp_path, {})
+    resumed = fit.fit(folder, ids(folder), settings, resume=saved, **run)
+    assert resumed.result.stopped_early
+    assert resumed.result.history == whole.result.history
+    assert resumed.result.best_epoch == whole.result.best_epoch
+    assert same(whole, resumed)

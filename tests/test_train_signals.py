@@ -1,0 +1,167 @@
+"""Signals and the keyboard: what is done is kept, and the run goes on to the same weights."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from subgenre import train
+from subgenre.pipeline import fit, stopping
+from subgenre.pipeline import train as stage
+from subgenre.store import FeatureFolder
+from tests.ears import Ear, Signalled
+from tests.folders import make_folder
+from tests.training import recipe, same_models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
+    return make_folder(tmp_path_factory.mktemp("library") / "features", trash=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_the_run_goes_on_from_there(
+    folder: FeatureFolder, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = recipe(optim={"epochs": 2})
+    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "stopped"}
+    with pytest.raises(train.Interrupted, match="stopped after step 25 "):
+        stage.train(folder.path, settings, talk=Signalled(number, 25), **places)
+    assert not (tmp_path / "stopped").exists()
+    resumed = stage.train(folder.path, settings, resume=True, **places)
+    whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "o")
+    assert same_models(resumed.run, whole.run)
+
+
+def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "f")
+    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
+    with pytest.raises(train.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
+        stage.train(folder.path, recipe(), talk=Signalled(signal.SIGTERM, 8, "backbone"), **places)
+    assert not (tmp_path / "m").exists()
+    told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
+    assert [len(one["rows"]) for one in told] == [8]
+    assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
+
+
+def test_the_keyboard_leaves_a_checkpoint_and_says_so(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear = Ear()
+    real, epochs = train.Trainer._epoch, iter(range(9))
+
+    def interrupted(self: train.Trainer, total: int) -> None:
+        if next(epochs) == 1:
+            raise KeyboardInterrupt
+        real(self, total)
+
+    monkeypatch.setattr(train.Trainer, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", talk=ear)
+    assert any("with --resume goes on" in text for text in ear.told)
+    again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
+    assert len(stage.train(folder.path, recipe(), **again).history) == 3
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    real = train.Trainer._save_if_due
+
+    def pressed(self: train.Trainer, *, last: bool) -> None:
+        if self.state.done == 5:
+            signal.raise_signal(signal.SIGINT)
+        real(self, last=last)
+
+    before = signal.getsignal(signal.SIGINT)
+    again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_save_if_due", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, recipe(), **again)
+    assert signal.getsignal(signal.SIGINT) is before
+    (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
+    assert torch.load(saved, weights_only=True)["done"] == 5
+    resumed = stage.train(folder.path, recipe(), **again, resume=True)
+    assert same_models(whole.run, resumed.run)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_a_second_press_stops_at_once(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(_self: train.Trainer, *, last: bool) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train.Trainer, "_save_if_due", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
+    assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
+
+
+def test_a_stop_that_another_process_was_asked_for_stays_a_stop() -> None:
+    with pytest.raises(train.Interrupted), stopping.stop_signals(fit.Silent()):
+        raise train.Interrupted("as agreed")
+
+
+def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping.stop_signals(fit.Silent()) as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(batch={"accumulate": 64})
+    real = train.Trainer._step
+
+    def step(self: train.Trainer, *args: Any, **options: Any) -> None:
+        if self.state.done == 3:
+            signal.raise_signal(signal.SIGINT)
+        real(self, *args, **options)
+
+    out, place = tmp_path / "m", {"checkpoints": tmp_path / "c"}
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Trainer, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            stage.train(folder.path, settings, out=out, **place)
+    assert not out.exists()
+    (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
+    state = torch.load(saved, weights_only=True)
+    assert (state["epoch"], bool(state["step"])) == (0, True)
+    whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    resumed = stage.train(folder.path, settings, out=out, **place, resume=True)
+    assert same_models(whole.run, resumed.run)
+
+
+@pytest.mark.usefixtures("keyboard")
+def test_a_press_when_the_last_epoch_is_being_closed_leaves_the_whole_model(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.Trainer._close_epoch
+
+    def close(self: train.Trainer, began: float) -> None:
+        if self.state.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+        real(self, began)
+
+    whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    monkeypatch.setattr(train.Trainer, "_close_epoch", close)
+    with pytest.raises(KeyboardInterrupt):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
+    assert same_models(whole.run, tmp_path / "m")
+    assert (tmp_path / "m" / "config.toml").is_file()
