@@ -23,7 +23,7 @@ from subgenre.explorer import Correction
 from subgenre.pipeline import explore, refit, work
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
+from tests.ears import Ear
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -156,16 +156,6 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
     assert not np.allclose(new.coordinates, shown.coordinates)
 
 
-class Told(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -173,18 +163,18 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
     shown = Collection.of(more, vectors)
     monkeypatch.setattr(StoredRun, "collection", lambda *_: shown)
-    told = Told()
-    assert explore.library(run, talk=told).refit is None
+    ear = Ear()
+    assert explore.library(run, talk=ear).refit is None
     features = run.data["features"]
-    line = next(line for line in told.lines if "not refitted" in line)
+    line = next(line for line in ear.told if "not refitted" in line)
     assert f"1 of {len(more)} tracks shown" in line
     # the folders of these tracks say nothing of their labels: only the person knows the command
     assert f"then the `subgenre preprocess` command that made {features} and" in line
     assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
     monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))
-    told = Told()
-    assert explore.library(run, talk=told).refit is None
-    line = next(line for line in told.lines if "not refitted" in line)
+    ear = Ear()
+    assert explore.library(run, talk=ear).refit is None
+    line = next(line for line in ear.told if "not refitted" in line)
     assert f"gone; the `subgenre preprocess` command that made {tmp_path / 'gone'}" in line
 
 

@@ -15,7 +15,7 @@ from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
+from tests.ears import Ear
 from tests.folders import make_folder
 
 
@@ -110,14 +110,6 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
         tune.tune(
             folder.path, tried[2:], folds=2, out=tmp_path / "b.toml", kept=tmp_path, workers=1
         )
-
-
-class Ear(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.told.append(text)
 
 
 def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
