@@ -16,6 +16,7 @@ from subgenre.errors import EvaluationError, FeatureError
 from subgenre.pipeline import evaluate, train, work
 from subgenre.pipeline.material import Material
 from subgenre.store import FeatureFolder
+from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import recipe
 
@@ -153,3 +154,13 @@ def test_the_split_on_disk_is_the_one_that_is_scored(
 ) -> None:
     split = splits.load(run / work.SPLIT, folder.tracks)
     assert (found["n_train"], found["n_test"]) == (len(split.train), len(split.test))
+
+
+def test_a_test_run_is_marked_in_figures_and_report(folder: FeatureFolder, tmp_path: Path) -> None:
+    out, ear = tmp_path / "m", Ear()
+    places = {"out": out, "checkpoints": tmp_path / "c"}
+    train.train(folder.path, recipe(), test_run=True, **places)
+    told = evaluate.evaluate(out, max_mb=0, quick=True, talk=ear).metrics["warnings"]
+    (marked,) = [text for text in told if "test run" in text]
+    assert marked in ear.told
+    assert marked in (out / work.REPORT).read_text(encoding="utf-8")

@@ -38,6 +38,10 @@ _MORE = (
     "One split: pairs, learning curve, confounders, leakage and rejection are measured by "
     "subgenre evaluate --folds 5."
 )
+_TEST_RUN = (
+    "This model is of a test run (a few tracks, one epoch): its figures show that all runs, "
+    "not what can be learnt."
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,9 @@ def evaluate(
     talk.say("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
+    if opened.data.get("test_run") is True:
+        audited.notes.append(_TEST_RUN)
+        talk.warn(_TEST_RUN)
     if not quick:
         _audit(audited, material, fold, pooled, seed)
     figures = _figures(opened, found, audited)
