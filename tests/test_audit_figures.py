@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_mahalanobis_equals_the_inverted_covariance(dims: int) -> None:
     found = probe.mahalanobis(x[train], y[train], x[test], 4)
     np.testing.assert_allclose(found[:, :3], expected, rtol=1e-9)
     assert np.isinf(found[:, 3]).all()
+
+
+@pytest.mark.parametrize("scores", [probe.lda_scores, probe.mahalanobis])
+def test_columns_that_do_not_vary_change_no_score(scores: Callable[..., np.ndarray]) -> None:
+    """Not by weakening the shrinkage, nor by the rounding of a dead filter scaled up."""
+    x, y = blobs(3, 12, dims=20)
+    train, test = folds_of(y)[0]
+    dead = 5 + 1e-9 * np.random.default_rng(1).normal(size=(len(x), 60))
+    wide = np.hstack([x, np.zeros((len(x), 60)), dead])
+    expected = scores(x[train], y[train], x[test], 3)
+    np.testing.assert_allclose(scores(wide[train], y[train], wide[test], 3), expected, rtol=1e-9)
+
+
+def test_without_any_column_that_varies_every_subgenre_is_as_likely() -> None:
+    flat, y = np.ones((12, 4)), np.repeat([0, 1, 2], 4)
+    assert (probe.lda_scores(flat, y, flat[:2], 3) == 0).all()
+    assert (probe.mahalanobis(flat, y, flat[:2], 3) == 0).all()
 
 
 def test_ridge_hat_equals_scikit_learn() -> None:

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Score, share_interval
 from subgenre.splits import Split
+from subgenre.vectors import standardisation, standardised
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -53,11 +54,10 @@ def checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
 def standardise(train: Floats, *others: Floats) -> list[Floats]:
     """Return `train` and the others with the columns of `train` at mean 0 and deviation 1.
 
-    Shapes: [n, D] each. A column that doesn't vary is left at 0.
+    Shapes: [n, D] each. A column that doesn't vary becomes 0.
     """
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    std = np.where(std > 1e-12 * (1 + np.abs(mean)), std, np.inf)
-    return [(x - mean) / std for x in (train, *others)]
+    scale = standardisation(train)
+    return [standardised(x, *scale) for x in (train, *others)]
 
 
 def unit(x: Floats) -> Floats:
@@ -93,7 +93,7 @@ def lda_scores(
     about a new track. The covariance within subgenres is shrunk towards a multiple of the identity
     (Friedman 1989, eq. 18).
     """
-    fitted, new = standardise(train, test)
+    fitted, new = _varying(train, test)
     residual, means, count = _within(fitted, labels, n_classes)
     weights = _precision(residual, means, int((count > 0).sum()), shrinkage).T  # [D, C]
     bias = -0.5 * np.einsum("cd,dc->c", means, weights)
@@ -108,7 +108,7 @@ def mahalanobis(
     With the shrunk covariance of `lda_scores`, and shapes as there; +inf where a subgenre has no
     training track.
     """
-    fitted, new = standardise(train, test)
+    fitted, new = _varying(train, test)
     residual, means, count = _within(fitted, labels, n_classes)
     n_used = int((count > 0).sum())
     both = np.concatenate([new, means])
@@ -117,6 +117,16 @@ def mahalanobis(
     cross = new @ weighted[len(new) :].T
     squares = own[: len(new), None] - 2 * cross + own[len(new) :]
     return np.where(count > 0, squares, np.inf)
+
+
+def _varying(train: Floats, test: Floats) -> list[Floats]:
+    """Standardise both sides and leave out the columns that don't vary.
+
+    The shrinkage is a share of the mean variance, which columns of zeros would lower.
+    """
+    fitted, new = standardise(train, test)
+    varies = fitted.any(axis=0)
+    return [fitted[:, varies], new[:, varies]]
 
 
 def _within(fitted: Floats, labels: Ints, n_classes: int) -> tuple[Floats, Floats, Floats]:
@@ -133,7 +143,7 @@ def _precision(residual: Floats, rows: Floats, n_used: int, shrinkage: float) ->
     By Woodbury's identity in the space of the training tracks, as D is mostly above n.
     """
     freedom = max(len(residual) - n_used, 1)
-    alpha = shrinkage * max(float((residual**2).sum()) / freedom / residual.shape[1], 1e-12)
+    alpha = shrinkage * max(float((residual**2).sum()) / freedom / max(residual.shape[1], 1), 1e-12)
     gamma = alpha * freedom / (1 - shrinkage)
     gram = residual @ residual.T + gamma * np.eye(len(residual))
     inside = np.linalg.solve(gram, residual @ rows.T).T @ residual
