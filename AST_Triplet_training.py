@@ -2,11 +2,11 @@
 
 import sys
 
-from subgenre.cli import main
+from subgenre.cli import run
 
 RECIPE = ("--recipe", "thesis")
 
 if __name__ == "__main__":
     if "--help" in sys.argv or "-h" in sys.argv:
         sys.stdout.write(f"This is `subgenre train {' '.join(RECIPE)}`, whose options are:\n\n")
-    sys.exit(main(["train", *RECIPE, *sys.argv[1:]]))
+    run(["train", *RECIPE, *sys.argv[1:]])

@@ -2,7 +2,7 @@
 
 import sys
 
-from subgenre.cli import main
+from subgenre.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main(["embed", *sys.argv[1:]]))
+    run(["embed", *sys.argv[1:]])

@@ -15,9 +15,11 @@ from subgenre.batches import (
     TripletAudioDataset,
     chunk_table,
     draw_triplets,
+    epoch_batches,
     pk_batches,
     triplet_batches,
 )
+from subgenre.config import BatchConfig
 from subgenre.errors import ConfigError, SplitError
 
 
@@ -193,6 +195,17 @@ def test_the_asked_share_of_batches_is_of_one_genre(share: float) -> None:
         assert len(set(t.label[batch])) >= 2
 
 
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.3, 0.5])
+@pytest.mark.parametrize("k", [2, 8])
+def test_the_share_holds_over_epochs_of_few_batches(share: float, k: int) -> None:
+    t = table()
+    numbers = {"subgenres": 0, "tracks": k, "chunks": 0, "same_genre": share, "seed": 0}
+    epochs = [pk_batches(t, epoch=epoch, **numbers) for epoch in range(40)]  # type: ignore[arg-type]
+    of_one = [len(set(t.genre[batch])) == 1 for epoch in epochs for batch in epoch]
+    assert len(epochs[0]) < 7
+    assert abs(sum(of_one) - share * len(of_one)) <= 1
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(("p", "k", "c"), [(4, 3, 2), (8, 4, 2), (0, 0, 0), (3, 5, 1), (2, 0, 1)])
 def test_an_epoch_covers_each_chunk_about_once(share: float, p: int, k: int, c: int) -> None:
@@ -228,6 +241,20 @@ def test_trash_in_the_table_stands_in_every_batch() -> None:
     found = pk_batches(t, subgenres=3, tracks=2, chunks=2, same_genre=0.5, seed=0, epoch=0)
     for batch in found:
         assert (t.label[batch] == -1).sum() == 4
+
+
+def test_all_tracks_of_a_subgenre_are_not_beside_all_of_a_large_trash() -> None:
+    t = table(folder(trash=50), trash=True)
+    found = pk_batches(t, subgenres=3, tracks=0, chunks=2, same_genre=0.0, seed=0, epoch=0)
+    for batch in found:
+        assert (t.label[batch] == -1).sum() == 8 * 2  # as many tracks as a subgenre has
+
+
+def test_fewer_drawn_triplets_than_processes_are_refused() -> None:
+    t, settings = table(), BatchConfig(size=2)
+    n = sum(len(batch) for batch in epoch_batches(t, settings, quadruplet=False, seed=0, epoch=0))
+    with pytest.raises(ConfigError, match=f"{n} triplets can't be shared by {n + 1} processes"):
+        epoch_batches(t, settings, quadruplet=False, seed=0, epoch=0, world=n + 1)
 
 
 def test_dataset_gives_features_of_the_drawn_chunks() -> None:

@@ -19,6 +19,7 @@ from tests.folders import make_folder
 from tests.training import ids, recipe
 
 PK = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
+QUADRUPLET = {"name": "quadruplet"}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,11 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
         ("ab", {"loss": {"genre_margin": 0.2}}, ""),
         ("ab", {"batch": {**PK, "same_genre": 0, "subgenres": 40}}, "but there are 2 subgenres"),
         ("ab", {"batch": {**PK, "same_genre": 0, "tracks": 99}}, "batch.tracks is 99, but there"),
+        ("ab", {"batch": {**PK, "same_genre": 0, "chunks": 99}}, "batch.chunks is 99, but there"),
+        ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": {"genre_margin": 1}}, "can't act"),
+        ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": {"genre_margin": 1}}, ""),
+        ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": QUADRUPLET}, "fourth is missing"),
+        ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": QUADRUPLET}, "other genres stand in"),
         ("ab", {"batch": {"size": 999}}, "batch.size is 999, but there are 8 chunks"),
         ("ab", {"batch": {"size": 8}}, ""),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -339,3 +340,13 @@ def test_of_several_processes_the_first_talks_and_each_tells_its_end(
     assert bool(out) == told
     assert ("said" in err, "warned" in err, "bar" in err) == (told, told, told)
     assert "failed" in err
+
+
+@pytest.mark.parametrize("torchrun", [{}, {"TORCHELASTIC_RUN_ID": "a"}])
+@pytest.mark.parametrize(("words", "code"), [("--version >&-", 0), ("runs --run 2>&-", 2)])
+def test_a_closed_stream_changes_no_exit_code(
+    tmp_path: Path, torchrun: dict[str, str], words: str, code: int
+) -> None:
+    command = ["sh", "-c", f"{sys.executable} -m subgenre {words}"]
+    found = subprocess.run(command, cwd=tmp_path, env={**os.environ, **torchrun}, timeout=60)
+    assert found.returncode == code

@@ -181,18 +181,49 @@ def test_folds_with_a_small_subgenre_say_so() -> None:
 def test_validation_is_grouped_inside_the_training_side() -> None:
     rows = library(per_label=30, artists=12)
     outer = split(rows, seed=2)
-    fit, held = validation(rows, outer.train, share=0.2, seed=2)
+    inner = validation(rows, outer.train, share=0.2, seed=2)
+    fit, held = inner.train, inner.test
+    assert inner.warnings == ()
     assert sorted((*fit, *held)) == sorted(outer.train)
     assert not straddling(rows, fit, held, "artist")
     assert min(per_label(rows, held).values()) >= 2
     assert len(per_label(rows, fit)) == 6
-    assert validation(rows, outer.train, share=0.2, seed=2) == (fit, held)
-    assert validation(rows, outer.train, share=0) == (outer.train, ())
+    assert validation(rows, outer.train, share=0.2, seed=2) == inner
+    none = validation(rows, outer.train, share=0)
+    assert (none.train, none.test) == (outer.train, ())
+
+
+def test_a_subgenre_that_can_not_be_parted_loosens_no_other() -> None:
+    rows = library(per_label=30, artists=12, n_labels=3)
+    rows = [replace(row, artist="one") if row.subgenre == "sub0" else row for row in rows]
+    ids, others = [row.id for row in rows], [row for row in rows if row.subgenre != "sub0"]
+    inner = validation(rows, ids, share=0.2)
+    assert straddling(rows, inner.train, inner.test, "artist") == {"one"}
+    assert inner.grouped_by == BY_TRACK
+    assert min(per_label(rows, inner.test).values()) >= 2
+    (told,) = inner.warnings
+    assert "validation" in told
+    assert "genre0/sub0;" in told
+    strict = validation(rows, ids, share=0.2, strict_groups=True)
+    assert not straddling(rows, strict.train, strict.test, "artist")
+    assert set(per_label(rows, strict.test)) == {row.subgenre for row in others}
+    assert "not validated on" in strict.warnings[0]
+
+
+def test_an_artist_of_a_subgenre_that_stays_in_training_is_not_validated_on_elsewhere() -> None:
+    rows = library(per_label=30, artists=12, n_labels=3)
+    shared = next(row.artist for row in rows if row.subgenre == "sub1")
+    rows = [replace(row, artist=shared) if row.subgenre == "sub0" else row for row in rows]
+    strict = validation(rows, [row.id for row in rows], share=0.2, strict_groups=True)
+    assert not straddling(rows, strict.train, strict.test, "artist")
+    assert "sub0" not in per_label(rows, strict.test)
+    assert per_label(rows, strict.test)["sub1"] >= 2
 
 
 def test_validation_keeps_small_subgenres_in_training() -> None:
     rows = [*library(artists=0), Row("rare", "genre0", "rare"), Row("rare2", "genre1", "rare")]
-    fit, held = validation(rows, [row.id for row in rows], share=0.2)
+    inner = validation(rows, [row.id for row in rows], share=0.2)
+    fit, held = inner.train, inner.test
     assert {"rare", "rare2"} <= set(fit)
     assert per_label(rows, held)["sub0"] >= 2
     with pytest.raises(SplitError, match="set val_share to 0"):
@@ -238,7 +269,7 @@ def test_fewer_artists_than_folds_are_no_failure() -> None:
     assert found.grouped_by == BY_TRACK
     assert "by artist 'all of sub0'" in found.warnings[0]
     assert {one.grouped_by for one in folds(rows, 5)} == {BY_TRACK}
-    assert min(per_label(rows, validation(rows, found.train, share=0.15)[1]).values()) >= 2
+    assert min(per_label(rows, validation(rows, found.train, share=0.15).test).values()) >= 2
     with pytest.raises(SplitError, match="leave strict groups off"):
         split(rows, strict_groups=True)
 

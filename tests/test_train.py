@@ -149,7 +149,7 @@ def test_validation_hears_the_chosen_chunks_alone(tmp_path: Path, tune: str) -> 
     settings = config.replace(settings, "run", precision="fp32")
     only = np.arange(0, len(small.track_of), 2)
     fitted = fit.fit(small, ids(small), settings, only=only)
-    known = splits.validation(small.tracks, ids(small), share=0.4, seed=settings.run.seed)[1]
+    known = splits.validation(small.tracks, ids(small), share=0.4, seed=settings.run.seed).test
     rows = np.intersect1d(small.rows(known), only)
     assert len(rows) == len(known) >= 4
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from subgenre import distributed
+from subgenre import checkpoint, distributed, train
 from subgenre.config import TrainConfig
 from subgenre.distributed import Group
+from subgenre.errors import Interrupted
 from subgenre.features import AST_SPEC
 from subgenre.pipeline import fit
 from subgenre.store import FeatureFolder
@@ -121,3 +123,36 @@ def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
                 elif not name.endswith("k_proj.bias"):  # has one of rounding alone
                     off = (found["weights"][name] - tensor).abs()
                     assert off.mean() < 2e-6, name  # a step is 1e-3, also of a tiny gradient
+
+
+def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:
+    """Train as one of two, asked to stop; note what is saved when this process leaves."""
+    group, save, step = join(rank, port), checkpoint.save, train.Trainer._step
+    asked: list[int] = []
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(1)
+        save(*arguments)
+
+    def noted(self: train.Trainer, *arguments: Any, **options: Any) -> None:
+        step(self, *arguments, **options)
+        asked.append(rank)
+
+    checkpoint.save, train.Trainer._step = slowly, noted  # type: ignore[method-assign]
+    folder = FeatureFolder.open(features)
+    place: dict[str, Any] = {"group": group, "checkpoints": out / "run", "fingerprint": {}}
+    with pytest.raises(Interrupted):
+        fit.fit(folder, ids(folder), _shared(1), stop_asked=lambda: 1 in asked, **place)
+    done = checkpoint.load(out / "run" / checkpoint.NAME, {})["done"]
+    (out / f"{rank}.txt").write_text(str(done), encoding="utf-8")
+    distributed.stop()
+
+
+@pytest.mark.slow
+def test_no_process_leaves_before_the_first_has_saved(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    """torchrun kills the others soon after one has left."""
+    fit.fit(folder, ids(folder), _shared(1))  # the frozen backbone's output is cached
+    mp.spawn(_stopped_rank, args=(free_port(), folder.path, tmp_path), nprocs=2)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["1", "1"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subgenre import watch
+from subgenre import config, watch
 from subgenre.config import LossConfig
 from subgenre.errors import CollapseError, NotFiniteError
 
@@ -61,12 +61,16 @@ def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
 def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
     look = watch.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
-    look.update(0.3, 1.0, 1e-9)
-    look.close(0.3, 1.0, 1e-9)  # the spread often falls before it grows
-    for _ in range(9):
-        look.update(0.3, 1.0, 1e-9)
+    look.update(0.3, 1.0, 5e-3)
+    look.close(0.3, 1.0, 5e-3)  # the spread often falls before it grows
     with pytest.raises(CollapseError, match="one point"):
-        look.close(0.3, 1.0, 1e-9)
+        look.close(0.3, 1.0, 1e-9)  # but not to nothing
+    look = watch.CollapseWatch(0.3)
+    look.update(0.25, 0.8, 0.5)
+    for _ in range(9):
+        look.update(0.3, 1.0, 5e-3)
+    with pytest.raises(CollapseError, match="one point"):
+        look.close(0.3, 1.0, 5e-3)
     look = watch.CollapseWatch(0.3, depth=1)
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.25, 0.8, 0.5, 0.1 * 250)
@@ -186,3 +190,21 @@ def test_the_end_is_judged_by_what_the_last_step_left() -> None:
         look.close(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(NotFiniteError, match="spread of the embeddings is nan"):
         look.close(0.25, 0.8, math.nan, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "mining", "offered"),
+    [
+        ("triplet", "hard", True),
+        ("triplet", "none", False),
+        ("supcon", "none", False),
+        ("arcface", "none", False),
+    ],
+)
+def test_other_mining_is_offered_where_it_acts(loss: str, mining: str, offered: bool) -> None:
+    recipe = config.load_recipe("laptop")
+    look = watch.of_run(config.replace(recipe, "loss", name=loss, mining=mining))
+    look.update(0.3, 1.0, 0.5)
+    with pytest.raises(CollapseError, match="one point") as raised:
+        look.close(0.3, 1.0, 1e-9)
+    assert ("'semihard'" in str(raised.value)) == offered

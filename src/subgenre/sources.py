@@ -63,7 +63,7 @@ class VectorSource:
         rows: of the feature folder, ascending.
         vectors: their pooled outputs [n, H], or [n, L, H] for a learnt sum over L layers.
         config: augmentation; only `vector_noise` and `vector_mixup` can act.
-        train_rows: those that may be learnt from: noise is a share of their deviation alone.
+        train_rows: of the training side, validation too: noise is a share of their deviation.
         device: where they are held, if they are not too many.
 
     Raises:

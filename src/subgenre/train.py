@@ -93,8 +93,7 @@ class Trainer:
         )
         self.state = State()
         self.scale = watch.Scale(encoder.head)
-        margin = watch.resting_loss(config.loss, config.model.members)
-        self.watch = watch.CollapseWatch(margin, depth=len(config.model.head) + 1)
+        self.watch = watch.of_run(config)
         self.seen: list[tuple[Tensor, float]] = []  # figures of steps that were not looked at yet
         self.look_every = _LOOK_EVERY if device.type == "cuda" else 1
 
@@ -277,6 +276,7 @@ class Trainer:
             watch.check_finite(self.learning)
             self._save()
         if asked:
+            distributed.agree(False, self.group, self.device)  # none leaves before it is saved
             raise Interrupted(f"stopped after step {state.done} as asked; {Interrupted.go_on}")
 
     def _save(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from subgenre.config import LossConfig
+from subgenre.config import PROXY_LOSSES, LossConfig, TrainConfig
 from subgenre.errors import CollapseError, NotFiniteError
 
 # Fraction of the spread at the start under which the embeddings count as one point. An untrained
@@ -26,6 +26,7 @@ _LONG = 20  # patiences that are averaged: single steps of a few triplets are of
 # the weights themselves. Training that works stays under a factor of about 30.
 _WILD = 200.0
 _SHORT = 10  # collapsed steps at the end of a run that count, whatever the patience
+_GONE = 1e-3  # of the spread at the start: below it at the end one step is enough
 _WAY_OUT = (
     "lower the learning rate (--lr), warm up for longer (--set optim.warmup=0.2), or clip the "
     "gradient (--set optim.clip_norm=1.0)"
@@ -69,12 +70,14 @@ class CollapseWatch:
     Args:
         margin: the loss when all embeddings are one point, see `resting_loss`; None: not known.
         depth: linear layers of the head.
+        mines: hard triplets are mined, which collapses by itself: the error offers the others.
         patience: steps in a row that make a collapse.
         wild_patience: steps in a row that make an explosion.
     """
 
     margin: float | None
     depth: int = 3
+    mines: bool = False
     patience: int = 50
     wild_patience: int = 10
     start: float = math.nan
@@ -109,12 +112,13 @@ class CollapseWatch:
 
         Raises:
             NotFiniteError: the weights give embeddings that are no numbers.
-            CollapseError: it ends exploded, or collapsed for more than its first steps, in which
-                the spread often falls before it grows.
+            CollapseError: it ends exploded, as one point, or collapsed for more than its first
+                steps, in which the spread often falls before it grows.
         """
         self._check(loss, now)
         self._count(now, scale)
-        if self.low_steps >= _SHORT or self.wild_steps:
+        one_point = now < max(self.start * _GONE, _TINY)
+        if self.low_steps >= _SHORT or self.wild_steps or one_point:
             self._stop(loss, active, now, scale)
 
     def _check(self, loss: float, now: float) -> None:
@@ -147,11 +151,11 @@ class CollapseWatch:
 
     def memory(self) -> dict[str, float]:
         """Give what a checkpoint must keep."""
-        given = ("margin", "depth", "patience", "wild_patience")
+        given = ("margin", "depth", "mines", "patience", "wild_patience")
         return {name: value for name, value in vars(self).items() if name not in given}
 
     def _stop(self, loss: float, active: float, now: float, scale: float) -> None:
-        more = ", or choose mining 'semihard' or 'none'"
+        more = ", or choose mining 'semihard' or 'none'" if self.mines else ""
         if self.wild_steps:
             found = f"the head's output has exploded (size {scale:.2g}, {self.start_scale:.2g} at"
             more = ""
@@ -166,6 +170,13 @@ class CollapseWatch:
             f"{found} the start; loss {loss:.4g}; {active:.0%} of the triplets active): "
             f"{_WAY_OUT}{more}; no model was saved"
         )
+
+
+def of_run(config: TrainConfig) -> CollapseWatch:
+    """Return a watch over a run by this recipe."""
+    loss, model = config.loss, config.model
+    mines = loss.name not in PROXY_LOSSES and loss.mining == "hard"
+    return CollapseWatch(resting_loss(loss, model.members), len(model.head) + 1, mines)
 
 
 def resting_loss(config: LossConfig, members: int) -> float | None:

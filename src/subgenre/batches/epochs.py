@@ -11,6 +11,7 @@ from subgenre.batches.pk import pk_batches
 from subgenre.batches.table import ChunkTable, chunk_table
 from subgenre.batches.triplets import triplet_batches
 from subgenre.config import PROXY_LOSSES, BatchConfig
+from subgenre.errors import ConfigError
 from subgenre.store import FeatureFolder
 
 Ints = NDArray[np.int64]
@@ -72,12 +73,18 @@ def epoch_batches(
         Positions in the table: [b], or [b, 3 or 4] of drawn triplets.
 
     Raises:
+        ConfigError: fewer drawn triplets than processes.
         As `pk_batches` and `triplet_batches`.
     """
     if settings.kind == "triplet":
         size = settings.size * world
         found = triplet_batches(table, size=size, seed=seed, epoch=epoch, quadruplet=quadruplet)
-        return [batch for batch in found if len(batch) >= world]
+        shared = [batch for batch in found if len(batch) >= world]
+        if not shared:
+            raise ConfigError(
+                f"{sum(map(len, found))} triplets can't be shared by {world} processes; start fewer"
+            )
+        return shared
     return pk_batches(
         table,
         subgenres=settings.subgenres,

@@ -33,7 +33,8 @@ def pk_batches(
     the chunks they have left, and inside one the tracks and chunks that were drawn least come
     first. Every epoch has the same number of batches.
     The share `same_genre` of the batches takes its subgenres from one genre with two or more of
-    them. Trash in the table adds K tracks x C chunks of it to every batch.
+    them, counted on from epoch to epoch. Trash in the table adds K tracks x C chunks of it to every
+    batch; where K is 0, as many tracks as the largest subgenre in it has.
 
     Args:
         table: chunks to draw from.
@@ -52,12 +53,14 @@ def pk_batches(
         )
     deck = _Deck(table, np.random.default_rng([seed, epoch, _PK]))
     batches: list[Ints] = []
-    for step in range(deck.steps(subgenres, tracks, chunks, same_genre)):
+    steps = deck.steps(subgenres, tracks, chunks, same_genre)
+    for step in range(epoch * steps, (epoch + 1) * steps):  # a share holds over short epochs too
         of_one_genre = int((step + 1) * same_genre) > int(step * same_genre)
         names = deck.labels(subgenres, of_one_genre)
         batch = [deck.chunks(label, tracks, chunks) for label in names]
         if (table.label < 0).any():
-            batch.append(deck.chunks(-1, tracks, chunks))
+            most = max(len(deck.tracks[label]) for label in names)
+            batch.append(deck.chunks(-1, tracks or most, chunks))
         batches.append(np.concatenate(batch))
     return batches
 

@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -35,6 +36,19 @@ learn.register(app)
 judge.register(app)
 tune.register(app)
 use.register(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and end the process with its exit code."""
+    code = main(arguments)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        sys.exit(code)
+    # A thread of torch's that wakes while the interpreter is taken down aborts the process, now and
+    # then, though the model is written: torchrun would call the whole run failed.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # none, full, or closed
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -177,7 +177,7 @@ def build(
     if len(label_genre) != n_labels:
         raise ConfigError(f"{len(label_genre)} genres were given for {n_labels} labels")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         make, size = BUILDERS[config.name], embedding_size // members
         each = [make(config, n_labels, size, label_genre) for _ in range(members)]
     return each[0] if members == 1 else MemberLoss(each)

@@ -89,7 +89,7 @@ def new_encoder(
     """Build the encoder on a pretrained backbone; the head's first weights follow from the seed.
 
     Args:
-        rows: the training chunks: the input's statistics come from them alone.
+        rows: the training chunks, those of validation too: the input's statistics come from them.
     """
     encoder = Encoder(
         backbone,
@@ -239,12 +239,20 @@ def _hold_out(
         return ids, ()
     known = set(ids)
     tracks = [track for track in folder.tracks if track.id in known]
-    fit_ids, val_ids = splits.validation(tracks, ids, share=share, seed=settings.run.seed)
-    rows = np.intersect1d(folder.rows(val_ids), chunks)
+    inner = splits.validation(
+        tracks,
+        ids,
+        share=share,
+        seed=settings.run.seed,
+        strict_groups=settings.run.strict_groups,
+    )
+    rows = np.intersect1d(folder.rows(inner.test), chunks)
     first = np.unique(folder.track_of[rows], return_index=True)[1]
     splits.check_validation(folder.label_of[rows[first]], share)
-    talk.say(f"validation: {len(val_ids)} of {len(ids)} training tracks choose the epoch")
-    return fit_ids, val_ids
+    talk.say(f"validation: {len(inner.test)} of {len(ids)} training tracks choose the epoch")
+    for warning in inner.warnings:
+        talk.warn(warning)
+    return inner.train, inner.test
 
 
 def _source(
@@ -307,10 +315,14 @@ def _activations(
     encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, talk: Talk
 ) -> NDArray[np.float16]:
     """Run the frozen blocks over all chunks, or open what they made of them."""
+    cache = folder.path / CACHE
     with talk.progress("frozen blocks") as bar:
-        return activations.cached(
-            encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
+        found = activations.cached(
+            encoder, folder, n_last, cache=cache, device=device, on_progress=bar
         )
+    kept = f"{found.nbytes / 2**30:.2g} GB in {cache}, which may be deleted when nothing trains"
+    talk.say(f"frozen blocks: their output is kept, {kept}")
+    return found
 
 
 def _validation(

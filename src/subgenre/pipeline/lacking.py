@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
+
 from subgenre import config
 from subgenre.config import BatchConfig, TrainConfig
 from subgenre.store import FeatureFolder
@@ -23,6 +25,9 @@ def _trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     none = "no trash pool in these features"
     if len(set(folder.genres)) < 2:
         yield f"{none}, and one genre alone: the quadruplet's fourth is missing"
+        return
+    if _of_one_genre(folder, settings):
+        yield f"{none}, and batch.same_genre is 1: the quadruplet's fourth is missing"
         return
     where = ", in batches of several genres" if settings.batch.kind == "pk" else ""
     yield f"{none}: chunks of other genres stand in for it{where}"
@@ -52,6 +57,14 @@ def _genres(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     """Tell that the margin between genres can't act in one genre."""
     if settings.loss.genre_margin and len(set(folder.genres)) < 2:
         yield "there is one genre: loss.genre_margin can't act"
+    elif settings.loss.genre_margin and _of_one_genre(folder, settings):
+        yield "batch.same_genre is 1, each batch of one genre: loss.genre_margin can't act"
+
+
+def _of_one_genre(folder: FeatureFolder, settings: TrainConfig) -> bool:
+    """Tell whether no batch holds two genres, though there are some."""
+    batch, siblings = settings.batch, max(Counter(folder.genres).values()) > 1
+    return batch.kind == "pk" and batch.same_genre == 1 and siblings
 
 
 def _batches(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
@@ -59,10 +72,12 @@ def _batches(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
     batch = settings.batch
     known = [BatchConfig(), *(config.load_recipe(name).batch for name in config.recipe_names())]
     per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
+    per_track = np.bincount(folder.track_of)
     there = {
         "pk": {
             "subgenres": (len(per_label), "subgenres"),
             "tracks": (max(per_label.values(), default=0), "tracks in the largest subgenre"),
+            "chunks": (int(per_track.max(initial=0)), "chunks of a track at most"),
         },
         "triplet": {"size": (int((folder.label_of >= 0).sum()), "chunks, a triplet of each")},
     }

@@ -77,8 +77,13 @@ class Rows:
                     "add tracks or take the folder out"
                 )
 
-    def groups(self, grouped_by: Sequence[str]) -> NDArray[np.int64]:
-        """Return a group number a track: tracks joined by any chain of bonds share one."""
+    def groups(
+        self, grouped_by: Sequence[str], loose: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Return a group number a track: tracks joined by any chain of bonds share one.
+
+        Those of the labels in the mask `loose` [C] are bound by their recording alone.
+        """
         parent = list(range(len(self.tracks)))
 
         def root(i: int) -> int:
@@ -89,7 +94,8 @@ class Rows:
 
         first: dict[tuple[str, str], int] = {}
         for i, track in enumerate(self.tracks):
-            for bond in bonds(track, grouped_by):
+            alone = loose is not None and loose[self.label[i]]
+            for bond in bonds(track, BY_TRACK if alone else grouped_by):
                 parent[root(i)] = root(first.setdefault(bond, i))
         roots = np.array([root(i) for i in range(len(parent))], dtype=np.int64)
         return np.asarray(np.unique(roots, return_inverse=True)[1], dtype=np.int64)

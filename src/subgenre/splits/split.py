@@ -114,38 +114,65 @@ def folds(
 
 
 def validation(
-    tracks: Iterable[LabelledTrack], train: Iterable[str], *, share: float, seed: int = 0
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut a part for validation out of the training side `train` (ids).
+    tracks: Iterable[LabelledTrack],
+    train: Iterable[str],
+    *,
+    share: float,
+    seed: int = 0,
+    strict_groups: bool = False,
+) -> Split:
+    """Cut a part for validation out of the training side `train` (ids): the split's `test`.
 
-    Grouped by artist and album where that leaves every subgenre of four tracks or more two to
-    validate on (one alone has no match among them), else by recording. A smaller subgenre may stay
-    wholly in training.
-
-    Returns:
-        Ids to fit on and ids to validate on, each sorted; no validation ids for `share` 0.
+    Grouped by artist and album, and every subgenre of four tracks or more has two to validate on
+    (one alone has no match among them). One that artists or albums leave no such two is cut by
+    recording, with a warning, or with `strict_groups` kept wholly in training. A smaller subgenre
+    may stay there too. For `share` 0 nothing is held out.
 
     Raises:
         SplitError: no subgenre has tracks to spare.
     """
     ids = set(train)
     if share == 0:
-        return tuple(sorted(ids)), ()
+        return Split(tuple(sorted(ids)), (), seed, BY_ARTIST)
     rows = Rows.of(track for track in tracks if track.id in ids)
     if not rows.tracks:
         raise SplitError("none of the training tracks is in the library; draw the split anew")
-    for grouped_by in (BY_ARTIST, BY_TRACK):
-        held = draw(rows.label, rows.groups(grouped_by), share, seed, least=2)
-        n_held = counts(rows.label, held)
-        if (n_held[np.bincount(rows.label) >= 4] >= 2).all():
-            break
+    held, blocked = _validated(rows, share, seed, strict_groups=strict_groups)
     if not held.any():
         raise SplitError(
             f"no subgenre has training tracks to spare for validation (share {share:g}); "
             "set val_share to 0 (--set watch.val_share=0)"
         )
-    inner = _sides(rows, held, seed, grouped_by, ())
-    return inner.train, inner.test
+    told = (_blocked(rows, blocked, strict_groups=strict_groups),) if blocked.any() else ()
+    return _sides(rows, held, seed, BY_TRACK if told and not strict_groups else BY_ARTIST, told)
+
+
+def _validated(
+    rows: Rows, share: float, seed: int, *, strict_groups: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the rows to validate on, and the labels that artists or albums leave no two of."""
+    large = np.bincount(rows.label) >= 4
+    blocked = np.zeros(len(large), dtype=bool)
+    while True:
+        groups = rows.groups(BY_ARTIST, None if strict_groups else blocked)
+        held = draw(rows.label, groups, share, seed, least=2)
+        if strict_groups:  # whole groups go back, with what they hold of other labels
+            held &= ~np.isin(groups, groups[blocked[rows.label]])
+        short = large & ~blocked & (counts(rows.label, held) < 2)
+        if not short.any():
+            return held, blocked
+        blocked |= short
+
+
+def _blocked(rows: Rows, blocked: NDArray[np.bool_], *, strict_groups: bool) -> str:
+    """Say what became of the subgenres that can't be cut by artist for validation."""
+    names = ", ".join(rows.names[i] for i in np.flatnonzero(blocked))
+    if strict_groups:
+        return f"not validated on, as artists or albums can't be parted there: {names}"
+    return (
+        "validation: tracks of one artist or album may stand on both sides, as they can't be "
+        f"parted there: {names}; the choice of the epoch may owe something to the artists' sound"
+    )
 
 
 def check_validation(labels: NDArray[np.int64], share: float) -> None:
