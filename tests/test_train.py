@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import batches, config, metrics, splits
+from subgenre import batches, config, embed, encoder, metrics, splits
 from subgenre.errors import ConfigError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.lacking import lacking
@@ -15,7 +15,7 @@ from subgenre.sources import VectorSource
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
-from tests.training import ids, recipe, same
+from tests.training import ids, recipe, same, weights
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +307,36 @@ def test_a_quadruplet_without_trash_says_what_stands_in(
     settings = recipe(batch={"kind": "pk", "same_genre": 0.0}, loss={"name": "quadruplet"})
     found = lacking(folder, settings)
     assert told in found[0] if told else not found
+
+
+def test_a_centred_embedding_is_the_plain_one_without_its_mean(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    """The mean is of the training chunks alone, and is kept with the model."""
+    train = ids(folder)[::2]
+    plain = fit.fit(folder, train, recipe())
+    centred = fit.fit(folder, train, recipe(model={"centre": True}))
+    assert plain.pooled is not None
+    before = embed.project_vectors(plain.encoder, plain.pooled).astype(np.float64)
+    moved = before - before[folder.rows(train)].mean(axis=0)
+    expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    found = embed.project_vectors(centred.encoder, plain.pooled)
+    assert np.allclose(found, expected, atol=1e-5)
+    assert not np.allclose(found, before, atol=1e-2)
+    encoder.save(centred.encoder, tmp_path)
+    again = encoder.load(tmp_path)
+    assert np.array_equal(embed.project_vectors(again, plain.pooled), found)
+
+
+def test_a_centred_run_learns_the_same_weights_and_joins_what_it_joined(
+    folder: FeatureFolder,
+) -> None:
+    model = {"pca": 20, "fusion": 0.7}
+    plain = fit.fit(folder, ids(folder), recipe(model=model))
+    centred = fit.fit(folder, ids(folder), recipe(model={**model, "centre": True}))
+    one, two = weights(plain), weights(centred)
+    assert set(two) - set(one) == {"mean_embedding"}
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert centred.encoder.mean_embedding is not None
+    assert centred.encoder.mean_embedding.shape == (128 + 20,)
+    assert float(centred.encoder.mean_embedding.norm()) > 0

@@ -90,6 +90,7 @@ class ModelConfig:
             `auto` does so where the backbone is frozen.
         pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
         fusion: weight of those axes in the embedding, joined to the head's output; 0: not joined.
+        centre: take the mean over the training chunks off the embedding once it is trained.
         lora_rank: rank of the adapters with `tune = "lora"`.
     """
 
@@ -105,6 +106,7 @@ class ModelConfig:
     standardise: str = "auto"
     pca: int = 0
     fusion: float = 0.0
+    centre: bool = False
     lora_rank: int = 8
 
     def __post_init__(self) -> None:

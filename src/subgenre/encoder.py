@@ -7,8 +7,6 @@ log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from subgenre import backbones, checks, files, heads
+from subgenre import backbones, checks, files, fingerprints, heads
 from subgenre.backbones import Backbone
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.features import Statistics
@@ -43,6 +42,7 @@ class Structure:
     members: int = 1
     pca: int = 0
     fusion: float = 0.0
+    centre: bool = False
 
 
 class Encoder(nn.Module):
@@ -67,6 +67,7 @@ class Encoder(nn.Module):
         members: heads side by side, each with an equal share of D, see `heads.Members`.
         pca: axes of the pooled vectors that the head gets, see `set_axes`; 0: all columns.
         fusion: weight of those axes themselves in the embedding, beside the head's output.
+        centre: take a mean off the embedding, see `set_centre`.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
@@ -79,6 +80,7 @@ class Encoder(nn.Module):
     pooled_mean: Tensor
     pooled_std: Tensor
     axes: Tensor | None
+    mean_embedding: Tensor | None
     skip: nn.Module | None
     layer_weights: nn.Parameter | None
 
@@ -95,6 +97,7 @@ class Encoder(nn.Module):
         members: int = 1,
         pca: int = 0,
         fusion: float = 0.0,
+        centre: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class Encoder(nn.Module):
         shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
         self.backbone = backbone
         self.structure = Structure(
-            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca, fusion
+            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca, fusion, centre
         )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(0.5))
@@ -119,6 +122,7 @@ class Encoder(nn.Module):
             )
         self.size = embedding_size + (pca if fusion else 0)
         self.register_buffer("axes", torch.zeros(H, pca) if pca else None)
+        self.register_buffer("mean_embedding", torch.zeros(self.size) if centre else None)
         sizes = [pca or H, *head, embedding_size]
         self.head = heads.build(sizes, dropout=dropout, members=members, generator=generator)
         self.skip = heads.linear(sizes[0], embedding_size, generator) if skip else None
@@ -179,7 +183,8 @@ class Encoder(nn.Module):
     def project(self, pooled: Tensor) -> Tensor:
         """Standardise, run the head, scale to unit norm: [B, H] (or [B, L, H]) -> [B, D].
 
-        With `fusion`, and not while training, the axes are joined to it: [B, D + pca].
+        Not while training: the axes are joined to it with `fusion`, [B, D + pca], and with
+        `centre` the mean is taken off.
         """
         if self.axes is None:
             x = (pooled - self.pooled_mean) / self.pooled_std
@@ -193,10 +198,12 @@ class Encoder(nn.Module):
         if self.skip is not None:
             out = out + self.skip(x)
         out = heads.unit(out.float(), self.structure.members)
-        if self.axes is None or not self.structure.fusion or self.training:
+        if self.training:
             return out  # the loss sees what can learn
-        plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # half-whitening taken back
-        return heads.fused(out, plain.float(), self.structure.fusion)
+        if self.axes is not None and self.structure.fusion:
+            plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # half-whitening taken back
+            out = heads.fused(out, plain.float(), self.structure.fusion)
+        return out if self.mean_embedding is None else heads.unit(out - self.mean_embedding)
 
     def forward(self, features: Tensor) -> Tensor:
         """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""
@@ -241,6 +248,14 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.axes.copy_(axes)
 
+    def set_centre(self, vectors: ArrayLike) -> None:
+        """Take the mean of embeddings [n, D] off all from now on, and bring them to norm 1 again.
+
+        (CL2N: Wang et al., "SimpleShot", 2019, section 3.)
+        """
+        if self.mean_embedding is not None:
+            self.mean_embedding.copy_(torch.tensor(vectors).mean(0))
+
 
 def save(encoder: Encoder, folder: Path) -> None:
     """Write `model.safetensors` and `encoder.json`; the folder alone rebuilds the encoder."""
@@ -280,12 +295,12 @@ def load(folder: Path) -> Encoder:
 
 def fingerprint(encoder: Encoder) -> str:
     """Hash the weights and the structure: 32 hex digits, the same on every device."""
-    return _hash(encoder, _describe(encoder))
+    return fingerprints.of_module(encoder, _describe(encoder))
 
 
 def backbone_fingerprint(backbone: Backbone) -> str:
     """Hash the weights and the structure of a backbone, wherever it came from: 32 hex digits."""
-    return _hash(backbone, _describe_backbone(backbone))
+    return fingerprints.of_module(backbone, _describe_backbone(backbone))
 
 
 @contextmanager
@@ -305,28 +320,13 @@ def _describe(encoder: Encoder) -> dict[str, Any]:
     return {
         "backbone": _describe_backbone(encoder.backbone),
         "spec": encoder.backbone.spec.to_dict(),
-        "structure": asdict(encoder.structure),
+        # a model that is not centred is described as before there was a choice
+        "structure": {k: v for k, v in asdict(encoder.structure).items() if k != "centre" or v},
     }
 
 
 def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
     return {"kind": backbone.kind, "config": backbone.config_dict()}
-
-
-def _hash(module: nn.Module, description: dict[str, Any]) -> str:
-    # where the weights came from is told in the description, but does not make another model
-    config = {
-        key: value
-        for key, value in description.get("backbone", description)["config"].items()
-        if key not in ("source", "licence")
-    }
-    told = [config, description.get("structure"), description.get("backbone", description)["kind"]]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, value in sorted(module.state_dict().items()):
-        tensor = value.detach().to("cpu").contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
-    return digest.hexdigest()[:32]
 
 
 def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:

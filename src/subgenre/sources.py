@@ -260,6 +260,7 @@ def ahead(
             yield values.to(device, non_blocking=True)
 
 
+@torch.inference_mode()
 def encode_rows(
     source: Source,
     encoder: Encoder,

@@ -102,6 +102,7 @@ def new_encoder(
         members=settings.members,
         pca=settings.pca,
         fusion=settings.fusion,
+        centre=settings.centre,
         generator=torch.Generator().manual_seed(seed),
     )
     encoder.set_statistics(folder.statistics(rows))
@@ -129,11 +130,9 @@ def fit(
     Args:
         folder, train_ids, settings: the features, the tracks that may be seen, the recipe.
         backbone: loaded already, and left as it is; else `settings.model.backbone` is loaded.
-        device, group: where, and beside which other processes.
-        checkpoints, resume, fingerprint: see `Trainer`.
+        device, group, checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps, and between batches of the frozen backbone.
-        only: rows of the chunks that are used, the others are left alone; by default all.
-        talk: hears how it goes.
+        only, talk: rows of the chunks that are used, by default all; who hears how it goes.
 
     Raises:
         ConfigError: options that can't act, or make no sense together.
@@ -167,6 +166,8 @@ def fit(
             callbacks=Callbacks(tell, on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
+    if settings.model.centre:
+        encoder.set_centre(sources.encode_rows(source, encoder, rows, device=device))
     lora.merge(backbone)
     return Fitted(encoder.eval(), result, pooled if only is None else None)
 
@@ -239,12 +240,9 @@ def _hold_out(
         return ids, ()
     known = set(ids)
     tracks = [track for track in folder.tracks if track.id in known]
+    run = settings.run
     inner = splits.validation(
-        tracks,
-        ids,
-        share=share,
-        seed=settings.run.seed,
-        strict_groups=settings.run.strict_groups,
+        tracks, ids, share=share, seed=run.seed, strict_groups=run.strict_groups
     )
     rows = np.intersect1d(folder.rows(inner.test), chunks)
     first = np.unique(folder.track_of[rows], return_index=True)[1]
@@ -315,13 +313,12 @@ def _activations(
     encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, talk: Talk
 ) -> NDArray[np.float16]:
     """Run the frozen blocks over all chunks, or open what they made of them."""
-    cache = folder.path / CACHE
     with talk.progress("frozen blocks") as bar:
         found = activations.cached(
-            encoder, folder, n_last, cache=cache, device=device, on_progress=bar
+            encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
         )
-    kept = f"{found.nbytes / 2**30:.2g} GB in {cache}, which may be deleted when nothing trains"
-    talk.say(f"frozen blocks: their output is kept, {kept}")
+    size = f"{found.nbytes / 2**30:.2g} GB"
+    talk.say(f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when nothing trains")
     return found
 
 
