@@ -501,10 +501,21 @@ def test_the_card_says_what_the_report_says(tmp_path):
     assert "| casual | hedgewars | 12 | 3 |" in card
     assert "Licence of its weights: ISC" in card
     assert "No artist tags" in card
-    assert "subgenre classify" in card
     for line in card.splitlines():
         if line.startswith("|"):
             assert line.count("|") in (5, 7), line
+
+
+def test_the_card_of_folds_names_no_command_that_wants_a_model() -> None:
+    assert "--run THIS_FOLDER" in render_card(full_data(folds=0))
+    assert "--run THIS_FOLDER" not in render_card(full_data(folds=5))
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(15 / 81, "19 %"), (0.0949, "9.5 %"), (0.0951, "9.5 %"), (0.5, "50 %")]
+)
+def test_a_share_is_rounded_once(share: float, told: str) -> None:
+    assert summary.percent(share) == told
 
 
 def test_names_cannot_break_the_card_or_the_page():

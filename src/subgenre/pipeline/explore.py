@@ -160,8 +160,9 @@ def _lacking(run: StoredRun, tracks: Collection) -> str:
     more = sum(track.id not in known for track in tracks.tracks(tracks.live))
     return (
         f"{more} of {len(tracks)} tracks shown are not among those that the model was trained and "
-        f"tested on. Sort them into the library's subgenres, then {preprocess} and "
-        f"`subgenre train --features {out} --recipe {path}/config.toml`: the new model refits them"
+        f"tested on. Sort them into the library's subgenres (classify --copy-to helps), "
+        f"then {preprocess} and `subgenre train --features {out} --recipe {path}/config.toml`: the "
+        f"new model refits them, with {path}/{CORRECTIONS} copied into its folder"
     )
 
 

@@ -28,7 +28,7 @@ def render_card(data: ReportData) -> str:
         _tracks(data),
         _split(data),
         _limits(data),
-        _use(),
+        _use(data),
         _made_with(data),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -117,7 +117,9 @@ def _limits(data: ReportData) -> str:
     return f"## Limits\n\n{_paragraphs(lines)}"
 
 
-def _use() -> str:
+def _use(data: ReportData) -> str:
+    if data.folds:  # a model a fold, none of which is kept
+        return ""
     return (
         "## Use\n\n"
         "```\n"

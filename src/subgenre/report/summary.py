@@ -61,8 +61,8 @@ def main_figure(data: ReportData) -> Figure | None:
 
 def percent(share: float) -> str:
     """A share as a percentage: whole, or with one digit below 10 %."""
-    points = round(100 * share, 1)
-    digits = 1 if abs(points) < 9.95 and points % 1 else 0
+    points = 100 * share
+    digits = 1 if abs(points) < 9.95 and round(points, 1) % 1 else 0  # rounded once
     return f"{points:.{digits}f} %"
 
 
