@@ -90,7 +90,8 @@ class ModelConfig:
             `auto` does so where the backbone is frozen.
         pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
         fusion: weight of those axes in the embedding, joined to the head's output; 0: not joined.
-        centre: take the mean over the training chunks off the embedding once it is trained.
+        centre: take the mean over the training chunks off the embedding once it is trained; a
+            validation sees it with its mean.
         lora_rank: rank of the adapters with `tune = "lora"`.
     """
 

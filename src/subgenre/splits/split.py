@@ -168,10 +168,10 @@ def _blocked(rows: Rows, blocked: NDArray[np.bool_], *, strict_groups: bool) -> 
     """Say what became of the subgenres that can't be cut by artist for validation."""
     names = ", ".join(rows.names[i] for i in np.flatnonzero(blocked))
     if strict_groups:
-        return f"not validated on, as artists or albums can't be parted there: {names}"
+        return f"not validated on, as no cut by artist and album was found there: {names}"
     return (
-        "validation: tracks of one artist or album may stand on both sides, as they can't be "
-        f"parted there: {names}; the choice of the epoch may owe something to the artists' sound"
+        "validation: tracks of one artist or album may stand on both sides, as no cut between them "
+        f"was found there: {names}; the choice of the epoch may owe something to the artists' sound"
     )
 
 
