@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from subgenre import backbones, encoder
+from subgenre import axes, backbones, encoder
 from subgenre.backbones import Backbone
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
@@ -69,14 +69,12 @@ def test_members_are_heads_whose_cosines_are_averaged(toy, tmp_path) -> None:
 def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_path) -> None:
     from sklearn.decomposition import PCA
 
-    from subgenre.pipeline import fit
-
     generator = torch.Generator().manual_seed(4)
     pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
     plain = make(toy, head=(16,), embedding_size=5, pca=6)
     joined = make(toy, head=(16,), embedding_size=5, pca=6, fusion=0.5)
     for net in (plain, joined):
-        fit.standardise(net, pooled.numpy())
+        axes.standardise(net, pooled.numpy())
     whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
     component = PCA(6, svd_solver="full").fit_transform(whole)
     component /= np.linalg.norm(component, axis=1, keepdims=True)
@@ -94,12 +92,10 @@ def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_p
 def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     from sklearn.decomposition import PCA
 
-    from subgenre.pipeline import fit
-
     generator = torch.Generator().manual_seed(4)
     pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
     net = make(toy, head=(), embedding_size=5, pca=8)
-    fit.standardise(net, pooled.numpy())
+    axes.standardise(net, pooled.numpy())
     whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
     wanted = PCA(6, svd_solver="full").fit_transform(whole)
     wanted /= np.sqrt(wanted.std(axis=0))

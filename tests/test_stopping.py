@@ -14,7 +14,7 @@ import pytest
 import torch.multiprocessing as mp
 
 from subgenre import encoder, train
-from subgenre.errors import RunError
+from subgenre.errors import CheckpointError, RunError
 from subgenre.pipeline import fit, work
 from subgenre.pipeline import train as stage
 from subgenre.store import FeatureFolder
@@ -122,6 +122,24 @@ def test_a_run_is_resumed_whatever_ran_since(
     (whole.run / work.CONFIG).unlink()
     assert stage.train(folder.path, recipe(), resume=True, checkpoints=own).run == whole.run
     assert [path.name for path in own.iterdir()] == ["checkpoint.pt"]
+
+
+def test_runs_that_have_finished_do_not_keep_another_from_its_start(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = iter(["20260101_000001", "20260101_000002"])
+    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    done, other = recipe(optim={"epochs": 1}), recipe(optim={"epochs": 1, "lr": 1e-4})
+    first, ear = stage.train(folder.path, done).run, Ear()
+    run = stage.train(folder.path, other, resume=True, talk=ear).run
+    assert run.name == "fully_trained_models_20260101_000002"
+    assert "no checkpoint of this run under ast_triplet_output: starting anew" in ear.told
+    (run / work.CONFIG).unlink()  # as if it had been stopped: now its options may be mistaken
+    third = recipe(optim={"epochs": 1, "lr": 1e-5})
+    with pytest.raises(CheckpointError, match=r"20260101_000002.*optim.lr 0.0001 \(now 1e-05\)"):
+        stage.train(folder.path, third, resume=True)
+    assert (first / work.CONFIG).is_file()
 
 
 def test_a_model_that_came_meanwhile_is_not_written_over(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import batches, config, embed, encoder, metrics, splits
+from subgenre import axes, batches, config, embed, encoder, metrics, splits
 from subgenre.errors import ConfigError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.lacking import lacking
@@ -286,9 +286,9 @@ def test_a_column_that_hardly_varied_is_left_out_where_the_backbone_learns(
     generator = np.random.default_rng(0)
     pooled = 1 + generator.normal(size=(50, backbone.hidden_size)).astype(np.float32)
     pooled[:, 0] = 1 + 1e-3 * pooled[:, 0]
-    fit.standardise(encoder, pooled)
+    axes.standardise(encoder, pooled)
     assert bool(torch.isfinite(encoder.pooled_std).all())
-    fit.standardise(encoder, pooled, backbone_learns=True)
+    axes.standardise(encoder, pooled, backbone_learns=True)
     assert torch.isinf(encoder.pooled_std).nonzero().flatten().tolist() == [0]
 
 

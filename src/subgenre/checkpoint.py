@@ -92,14 +92,18 @@ def fitting(
     fingerprint: Mapping[str, str],
     *,
     on_damaged: Callable[[str], None] = lambda _: None,
+    finished: Callable[[Path], bool] = lambda _: False,
 ) -> list[Path]:
     """List the checkpoints of exactly this run under `root`, or in it, the newest first.
 
     Args:
         on_damaged: hears of each that can't be read, where another fits.
+        finished: tells of a checkpoint whether its run has ended: there is nothing to go on with,
+            so that another run's is no sign of mistaken options.
 
     Raises:
-        CheckpointError: there are some, and none is of this run; it tells of the newest.
+        CheckpointError: none is of this run, and some are of runs that have not finished; it tells
+            of the newest of those.
     """
     found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
     found = [*root.glob(NAME), *found]
@@ -110,8 +114,9 @@ def fitting(
                 fit.append(path)
         except CheckpointError as problem:
             damaged.append(str(problem))
-    if found and not fit:
-        load(found[0], fingerprint)
+    if not fit:
+        for path in [path for path in found if not finished(path)][:1]:
+            load(path, fingerprint)
     for reason in damaged:
         on_damaged(f"passed over: {reason}")
     return fit

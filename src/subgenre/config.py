@@ -25,6 +25,7 @@ DRAWN_LOSSES = ("triplet", "quadruplet")
 PROXY_LOSSES = ("proxy_anchor", "norm_softmax", "arcface")
 LOSSES = ("triplet", "quadruplet", "multi_similarity", "supcon", *PROXY_LOSSES, "track_triplet")
 MININGS = ("none", "semihard", "hard")
+MINING_LOSSES = (*DRAWN_LOSSES, "track_triplet")  # search the batch for triplets
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")

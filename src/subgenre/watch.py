@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from subgenre.config import LossConfig, TrainConfig
+from subgenre.config import MINING_LOSSES, LossConfig, TrainConfig
 from subgenre.errors import CollapseError, NotFiniteError
 
 # Fraction of the spread at the start under which the embeddings count as one point. An untrained
@@ -27,7 +27,6 @@ _LONG = 20  # patiences that are averaged: single steps of a few triplets are of
 _WILD = 200.0
 _SHORT = 10  # collapsed steps at the end of a run that count, whatever the patience
 _GONE = 1e-3  # of the spread at the start: below it at the end one step is enough
-_MINING = ("triplet", "quadruplet", "track_triplet")  # the losses that mine
 _WAY_OUT = (
     "lower the learning rate (--lr), warm up for longer (--set optim.warmup=0.2), or clip the "
     "gradient (--set optim.clip_norm=1.0)"
@@ -176,7 +175,7 @@ class CollapseWatch:
 def of_run(config: TrainConfig) -> CollapseWatch:
     """Return a watch over a run by this recipe."""
     loss, model = config.loss, config.model
-    mines = loss.name in _MINING and loss.mining == "hard"
+    mines = loss.name in MINING_LOSSES and loss.mining == "hard"
     return CollapseWatch(resting_loss(loss, model.members), len(model.head) + 1, mines)
 
 

@@ -114,7 +114,7 @@ def evaluate(
     talk.say("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
-    if opened.data.get("test_run") is True:
+    if work.is_trial(opened.path):
         audited.notes.append(_TEST_RUN)
         talk.warn(_TEST_RUN)
     if not quick:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from subgenre import (
     activations,
+    axes,
     backbones,
     batches,
     distributed,
@@ -40,10 +40,7 @@ from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSour
 from subgenre.store import FeatureFolder
 from subgenre.talk import Silent, Talk
 from subgenre.train import Callbacks, Result, Trainer
-from subgenre.vectors import CONSTANT
 
-_NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
-_STILL = 1e-2  # a column that varies by less than this share of its size hardly varies
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
 
 
@@ -130,9 +127,11 @@ def fit(
     Args:
         folder, train_ids, settings: the features, the tracks that may be seen, the recipe.
         backbone: loaded already, and left as it is; else `settings.model.backbone` is loaded.
-        device, group, checkpoints, resume, fingerprint: see `Trainer`.
+        device, group: where, and beside which other processes.
+        checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps, and between batches of the frozen backbone.
-        only, talk: rows of the chunks that are used, by default all; who hears how it goes.
+        only: rows of the chunks that are used, the others are left alone; by default all.
+        talk: hears how it goes.
 
     Raises:
         ConfigError: options that can't act, or make no sense together.
@@ -166,10 +165,8 @@ def fit(
             callbacks=Callbacks(tell, on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
-    if settings.model.centre:
-        encoder.set_centre(sources.encode_rows(source, encoder, rows, device=device))
-    lora.merge(backbone)
-    return Fitted(encoder.eval(), result, pooled if only is None else None)
+    _finish(encoder, source, rows, device, centre=settings.model.centre)
+    return Fitted(encoder, result, pooled if only is None else None)
 
 
 def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: FeatureFolder) -> Backbone:
@@ -179,6 +176,21 @@ def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: Feature
     if given is None or settings.model.tune == "head":
         return backbone
     return copy.deepcopy(given)
+
+
+def _finish(
+    encoder: Encoder,
+    source: Source,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    *,
+    centre: bool,
+) -> None:
+    """Take the embedding's mean off by the training chunks, merge adapters, end training."""
+    if centre:
+        encoder.set_centre(sources.encode_rows(source, encoder, rows, device=device))
+    lora.merge(encoder.backbone)
+    encoder.eval()
 
 
 def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
@@ -192,39 +204,6 @@ def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
         members=settings.model.members,
         seed=settings.run.seed,
     )
-
-
-def standardise(
-    encoder: Encoder, pooled: NDArray[np.float32], *, backbone_learns: bool = False
-) -> None:
-    """Set the encoder's pooled statistics, and its axes, by training chunks [n, H] (or [n, L, H]).
-
-    Where the backbone learns, a column that hardly varied is left out: with the first step it would
-    be thousands of its deviations off.
-
-    The axes are the principal ones of the standardised chunks. Each is divided by the square root
-    of its deviation: whitened half way, so that the first few do not drown what sets siblings
-    apart, nor the last be raised to noise.
-    """
-    values = torch.from_numpy(pooled.astype(np.float64))
-    constant = _STILL if backbone_learns else CONSTANT
-    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), constant=constant)
-    if encoder.axes is not None:
-        whole = (values - encoder.pooled_mean) / encoder.pooled_std
-        encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))
-
-
-def _half_white(values: Tensor, n_axes: int) -> Tensor:
-    """Principal axes [H, n_axes] of values [n, H], scaled; 0 beyond the rank of the values."""
-    _, scale, right = torch.linalg.svd(values - values.mean(0), full_matrices=False)
-    deviation = scale / len(values) ** 0.5
-    n = min(n_axes, int((deviation > _NO_AXIS * deviation[0]).sum()))
-    right, deviation = right[:n], deviation[:n]
-    # a sign is free in an SVD: the largest loading of each axis points up
-    largest = right.gather(1, right.abs().argmax(1, keepdim=True))
-    axes = (right * largest.sign() / deviation[:, None].sqrt()).T
-    axes = axes / deviation.mean().sqrt()  # the turned values have a mean variance of 1
-    return torch.nn.functional.pad(axes, (0, n_axes - n))
 
 
 def _hold_out(
@@ -277,7 +256,7 @@ def _source(
             lambda: _pooled(encoder, folder, chunks, device, talk), group, device
         )
         if model.standardised:
-            standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
+            axes.standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
         if model.tune == "head":
             held = pooled[chunks]
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)

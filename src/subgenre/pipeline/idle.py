@@ -12,11 +12,11 @@ from subgenre.checks import check_tune, either
 from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
 from subgenre.errors import ConfigError
 
-# What each loss reads of `[loss]`; mining needs a batch to search, which drawn triplets are not.
+# What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.
 _READS = {
-    "triplet": ("margin", "mining", "genre_margin"),
-    "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "mining", "genre_margin"),
-    "track_triplet": ("margin", "mining", "genre_margin"),
+    "triplet": ("margin", "genre_margin"),
+    "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "genre_margin"),
+    "track_triplet": ("margin", "genre_margin"),
     "multi_similarity": ("alpha", "beta", "base"),
     "supcon": ("temperature",),
     "proxy_anchor": ("scale",),
@@ -182,11 +182,14 @@ def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
 
 def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
     loss, batch = settings.loss.name, settings.batch.kind
-    reads = tuple(key for key in _READS[loss] if key != "mining" or batch == "pk")
+    mines = loss in config.MINING_LOSSES
+    reads = (*_READS[loss], "mining") if mines and batch == "pk" else _READS[loss]
+    why = f"loss {loss} reads {either(reads)}"
     for key in sorted({key for keys in _READS.values() for key in keys} - set(reads)):
-        drawn = key == "mining" and key in _READS[loss]
-        why = f"loss {loss} reads {either(reads)}"
-        yield f"loss.{key}", "drawn triplets are not searched (batch.kind)" if drawn else why
+        yield f"loss.{key}", why
+    if "mining" not in reads:
+        drawn = "drawn triplets are not searched (batch.kind)"
+        yield "loss.mining", drawn if mines else why
     for kind, keys in _BATCHES.items():
         for key in keys if kind != batch else ():
             yield f"batch.{key}", f"batches of kind '{batch}' read {either(_BATCHES[batch])}"

@@ -75,7 +75,7 @@ def _row(run: StoredRun) -> RunRow:
         figures.get("n_train"),
         figures.get("n_test"),
         figures.get("models", {}).get(TRAINED, {}),
-        test_run=run.data.get("test_run") is True,
+        test_run=work.is_trial(run.path),
     )
 
 

@@ -175,13 +175,18 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
 
 def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
     """Find the checkpoint to go on from: the newest of this run whose model is not there yet."""
-    found = checkpoint.fitting(place.checkpoints, fingerprint, on_damaged=place.talk.warn)
+
+    def finished(path: Path) -> bool:
+        run = work.model_folder(place.out, path.absolute().parent.name)
+        return (run / work.CONFIG).is_file()
+
+    found = checkpoint.fitting(
+        place.checkpoints, fingerprint, on_damaged=place.talk.warn, finished=finished
+    )
     if not found:
-        place.talk.say(f"no checkpoint under {place.checkpoints}: starting anew")
+        place.talk.say(f"no checkpoint of this run under {place.checkpoints}: starting anew")
         return None
-    models = [work.model_folder(place.out, path.absolute().parent.name) for path in found]
-    pairs = zip(found, models, strict=True)
-    return next((path for path, run in pairs if not (run / work.CONFIG).is_file()), found[0])
+    return next((path for path in found if not finished(path)), found[0])
 
 
 def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:

@@ -83,7 +83,7 @@ def runs(root: Path) -> list[Path]:
 
 
 def is_trial(run: Path) -> bool:
-    """Tell whether a model is of `train --test-run`."""
+    """Tell whether a model is of `train --test-run`; one whose `data.json` is damaged is not."""
     try:
         data = json.loads((run / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
