@@ -174,11 +174,16 @@ def test_a_compiler_that_fails_is_named_and_undone(clock: Clock, blocks: list[nn
 
 @pytest.fixture
 def rehearsal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
-    """A step of 0.2 s (0.1 s in bf16) that takes 30 MB over the 100 MB of the process."""
+    """A step of 0.2 s (0.1 s in bf16) that keeps 4 and 6 MB, in a process of 100."""
     monkeypatch.setattr(precision, "memory_now", lambda: 100 * MB)
-    monkeypatch.setattr(precision, "peak_memory", lambda: 130 * MB)
-    step = lambda half: clock.work(0.1 if half else 0.2)  # noqa: E731
-    return Rehearsal(step, ratio=4.0, costly=True, device=CPU)
+    network = nn.Linear(1, 2, bias=False)  # its weight is kept for the backward pass too
+
+    def step(half: bool) -> None:
+        clock.work(0.1 if half else 0.2)
+        chunks = torch.zeros(MB, 1), torch.zeros(MB + MB // 2, 1)  # each is kept
+        torch.autograd.backward([network(each).sum() for each in chunks])
+
+    return Rehearsal(step, ratio=4.0, costly=True, device=CPU, network=network)
 
 
 def test_the_time_grows_with_the_steps_and_the_size_of_one(rehearsal: Rehearsal) -> None:
@@ -197,7 +202,7 @@ def test_the_memory_grows_with_what_learns_and_what_is_kept_of_it(rehearsal: Reh
     def memory(learning: int, copies: int) -> int:
         return rehearsal.estimate(False, "", steps=10, learning=learning, copies=copies).memory
 
-    idle = (100 + 4 * 30) * MB
+    idle = (100 + 4 * (4 + 6 + 2 * 6)) * MB  # two gradients of the largest beside what is kept
     assert memory(0, 1) == idle
     assert memory(1_000_000, 1) == idle + 3 * 4_000_000  # the gradient, and AdamW's two
     assert memory(1_000_000, 2) == idle + 4 * 4_000_000  # the best weights too
@@ -205,7 +210,7 @@ def test_the_memory_grows_with_what_learns_and_what_is_kept_of_it(rehearsal: Reh
 
 
 def test_a_head_alone_is_not_probed() -> None:
-    head = Rehearsal(never, ratio=1.0, costly=False, device=CPU)
+    head = Rehearsal(never, ratio=1.0, costly=False, device=CPU, network=nn.Linear(1, 1))
     assert head.choose(RunConfig()) == (False, "fp32: the head alone is small")
     assert head.choose(RunConfig(precision="bf16"))[0] is True
 

@@ -370,6 +370,11 @@ def test_every_subgenre_looks_different():
         assert len({looks[name].shape for name in names}) == 1, genre
 
 
+def test_a_subgenre_looks_the_same_in_whatever_order_they_come():
+    turned = palette.styles(LABELS[::-1], LABEL_GENRES[::-1])
+    assert turned == palette.styles(LABELS, LABEL_GENRES)
+
+
 def test_more_subgenres_than_looks_still_draw():
     labels = [f"s{i}" for i in range(200)]
     assert len(palette.styles(labels, ["g"] * 200)) == 200

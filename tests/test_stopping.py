@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -111,8 +112,11 @@ def test_a_run_is_resumed_whatever_ran_since(
             stage.train(folder.path, recipe())
     stage.train(folder.path, recipe(optim={"epochs": 1}))
     whole = stage.train(folder.path, recipe())
-    resumed = stage.train(folder.path, recipe(), resume=True)
+    ear = Ear()
+    resumed = stage.train(folder.path, recipe(), resume=True, talk=ear)
     assert resumed.run.name == "fully_trained_models_20260101_000001"
+    (told,) = [text for text in ear.told if text.startswith("going on from")]
+    assert re.search(r"20260101_000001.checkpoint\.pt, after step \d+$", told)
     assert same_models(whole.run, resumed.run)
     everywhere = Path("ast_triplet_output")
     own = everywhere / "20260101_000003"  # as Ctrl-C names it

@@ -79,6 +79,15 @@ def _opened(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     return dict(state)
 
 
+def steps_done(path: Path) -> int:
+    """Tell how many steps a checkpoint's run had done.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    return int(_opened(path, mapped=True)["done"])
+
+
 def _change(key: str, then: str | None, now: str | None) -> str:
     """Tell what differs: an option's two values, or a name alone; "" where nothing does."""
     if then == now:

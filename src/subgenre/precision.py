@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
 import psutil
 import torch
@@ -190,15 +189,3 @@ def _once(work: Callable[[], None]) -> float:
 def memory_now() -> int:
     """Return the resident memory of this process, bytes."""
     return int(psutil.Process().memory_info().rss)
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, bytes (macOS: its present one)."""
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return int(info.peak_wset)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return int(fields["VmHWM"].split()[0]) * 1024
-    return int(info.rss)

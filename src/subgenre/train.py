@@ -311,14 +311,11 @@ class Trainer:
         """Choose number format and compilation by small steps, and say what the run will take."""
         settings, state = self.config.run, self.state
         rows, _ = self._needed(batch)
-        costly_on_cpu = self.source.costly and self.device.type == "cpu"
-        few = rows[:1] if costly_on_cpu else rows
-        loaded = self.source.load(few).to(self.device)
+        costly, device = self.source.costly, self.device
+        few = rows[:1] if costly and device.type == "cpu" else rows
+        loaded, ratio = self.source.load(few).to(device), len(rows) / len(few)
         trial = Rehearsal(
-            lambda half: self._dry_step(loaded, half),
-            len(rows) / len(few),
-            self.source.costly,
-            self.device,
+            lambda half: self._dry_step(loaded, half), ratio, costly, device, self.modules
         )
         why = "as before the stop"
         if not resumed:

@@ -186,7 +186,9 @@ def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
     if not found:
         place.talk.say(f"no checkpoint of this run under {place.checkpoints}: starting anew")
         return None
-    return next((path for path in found if not finished(path)), found[0])
+    path = next((path for path in found if not finished(path)), found[0])
+    place.talk.say(f"going on from {path}, after step {checkpoint.steps_done(path)}")
+    return path
 
 
 def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:

@@ -289,6 +289,5 @@ def drawable(points: Iterable[Point]) -> list[Point]:
 
 
 def by_genre(genres: Sequence[str]) -> list[int]:
-    """Positions of the labels with those of one genre together, genres as they first come."""
-    order = list(dict.fromkeys(genres))
-    return sorted(range(len(genres)), key=lambda i: order.index(genres[i]))
+    """Positions of the labels with those of one genre together, genres by their names."""
+    return sorted(range(len(genres)), key=genres.__getitem__)

@@ -52,13 +52,14 @@ class Style:
 def styles(labels: Sequence[str], genres: Sequence[str]) -> dict[str, Style]:
     """Give each subgenre a colour and a shape: a genre's shape, and colours taken in turn.
 
-    No two of the first 64 subgenres look the same, as long as no genre holds more than 8.
+    The order of `labels` plays no part, so that one library looks the same on every page. No two of
+    the first 64 subgenres look the same, as long as no genre holds more than 8.
     """
-    order = list(dict.fromkeys(genres))
+    order = sorted(set(genres))
     seen: dict[str, int] = dict.fromkeys(order, 0)
     found: dict[str, Style] = {}
     used: set[Style] = set()
-    for label, genre in sorted(zip(labels, genres, strict=True), key=lambda x: order.index(x[1])):
+    for label, genre in sorted(zip(labels, genres, strict=True), key=lambda x: (x[1], x[0])):
         position = seen[genre]
         seen[genre] += 1
         style = _first_free(order.index(genre), position, used)
