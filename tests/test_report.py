@@ -512,7 +512,9 @@ def test_the_card_says_what_the_report_says(tmp_path):
 
 
 def test_the_card_of_folds_names_no_command_that_wants_a_model() -> None:
-    assert "--run THIS_FOLDER" in render_card(full_data(folds=0))
+    card = render_card(full_data(folds=0))
+    assert "subgenre classify" in card
+    assert "--run THIS_FOLDER" in card
     assert "--run THIS_FOLDER" not in render_card(full_data(folds=5))
 
 

@@ -123,9 +123,9 @@ def fitting(
                 fit.append(path)
         except CheckpointError as problem:
             damaged.append(str(problem))
-    if not fit:
-        for path in [path for path in found if not finished(path)][:1]:
-            load(path, fingerprint)
+    begun = next((path for path in found if not finished(path)), None)
+    if begun and not fit:
+        load(begun, fingerprint)
     for reason in damaged:
         on_damaged(f"passed over: {reason}")
     return fit

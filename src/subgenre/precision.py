@@ -167,18 +167,19 @@ def timed(work: Callable[[], None], *, runs: int = 2) -> float:
 
     Finished on the GPU too.
     """
-    first = _once(work)
-    return min(_once(work) for _ in range(1 if first > _LONG_S else runs))
+    first = once(work)
+    return min(once(work) for _ in range(1 if first > _LONG_S else runs))
 
 
 def _in_turn(first: Callable[[], None], second: Callable[[], None]) -> list[tuple[float, float]]:
     """Time two kinds of work side by side, after a first run of each; once if they are long."""
-    longest = max(_once(first), _once(second))
+    longest = max(once(first), once(second))
     pairs = 1 if longest > _LONG_S else _PAIRS
-    return [(_once(first), _once(second)) for _ in range(pairs)]
+    return [(once(first), once(second)) for _ in range(pairs)]
 
 
-def _once(work: Callable[[], None]) -> float:
+def once(work: Callable[[], None]) -> float:
+    """Return the time of one run, seconds. Finished on the GPU too."""
     start = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -49,8 +49,8 @@ class Rehearsal:
             learning: numbers that learn.
             copies: of them that will be kept beside AdamW's (gradients, best weights).
         """
-        before, batch = self._memory(bf16)
-        seconds = precision.timed(lambda: self.step(bf16), runs=1)
+        before, batch = self._memory(bf16)  # a first run, too
+        seconds = precision.once(lambda: self.step(bf16))
         to_come = learning * 4 * (_ADAMW + copies) + batch * max(1.0, self.ratio)
         return Estimate(seconds * self.ratio * steps, int(before + to_come), steps, why)
 

@@ -114,7 +114,7 @@ def evaluate(
     talk.say("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
-    if work.is_trial(opened.path):
+    if work.tells_trial(opened.data):
         audited.notes.append(_TEST_RUN)
         talk.warn(_TEST_RUN)
     if not quick:

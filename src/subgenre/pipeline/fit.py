@@ -165,7 +165,7 @@ def fit(
             callbacks=Callbacks(tell, on_step, on_epoch, stop_asked),
         )
         result = trainer.run(resume=resume)
-    _finish(encoder, source, rows, device, centre=settings.model.centre)
+    _finish(encoder, source, rows, device)
     return Fitted(encoder, result, pooled if only is None else None)
 
 
@@ -179,15 +179,10 @@ def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: Feature
 
 
 def _finish(
-    encoder: Encoder,
-    source: Source,
-    rows: NDArray[np.int64],
-    device: torch.device,
-    *,
-    centre: bool,
+    encoder: Encoder, source: Source, rows: NDArray[np.int64], device: torch.device
 ) -> None:
     """Take the embedding's mean off by the training chunks, merge adapters, end training."""
-    if centre:
+    if encoder.structure.centre:
         encoder.set_centre(sources.encode_rows(source, encoder, rows, device=device))
     lora.merge(encoder.backbone)
     encoder.eval()

@@ -75,7 +75,7 @@ def _row(run: StoredRun) -> RunRow:
         figures.get("n_train"),
         figures.get("n_test"),
         figures.get("models", {}).get(TRAINED, {}),
-        test_run=work.is_trial(run.path),
+        test_run=work.tells_trial(run.data),
     )
 
 

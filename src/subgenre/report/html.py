@@ -13,7 +13,7 @@ from typing import Any
 from subgenre import files
 from subgenre.errors import EvaluationError
 from subgenre.report import chances, sections
-from subgenre.report.data import Point, ReportData, drawable
+from subgenre.report.data import Point, ReportData, by_genre, drawable
 from subgenre.report.pairs import pairs
 from subgenre.report.palette import Style, styles
 from subgenre.report.previews import Previews, Wanted, collect
@@ -155,12 +155,13 @@ def _legend(data: ReportData) -> str:
     known = styles(data.labels, data.genres)
     counts = data.counts()
     groups: dict[str, list[str]] = {}
-    for i, (label, genre) in enumerate(zip(data.labels, data.genres, strict=True)):
+    for i in by_genre(data.genres):
+        label = data.labels[i]
         button = (
             f'<button type="button" aria-pressed="true" data-label="{i}">{_icon(known[label])}'
             f"<span>{esc(label)}</span><small>{sum(counts[label].values())}</small></button>"
         )
-        groups.setdefault(genre, []).append(button)
+        groups.setdefault(data.genres[i], []).append(button)
     listed = "".join(
         f'<div class="group"><h3>{esc(genre)}</h3>{"".join(buttons)}</div>'
         for genre, buttons in groups.items()
