@@ -16,10 +16,10 @@ import numpy as np
 
 from subgenre.audit import doctor
 from subgenre.audit.probe import grouped_folds
+from subgenre.core.progress import Silent
 from subgenre.pipeline import doctor as stage
 from subgenre.pipeline import fit
 from subgenre.pipeline.material import Material
-from subgenre.talk import Silent
 
 FOLDS, REPEATS = 5, 3
 

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from subgenre import config, losses, optim, precision, splits
+from subgenre import config, losses, optim, splits
 from subgenre.backbones.ast import Ast
+from subgenre.core import hardware
+from subgenre.core.progress import Silent
 from subgenre.encoder import Encoder
 from subgenre.pipeline import fit
 from subgenre.pipeline.idle import at_rest
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent
 from subgenre.train import Epoch
 
 FRAMES, MELS = 998, 128  # 10 s
@@ -110,7 +111,7 @@ def our_way(
     generator = torch.Generator().manual_seed(0)
 
     def step(bf16: bool, chunks: int = CHUNKS) -> None:
-        with precision.autocast(device, bf16):
+        with hardware.autocast(device, bf16):
             pooled = encoder.pooled(features[:chunks], keep=keep, generator=generator)
             vectors = encoder.project(pooled).float()
         loss(vectors, label[:chunks], track[:chunks], track[:chunks]).value.backward()
@@ -118,7 +119,7 @@ def our_way(
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    bf16, why = precision.pick_dtype("auto", device, lambda half: step(half, 1))
+    bf16, why = hardware.pick_dtype("auto", device, lambda half: step(half, 1))
     if compiled:
         for block in optim.blocks(backbone):
             block.compile()
@@ -236,7 +237,7 @@ def _reached(history: tuple[Epoch, ...], target: float) -> float:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    device = precision.pick_device(arguments.device)
+    device = hardware.pick_device(arguments.device)
     found: dict[str, object] = {}
     if arguments.steps:
         found["throughput"] = throughput(

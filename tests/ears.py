@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from subgenre.talk import Silent
+from subgenre.core.progress import Silent
 
 
 class Ear(Silent):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from subgenre import checks, feature_tables, files, store
+from subgenre import feature_tables, store
 from subgenre.config import PreprocessConfig
+from subgenre.core import files, validation
 from subgenre.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.library import Track
 from subgenre.store import FeatureFolder
@@ -40,7 +41,7 @@ def make_folder(
                 if number >= 0:
                     values[:, 8 * number : 8 * number + 8] += level
                 rows.append(_write(path, track, subgenre, index, values))
-    settings = {"spec": spec.to_dict(), "config": checks.to_dict(config)}
+    settings = {"spec": spec.to_dict(), "config": validation.to_dict(config)}
     described = store.dataset_json(
         root=path.parent,
         settings=settings,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre import checks, config, files, vectors
+from subgenre import config, vectors
 from subgenre.config import PreprocessConfig, TrainConfig
-from subgenre.pipeline import work
+from subgenre.core import files, validation, workspace
 from tests.small_library import write_wav
 
 LABELS = (("techno", "dark"), ("techno", "emotional"), ("house", "deep"))
@@ -55,11 +55,13 @@ def write_run(
         "n_trash": 0,
         "train_s": 1.0,
         "encoder": encoder,
-        "preprocess": checks.to_dict(CHUNKS),
+        "preprocess": validation.to_dict(CHUNKS),
     }
-    files.write_json(path / work.DATA, data)
-    vectors.write_embeddings(path / work.EMBEDDINGS, rows, values, split=split, fingerprint=encoder)
-    checks.save_toml(path / work.CONFIG, settings(values.shape[1]))
+    files.write_json(path / workspace.DATA, data)
+    vectors.write_embeddings(
+        path / workspace.EMBEDDINGS, rows, values, split=split, fingerprint=encoder
+    )
+    validation.save_toml(path / workspace.CONFIG, settings(values.shape[1]))
     return path
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import audio, parallel
+from subgenre import audio
 from subgenre.config import PreprocessConfig
+from subgenre.core import parallel
 from subgenre.errors import SubgenreError
 from subgenre.features import MUSICNN_SPEC
 from subgenre.library import Library, Skipped, Track

@@ -12,8 +12,8 @@ import pytest
 
 import subgenre
 from subgenre import playlist_files, vectors
+from subgenre.core import workspace
 from subgenre.errors import IndexStoreError, PlaylistError, RunError
-from subgenre.pipeline import work
 from tests.conftest import REPOSITORY
 from tests.runs import DIM, LABELS, sounding_run, vector_run
 from tests.small_library import replace_workers, write_wav
@@ -127,7 +127,7 @@ def test_embed_and_classify(made: subgenre.Model, tmp_path: Path):
     assert placed.probability == pytest.approx(made.classify(tmp_path / "new.wav")[0].probability)
     assert placed.chunk_start_s in found.chunk_start_s
     assert placed.track.duration_s == pytest.approx(7.0, abs=0.01)
-    stored = vectors.read_embeddings(made.path / work.EMBEDDINGS)
+    stored = vectors.read_embeddings(made.path / workspace.EMBEDDINGS)
     by_path = made.classify(str(stored.paths[0]))[0]
     assert by_path.track.id == stored.ids[0]
     assert made.classify([stored.ids[0]])[0].probability == by_path.probability

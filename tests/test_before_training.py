@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from subgenre import checkpoint, checks, config, train
+from subgenre import checkpoint, config, train
 from subgenre.config import TrainConfig
+from subgenre.core import validation, workspace
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.pipeline import fit, telling, work
+from subgenre.pipeline import fit, telling
 from subgenre.pipeline import train as stage
 from subgenre.pipeline.lacking import lacking
 from subgenre.store import FeatureFolder
@@ -69,7 +70,7 @@ def test_runs_of_one_second_share_no_checkpoint_and_a_failed_one_leaves_no_folde
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = iter(["20260101_000000"] * 3 + ["20260101_000001"] * 2)
-    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    monkeypatch.setattr(workspace, "stamp", lambda: next(names))
     place, settings = {"checkpoints": tmp_path / "c"}, recipe(optim={"epochs": 1})
     for out in ("one", "two"):
         stage.train(folder.path, settings, out=tmp_path / out, **place)
@@ -77,7 +78,7 @@ def test_runs_of_one_second_share_no_checkpoint_and_a_failed_one_leaves_no_folde
         "20260101_000000",
         "20260101_000001",
     ]
-    monkeypatch.setattr(work, "stamp", lambda: "20260101_000002")
+    monkeypatch.setattr(workspace, "stamp", lambda: "20260101_000002")
     with pytest.raises(ConfigError):
         stage.train(folder.path, recipe(loss={"name": "supcon"}), out=tmp_path / "no", **place)
     assert len(list((tmp_path / "c").iterdir())) == 2
@@ -87,8 +88,11 @@ def test_a_model_whose_recipe_would_be_refused_today_still_opens(tmp_path: Path)
     """What a recipe may say is asked where a training starts, not where a model is read."""
     settings = recipe(watch={"val_share": 0.3, "patience": 2, "every": 3})
     settings = config.replace(settings, "optim", epochs=2, head_epochs=2)
-    checks.save_toml(tmp_path / "config.toml", settings)
-    assert checks.from_dict(TrainConfig, checks.load_toml(tmp_path / "config.toml")) == settings
+    validation.save_toml(tmp_path / "config.toml", settings)
+    assert (
+        validation.from_dict(TrainConfig, validation.load_toml(tmp_path / "config.toml"))
+        == settings
+    )
 
 
 @pytest.mark.parametrize("own", [False, True])

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from subgenre import checks, config
+from subgenre import config
 from subgenre.config import TrainConfig
+from subgenre.core import validation
 from subgenre.errors import ConfigError
 
 
@@ -74,8 +75,8 @@ def test_every_recipe_loads() -> None:
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
     settings = config.replace(TrainConfig(), "model", head=(64,), layer="weighted")
-    checks.save_toml(tmp_path / "a.toml", settings)
-    assert checks.from_dict(TrainConfig, checks.load_toml(tmp_path / "a.toml")) == settings
+    validation.save_toml(tmp_path / "a.toml", settings)
+    assert validation.from_dict(TrainConfig, validation.load_toml(tmp_path / "a.toml")) == settings
     named = dataclasses.replace(settings, recipe="a.toml")  # whatever the file calls itself
     assert config.load_recipe(str(tmp_path / "a.toml")) == named
 
@@ -112,7 +113,7 @@ def test_a_missing_recipe_names_the_nearest() -> None:
 
 
 def test_whole_numbers_serve_as_floats() -> None:
-    settings = checks.from_dict(config.OptimConfig, {"lr": 1})
+    settings = validation.from_dict(config.OptimConfig, {"lr": 1})
     assert isinstance(settings.lr, float)
 
 
@@ -185,21 +186,21 @@ def test_an_output_is_checked_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("kept")
-    checks.check_output("out", tmp_path / "file")
-    checks.check_output("out", tmp_path / "new" / "deep" / "file")
-    checks.check_output("kept", tmp_path, folder=True)
-    checks.check_output("kept", tmp_path / "new", folder=True)
+    validation.check_output("out", tmp_path / "file")
+    validation.check_output("out", tmp_path / "new" / "deep" / "file")
+    validation.check_output("kept", tmp_path, folder=True)
+    validation.check_output("kept", tmp_path / "new", folder=True)
     with pytest.raises(ConfigError, match="a folder; give the name of a file"):
-        checks.check_output("out", tmp_path)
+        validation.check_output("out", tmp_path)
     with pytest.raises(ConfigError, match="file is no folder; choose another place"):
-        checks.check_output("out", tmp_path / "file" / "deep" / "x.toml")
+        validation.check_output("out", tmp_path / "file" / "deep" / "x.toml")
     with pytest.raises(ConfigError, match="file is no folder; choose another place"):
-        checks.check_output("kept", tmp_path / "file", folder=True)
+        validation.check_output("kept", tmp_path / "file", folder=True)
 
     def refused(dir: Path) -> None:
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr(checks.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(validation.tempfile, "TemporaryFile", refused)
     with pytest.raises(ConfigError, match=r"nothing can be written into .* \(Permission denied\)"):
-        checks.check_output("out", tmp_path / "x.toml")
+        validation.check_output("out", tmp_path / "x.toml")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

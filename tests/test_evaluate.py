@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from subgenre import embed, encoder, metrics, splits
+from subgenre.core import workspace
 from subgenre.errors import EvaluationError, FeatureError
-from subgenre.pipeline import evaluate, train, work
+from subgenre.pipeline import evaluate, train
 from subgenre.pipeline.material import Material
 from subgenre.store import FeatureFolder
 from tests.ears import Ear
@@ -21,13 +22,13 @@ from tests.folders import make_folder
 from tests.training import recipe
 
 FILES = (
-    work.METRICS,
-    work.REPORT,
-    work.MAP,
-    work.CONFUSION,
-    work.CARD,
-    work.EMBEDDINGS,
-    work.DOCTOR,
+    workspace.METRICS,
+    workspace.REPORT,
+    workspace.MAP,
+    workspace.CONFUSION,
+    workspace.CARD,
+    workspace.EMBEDDINGS,
+    workspace.DOCTOR,
 )
 
 
@@ -50,8 +51,8 @@ def found(run: Path) -> dict[str, Any]:
 
 def test_every_file_is_there_and_holds_what_the_call_gave(run: Path, found: dict[str, Any]) -> None:
     assert all((run / name).stat().st_size > 0 for name in FILES)
-    assert json.loads((run / work.METRICS).read_text()) == found
-    header = next(csv.reader((run / work.DOCTOR).read_text().splitlines()))
+    assert json.loads((run / workspace.METRICS).read_text()) == found
+    header = next(csv.reader((run / workspace.DOCTOR).read_text().splitlines()))
     assert header[:4] == ["track", "path", "kind", "subgenre"]
 
 
@@ -71,7 +72,7 @@ def test_the_ladder_has_every_rung_with_interval_and_chance(found: dict[str, Any
 def test_trained_figures_are_those_of_the_vectors_in_the_table(
     run: Path, folder: FeatureFolder, found: dict[str, Any]
 ) -> None:
-    table = embed.read_embeddings(run / work.EMBEDDINGS)
+    table = embed.read_embeddings(run / workspace.EMBEDDINGS)
     label = np.array([folder.labels.index(name) for name in table.subgenres])
     held = np.array([side == "test" for side in table.splits])
     assert table.fingerprint == encoder.fingerprint(encoder.load(run))
@@ -109,7 +110,7 @@ def test_a_test_run_is_scored_as_far_as_it_can_be(folder: FeatureFolder, tmp_pat
     assert "centroid_accuracy" in scores
     assert "map_at_r" not in scores  # no test track has another of its subgenre
     assert any("map_at_r" in line for line in found["warnings"])
-    report = (out / work.REPORT).read_text(encoding="utf-8")
+    report = (out / workspace.REPORT).read_text(encoding="utf-8")
     assert "no test track has another of its class" in report
 
 
@@ -127,8 +128,8 @@ def test_features_that_are_gone_are_told_of_with_what_to_do(
 ) -> None:
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
-    data = json.loads((moved / work.DATA).read_text())
-    (moved / work.DATA).write_text(json.dumps({**data, "features": str(tmp_path / "gone")}))
+    data = json.loads((moved / workspace.DATA).read_text())
+    (moved / workspace.DATA).write_text(json.dumps({**data, "features": str(tmp_path / "gone")}))
     with pytest.raises(FeatureError, match=r"gone from .*--features"):
         evaluate.evaluate(moved)
     assert evaluate.evaluate(moved, features=folder.path, max_mb=0, quick=True).metrics["models"]
@@ -143,16 +144,16 @@ def test_a_damaged_model_is_no_score_of_zero(run: Path, monkeypatch: pytest.Monk
 
     original = evaluate.open_run
     monkeypatch.setattr(evaluate, "open_run", damaged)
-    before = (run / work.METRICS).read_bytes()
+    before = (run / workspace.METRICS).read_bytes()
     with pytest.raises(EvaluationError, match="NaN or infinity"):
         evaluate.evaluate(run, max_mb=0)
-    assert (run / work.METRICS).read_bytes() == before
+    assert (run / workspace.METRICS).read_bytes() == before
 
 
 def test_the_split_on_disk_is_the_one_that_is_scored(
     run: Path, folder: FeatureFolder, found: dict[str, Any]
 ) -> None:
-    split = splits.load(run / work.SPLIT, folder.tracks)
+    split = splits.load(run / workspace.SPLIT, folder.tracks)
     assert (found["n_train"], found["n_test"]) == (len(split.train), len(split.test))
 
 
@@ -163,4 +164,4 @@ def test_a_test_run_is_marked_in_figures_and_report(folder: FeatureFolder, tmp_p
     told = evaluate.evaluate(out, max_mb=0, quick=True, talk=ear).metrics["warnings"]
     (marked,) = [text for text in told if "test run" in text]
     assert marked in ear.told
-    assert marked in (out / work.REPORT).read_text(encoding="utf-8")
+    assert marked in (out / workspace.REPORT).read_text(encoding="utf-8")

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import backbones, checks, config, embed, encoder
+from subgenre import backbones, config, embed, encoder
 from subgenre.cli import main
 from subgenre.collection import Collection
+from subgenre.core import validation, workspace
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
-from subgenre.pipeline import explore, refit, work
+from subgenre.pipeline import explore, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.store import FeatureFolder
 from tests.ears import Ear
@@ -54,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
     split = ["test" if t.id.endswith(str(EACH - 1)) else "train" for t in tracks]
     write_run(path, tracks, vectors, split, encoder=encoder.fingerprint(net), features=folder.path)
     plain = config.replace(settings(), "optim", epochs=8, lr=0.01)
-    checks.save_toml(path / work.CONFIG, plain)
+    validation.save_toml(path / workspace.CONFIG, plain)
     yield open_stored(path)
     patch.undo()
 
@@ -130,12 +131,12 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
         "confidence": "0.9",
         "why": "far away",
     }
-    with (run.path / work.DOCTOR).open("w", newline="") as table:
+    with (run.path / workspace.DOCTOR).open("w", newline="") as table:
         rows = csv.DictWriter(table, list(finding))
         rows.writeheader()
         rows.writerow(finding)
     shown = explore.library(run, playlists=tmp_path / "lists")
-    (run.path / work.DOCTOR).unlink()
+    (run.path / workspace.DOCTOR).unlink()
     assert len(shown.collection) == 3 * EACH
     assert shown.findings[0].why == "far away"
     assert shown.trained == run.learnt
@@ -193,7 +194,7 @@ def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) 
         **open_stored(run).data,
         "features": str(out),
         "root": str(tmp_path / "WAV"),
-        "preprocess": checks.to_dict(folder.config),
+        "preprocess": validation.to_dict(folder.config),
     }
     stored = StoredRun(run, config.replace(settings(), "model", backbone="musicnn"), data)
     told = explore._lacking(stored, Collection.of(list(stored.tracks), stored.embeddings.vectors))

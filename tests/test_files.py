@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import RunError
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import labels, parallel, tags
+from subgenre import labels, tags
+from subgenre.core import parallel
 from subgenre.errors import AudioError, ConfigError, LibraryError
 from subgenre.library import folder_names, scan, shown
 from subgenre.playlist_files import read_m3u
@@ -44,7 +45,7 @@ def _in_this_process(request, monkeypatch) -> None:
                 yield position, parallel.Failure(str(problem))
 
     if "processes" not in request.fixturenames:
-        monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+        monkeypatch.setattr("subgenre.core.parallel.map_files", map_files)
 
 
 @pytest.fixture
@@ -371,7 +372,7 @@ def test_a_reader_that_dies_costs_one_file(tree, monkeypatch):
             died = item.name == "c.flac"
             yield position, parallel.Failure(parallel.CRASHED) if died else fn(item)
 
-    monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+    monkeypatch.setattr("subgenre.core.parallel.map_files", map_files)
     library = scan(tree)
     assert reasons(library) == {"c.flac": "the reader crashed on this file"}
     assert len(library.tracks) == 3
@@ -387,7 +388,7 @@ def test_known_tracks_are_not_read_again(tree, monkeypatch, sounds):
         read.extend(items)
         return ((i, fn(item)) for i, item in enumerate(items))
 
-    monkeypatch.setattr("subgenre.parallel.map_files", map_files)
+    monkeypatch.setattr("subgenre.core.parallel.map_files", map_files)
     steps: list[tuple[int, int]] = []
     again = scan(tree, known=known, on_progress=lambda done, of: steps.append((done, of)))
     assert read == [tree / "techno/dark/b.wav"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from subgenre import cli, encoder
-from subgenre.pipeline import work
+from subgenre.core import workspace
 from tests import audio_files
 
 pytestmark = pytest.mark.slow
@@ -69,22 +69,22 @@ def test_train_evaluate_and_embed(
     monkeypatch.chdir(place)
     assert cli.main(["train", *TRAIN, "--epochs", "2", "--json"]) == 0
     run = place / json.loads(capsys.readouterr().out)["run"]
-    assert run.name.startswith(work.RUN_PREFIX)
+    assert run.name.startswith(workspace.RUN_PREFIX)
     assert cli.main(["evaluate", "--json", "--quiet"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures == json.loads((run / work.METRICS).read_text())
+    assert figures == json.loads((run / workspace.METRICS).read_text())
     for model in ("frozen", "trained"):
         for metric in ("centroid_accuracy", "precision_at_1", "nmi"):
             score = figures["models"][model][metric]
             assert score["low"] <= score["value"] <= score["high"]
             assert 0 <= score["chance"] <= 1
-    for name in (work.MAP, work.CONFUSION):
+    for name in (workspace.MAP, workspace.CONFUSION):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
-    assert "http://" not in (run / work.REPORT).read_text().split("<script")[0]
-    assert "centroid" in (run / work.CARD).read_text().lower()
+    assert "http://" not in (run / workspace.REPORT).read_text().split("<script")[0]
+    assert "centroid" in (run / workspace.CARD).read_text().lower()
     assert cli.main(["embed", "--quiet"]) == 0
     held = pq.read_table(place / "embeddings.parquet")
-    split = json.loads((run / work.SPLIT).read_text())
+    split = json.loads((run / workspace.SPLIT).read_text())
     assert sorted(held["id"].to_pylist()) == sorted(split["test"])
     assert {"id", "path", "genre", "subgenre", "vector"} <= set(held.column_names)
     new = audio_files.write(place / "new.mp3", audio_files.music(11.0, seed=99))
@@ -97,7 +97,7 @@ def test_a_test_run_goes_from_start_to_end(place: Path, monkeypatch: pytest.Monk
     words = ["train", *TRAIN, "--test_run", "--out", "small"]
     assert cli.main(words) == 0
     assert cli.main(["evaluate", "--run", "small", "--quiet"]) == 0
-    assert json.loads((place / "small" / work.METRICS).read_text())["n_tracks"] == 6
+    assert json.loads((place / "small" / workspace.METRICS).read_text())["n_tracks"] == 6
 
 
 def test_a_killed_training_resumes_to_the_same_weights(place: Path) -> None:
@@ -168,5 +168,5 @@ def test_the_chain_runs_on_an_ast_folder(place: Path, monkeypatch: pytest.Monkey
     words = ["train", "--recipe", "thesis", *words, "--features", "ast_features", "--epochs", "1"]
     assert cli.main([*words, "--out", "ast_run"]) == 0
     assert cli.main(["evaluate", "--run", "ast_run", "--quiet"]) == 0
-    figures = json.loads((place / "ast_run" / work.METRICS).read_text())
+    figures = json.loads((place / "ast_run" / workspace.METRICS).read_text())
     assert set(figures["models"]) >= {"frozen", "trained"}

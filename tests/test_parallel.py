@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from subgenre.parallel import Failure, map_files, worker_count
+from subgenre.core.parallel import Failure, map_files, worker_count
 from tests import workers
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from subgenre import precision
 from subgenre.config import RunConfig
+from subgenre.core import hardware
 from subgenre.errors import TrainingError
 from subgenre.rehearsal import Rehearsal
 
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(precision, "time", found)
+    monkeypatch.setattr(hardware, "time", found)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return found
 
@@ -60,7 +60,7 @@ def test_a_cpu_computes_in_bf16_only_where_the_probe_is_faster(
     def step(half: bool) -> None:
         clock.work(bf16_s if half else fp32_s)
 
-    chosen, why = precision.pick_dtype("auto", CPU, step)
+    chosen, why = hardware.pick_dtype("auto", CPU, step)
     assert chosen is bf16
     assert why.startswith("bf16:" if bf16 else "fp32:")
     assert f"{fp32_s:.3g} s in fp32, {bf16_s:.3g} s in bf16" in why
@@ -68,7 +68,7 @@ def test_a_cpu_computes_in_bf16_only_where_the_probe_is_faster(
 
 def test_the_run_that_decides_is_the_one_that_is_told(clock: Clock) -> None:
     fp32 = iter([0.20, 0.20, 0.20, 0.10, 0.20, 0.20])
-    chosen, why = precision.pick_dtype(
+    chosen, why = hardware.pick_dtype(
         "auto", CPU, lambda half: clock.work(0.10 if half else next(fp32))
     )
     assert not chosen
@@ -85,8 +85,8 @@ def test_compiling_again_without_a_compiler_says_what_to_do(
         raise RuntimeError("no C++ compiler")
 
     with pytest.raises(TrainingError, match=r"no C\+\+ compiler.*; go on elsewhere"):
-        precision.compiled_time(blocks, step, "go on elsewhere")
-    assert not precision.are_compiled(blocks)
+        hardware.compiled_time(blocks, step, "go on elsewhere")
+    assert not hardware.are_compiled(blocks)
 
 
 def test_one_lucky_run_of_many_does_not_make_the_choice(clock: Clock) -> None:
@@ -96,18 +96,18 @@ def test_one_lucky_run_of_many_does_not_make_the_choice(clock: Clock) -> None:
     def step(half: bool) -> None:
         clock.work(0.10 if half else next(fp32))
 
-    assert precision.pick_dtype("auto", CPU, step)[0] is False
+    assert hardware.pick_dtype("auto", CPU, step)[0] is False
 
 
 def test_a_device_that_there_is_not_is_an_error() -> None:
     with pytest.raises(TrainingError, match="no device 'tpu'; choose auto, cpu, cuda, mps"):
-        precision.pick_device("tpu")
+        hardware.pick_device("tpu")
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])
 def test_what_is_asked_for_is_not_probed(asked: str, device: str) -> None:
-    chosen, why = precision.pick_dtype(asked, torch.device(device), never)
+    chosen, why = hardware.pick_dtype(asked, torch.device(device), never)
     assert chosen is (asked == "bf16")
     assert why == f"{asked} as asked"
 
@@ -117,15 +117,15 @@ def test_a_gpu_is_asked_and_other_devices_stay_exact(
     monkeypatch: pytest.MonkeyPatch, has: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
-    assert precision.pick_dtype("auto", torch.device("cuda"), never)[0] is has
-    assert precision.pick_dtype("auto", torch.device("mps"), never)[0] is False
+    assert hardware.pick_dtype("auto", torch.device("cuda"), never)[0] is has
+    assert hardware.pick_dtype("auto", torch.device("mps"), never)[0] is False
 
 
 def test_the_first_run_does_not_count_and_long_work_is_timed_once(clock: Clock) -> None:
     each = iter([0.9, 0.3, 0.2, 0.1])
-    assert precision.timed(lambda: clock.work(next(each))) == pytest.approx(0.2)
+    assert hardware.timed(lambda: clock.work(next(each))) == pytest.approx(0.2)
     clock.runs, slow = 0, iter([5.0, 4.0, 3.0])
-    assert precision.timed(lambda: clock.work(next(slow))) == pytest.approx(4.0)
+    assert hardware.timed(lambda: clock.work(next(slow))) == pytest.approx(4.0)
     assert clock.runs == 2
 
 
@@ -147,7 +147,7 @@ def step_of(clock: Clock, blocks: list[nn.Module], plain: float, fast: float) ->
 def test_compiled_blocks_are_kept_where_a_step_is_faster(
     clock: Clock, blocks: list[nn.Module]
 ) -> None:
-    said = precision.compile_if_faster(blocks, step_of(clock, blocks, 0.5, 0.25))
+    said = hardware.compile_if_faster(blocks, step_of(clock, blocks, 0.5, 0.25))
     assert compiled(blocks) == [True, True]
     assert said == "compiled: a probe took 0.25 s, 0.5 s plain"
 
@@ -156,7 +156,7 @@ def test_compiled_blocks_are_kept_where_a_step_is_faster(
 def test_compilation_is_dropped_where_a_step_is_no_faster(
     clock: Clock, blocks: list[nn.Module], seconds: float
 ) -> None:
-    said = precision.compile_if_faster(blocks, step_of(clock, blocks, 0.5, seconds))
+    said = hardware.compile_if_faster(blocks, step_of(clock, blocks, 0.5, seconds))
     assert compiled(blocks) == [False, False]
     assert said == f"not compiled: a probe took {seconds} s compiled, 0.5 s plain"
 
@@ -168,14 +168,14 @@ def test_a_compiler_that_fails_is_named_and_undone(clock: Clock, blocks: list[nn
             raise RuntimeError("no C++ compiler\nlong trace")
 
     with pytest.raises(TrainingError, match=r"no C\+\+ compiler\); train with .*compile=false"):
-        precision.compile_if_faster(blocks, step)
+        hardware.compile_if_faster(blocks, step)
     assert compiled(blocks) == [False, False]
 
 
 @pytest.fixture
 def rehearsal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
     """A step of 0.2 s (0.1 s in bf16) that keeps 4 and 6 MB, in a process of 100."""
-    monkeypatch.setattr(precision, "memory_now", lambda: 100 * MB)
+    monkeypatch.setattr(hardware, "memory_now", lambda: 100 * MB)
     network = nn.Linear(1, 2, bias=False)  # its weight is kept for the backward pass too
 
     def step(half: bool) -> None:
@@ -236,7 +236,7 @@ def test_a_want_of_memory_is_told_and_no_other_fault_is_taken_for_it(
 ) -> None:
     with (
         pytest.raises(TrainingError if lacking else type(problem)) as caught,
-        precision.memory_told(),
+        hardware.memory_told(),
     ):
         raise problem
     assert caught.value.__cause__ is problem if lacking else caught.value is problem

@@ -17,9 +17,10 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from subgenre import embed, feature_tables, metrics, protocol, splits, store
+from subgenre.core import workspace
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.metrics import Measured, Score
-from subgenre.pipeline import doctor, folds, work
+from subgenre.pipeline import doctor, folds
 from subgenre.pipeline import protocol as stage
 from subgenre.protocol import Fold
 from subgenre.report import summary
@@ -251,13 +252,19 @@ def run(folder: FeatureFolder, out: Path, **options: Any) -> dict[str, Any]:
 
 
 def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> None:
-    assert json.loads((out / work.METRICS).read_text()) == found
-    for name in (work.REPORT, work.MAP, work.CONFUSION, work.CARD, work.DOCTOR):
+    assert json.loads((out / workspace.METRICS).read_text()) == found
+    for name in (
+        workspace.REPORT,
+        workspace.MAP,
+        workspace.CONFUSION,
+        workspace.CARD,
+        workspace.DOCTOR,
+    ):
         assert (out / name).stat().st_size > 0
     assert list(found["models"]) == list(protocol.RUNGS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
     assert found["train_s"] > 0
-    table = embed.read_embeddings(out / work.EMBEDDINGS)
+    table = embed.read_embeddings(out / workspace.EMBEDDINGS)
     assert len(table.ids) == 30
     assert set(table.splits) == {"test"}
     assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
@@ -270,7 +277,7 @@ def test_a_planted_copy_is_found_on_both_sides(
     straddling = found["audits"]["leakage"]["straddling"]
     assert len(straddling) == 1
     assert straddling[0]["method"] in ("features", "fingerprint")
-    report = (out / work.REPORT).read_text(encoding="utf-8")
+    report = (out / workspace.REPORT).read_text(encoding="utf-8")
     assert "1 recording stands on both sides" in report
     assert any(all(t in note for t in titles) for note in found["audits"]["leakage"]["notes"])
 
@@ -280,7 +287,7 @@ def test_a_planted_confounder_is_named(found: dict[str, Any], out: Path) -> None
     assert {s["column"] for s in told["standouts"]} == {"loudness_lufs"}
     assert told["standouts"][0]["subgenre"] == "three"
     assert told["standouts"][0]["difference"] == pytest.approx(6.0, abs=0.8)
-    assert "three is louder than the rest" in (out / work.REPORT).read_text(encoding="utf-8")
+    assert "three is louder than the rest" in (out / workspace.REPORT).read_text(encoding="utf-8")
 
 
 def test_a_misplaced_track_is_the_doctors_first(
@@ -292,7 +299,7 @@ def test_a_misplaced_track_is_the_doctors_first(
     assert (wrong[0].track, wrong[0].suggestion) == (stranger.id, "two")
     rows = list(csv.DictReader((tmp_path / "doctor.csv").read_text().splitlines()))
     assert [r["track"] for r in rows] == [f.track for f in done.findings]
-    listed = csv.DictReader((out / work.DOCTOR).read_text().splitlines())
+    listed = csv.DictReader((out / workspace.DOCTOR).read_text().splitlines())
     assert stranger.id in [r["track"] for r in listed]
 
 
@@ -352,7 +359,7 @@ def test_processes_side_by_side_give_the_same_vectors(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
     both = run(library, tmp_path / "two", workers=2, quick=True)
-    alone, side = (embed.read_embeddings(o / work.EMBEDDINGS) for o in (out, tmp_path / "two"))
+    alone, side = (embed.read_embeddings(o / workspace.EMBEDDINGS) for o in (out, tmp_path / "two"))
     assert alone.ids == side.ids
     np.testing.assert_allclose(alone.vectors, side.vectors, atol=1e-4)
     same(both, found)
@@ -382,5 +389,5 @@ def test_two_subgenres_leave_out_what_needs_three(tmp_path: Path) -> None:
     found = run(two, tmp_path / "out")
     assert "open_set" not in found["audits"]
     assert any("two subgenres only" in line for line in found["warnings"])
-    report = (tmp_path / "out" / work.REPORT).read_text(encoding="utf-8")
+    report = (tmp_path / "out" / workspace.REPORT).read_text(encoding="utf-8")
     assert "two subgenres only" in report

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from subgenre import feature_tables
+from subgenre.core import workspace
 from subgenre.pipeline import protocol as stage
-from subgenre.pipeline import work
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.test_protocol import write
@@ -71,7 +71,7 @@ def test_the_artist_gap_of_a_tagged_library_is_measured_and_told(
     assert artist["knn_loose"]["low"] > chance  # by the artist's bands, and by those alone:
     assert artist["knn_strict"]["low"] <= chance
     assert artist["knn_gap"]["low"] > 0.2
-    assert "whole artists held out" in (out / work.REPORT).read_text(encoding="utf-8")
+    assert "whole artists held out" in (out / workspace.REPORT).read_text(encoding="utf-8")
 
 
 def test_rejection_is_trained_anew_without_each_subgenre(found: dict[str, Any], out: Path) -> None:
@@ -86,5 +86,5 @@ def test_rejection_is_trained_anew_without_each_subgenre(found: dict[str, Any], 
     for way in ("0", "1"):
         trained = sorted(p.name for p in (out / "open_set" / way).glob("*.npz"))
         assert trained == ["0.npz", "1.npz", "2.npz"]
-    report = (out / work.REPORT).read_text(encoding="utf-8")
+    report = (out / workspace.REPORT).read_text(encoding="utf-8")
     assert "trained without it, with trash" in report

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from subgenre import journal, parallel, planning
+from subgenre import journal, planning
+from subgenre.core import parallel
 from subgenre.errors import FeatureError
 from subgenre.features import MUSICNN_SPEC
 from subgenre.preprocess import estimate

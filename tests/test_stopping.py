@@ -15,8 +15,9 @@ import pytest
 import torch.multiprocessing as mp
 
 from subgenre import encoder, train
+from subgenre.core import workspace
 from subgenre.errors import CheckpointError, RunError
-from subgenre.pipeline import fit, work
+from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
 from subgenre.store import FeatureFolder
 from tests.ears import Ear
@@ -46,8 +47,8 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe(), **place, talk=ear)
     assert any("with --resume goes on" in text for text in ear.told)
-    assert (tmp_path / "m" / work.SPLIT).is_file()
-    assert not (tmp_path / "m" / work.CONFIG).exists()
+    assert (tmp_path / "m" / workspace.SPLIT).is_file()
+    assert not (tmp_path / "m" / workspace.CONFIG).exists()
     with pytest.raises(RunError, match="is not empty"):  # a new run takes nobody's place
         stage.train(folder.path, recipe(), **place)
     mine = tmp_path / "m" / "notes.txt"
@@ -87,7 +88,7 @@ def test_a_stop_asked_for_while_the_model_is_written_lets_it_be_finished(
             stage.train(folder.path, recipe(), **place, talk=ear)
     else:
         stage.train(folder.path, recipe(), **place, talk=ear)
-    assert (tmp_path / "m" / work.CONFIG).is_file()
+    assert (tmp_path / "m" / workspace.CONFIG).is_file()
     assert f"model: {tmp_path / 'm'}" in ear.told
     assert not any("--resume" in text for text in ear.told)
 
@@ -98,7 +99,7 @@ def test_a_run_is_resumed_whatever_ran_since(
     """Another run, and one of the same settings that has finished, stand in nobody's way."""
     monkeypatch.chdir(tmp_path)
     names = iter(["20260101_000001", "20260101_000002", "20260101_000003"])
-    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    monkeypatch.setattr(workspace, "stamp", lambda: next(names))
     real = train.Trainer._close_epoch
 
     def close(self: train.Trainer, began: float) -> None:
@@ -123,7 +124,7 @@ def test_a_run_is_resumed_whatever_ran_since(
     for place in (everywhere, own):  # all have finished now
         with pytest.raises(RunError, match="holds a finished model"):
             stage.train(folder.path, recipe(), resume=True, checkpoints=place)
-    (whole.run / work.CONFIG).unlink()
+    (whole.run / workspace.CONFIG).unlink()
     assert stage.train(folder.path, recipe(), resume=True, checkpoints=own).run == whole.run
     assert [path.name for path in own.iterdir()] == ["checkpoint.pt"]
 
@@ -133,17 +134,17 @@ def test_runs_that_have_finished_do_not_keep_another_from_its_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = iter(["20260101_000001", "20260101_000002"])
-    monkeypatch.setattr(work, "stamp", lambda: next(names))
+    monkeypatch.setattr(workspace, "stamp", lambda: next(names))
     done, other = recipe(optim={"epochs": 1}), recipe(optim={"epochs": 1, "lr": 1e-4})
     first, ear = stage.train(folder.path, done).run, Ear()
     run = stage.train(folder.path, other, resume=True, talk=ear).run
     assert run.name == "fully_trained_models_20260101_000002"
     assert "no checkpoint of this run under ast_triplet_output: starting anew" in ear.told
-    (run / work.CONFIG).unlink()  # as if it had been stopped: now its options may be mistaken
+    (run / workspace.CONFIG).unlink()  # as if it had been stopped: now its options may be mistaken
     third = recipe(optim={"epochs": 1, "lr": 1e-5})
     with pytest.raises(CheckpointError, match=r"20260101_000002.*optim.lr 0.0001 \(now 1e-05\)"):
         stage.train(folder.path, third, resume=True)
-    assert (first / work.CONFIG).is_file()
+    assert (first / workspace.CONFIG).is_file()
 
 
 def test_a_model_that_came_meanwhile_is_not_written_over(
@@ -153,14 +154,14 @@ def test_a_model_that_came_meanwhile_is_not_written_over(
 
     def meanwhile(*args: Any, **options: Any) -> Any:
         (tmp_path / "m").mkdir()
-        (tmp_path / "m" / work.CONFIG).write_text("# another's", encoding="utf-8")
+        (tmp_path / "m" / workspace.CONFIG).write_text("# another's", encoding="utf-8")
         return real(*args, **options)
 
     monkeypatch.setattr(fit, "fit", meanwhile)
     place: dict[str, Any] = {"checkpoints": tmp_path / "c"}
     with pytest.raises(RunError, match=r"another run's model meanwhile; .* --resume and another"):
         stage.train(folder.path, recipe(), out=tmp_path / "m", **place)
-    assert [path.name for path in (tmp_path / "m").iterdir()] == [work.CONFIG]
+    assert [path.name for path in (tmp_path / "m").iterdir()] == [workspace.CONFIG]
     monkeypatch.undo()
     saved = stage.train(folder.path, recipe(), out=tmp_path / "n", **place, resume=True)
     assert saved.run == tmp_path / "n"
@@ -242,5 +243,5 @@ def test_a_press_that_one_process_alone_heard_in_the_last_epoch_parts_them_not(
     folder: FeatureFolder, tmp_path: Path
 ) -> None:
     mp.spawn(_pressed_in_one, args=(free_port(), folder.path, tmp_path), nprocs=2)
-    assert (tmp_path / "m" / work.CONFIG).is_file()
+    assert (tmp_path / "m" / workspace.CONFIG).is_file()
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["trained", "pressed"]

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import checks, feature_tables, files, measures, store
+from subgenre import feature_tables, measures, store
 from subgenre.config import PreprocessConfig
+from subgenre.core import files, validation
 from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec, Statistics
 from subgenre.library import Track
@@ -67,7 +68,7 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
             row |= {"mean": found.mean, "m2": found.m2} | dict.fromkeys(measures.COLUMNS, 1.0)
             rows.append(row)
             stored.append(values)
-    settings = {"spec": SPEC.to_dict(), "config": checks.to_dict(CONFIG)}
+    settings = {"spec": SPEC.to_dict(), "config": validation.to_dict(CONFIG)}
     feature_tables.write_chunks(out, rows)
     feature_tables.write_tracks(out, tracks, root)
     dataset = store.dataset_json(

@@ -74,20 +74,20 @@ def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled code rounds otherwise: a probe that decides anew would change the weights."""
-    from subgenre import precision
+    from subgenre.core import hardware
 
     probes: list[int] = []
 
     def probe(blocks: list[torch.nn.Module], _step: object) -> str:
         probes.append(1)
-        precision.set_compiled(blocks, len(probes) == 1)
+        hardware.set_compiled(blocks, len(probes) == 1)
         return ""
 
     seen: list[bool] = []
-    was = precision.set_compiled
+    was = hardware.set_compiled
     monkeypatch.setattr(torch, "compile", lambda call: call)
-    monkeypatch.setattr(precision, "compile_if_faster", probe)
-    monkeypatch.setattr(precision, "set_compiled", lambda b, on: (seen.append(on), was(b, on)))
+    monkeypatch.setattr(hardware, "compile_if_faster", probe)
+    monkeypatch.setattr(hardware, "set_compiled", lambda b, on: (seen.append(on), was(b, on)))
     backbone = str(make_ast_folder(tmp_path / "toy", max_length=128))
     labels = (("a", "one"), ("b", "two"))
     small = make_folder(

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import checks, files, journey, labels, playlist_files, vectors
+from subgenre import journey, labels, playlist_files, vectors
 from subgenre import library as library_room
 from subgenre.cli import main
+from subgenre.core import files, validation, workspace
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.index import Index
-from subgenre.pipeline import index, lists, runs, sounds, work
+from subgenre.pipeline import index, lists, runs, sounds
 from subgenre.pipeline.stored import open_stored
 from subgenre.track_rows import IndexedTrack
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
@@ -71,7 +72,7 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     assert {Path(s["path"]).name for s in told["skipped"]} == {"bad.mp3", "gone.wav"}
     found, stored = (
         vectors.read_embeddings(out),
-        vectors.read_embeddings(model(made) / work.EMBEDDINGS),
+        vectors.read_embeddings(model(made) / workspace.EMBEDDINGS),
     )
     at = [stored.ids.index(track_id) for track_id in found.ids]
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
@@ -86,7 +87,7 @@ def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
     code, told, _ = ask("index", library, "--run", model(home))
     assert code == 0
     assert (told["n_tracks"], told["embedded"], told["reused"]) == (9, 1, 8)
-    embedded = vectors.read_embeddings(model(home) / work.EMBEDDINGS)
+    embedded = vectors.read_embeddings(model(home) / workspace.EMBEDDINGS)
     opened = Index.open(model(home) / "index", dim=DIM, fingerprint=embedded.fingerprint)
     np.testing.assert_allclose(opened.vector(embedded.ids[0]), embedded.vectors[0], atol=1e-6)
     told = ask("index", library, "--run", model(home))[1]
@@ -269,7 +270,7 @@ def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, ask: A
 
 
 def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
-    stored = vectors.read_embeddings(model(made) / work.EMBEDDINGS)
+    stored = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS)
     copy = tmp_path / "copy.wav"
     shutil.copy(stored.paths[0], copy)
     hits = ask("similar", copy, "-k", 3, "--plain", "--run", model(made))[1]["hits"]
@@ -304,7 +305,7 @@ def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Pa
     outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
     for n, path in enumerate(outside):
         write_wav(path, 5.0, 33 + 4 * n)
-    known = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[0]
+    known = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[0]
     words = ["--journey", "--tracks", 3, "--run", model(made)]
     for ends in ([known, outside[1]], [outside[0], known]):
         path = next(end for end in ends if end in outside)
@@ -316,7 +317,7 @@ def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Pa
     assert f"{outside[0]} and {outside[1]} are not in the index" in err
     copy = tmp_path / "copy.wav"  # a file elsewhere, whose sound the index knows
     shutil.copy(known, copy)
-    other = vectors.read_embeddings(model(made) / work.EMBEDDINGS).paths[-1]
+    other = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[-1]
     assert "not in the index" not in ask("playlist", copy, other, *words)[2]
 
 
@@ -372,7 +373,7 @@ def test_classify_refuses_where_no_file_can_be_read(
 
 def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     run = vector_run(tmp_path / "fully_trained_models_1")
-    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
     first, last = "dark 0", "deep 1"
 
     def hits(*words: object) -> list[dict[str, Any]]:
@@ -620,7 +621,7 @@ def score_file(run: Path, value: float) -> None:
     scores = {"value": value, "low": value - 0.1, "high": value + 0.1, "chance": 0.3}
     figures = {"format_version": 1, "n_train": 24, "n_test": 6}
     models = {"trained": {"centroid_accuracy": scores}}
-    files.write_json(run / work.METRICS, {**figures, "models": models})
+    files.write_json(run / workspace.METRICS, {**figures, "models": models})
 
 
 def test_runs_are_listed_with_their_figures(
@@ -630,7 +631,7 @@ def test_runs_are_listed_with_their_figures(
     vector_run(tmp_path / "fully_trained_models_2")
     score_file(first, 0.75)
     (tmp_path / "fully_trained_models_3").mkdir()
-    (tmp_path / "fully_trained_models_3" / work.CONFIG).write_text("what = 1")
+    (tmp_path / "fully_trained_models_3" / workspace.CONFIG).write_text("what = 1")
     code, told, err = ask("runs", tmp_path)
     assert code == 0
     assert [Path(row["path"]).name[-1] for row in told["runs"]] == ["1", "2"]
@@ -670,7 +671,7 @@ def test_compare_is_paired_by_track(tmp_path: Path, ask: Ask):
 
 
 def naive_right(run: Path) -> dict[str, int]:
-    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
     found = {}
     for i, side in enumerate(stored.splits):
         if side != "test":
@@ -698,7 +699,7 @@ def test_models_without_a_common_track_are_not_compared(tmp_path: Path, ask: Ask
     code, _, told = ask("compare", one, two)
     assert code == 2
     assert "no held-out tracks in common" in told
-    (two / work.EMBEDDINGS).unlink()
+    (two / workspace.EMBEDDINGS).unlink()
     code, _, told = ask("compare", one, two)
     assert (code, f"run `subgenre evaluate --run {two}`" in told) == (2, True)
 
@@ -742,7 +743,7 @@ def test_the_interval_of_no_difference_is_zero():
 
 def test_a_run_tells_how_to_get_vectors(tmp_path: Path, ask: Ask):
     run = vector_run(tmp_path / "fully_trained_models_1")
-    (run / work.EMBEDDINGS).unlink()
+    (run / workspace.EMBEDDINGS).unlink()
     for words in (["similar", "dark 0"], ["playlist", "dark 0"], ["explore"]):
         code, _, told = ask(*words, "--run", run)
         assert (code, "run `subgenre index LIBRARY`" in told) == (2, True)
@@ -783,13 +784,13 @@ def test_wishes_are_checked_where_they_are_made():
 def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):
     run = open_stored(vector_run(tmp_path / "fully_trained_models_1"))
     assert run.preprocess.chunk_s == 3.0
-    data = json.loads((run.path / work.DATA).read_text())
+    data = json.loads((run.path / workspace.DATA).read_text())
     del data["preprocess"]
     features = tmp_path / "features"
     features.mkdir()
-    old = {"config": checks.to_dict(run.preprocess) | {"chunk_s": 5.0}}
+    old = {"config": validation.to_dict(run.preprocess) | {"chunk_s": 5.0}}
     files.write_json(features / "dataset.json", old)
-    files.write_json(run.path / work.DATA, data | {"features": str(features)})
+    files.write_json(run.path / workspace.DATA, data | {"features": str(features)})
     assert open_stored(run.path).preprocess.chunk_s == 5.0
 
 
@@ -800,10 +801,10 @@ def test_a_model_without_vectors_does_not_hide_the_one_in_use(
     used = vector_run(tmp_path / "fully_trained_models_1")
     trial = vector_run(tmp_path / "fully_trained_models_2")
     assert open_stored().path.name == trial.name
-    (trial / work.EMBEDDINGS).unlink()
+    (trial / workspace.EMBEDDINGS).unlink()
     assert open_stored().path.name == used.name
-    assert work.find_run(None).name == trial.name  # evaluate gives it its vectors
-    (used / work.EMBEDDINGS).unlink()
+    assert workspace.find_run(None).name == trial.name  # evaluate gives it its vectors
+    (used / workspace.EMBEDDINGS).unlink()
     assert open_stored().path.name == trial.name
 
 
@@ -813,11 +814,11 @@ def test_a_test_run_is_marked_and_taken_only_where_there_is_no_other(
     monkeypatch.chdir(tmp_path)
     vector_run(tmp_path / "fully_trained_models_1")
     trial = vector_run(tmp_path / "fully_trained_models_2")
-    data = json.loads((trial / work.DATA).read_text())
-    files.write_json(trial / work.DATA, data | {"test_run": True})
-    assert work.find_run(None).name == "fully_trained_models_1"
+    data = json.loads((trial / workspace.DATA).read_text())
+    files.write_json(trial / workspace.DATA, data | {"test_run": True})
+    assert workspace.find_run(None).name == "fully_trained_models_1"
     assert main(["runs", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["runs"]
     assert [row["test_run"] for row in rows] == [False, True]
-    (tmp_path / "fully_trained_models_1" / work.CONFIG).unlink()
-    assert work.find_run(None).name == "fully_trained_models_2"
+    (tmp_path / "fully_trained_models_1" / workspace.CONFIG).unlink()
+    assert workspace.find_run(None).name == "fully_trained_models_2"

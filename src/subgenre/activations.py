@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import augment, files, pooled_cache
+from subgenre import augment, pooled_cache
+from subgenre.core import files
 from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.store import FeatureFolder

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from subgenre.classify import ALPHA, Placement
 from subgenre.collection import Collection
+from subgenre.core.progress import Talk
 from subgenre.errors import IndexStoreError
 from subgenre.pipeline import charts, classify, lists, sounds
 from subgenre.pipeline import index as indexing
@@ -32,7 +33,6 @@ from subgenre.pipeline.lists import TRACKS, Wish
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.playlist import Seed
 from subgenre.search import Hit, Limits
-from subgenre.talk import Talk
 from subgenre.track_rows import Filter, IndexedTrack
 
 if TYPE_CHECKING:

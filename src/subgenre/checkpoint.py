@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import CheckpointError
 
 FORMAT_VERSION = 2

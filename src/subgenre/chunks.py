@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from subgenre.checks import check_choice
 from subgenre.config import CHUNK_STRATEGIES
+from subgenre.core.validation import check_choice
 from subgenre.errors import ConfigError
 
 _ROUNDING_S = 1e-6

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre import proximity
-from subgenre.checks import nearest
+from subgenre.core.validation import nearest
 from subgenre.errors import IndexStoreError
 from subgenre.proximity import Ints, Mask, Moments, Spread
 from subgenre.track_rows import Filter, IndexedTrack, table_of, unit

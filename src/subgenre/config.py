@@ -12,8 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from subgenre import checks
-from subgenre.checks import check_choice, check_ranges, check_tune, either
+from subgenre.core import validation
+from subgenre.core.validation import check_choice, check_ranges, check_tune, either
 from subgenre.errors import ConfigError
 
 DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -335,12 +335,12 @@ def load_recipe(name: str) -> TrainConfig:
         source = resources.files("subgenre").joinpath("recipes", f"{name}.toml")
         values, where = tomllib.loads(source.read_text(encoding="utf-8")), f"recipe {name}"
     elif name.endswith(".toml") or Path(name).is_file():
-        values, where = checks.load_toml(Path(name)), name
+        values, where = validation.load_toml(Path(name)), name
     else:
-        near = checks.nearest(name, recipe_names())
+        near = validation.nearest(name, recipe_names())
         raise ConfigError(
             f"no recipe '{name}'{near}; choose {either(recipe_names())} or a TOML file"
         )
     # a file that has the name of a recipe of the package is none
     own = name if name in recipe_names() else f"{Path(name).stem}.toml"
-    return checks.from_dict(TrainConfig, {**values, "recipe": own}, where)
+    return validation.from_dict(TrainConfig, {**values, "recipe": own}, where)

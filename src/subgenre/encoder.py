@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from subgenre import backbones, checks, files, fingerprints, heads
+from subgenre import backbones, fingerprints, heads
 from subgenre.backbones import Backbone
+from subgenre.core import files, validation
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.features import Statistics
 from subgenre.vectors import CONSTANT
@@ -279,7 +280,7 @@ def load(folder: Path) -> Encoder:
     description = files.read_json(folder / STRUCTURE, version=FORMAT_VERSION, error=RunError)
     try:
         kind, config = description["backbone"]["kind"], description["backbone"]["config"]
-        structure = checks.from_dict(Structure, description["structure"], STRUCTURE)
+        structure = validation.from_dict(Structure, description["structure"], STRUCTURE)
         encoder = Encoder(backbones.build(kind, config), **vars(structure))
     except (KeyError, TypeError, ValueError, ConfigError, BackboneError) as problem:
         raise RunError(f"{folder / STRUCTURE} describes no encoder: {problem}") from problem

@@ -15,7 +15,8 @@ from urllib.parse import quote, unquote_to_bytes
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre import files, measures
+from subgenre import measures
+from subgenre.core import files
 from subgenre.errors import FeatureError
 from subgenre.library import Track
 

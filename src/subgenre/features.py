@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from subgenre import checks
+from subgenre.core import validation
 from subgenre.errors import FeatureError
 
 FRONT_ENDS = ("ast", "musicnn")
@@ -57,11 +57,11 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        checks.check_choice("front_end", self.front_end, FRONT_ENDS)
-        checks.check_choice("normalise", self.normalise, NORMALISATIONS)
-        checks.check_range("rate", self.rate, 1_000, 400_000)
-        checks.check_range("n_mels", self.n_mels, 1, 4_096)
-        checks.check_range("hop", self.hop, 1, N_FFT)
+        validation.check_choice("front_end", self.front_end, FRONT_ENDS)
+        validation.check_choice("normalise", self.normalise, NORMALISATIONS)
+        validation.check_range("rate", self.rate, 1_000, 400_000)
+        validation.check_range("n_mels", self.n_mels, 1, 4_096)
+        validation.check_range("hop", self.hop, 1, N_FFT)
 
     def frames(self, n_samples: int) -> int:
         """Return T, the number of frames that `n_samples` samples give."""
@@ -71,7 +71,7 @@ class FeatureSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return checks.to_dict(self)
+        return validation.to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FeatureSpec:
@@ -80,7 +80,7 @@ class FeatureSpec:
         Raises:
             ConfigError: an unknown key or a value of another type.
         """
-        return checks.from_dict(cls, values, "feature spec")
+        return validation.from_dict(cls, values, "feature spec")
 
 
 AST_SPEC = FeatureSpec("ast", rate=16_000, n_mels=128, hop=160, normalise="half")

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import audio, chunking, parallel, store
+from subgenre import audio, chunking, store
 from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
+from subgenre.core import parallel
 from subgenre.encoder import Encoder, evaluating
 from subgenre.errors import AudioError
 from subgenre.features import FeatureSpec

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subgenre import files, vector_files
 from subgenre import search as searching
+from subgenre import vector_files
 from subgenre.collection import Collection
+from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.relink import find, identify_audio
 from subgenre.search import Hit, Limits

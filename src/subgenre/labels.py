@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from subgenre.audio import EXTENSIONS
+from subgenre.core.files import safe_name
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.files import safe_name
 from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
 from subgenre.rekordbox import read_rekordbox
 from subgenre.tags import clean

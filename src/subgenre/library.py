@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subgenre import audio, labels, parallel, tags
-from subgenre.checks import check_choice
+from subgenre import audio, labels, tags
 from subgenre.config import MULTI
+from subgenre.core import parallel
+from subgenre.core.validation import check_choice
 from subgenre.errors import LibraryError
 from subgenre.labels import Entry, Skipped, folder_names, shown
 

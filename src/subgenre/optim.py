@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from subgenre.backbones import Backbone
-from subgenre.checks import check_tune
 from subgenre.config import OptimConfig
+from subgenre.core.validation import check_tune
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from subgenre import checks
 from subgenre.config import TrainConfig
+from subgenre.core import validation
 from subgenre.errors import ConfigError
 
 
@@ -29,17 +29,17 @@ def put(
     Raises:
         ConfigError: an unknown option, or a value that makes no sense.
     """
-    plain = checks.to_dict(settings)
+    plain = validation.to_dict(settings)
     sections = tuple(name for name, part in plain.items() if isinstance(part, dict))
     for name, value in given.items():
         section, dot, key = name.partition(".")
         if not dot:
             raise ConfigError(f"no option '{name}': write it as section.key")
         if section not in sections:
-            near = checks.nearest(section, sections)
-            raise ConfigError(f"no section '{section}'{near}; choose {checks.either(sections)}")
+            near = validation.nearest(section, sections)
+            raise ConfigError(f"no section '{section}'{near}; choose {validation.either(sections)}")
         plain[section][key] = value
     epochs, first = given.get("optim.epochs"), plain["optim"]["head_epochs"]
     if isinstance(epochs, int) and "optim.head_epochs" not in {*given, *asked} and first >= epochs:
         plain["optim"]["head_epochs"] = max(0, epochs - 1)
-    return checks.from_dict(TrainConfig, plain, where)
+    return validation.from_dict(TrainConfig, plain, where)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import checks, chunking, feature_tables, journal, parallel, precision, store
+from subgenre import chunking, feature_tables, journal, store
 from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
+from subgenre.core import hardware, parallel, validation
+from subgenre.core.files import TEMPORARY
 from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec
-from subgenre.files import TEMPORARY
 from subgenre.library import Library, Skipped, Track, folder_names
 
 JOURNAL = "preprocess.journal"
@@ -72,7 +73,7 @@ class Plan:
 
 def settings_of(spec: FeatureSpec, config: PreprocessConfig) -> dict[str, Any]:
     """Return what must be equal for chunks to be used again."""
-    return {"spec": spec.to_dict(), "config": checks.to_dict(config), "resampler": RESAMPLER}
+    return {"spec": spec.to_dict(), "config": validation.to_dict(config), "resampler": RESAMPLER}
 
 
 def read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Known:
@@ -254,7 +255,7 @@ def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
         path = Path(temporary) / "probe.wav"
         _write_probe(path, probe_s + 1.0)
         job = Job("0" * 32, path, "probe", probe_s, Path(temporary), spec, config)
-        with precision.one_thread():  # as in a worker
+        with hardware.one_thread():  # as in a worker
             chunking.start_worker()
             for _ in range(2):  # the first time pays for imports and tables
                 began = time.perf_counter()

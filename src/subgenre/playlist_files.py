@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.locations import PlaylistTrack, path_of_uri, read_regular, uri_of
 from subgenre.rekordbox import read_rekordbox, write_rekordbox

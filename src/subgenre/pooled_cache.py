@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import FeatureError
 
 FORMAT_VERSION = 1

@@ -18,10 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from subgenre import chunking, feature_tables, files, parallel, planning, store
+from subgenre import chunking, feature_tables, planning, store
 from subgenre.about import VERSION
 from subgenre.chunking import Job, Outcome
 from subgenre.config import PreprocessConfig
+from subgenre.core import files, parallel
 from subgenre.errors import FeatureError
 from subgenre.features import FeatureSpec
 from subgenre.journal import Journal

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from subgenre import precision
 from subgenre.config import RunConfig
+from subgenre.core import hardware
 from subgenre.run_state import Estimate
 
 _ADAMW = 2  # numbers that AdamW keeps beside each weight
@@ -38,7 +38,7 @@ class Rehearsal:
         """Choose the number format, and say why."""
         if settings.precision == "auto" and not self.costly:
             return False, "fp32: the head alone is small"
-        return precision.pick_dtype(settings.precision, self.device, self.step)
+        return hardware.pick_dtype(settings.precision, self.device, self.step)
 
     def estimate(self, bf16: bool, why: str, *, steps: int, learning: int, copies: int) -> Estimate:
         """Tell what `steps` steps will take.
@@ -50,7 +50,7 @@ class Rehearsal:
             copies: of them that will be kept beside AdamW's (gradients, best weights).
         """
         before, batch = self._memory(bf16)  # a first run, too
-        seconds = precision.once(lambda: self.step(bf16))
+        seconds = hardware.once(lambda: self.step(bf16))
         to_come = learning * 4 * (_ADAMW + copies) + batch * max(1.0, self.ratio)
         return Estimate(seconds * self.ratio * steps, int(before + to_come), steps, why)
 
@@ -66,7 +66,7 @@ class Rehearsal:
             self.step(bf16)
             return before, torch.cuda.max_memory_allocated(self.device) - before
         sizes = _activations(lambda: self.step(bf16), self.network)
-        return precision.memory_now(), sum(sizes) + _GRADIENTS * max(sizes, default=0)
+        return hardware.memory_now(), sum(sizes) + _GRADIENTS * max(sizes, default=0)
 
 
 def _activations(step: Callable[[], None], network: nn.Module) -> list[int]:

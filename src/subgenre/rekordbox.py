@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.locations import PlaylistTrack, path_of_uri, read_regular, uri_of
 

@@ -11,8 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from subgenre import files
 from subgenre.classify import Placement
+from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.playlist_files import append_m3u8
 from subgenre.track_rows import IndexedTrack

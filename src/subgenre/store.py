@@ -30,8 +30,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from subgenre import checks, files
 from subgenre.config import PreprocessConfig
+from subgenre.core import files, validation
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.features import PAD_VALUE, FeatureSpec, Statistics
@@ -106,7 +106,7 @@ class FeatureFolder:
         try:
             root = Path(dataset["root"])
             spec = FeatureSpec.from_dict(dataset["spec"])
-            config = checks.from_dict(PreprocessConfig, dataset["config"])
+            config = validation.from_dict(PreprocessConfig, dataset["config"])
             folders = {(d["genre"], d["subgenre"]): d["folder"] for d in dataset["labels"]}
             genre_of = {d["folder"]: d["genre"] for d in dataset["labels"]}
         except (ConfigError, KeyError, TypeError) as problem:
@@ -173,7 +173,7 @@ class FeatureFolder:
     def fingerprint(self) -> str:
         """Hash of spec, config and chunks; where the folder lies and file names don't count."""
         content = self.chunks.drop_columns(["file"]).to_pydict()
-        settings = [self.spec.to_dict(), checks.to_dict(self.config), content]
+        settings = [self.spec.to_dict(), validation.to_dict(self.config), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
     def _numbers(self, name: str) -> NDArray[np.float64]:

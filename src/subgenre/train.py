@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subgenre import batches, checkpoint, distributed, optim, precision, sources, watch
+from subgenre import batches, checkpoint, distributed, optim, sources, watch
 from subgenre.batches import ChunkTable
 from subgenre.config import TrainConfig
+from subgenre.core import hardware
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import Interrupted
@@ -205,9 +206,9 @@ class Trainer:
     def _encode(self, loaded: Tensor, places: Tensor | None, seed: int) -> Tensor:
         """Return the unit vectors [b, D] of this process's share, in float32."""
         generator = torch.Generator().manual_seed(seed)
-        precision.seed_device(self.device, seed)  # the global generators are forked here
+        hardware.seed_device(self.device, seed)  # the global generators are forked here
         inputs = self.source.augment(loaded, generator)
-        with precision.autocast(self.device, self.state.bf16):
+        with hardware.autocast(self.device, self.state.bf16):
             vectors = self.source.encode(self.encoder, inputs, generator).float()
         return vectors if places is None else vectors[places]
 
@@ -260,7 +261,7 @@ class Trainer:
         self.modules.eval()
         value = 0.0
         if self.group.first:
-            with torch.inference_mode(), precision.autocast(self.device, self.state.bf16):
+            with torch.inference_mode(), hardware.autocast(self.device, self.state.bf16):
                 value = validate()
         return distributed.first_says(value, self.group, self.device)
 
@@ -324,13 +325,13 @@ class Trainer:
         if settings.compile:
             blocks = optim.blocks(self.encoder.backbone)
             if not resumed:  # chosen once, by one process: compiled code rounds otherwise
-                why += "; " + precision.compile_if_faster(blocks, lambda: trial.step(state.bf16))
-                fast = float(precision.are_compiled(blocks))
+                why += "; " + hardware.compile_if_faster(blocks, lambda: trial.step(state.bf16))
+                fast = float(hardware.are_compiled(blocks))
                 state.compiled = distributed.first_says(fast, self.group, self.device) > 0
             elif state.compiled:
                 there = "go on where it does, or start anew with --set run.compile=false"
-                precision.compiled_time(blocks, lambda: trial.step(state.bf16), there)
-            precision.set_compiled(blocks, state.compiled)
+                hardware.compiled_time(blocks, lambda: trial.step(state.bf16), there)
+            hardware.set_compiled(blocks, state.compiled)
         if self.callbacks.on_estimate:
             learning, copies = sum(p.numel() for p in self.learning), 1 + bool(self.validate)
             self.callbacks.on_estimate(

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.proximity import Moments, Spread
 from subgenre.track_rows import SCHEMA

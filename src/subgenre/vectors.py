@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import RunError
 
 Floats = NDArray[np.float32]

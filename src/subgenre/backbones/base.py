@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subgenre.checks import check_choice
 from subgenre.config import POOLINGS
+from subgenre.core.validation import check_choice
 from subgenre.errors import ConfigError
 from subgenre.features import FeatureSpec
 

@@ -21,8 +21,8 @@ from cyclopts import App, CycloptsError, Parameter
 from subgenre.about import VERSION
 from subgenre.cli import judge, learn, tune, use
 from subgenre.cli.console import Terminal
+from subgenre.core.files import TEMPORARY
 from subgenre.errors import Interrupted, SubgenreError
-from subgenre.files import TEMPORARY
 
 app = App(
     name="subgenre",

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from subgenre.talk import Progress
+from subgenre.core.progress import Progress
 
 
 class Terminal:

@@ -55,14 +55,15 @@ def evaluate(
         workers: trainings side by side; by default as many as there are cores.
     """
     _refuse_mixed(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
+    from subgenre.core import workspace
     from subgenre.pipeline import evaluate as single
-    from subgenre.pipeline import protocol, work
+    from subgenre.pipeline import protocol
 
     terminal = _terminal(common)
     if folds:
         evaluated = protocol.evaluate_folds(
-            features or work.FEATURES,
-            (recipe or Recipe()).suited(features or work.FEATURES, terminal),
+            features or workspace.FEATURES,
+            (recipe or Recipe()).suited(features or workspace.FEATURES, terminal),
             folds=folds,
             repeats=repeats,
             out=out or protocol.OUT,
@@ -111,12 +112,12 @@ def doctor(
     """
     if run is not None and (features is not None or backbone is not None):
         raise ConfigError("--run brings its own features and backbone; leave the others out")
+    from subgenre.core import workspace
     from subgenre.pipeline import doctor as stage
-    from subgenre.pipeline import work
 
     terminal = _terminal(common)
     done = stage.doctor(
-        features or work.FEATURES,
+        features or workspace.FEATURES,
         run=run,
         backbone=backbone,
         folds=folds,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.explorer import models, state
 from subgenre.explorer.reading import Here
 from subgenre.playlist_files import EXTENSIONS, write_playlist

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import LibraryError
 
 FORMAT_VERSION = 1

@@ -11,7 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import decoder, files
+from subgenre import decoder
+from subgenre.core import files
 from subgenre.errors import AudioError
 
 PEAKS = 1000  # bars of a track; more than a canvas is wide

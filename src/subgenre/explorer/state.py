@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import audio, files
+from subgenre import audio
+from subgenre.core import files
 from subgenre.decoder import EXTENSIONS
 from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import sound

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from subgenre.checks import check_choice
 from subgenre.config import LossConfig
+from subgenre.core.validation import check_choice
 from subgenre.errors import ConfigError
 from subgenre.losses.base import Loss, MemberLoss
 from subgenre.losses.mining import batch_triplet_loss, pair_masks, with_activity

@@ -15,10 +15,10 @@ from subgenre.audit import open_set as open_sets
 from subgenre.audit.duplicates import Duplicates
 from subgenre.audit.probe import Fold, grouped_folds
 from subgenre.audit.result import plain
+from subgenre.core.progress import Talk
 from subgenre.errors import EvaluationError
 from subgenre.pipeline import tables
 from subgenre.pipeline.material import Material
-from subgenre.talk import Talk
 
 Floats = NDArray[np.float64]
 FOLDS, DOCTOR_REPEATS = 5, 3

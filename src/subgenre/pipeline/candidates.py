@@ -15,10 +15,10 @@ import numpy as np
 from subgenre import backbones, config
 from subgenre.backbones import MUSICNN, Backbone
 from subgenre.config import TrainConfig
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import ConfigError
 from subgenre.overrides import put
 from subgenre.pipeline import choice, idle
-from subgenre.talk import Silent, Talk
 
 LOSSES = ("multi_similarity", "supcon", "triplet")  # tried where nothing else is asked for
 RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre import checks, config, precision, store
+from subgenre import config, store
 from subgenre.backbones import MUSICNN
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
+from subgenre.core import hardware, validation
 from subgenre.errors import FeatureError
 from subgenre.pipeline import idle
 
@@ -117,7 +118,7 @@ def _shortened(settings: TrainConfig, planned: int, known: Collection[str]) -> l
 
 def _recipe(small: bool, device: str | None, tune: str | None) -> tuple[str, str]:
     """Name the recipe for these features, this device and how much is to learn, and say why."""
-    cuda = precision.pick_device(device or "auto").type == "cuda"
+    cuda = hardware.pick_device(device or "auto").type == "cuda"
     if tune not in (None, "head"):
         return "gpu", f"it is made for more than the head (tune {tune})"
     if not cuda:
@@ -138,7 +139,7 @@ def names_no_backbone(recipe: str) -> bool:
     """Tell whether a recipe leaves the backbone open, as those of the package do."""
     if recipe in config.recipe_names():
         return True
-    return "backbone" not in checks.load_toml(Path(recipe)).get("model", {})
+    return "backbone" not in validation.load_toml(Path(recipe)).get("model", {})
 
 
 def _described(features: Path) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subgenre import files, sorting, tags
+from subgenre import sorting, tags
 from subgenre.classify import ALPHA, Classifier, Placement
+from subgenre.core import files, text
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.labels import Skipped
-from subgenre.pipeline import sounds, words
+from subgenre.pipeline import sounds
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def classify(
     _tell_learnt(opened, placements, talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
     if not placements:
-        named_files = words.counted(len(skipped), "file")
+        named_files = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named_files} could be classified, so nothing is written")
     _write(out, placements)
     copies = sorting.copy_to(placements, copy_to) if copy_to else []
@@ -137,11 +138,11 @@ def _tell_written(
 ) -> None:
     """Say what lies where now: copies by folder, and tracks by playlist."""
     if copy_to:
-        folders = words.counted(len({path.parent for path in copies}), "folder")
-        talk.say(f"{copy_to}: {words.counted(len(copies), 'file')} in {folders}")
+        folders = text.counted(len({path.parent for path in copies}), "folder")
+        talk.say(f"{copy_to}: {text.counted(len(copies), 'file')} in {folders}")
     if m3u_to:
-        listed = words.counted(len(lists), "playlist")
-        talk.say(f"{m3u_to}: {words.counted(count, 'track')} in {listed}")
+        listed = text.counted(len(lists), "playlist")
+        talk.say(f"{m3u_to}: {text.counted(count, 'track')} in {listed}")
 
 
 def _write(out: Path | None, placements: Sequence[Placement]) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 
 from subgenre import config, splits, vectors
 from subgenre import demo as room
-from subgenre.checks import check_range
 from subgenre.config import PreprocessConfig
-from subgenre.pipeline import work
+from subgenre.core import workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.validation import check_range
 from subgenre.pipeline.evaluate import evaluate
 from subgenre.pipeline.preprocess import cores, preprocess
 from subgenre.pipeline.train import train
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
 BACKBONE, RECIPE = "musicnn", "laptop"
 _NEAREST = 5
@@ -35,14 +35,14 @@ def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any
     """
     talk = talk or Silent()
     check_range("seed", seed, *config.SEEDS)
-    root, features = out / work.LIBRARY, out / work.FEATURES
+    root, features = out / workspace.LIBRARY, out / workspace.FEATURES
     with talk.progress("making music") as bar:
         room.make_library(root, seed=seed, workers=cores(), on_progress=bar)
     preprocess(root, features, backbone=BACKBONE, settings=PreprocessConfig(seed=seed), talk=talk)
     settings = config.replace(config.load_recipe(RECIPE), "model", backbone=BACKBONE)
     settings = config.replace(settings, "run", seed=seed)
-    run = out / f"{work.RUN_PREFIX}{work.stamp()}"
-    train(features, settings, out=run, checkpoints=out / work.CHECKPOINTS, talk=talk)
+    run = out / f"{workspace.RUN_PREFIX}{workspace.stamp()}"
+    train(features, settings, out=run, checkpoints=out / workspace.CHECKPOINTS, talk=talk)
     found = evaluate(run, max_mb=_SOUND_MB, talk=talk).metrics["models"]
     baseline = baseline_accuracy(FeatureFolder.open(features), run)
     trained = found["trained"]["centroid_accuracy"]
@@ -53,10 +53,10 @@ def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any
         f"{baseline:.0%} by loudness and mean spectrum alone, {trained['chance']:.0%} by chance"
     )
     talk.say(f"nearest to {query}: {', '.join(nearest)}")
-    talk.say(f"open the report in a browser: {run / work.REPORT}")
+    talk.say(f"open the report in a browser: {run / workspace.REPORT}")
     return {
         "run": str(run),
-        "report": str(run / work.REPORT),
+        "report": str(run / workspace.REPORT),
         "trained": trained,
         "frozen": found["frozen"]["centroid_accuracy"],
         "loudness_and_mean_spectrum": baseline,
@@ -67,7 +67,7 @@ def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any
 
 def baseline_accuracy(folder: FeatureFolder, run: Path) -> float:
     """Return how many held-out tracks loudness and the mean log-mel place rightly."""
-    split = splits.load(run / work.SPLIT, folder.tracks)
+    split = splits.load(run / workspace.SPLIT, folder.tracks)
     loudness = np.asarray(folder.chunks["loudness_lufs"].to_numpy())
     means, levels, labels, known = [], [], [], []
     train_ids = set(split.train)
@@ -82,7 +82,7 @@ def baseline_accuracy(folder: FeatureFolder, run: Path) -> float:
 
 def neighbours(run: Path) -> tuple[str, list[str]]:
     """Name a held-out track and the tracks nearest to it, by the run's stored vectors."""
-    stored = vectors.read_embeddings(run / work.EMBEDDINGS)
+    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
     first = stored.splits.index("test")
     cosine = stored.vectors @ stored.vectors[first]
     order = [i for i in np.argsort(-cosine, kind="stable") if i != first][:_NEAREST]

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import config, embed, precision
+from subgenre import config, embed
 from subgenre.audit.doctor import Finding
 from subgenre.audit.duplicates import Duplicates
-from subgenre.checks import check_output, check_range
+from subgenre.core import hardware, workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.validation import check_output, check_range
 from subgenre.errors import EvaluationError
 from subgenre.features import MUSICNN_SPEC
-from subgenre.pipeline import audits, evaluate, fit, outputs, work
+from subgenre.pipeline import audits, evaluate, fit, outputs
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
-OUT = Path(work.DOCTOR)
+OUT = Path(workspace.DOCTOR)
 REPEATS = 3
 
 
@@ -55,7 +56,7 @@ class Diagnosed:
 
 
 def doctor(
-    features: Path = work.FEATURES,
+    features: Path = workspace.FEATURES,
     *,
     run: Path | None = None,
     backbone: str | None = None,
@@ -120,7 +121,7 @@ def frozen_output(
             folder,
             np.arange(len(folder.track_of)),
             cache=folder.path / fit.CACHE,
-            device=precision.pick_device(device),
+            device=hardware.pick_device(device),
             statistics=statistics,
             on_progress=bar,
         )

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from subgenre import embed as room
-from subgenre import encoder, precision
+from subgenre import encoder
+from subgenre.core import hardware, text, workspace
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
 from subgenre.labels import Skipped
-from subgenre.pipeline import evaluate, score, sounds, stored, words, work
-from subgenre.talk import Silent, Talk
+from subgenre.pipeline import evaluate, score, sounds, stored
 from subgenre.track_rows import IndexedTrack
 
 
@@ -51,7 +52,7 @@ def embed(
     if audio:
         return _embed_audio(audio, run, out, talk)
     opened = evaluate.open_run(run, features, talk)
-    device = precision.pick_device(opened.settings.run.device)
+    device = hardware.pick_device(opened.settings.run.device)
     rows = opened.folder.rows(opened.split.test)
     with talk.progress("embedding") as bar:
         chunks = room.chunk_vectors(
@@ -67,22 +68,22 @@ def embed(
         fingerprint=encoder.fingerprint(opened.encoder),
     )
     talk.say(
-        f"{out}: {words.counted(len(tracks), 'held-out track')}, {vectors.shape[1]} values each"
+        f"{out}: {text.counted(len(tracks), 'held-out track')}, {vectors.shape[1]} values each"
     )
     return Embedded(out, len(tracks), ())
 
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = stored.open_stored(work.find_run(run, talk))  # it needs no vectors of tracks
+    opened = stored.open_stored(workspace.find_run(run, talk))  # it needs no vectors of tracks
     listed = sounds.find(audio)
     found = opened.embed(listed.paths, talk=talk)
     skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
     if not found.paths:
-        named = words.counted(len(skipped), "file")
+        named = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")
     tracks = [IndexedTrack(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
     room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
-    talk.say(f"{out}: {words.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each")
+    talk.say(f"{out}: {text.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each")
     return Embedded(out, len(tracks), skipped)

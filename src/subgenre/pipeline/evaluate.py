@@ -10,18 +10,20 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import checks, embed, encoder, files, precision, protocol, splits
+from subgenre import embed, encoder, protocol, splits
 from subgenre.about import VERSION
 from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
+from subgenre.core import files, hardware, validation, workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.text import versions
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError, RunError
-from subgenre.pipeline import audits, fit, outputs, score, tables, work
+from subgenre.pipeline import audits, fit, outputs, score, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
 from subgenre.pipeline.outputs import Evaluated
 from subgenre.pipeline.score import Scored
-from subgenre.pipeline.words import versions
 from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
@@ -29,7 +31,6 @@ from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
 __all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
 
@@ -63,10 +64,10 @@ def open_run(run: Path | None, features: Path | None = None, talk: Talk | None =
         RunError: no such model, or a damaged one.
         FeatureError: its features are gone or are no longer those of its tracks.
     """
-    path = work.find_run(run, talk)
-    data = files.read_json(path / work.DATA, version=1, error=RunError)
-    settings = checks.from_dict(
-        TrainConfig, checks.load_toml(path / work.CONFIG), str(path / work.CONFIG)
+    path = workspace.find_run(run, talk)
+    data = files.read_json(path / workspace.DATA, version=1, error=RunError)
+    settings = validation.from_dict(
+        TrainConfig, validation.load_toml(path / workspace.CONFIG), str(path / workspace.CONFIG)
     )
     source = features or Path(data["features"])
     if not source.is_dir():
@@ -75,7 +76,7 @@ def open_run(run: Path | None, features: Path | None = None, talk: Talk | None =
             "or name where they are now with --features"
         )
     folder = FeatureFolder.open(source)
-    split = splits.load(path / work.SPLIT, folder.tracks)
+    split = splits.load(path / workspace.SPLIT, folder.tracks)
     if list(folder.labels) != data["labels"]:
         raise FeatureError(f"{source} has other subgenres than {path} was trained on")
     return Run(path, encoder.load(path), settings, split, folder, data)
@@ -114,7 +115,7 @@ def evaluate(
     talk.say("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
-    if work.tells_trial(opened.data):
+    if workspace.tells_trial(opened.data):
         audited.notes.append(_TEST_RUN)
         talk.warn(_TEST_RUN)
     if not quick:
@@ -126,14 +127,14 @@ def evaluate(
     data = _report_data(opened, material, fold, found, audited, origin)
     outputs.write(opened.path, figures, data, max_mb=max_mb)
     if not quick:
-        outputs.write_doctor(opened.path / work.DOCTOR, audited.findings)
-    talk.say(f"report: {opened.path / work.REPORT}")
+        outputs.write_doctor(opened.path / workspace.DOCTOR, audited.findings)
+    talk.say(f"report: {opened.path / workspace.REPORT}")
     return Evaluated(opened.path, figures)
 
 
 def _vectors(run: Run, frozen: Encoder, talk: Talk) -> tuple[NDArray[np.float32], Scored]:
     """Run the backbone as it was before training over all chunks, and the model over its tracks."""
-    device, folder = precision.pick_device(run.settings.run.device), run.folder
+    device, folder = hardware.pick_device(run.settings.run.device), run.folder
     with talk.progress("backbone") as bar:
         pooled = embed.pooled_vectors(
             frozen,
@@ -234,7 +235,7 @@ def _write_vectors(run: Run, scored: Scored) -> None:
     vectors = np.concatenate([scored.train.vectors["trained"], scored.test.vectors["trained"]])
     sides = ["train"] * len(scored.train.tracks) + ["test"] * len(scored.test.tracks)
     embed.write_embeddings(
-        run.path / work.EMBEDDINGS,
+        run.path / workspace.EMBEDDINGS,
         score.tracks_of(run.folder, numbers),
         vectors,
         split=sides,
@@ -271,7 +272,7 @@ def _report_data(
         trustworthiness=fitted.trustworthiness,
         knn_agreement=fitted.knn_agreement,
         history=_history(run.path),
-        settings=checks.to_dict(run.settings),
+        settings=validation.to_dict(run.settings),
         versions=versions(),
         fingerprint=folder.fingerprint,
         split_by=", ".join(run.split.grouped_by),
@@ -284,5 +285,5 @@ def _report_data(
 
 def _history(run: Path) -> tuple[Epoch, ...]:
     names = ("epoch", "loss", "active", "spread", "val_map_at_r")
-    rows = pq.read_table(run / work.HISTORY).to_pylist()
+    rows = pq.read_table(run / workspace.HISTORY).to_pylist()
     return tuple(Epoch(**{name: row[name] for name in names}) for row in rows)

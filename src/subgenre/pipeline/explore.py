@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from subgenre.audit.doctor import Finding
 from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig
+from subgenre.core import workspace
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.labels import TRASH
-from subgenre.pipeline import charts, refit, work
+from subgenre.pipeline import charts, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 
 CORRECTIONS = "corrections.json"  # in the model folder
@@ -87,7 +88,7 @@ def library(
         note=charts.note(fitted),
         classifier=classifier,
         trained=run.learnt,
-        findings=_findings(run.path / work.DOCTOR),
+        findings=_findings(run.path / workspace.DOCTOR),
         windows=_windows(run),
         chunk_s=run.preprocess.chunk_s,
         encode=hearing(run),

@@ -24,13 +24,14 @@ from subgenre import (
     lora,
     losses,
     metrics,
-    precision,
     sources,
     splits,
 )
 from subgenre.backbones import Backbone
-from subgenre.checks import check_tune
 from subgenre.config import ModelConfig, TrainConfig
+from subgenre.core import hardware
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.validation import check_tune
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError
@@ -38,7 +39,6 @@ from subgenre.pipeline.idle import refuse_idle
 from subgenre.pipeline.telling import Bars, Stoppable, told
 from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 from subgenre.train import Callbacks, Result, Trainer
 
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
@@ -106,7 +106,7 @@ def new_encoder(
     return encoder
 
 
-@precision.memory_told()
+@hardware.memory_told()
 def fit(
     folder: FeatureFolder,
     train_ids: Iterable[str],
@@ -138,7 +138,7 @@ def fit(
         BackboneError, FeatureError, SplitError, TrainingError, CheckpointError.
     """
     talk, group, ids = talk or Silent(), group or Group(), tuple(train_ids)
-    device = device or precision.pick_device(settings.run.device)
+    device = device or hardware.pick_device(settings.run.device)
     backbone = _own_backbone(backbone, settings, folder)
     chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint, checks, embed, files, parallel, precision
+from subgenre import checkpoint, embed
 from subgenre.config import TrainConfig
+from subgenre.core import files, hardware, parallel, validation
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.text import duration
 from subgenre.errors import RunError, SubgenreError, TrainingError
 from subgenre.pipeline import fit
-from subgenre.pipeline.words import duration
 from subgenre.report.data import Epoch
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
 FORMAT_VERSION = 1
 _FOR_EVER = 1e8  # seconds: a training is long, and watches itself
@@ -55,7 +56,7 @@ class FoldResult:
 
 def job(name: str, folder: FeatureFolder, settings: TrainConfig, split: Split, path: Path) -> Job:
     """Describe one training; its fingerprint is of configuration, data and split."""
-    plain = checks.to_dict(settings)
+    plain = validation.to_dict(settings)
     plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
     told = [FORMAT_VERSION, plain, folder.fingerprint, split.train, split.test]
     return Job(name, folder.path, settings, split, path, checkpoint.digest(told))
@@ -109,7 +110,7 @@ def train_one(one: Job, *, talk: Talk | None = None) -> None:
     """Train one job and write its result, atomically."""
     # sums of several threads round otherwise, and a head's training makes much of little:
     # the figures must not follow from how many trainings ran at once
-    with precision.one_thread() if _shares(one.settings) else nullcontext():
+    with hardware.one_thread() if _shares(one.settings) else nullcontext():
         _train_one(one, talk)
 
 
@@ -117,7 +118,7 @@ def _train_one(one: Job, talk: Talk | None) -> None:
     folder = FeatureFolder.open(one.features)
     fitted = fit.fit(folder, one.split.train, one.settings, talk=talk)
     rows = np.flatnonzero(folder.label_of >= 0)
-    device = precision.pick_device(one.settings.run.device)
+    device = hardware.pick_device(one.settings.run.device)
     if fitted.pooled is not None and one.settings.model.tune == "head":
         chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
     else:
@@ -139,7 +140,7 @@ def _at_once(jobs: Sequence[Job], workers: int | None) -> int:
 
 def _shares(settings: TrainConfig) -> bool:
     """Whether a training is small enough to run beside others, a thread each."""
-    on_cpu = precision.pick_device(settings.run.device).type == "cpu"
+    on_cpu = hardware.pick_device(settings.run.device).type == "cpu"
     return on_cpu and settings.model.tune == "head"
 
 

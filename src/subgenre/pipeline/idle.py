@@ -8,8 +8,8 @@ from typing import Any
 
 from subgenre import config, lora, sources
 from subgenre.backbones import Backbone
-from subgenre.checks import check_tune, either
 from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
+from subgenre.core.validation import check_tune, either
 from subgenre.errors import ConfigError
 
 # What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from subgenre import labels, library
+from subgenre.core import text
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
 from subgenre.index import Index, Plan, Relinked
 from subgenre.labels import Entry, Found, Skipped
 from subgenre.library import Track
-from subgenre.pipeline import sounds, words
+from subgenre.pipeline import sounds
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 
 KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
@@ -126,7 +127,7 @@ def index(
 def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, talk: Talk) -> None:
     """Say what was done, and what else lists choose from."""
     talk.say(
-        f"{done.path}: {words.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
+        f"{done.path}: {text.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
         f"{done.reused} by the run's own vectors, {done.updated} updated, "
         f"{done.forgotten} forgotten"
     )
@@ -181,9 +182,9 @@ def _folded(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
 def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
     with talk.progress("looking for tracks") as bar:
         relinked = store.relink(root, on_progress=bar)
-    talk.say(f"{words.counted(len(relinked.found), 'track')} found below {root}")
+    talk.say(f"{text.counted(len(relinked.found), 'track')} found below {root}")
     if relinked.missing:
-        lost = words.counted(len(relinked.missing), "track")
+        lost = text.counted(len(relinked.missing), "track")
         talk.warn(f"{lost} not found below {root}, left as before")
     return relinked
 
@@ -335,7 +336,7 @@ def missing(tracks: Sequence[Any], talk: Talk) -> int:
         talk.warn(f"{labels.shown(track.path)} is gone")
     if gone:
         talk.warn(
-            f"{words.counted(len(gone), 'track')} gone from where the index saw them; "
+            f"{text.counted(len(gone), 'track')} gone from where the index saw them; "
             "`subgenre index --root NEW` finds a library that has moved"
         )
     return len(gone)

@@ -12,13 +12,13 @@ import numpy as np
 
 from subgenre import audio, journey, playlist, playlist_files
 from subgenre.collection import MIN_MUTUAL, Collection
+from subgenre.core import text
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
-from subgenre.pipeline import words
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
 from subgenre.playlist import Seed
 from subgenre.search import Hit, Limits
-from subgenre.talk import Silent, Talk
 from subgenre.track_rows import Filter, IndexedTrack
 
 TRACKS = 20  # of a playlist whose length is not named
@@ -207,7 +207,7 @@ def _tell_few(tracks: Collection, wish: Wish, limits: Limits, count: int, talk: 
     """Say where a range of an axis gives fewer tracks than were asked for; none is told apart."""
     asked = journey.length(tracks, limits)
     if wish.between and 0 < count < asked:
-        found = words.counted(count, "track")
+        found = text.counted(count, "track")
         talk.say(f"only {found} of {asked} asked for: no more are left {_range(wish.between)}")
 
 
@@ -301,7 +301,7 @@ def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> No
         talk.warn(f"{out} is not written")
     elif out is not None:
         playlist_files.write_playlist(out, told)
-        talk.say(f"{out}: {words.counted(len(told), 'track')}")
+        talk.say(f"{out}: {text.counted(len(told), 'track')}")
 
 
 def row(hit: Hit) -> dict[str, Any]:

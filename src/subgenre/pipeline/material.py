@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import embed, files, measures, protocol
+from subgenre import embed, measures, protocol
 from subgenre.audit.confounders import track_columns
 from subgenre.audit.probe import Fold as Positions
+from subgenre.core import files
 from subgenre.protocol import Fold
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import files, metrics, protocol, report
+from subgenre import metrics, protocol, report
 from subgenre.audit.doctor import Finding, csv_rows
+from subgenre.core import files, workspace
 from subgenre.metrics import Score
-from subgenre.pipeline import work
 from subgenre.pipeline.material import Material
 from subgenre.report import plots
 from subgenre.report.data import Figure, Point, ReportData, Rung
@@ -49,11 +49,11 @@ class Evaluated:
 
 def write(path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float) -> None:
     """Write `metrics.json`, both pictures, the report and the card; each file atomically."""
-    files.write_json(path / work.METRICS, dict(figures))
-    plots.save_map(path / work.MAP, data.points, data.labels, data.genres, _map_note(data))
-    plots.save_confusion(path / work.CONFUSION, data.confusion, data.labels, data.genres)
-    report.write_report(path / work.REPORT, data, max_mb=max_mb)
-    report.write_card(path / work.CARD, data)
+    files.write_json(path / workspace.METRICS, dict(figures))
+    plots.save_map(path / workspace.MAP, data.points, data.labels, data.genres, _map_note(data))
+    plots.save_confusion(path / workspace.CONFUSION, data.confusion, data.labels, data.genres)
+    report.write_report(path / workspace.REPORT, data, max_mb=max_mb)
+    report.write_card(path / workspace.CARD, data)
 
 
 def write_doctor(path: Path, findings: Sequence[Finding]) -> None:

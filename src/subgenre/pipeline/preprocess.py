@@ -8,19 +8,19 @@ from pathlib import Path
 from subgenre import backbones, library
 from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
+from subgenre.core import workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.text import counted, duration, size
 from subgenre.library import Library
-from subgenre.pipeline import work
-from subgenre.pipeline.words import counted, duration, size
 from subgenre.preprocess import Estimate, Summary
-from subgenre.talk import Silent, Talk
 
 TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
 _SHOWN = 20
 
 
 def preprocess(
-    source: Path = work.LIBRARY,
-    out: Path = work.FEATURES,
+    source: Path = workspace.LIBRARY,
+    out: Path = workspace.FEATURES,
     *,
     backbone: str,
     settings: PreprocessConfig | None = None,

@@ -10,28 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import (
-    checkpoint,
-    checks,
-    config,
-    embed,
-    files,
-    precision,
-    protocol,
-    splits,
-)
+from subgenre import checkpoint, config, embed, protocol, splits
 from subgenre.about import VERSION
 from subgenre.audit.probe import Fold as Positions
 from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
+from subgenre.core import files, hardware, validation, workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.text import versions
 from subgenre.errors import ConfigError, EvaluationError, RunError
-from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables, work
+from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.evaluate import VIEWED
 from subgenre.pipeline.folds import FoldResult, Job
 from subgenre.pipeline.material import Material
 from subgenre.pipeline.outputs import Evaluated
-from subgenre.pipeline.words import versions
 from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
@@ -39,7 +32,6 @@ from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
 OUT = Path("evaluation")
 MANIFEST, FOLDS = "evaluation.json", "folds"
@@ -64,7 +56,7 @@ class Plan:
 
 
 def evaluate_folds(
-    features: Path = work.FEATURES,
+    features: Path = workspace.FEATURES,
     settings: TrainConfig | None = None,
     *,
     folds: int = 5,
@@ -98,7 +90,7 @@ def evaluate_folds(
     talk = talk or Silent()
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; give 1 or more")
-    checks.check_choice("open_set", open_set, OPEN_SETS)
+    validation.check_choice("open_set", open_set, OPEN_SETS)
     plan = _plan(features, settings or config.load_recipe("thesis"), folds, repeats, out)
     for warning in dict.fromkeys(w for job in plan.jobs for w in job.split.warnings):
         talk.warn(warning)
@@ -144,7 +136,7 @@ def _claim(out: Path, folder: FeatureFolder, settings: TrainConfig, n_folds: int
     Raises:
         RunError: something else is in it.
     """
-    plain = checks.to_dict(settings)
+    plain = validation.to_dict(settings)
     plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("device", "save_every")}
     told = {
         "format_version": 1,
@@ -177,7 +169,7 @@ def _pooled(plan: Plan, backbone: Backbone, split: Split, talk: Talk) -> NDArray
             plan.folder,
             np.arange(len(plan.folder.track_of)),
             cache=plan.folder.path / fit.CACHE,
-            device=precision.pick_device(plan.settings.run.device),
+            device=hardware.pick_device(plan.settings.run.device),
             on_progress=bar,
         )
 
@@ -276,7 +268,7 @@ def _write(
     if not tested.size:
         raise EvaluationError("no track was held out; take other folds")
     embed.write_embeddings(
-        plan.out / work.EMBEDDINGS,
+        plan.out / workspace.EMBEDDINGS,
         [plan.folder.tracks[i] for i in tested],
         held[tested],
         split=["test"] * len(tested),
@@ -293,8 +285,8 @@ def _write(
     )
     outputs.write(plan.out, figures, data, max_mb=max_mb)
     if audited.findings or "doctor" in audited.plain:
-        outputs.write_doctor(plan.out / work.DOCTOR, audited.findings)
-    talk.say(f"report: {plan.out / work.REPORT}")
+        outputs.write_doctor(plan.out / workspace.DOCTOR, audited.findings)
+    talk.say(f"report: {plan.out / workspace.REPORT}")
     return Evaluated(plan.out, figures)
 
 
@@ -328,7 +320,7 @@ def _report_data(
         map_k=fitted.k,
         trustworthiness=fitted.trustworthiness,
         knn_agreement=fitted.knn_agreement,
-        settings=checks.to_dict(plan.settings),
+        settings=validation.to_dict(plan.settings),
         versions=versions(),
         fingerprint=folder.fingerprint,
         split_by=", ".join(plan.jobs[0].split.grouped_by),

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from subgenre import config
 from subgenre.collection import Collection
 from subgenre.config import TrainConfig
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError
 from subgenre.library import Track
 from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
-from subgenre.talk import Silent, Talk
 from subgenre.vectors import Embeddings
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def refit(
         FeatureError: the features are gone or damaged. EvaluationError: an unknown subgenre, or
             fewer than two are left.
     """
-    from subgenre import embed, encoder, precision
+    from subgenre import embed, encoder
+    from subgenre.core import hardware
     from subgenre.pipeline import fit
     from subgenre.store import FeatureFolder
 
@@ -73,7 +74,7 @@ def refit(
         raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
     backbone = encoder.load(run.path).backbone
     settings = _settings(run.settings, transformer=backbone.transformer)
-    device = precision.pick_device(settings.run.device)
+    device = hardware.pick_device(settings.run.device)
     fitted = fit.fit(
         folder, train, settings, backbone=backbone, device=device, talk=talk or Silent()
     )

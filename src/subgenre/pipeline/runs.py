@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import files, metrics
+from subgenre import metrics
+from subgenre.core import files, workspace
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError, RunError, SubgenreError
-from subgenre.pipeline import work
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.talk import Silent, Talk
 
 TRAINED = "trained"  # name of the model in `metrics.json`, beside its baselines
 REPLICATES = 10_000
@@ -52,13 +52,15 @@ def runs(root: Path = Path(), *, talk: Talk | None = None) -> list[RunRow]:
         RunError: there is none.
     """
     rows = []
-    for path in work.runs(root):
+    for path in workspace.runs(root):
         try:
             rows.append(_row(open_stored(path)))
         except SubgenreError as problem:
             (talk or Silent()).warn(f"{path}: {problem}")
     if not rows:
-        raise RunError(f"no {work.RUN_PREFIX}... folder in {root.absolute()}; run `subgenre train`")
+        raise RunError(
+            f"no {workspace.RUN_PREFIX}... folder in {root.absolute()}; run `subgenre train`"
+        )
     return rows
 
 
@@ -75,7 +77,7 @@ def _row(run: StoredRun) -> RunRow:
         figures.get("n_train"),
         figures.get("n_test"),
         figures.get("models", {}).get(TRAINED, {}),
-        test_run=work.tells_trial(run.data),
+        test_run=workspace.tells_trial(run.data),
     )
 
 
@@ -85,7 +87,7 @@ def figures_of(run: StoredRun) -> dict[str, Any]:
     Raises:
         RunError: damaged.
     """
-    path = run.path / work.METRICS
+    path = run.path / workspace.METRICS
     return files.read_json(path, version=1, error=RunError) if path.is_file() else {}
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from subgenre import labels
 from subgenre.audio import EXTENSIONS
+from subgenre.core.progress import Talk
 from subgenre.errors import LibraryError
 from subgenre.labels import Skipped, shown
 from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
-from subgenre.talk import Talk
 
 _SHOWN = 20
 

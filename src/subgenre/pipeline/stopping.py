@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from subgenre import checkpoint
+from subgenre.core import workspace
+from subgenre.core.progress import Talk
 from subgenre.errors import Interrupted
-from subgenre.pipeline import work
-from subgenre.talk import Talk
 
 _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C again stops at once"
 
@@ -28,7 +28,7 @@ def kept_or_gone(folder: Path, run: Path, talk: Talk, *, own: bool) -> Iterator[
     try:
         yield
     except KeyboardInterrupt:
-        finished = own and (run / work.CONFIG).is_file()
+        finished = own and (run / workspace.CONFIG).is_file()
         if (folder / checkpoint.NAME).is_file() and not finished:
             talk.warn(f"the checkpoint under {folder} stays: {Interrupted.go_on}")
         raise

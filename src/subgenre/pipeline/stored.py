@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre import checks, classify, files, vectors
+from subgenre import classify, vectors
 from subgenre.classify import ALPHA, Classifier
 from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig, TrainConfig
+from subgenre.core import files, validation, workspace
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import RunError
 from subgenre.index import Index
-from subgenre.pipeline import work
-from subgenre.talk import Silent, Talk
 from subgenre.track_rows import IndexedTrack
 from subgenre.vectors import Embeddings
 
@@ -52,7 +52,7 @@ class StoredRun:
         Raises:
             RunError: the run has none yet.
         """
-        path = self.path / work.EMBEDDINGS
+        path = self.path / workspace.EMBEDDINGS
         if not path.is_file():
             raise RunError(
                 f"{self.path} has no vectors yet; run `subgenre evaluate --run {self.path}`"
@@ -62,7 +62,7 @@ class StoredRun:
     @property
     def has_embeddings(self) -> bool:
         """Whether the vectors of the run's own tracks are there."""
-        return (self.path / work.EMBEDDINGS).is_file()
+        return (self.path / workspace.EMBEDDINGS).is_file()
 
     @cached_property
     def tracks(self) -> tuple[IndexedTrack, ...]:
@@ -130,7 +130,7 @@ class StoredRun:
                 plain = json.loads(told)["config"]
             except (OSError, ValueError, KeyError):
                 return PreprocessConfig(chunk_strategy="spaced")
-        return checks.from_dict(PreprocessConfig, plain, str(self.path / work.DATA))
+        return validation.from_dict(PreprocessConfig, plain, str(self.path / workspace.DATA))
 
     @property
     def index_path(self) -> Path:
@@ -225,9 +225,9 @@ class StoredRun:
 
     @property
     def _device(self) -> torch.device:
-        from subgenre import precision
+        from subgenre.core import hardware
 
-        return precision.pick_device(self.settings.run.device)
+        return hardware.pick_device(self.settings.run.device)
 
 
 def open_stored(run: Path | None = None, talk: Talk | None = None) -> StoredRun:
@@ -236,8 +236,8 @@ def open_stored(run: Path | None = None, talk: Talk | None = None) -> StoredRun:
     Raises:
         RunError: there is none, or its description is damaged. ConfigError: so are its settings.
     """
-    path = work.find_run(run, talk, vectors=True)
-    data = files.read_json(path / work.DATA, version=1, error=RunError)
-    config = path / work.CONFIG
-    settings = checks.from_dict(TrainConfig, checks.load_toml(config), str(config))
+    path = workspace.find_run(run, talk, vectors=True)
+    data = files.read_json(path / workspace.DATA, version=1, error=RunError)
+    config = path / workspace.CONFIG
+    settings = validation.from_dict(TrainConfig, validation.load_toml(config), str(config))
     return StoredRun(path, settings, data)

@@ -9,9 +9,9 @@ import torch
 
 from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
+from subgenre.core.progress import Progress, Talk
+from subgenre.core.text import duration
 from subgenre.errors import Interrupted
-from subgenre.pipeline.words import duration
-from subgenre.talk import Progress, Talk
 from subgenre.train import Epoch, Estimate, Result
 
 _HOUR = 3600

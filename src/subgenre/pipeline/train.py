@@ -16,26 +16,17 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from subgenre import (
-    checkpoint,
-    checks,
-    config,
-    distributed,
-    embed,
-    encoder,
-    files,
-    precision,
-    splits,
-)
-from subgenre.checks import check_output
+from subgenre import checkpoint, config, distributed, embed, encoder, splits
 from subgenre.config import TrainConfig
+from subgenre.core import files, hardware, validation, workspace
+from subgenre.core.progress import Silent, Talk
+from subgenre.core.text import versions
+from subgenre.core.validation import check_output
 from subgenre.errors import RunError, TrainingError
-from subgenre.pipeline import fit, telling, work
+from subgenre.pipeline import fit, telling
 from subgenre.pipeline.lacking import lacking
 from subgenre.pipeline.stopping import kept_or_gone, stop_signals
-from subgenre.pipeline.words import versions
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 from subgenre.train import Epoch
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.
@@ -46,10 +37,10 @@ _FREE = (("run", "device"), ("run", "save_every"))
 _WRITTEN = (
     encoder.WEIGHTS,
     encoder.STRUCTURE,
-    work.SPLIT,
-    work.HISTORY,
-    work.DATA,
-    work.EMBEDDINGS,
+    workspace.SPLIT,
+    workspace.HISTORY,
+    workspace.DATA,
+    workspace.EMBEDDINGS,
 )
 
 
@@ -77,11 +68,11 @@ class Trained:
 
 
 def train(
-    features: Path = work.FEATURES,
+    features: Path = workspace.FEATURES,
     settings: TrainConfig | None = None,
     *,
     out: Path | None = None,
-    checkpoints: Path = work.CHECKPOINTS,
+    checkpoints: Path = workspace.CHECKPOINTS,
     resume: bool = False,
     test_run: bool = False,
     talk: Talk | None = None,
@@ -101,7 +92,7 @@ def train(
         FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
     """
     talk, settings = talk or Silent(), settings or config.load_recipe("thesis")
-    device = precision.pick_device(settings.run.device)
+    device = hardware.pick_device(settings.run.device)
     group = distributed.start(device.type)
     if group.world > 1 and device.type == "cuda":
         device = torch.device("cuda", group.local_rank)
@@ -177,8 +168,8 @@ def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
     """Find the checkpoint to go on from: the newest of this run whose model is not there yet."""
 
     def finished(path: Path) -> bool:
-        run = work.model_folder(place.out, path.absolute().parent.name)
-        return (run / work.CONFIG).is_file()
+        run = workspace.model_folder(place.out, path.absolute().parent.name)
+        return (run / workspace.CONFIG).is_file()
 
     found = checkpoint.fitting(
         place.checkpoints, fingerprint, on_damaged=place.talk.warn, finished=finished
@@ -193,10 +184,10 @@ def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
 
 def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:
     """Name a run, and return its model folder to be; a new run's checkpoints are its own."""
-    name = old.absolute().parent.name if old else work.stamp()
+    name = old.absolute().parent.name if old else workspace.stamp()
     if not place.group.first:
         return name, Path()
-    run = work.new_run(place.out, name, begun=_WRITTEN if old else ())
+    run = workspace.new_run(place.out, name, begun=_WRITTEN if old else ())
     if not old:
         try:
             (place.checkpoints / name).mkdir(parents=True)
@@ -245,7 +236,7 @@ def _fingerprint(
     folder: FeatureFolder, split: splits.Split, settings: TrainConfig, processes: int
 ) -> dict[str, str]:
     """Say what must be the same for a run to be resumed."""
-    plain = checks.to_dict(settings)
+    plain = validation.to_dict(settings)
     recipe = plain.pop("recipe")
     options = {
         f"{section}.{key}": json.dumps(value, ensure_ascii=False)
@@ -272,16 +263,16 @@ def _write(
     test_run: bool,
 ) -> None:
     """Write the model folder; `config.toml` last: with it the folder counts as a model."""
-    if (run / work.CONFIG).is_file():
+    if (run / workspace.CONFIG).is_file():
         raise RunError(
             f"{run} has become another run's model meanwhile; the same command with --resume and "
             "another --out writes this one"
         )
-    work.clear(run, _WRITTEN)
+    workspace.clear(run, _WRITTEN)
     encoder.save(fitted.encoder, run)
-    splits.save(split, run / work.SPLIT, folder.tracks)
+    splits.save(split, run / workspace.SPLIT, folder.tracks)
     rows = [dataclasses.asdict(epoch) for epoch in fitted.result.history]
-    with files.atomic_path(run / work.HISTORY) as temporary:
+    with files.atomic_path(run / workspace.HISTORY) as temporary:
         parquet.write_table(pa.Table.from_pylist(rows), temporary)
     data = {
         "format_version": 1,
@@ -297,11 +288,11 @@ def _write(
         "stopped_early": fitted.result.stopped_early,
         "versions": versions(),
         "encoder": encoder.fingerprint(fitted.encoder),
-        "preprocess": checks.to_dict(folder.config),
+        "preprocess": validation.to_dict(folder.config),
     }
-    files.write_json(run / work.DATA, data)
+    files.write_json(run / workspace.DATA, data)
     _write_vectors(run, fitted, folder, split)
-    checks.save_toml(run / work.CONFIG, settings)
+    validation.save_toml(run / workspace.CONFIG, settings)
 
 
 def _write_vectors(
@@ -323,7 +314,7 @@ def _write_vectors(
         numbers += side.tolist()
         vectors.append(values)
     embed.write_embeddings(
-        run / work.EMBEDDINGS,
+        run / workspace.EMBEDDINGS,
         [folder.tracks[number] for number in numbers],
         np.concatenate(vectors),
         split=["train"] * len(vectors[0]) + ["test"] * len(vectors[1]),

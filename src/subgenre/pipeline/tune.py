@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import checkpoint, checks, metrics, splits
+from subgenre import checkpoint, metrics, splits
 from subgenre.config import RunConfig
+from subgenre.core import validation
+from subgenre.core.progress import Silent, Talk
 from subgenre.errors import (
     BackboneError,
     ConfigError,
@@ -26,7 +28,6 @@ from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate, on_one_split
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
-from subgenre.talk import Silent, Talk
 
 OUT, KEPT = Path("tuned.toml"), Path("tuning")
 SHOWN = ("centroid_accuracy", "precision_at_1", "map_at_r")
@@ -80,7 +81,7 @@ class Tuned:
         rows = [
             {
                 "name": one.candidate.name,
-                "settings": checks.to_dict(one.candidate.settings),
+                "settings": validation.to_dict(one.candidate.settings),
                 "scores": {name: score.to_dict() for name, score in one.scores.items()},
                 "train_s": one.seconds,
                 "failed": one.failed,
@@ -103,8 +104,8 @@ def check_places(out: Path, kept: Path) -> None:
     Raises:
         ConfigError: naming the option.
     """
-    checks.check_output("out", out)
-    checks.check_output("kept", kept, folder=True)
+    validation.check_output("out", out)
+    validation.check_output("kept", kept, folder=True)
 
 
 def tune(
@@ -141,7 +142,7 @@ def tune(
         FeatureError, SplitError: there are no features, or no split or folds of them.
     """
     talk = talk or Silent()
-    checks.check_choice("by", by, metrics.METRICS)
+    validation.check_choice("by", by, metrics.METRICS)
     check_places(out, kept)
     if not tried:
         raise ConfigError("there is no recipe to try; name one with --recipes")
@@ -161,7 +162,7 @@ def tune(
     if ranked[0].failed:
         raise TrainingError(f"every candidate failed; the first: {ranked[0].failed}")
     own = f"{Path(out).stem}.toml"  # never the name of a recipe of the package
-    checks.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=own))
+    validation.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=own))
     talk.say(_verdict(ranked, found[0], by))
     talk.say(f"recipe: {out} (subgenre train --recipe {out})")
     return Tuned(tuple(ranked), by, out, len(tracks), folds)
@@ -185,7 +186,7 @@ def _try(
     talk: Talk,
 ) -> Tried:
     """Train and score one candidate on all folds; what fails in it counts against it, no more."""
-    name = checkpoint.digest(checks.to_dict(one.settings))[:12]
+    name = checkpoint.digest(validation.to_dict(one.settings))[:12]
     jobs = [
         trainings.job(
             f"fold {i} of {len(cut)}", folder, one.settings, split, kept / f"{name}_{i}.npz"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.report import chances, summary
 from subgenre.report.data import ReportData, figure
 from subgenre.report.sections import protocol_words

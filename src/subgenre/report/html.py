@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import EvaluationError
 from subgenre.report import chances, sections
 from subgenre.report.data import Point, ReportData, by_genre, drawable

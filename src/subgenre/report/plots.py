@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.report.data import Point, by_genre, drawable
 from subgenre.report.palette import Style, styles
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.checks import check_range
+from subgenre.core.files import read_json, write_json
+from subgenre.core.validation import check_range
 from subgenre.errors import ConfigError, SplitError
-from subgenre.files import read_json, write_json
 from subgenre.splits.drawing import counts, draw, even_folds
 from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack, Rows, bonds
 

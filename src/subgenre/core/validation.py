@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from subgenre import files
+from subgenre.core import files
 from subgenre.errors import ConfigError
 
 T = TypeVar("T")

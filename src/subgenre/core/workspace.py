@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from subgenre.checks import check_output
+from subgenre.core.files import TEMPORARY
+from subgenre.core.progress import Talk
+from subgenre.core.validation import check_output
 from subgenre.errors import RunError
-from subgenre.files import TEMPORARY
-from subgenre.talk import Talk
 
 LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
