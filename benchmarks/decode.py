@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from subgenre.audio import MARGIN_S, read_window
+from subgenre.audio.reading import MARGIN_S, read_window
 
 RATE = 44_100
 FILE_S, START_S, WINDOW_S = 300, 145.0, 10.0

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from subgenre.features import AST_SPEC, PAD_VALUE, log_mel
+from subgenre.audio.features import AST_SPEC, PAD_VALUE, log_mel
 
 TARGET = 5.0
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from subgenre import audio, classify
+from subgenre import classify
+from subgenre.audio import reading
 from subgenre.audit.doctor import Finding
 from subgenre.collection import Collection
 from subgenre.explorer import Correction, Encoded, Library, create_app
@@ -47,8 +48,8 @@ def hertz_of(label: int, n: int) -> float:
 
 def encode(path: Path) -> Encoded:
     """Hear a tone: its pitch says which centre it is near."""
-    found = audio.probe(path)
-    samples, rate, lead = audio.read_window(path, 0.0, 2.0)
+    found = reading.probe(path)
+    samples, rate, lead = reading.read_window(path, 0.0, 2.0)
     power = np.abs(np.fft.rfft(samples[0, lead:]))
     pitch = float(np.argmax(power)) * rate / (samples.shape[1] - lead)
     label = int(np.clip(round(pitch / 200.0) - 1, 0, len(SUBGENRES) - 1))
@@ -67,7 +68,7 @@ def make_tracks(root: Path) -> list[IndexedTrack]:
         for n in range(EACH):
             path = root / genre / subgenre / f"{n:02d} tone ü, {label}.wav"
             write_tone(path, hertz_of(label, n))
-            found = audio.probe(path)
+            found = reading.probe(path)
             title = EVIL if (label, n) == (1, 3) else f"Tone {label}-{n}"
             made.append(
                 IndexedTrack(

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from subgenre import feature_tables, store
+from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
-from subgenre.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.library import Track
 from subgenre.store import FeatureFolder
 

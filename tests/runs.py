@@ -88,7 +88,8 @@ def sounding_run(folder: Path, *, each: int = 4) -> Path:
     """
     import torch
 
-    from subgenre import audio, backbones, embed, encoder
+    from subgenre import backbones, embed, encoder
+    from subgenre.audio import reading
 
     net = encoder.Encoder(
         backbones.load("musicnn"),
@@ -101,7 +102,7 @@ def sounding_run(folder: Path, *, each: int = 4) -> Path:
         for i in range(each):
             path = folder / "WAV" / genre / subgenre / f"{subgenre}, ü {i}.wav"
             write_wav(path, 4.0 + i, 10 * number + i)
-            rows.append(Row(audio.probe(path).id, path, genre, subgenre))
+            rows.append(Row(reading.probe(path).id, path, genre, subgenre))
             split.append("test" if i == each - 1 else "train")
     found = embed.embed_files(net, [row.path for row in rows], CHUNKS, workers=1)
     run = folder / "fully_trained_models_1"

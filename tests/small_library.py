@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import audio
+from subgenre.audio import reading
+from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.errors import SubgenreError
-from subgenre.features import MUSICNN_SPEC
 from subgenre.library import Library, Skipped, Track
 from subgenre.preprocess import Summary, preprocess
 
@@ -34,7 +34,7 @@ def write_wav(path: Path, length_s: float, seed: int) -> None:
 
 
 def track_of(path: Path, root: Path, **more: Any) -> Track:
-    found = audio.probe(path)
+    found = reading.probe(path)
     parts = path.relative_to(root).parts
     trash = parts[0] == "trash"
     values: dict[str, Any] = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from subgenre.audio import (
+from subgenre.audio.reading import (
     EXTENSIONS,
     MARGIN_S,
     Probe,

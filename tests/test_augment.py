@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from subgenre import augment
+from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import AugmentConfig
-from subgenre.features import AST_SPEC, MUSICNN_SPEC, log_mel
 
 
 def generator(seed: int = 0) -> torch.Generator:

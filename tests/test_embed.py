@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import audio, backbones, embed, features, pooled_cache, store, vectors
+from subgenre import backbones, embed, pooled_cache, store, vectors
+from subgenre.audio import features, reading
+from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
-from subgenre.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.library import Track
 from subgenre.store import FeatureFolder
 from tests.toy import make_ast_folder
@@ -359,7 +360,7 @@ def test_files_from_outside(tmp_path) -> None:
     assert found.paths == (long,)
     assert [s.path for s in found.skipped] == [paths[0], paths[1], paths[3]]
     assert "1.0 s long" in found.skipped[0].reason
-    assert found.ids == (audio.probe(long).id,)
+    assert found.ids == (reading.probe(long).id,)
     assert found.chunk_start_s.tolist() == [0.0, 4.0]
     assert found.chunk_file.tolist() == [0, 0]
     with wave.open(str(long)) as stored:

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from subgenre import features
+from subgenre.audio import features
+from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, FeatureSpec, Statistics, log_mel
 from subgenre.errors import ConfigError, FeatureError
-from subgenre.features import AST_SPEC, MUSICNN_SPEC, FeatureSpec, Statistics, log_mel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import labels, tags
+from subgenre import labels
+from subgenre.audio import tags
 from subgenre.core import parallel
 from subgenre.errors import AudioError, ConfigError, LibraryError
 from subgenre.library import folder_names, scan, shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subgenre.measures import COLUMNS, clipped_share, measure
+from subgenre.audio.measures import COLUMNS, clipped_share, measure
 
 RATE = 44_100
 RNG_SEED = 7

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import chunking, library, measures, planning, store
+from subgenre import chunking, library, planning, store
+from subgenre.audio import measures
+from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import PreprocessConfig
 from subgenre.errors import FeatureError
-from subgenre.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.library import Library
 from subgenre.preprocess import estimate, known_tracks, preprocess
 from subgenre.store import FeatureFolder

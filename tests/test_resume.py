@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from subgenre import journal, planning
+from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.core import parallel
 from subgenre.errors import FeatureError
-from subgenre.features import MUSICNN_SPEC
 from subgenre.preprocess import estimate
 from subgenre.store import FeatureFolder
 from tests.small_library import (

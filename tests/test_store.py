@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import feature_tables, measures, store
+from subgenre import feature_tables, store
+from subgenre.audio import measures
+from subgenre.audio.features import FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.errors import FeatureError
-from subgenre.features import FeatureSpec, Statistics
 from subgenre.library import Track
 from subgenre.store import FeatureFolder
 

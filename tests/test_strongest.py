@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subgenre import features
+from subgenre.audio import features
 from subgenre.backbones import musicnn
 from subgenre.backbones.strongest import AT_ONCE, along_time, live, strongest
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from subgenre import activations, config, encoder, sources, train
+from subgenre.audio.features import AST_SPEC
 from subgenre.backbones import Backbone
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, MissingExtraError
-from subgenre.features import AST_SPEC
 from subgenre.pipeline import fit, telling
 from subgenre.run_state import Estimate
 from subgenre.store import FeatureFolder

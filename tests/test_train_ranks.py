@@ -14,10 +14,10 @@ import torch
 import torch.multiprocessing as mp
 
 from subgenre import checkpoint, distributed, train
+from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
 from subgenre.distributed import Group
 from subgenre.errors import Interrupted
-from subgenre.features import AST_SPEC
 from subgenre.pipeline import fit
 from subgenre.store import FeatureFolder
 from tests.folders import make_folder

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from subgenre import checkpoint, train
-from subgenre.features import AST_SPEC
+from subgenre.audio.features import AST_SPEC
 from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
 from subgenre.store import FeatureFolder

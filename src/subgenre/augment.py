@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from subgenre.audio.features import AST_FLOOR
 from subgenre.config import AugmentConfig
-from subgenre.features import AST_FLOOR
 
 # A gain of x dB on samples multiplies their power by 10 ** (x / 10).
 _NEPER_PER_DB = 0.2302585092994046

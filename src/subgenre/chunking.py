@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subgenre import audio, chunks, measures, store
+from subgenre import chunks, store
+from subgenre.audio import measures, reading
+from subgenre.audio.features import FeatureSpec, Statistics, log_mel
 from subgenre.config import PreprocessConfig
 from subgenre.errors import AudioError
-from subgenre.features import FeatureSpec, Statistics, log_mel
 
 SHORT_S = 0.25  # a window may miss this much of what the duration promised: codecs round
 
@@ -84,9 +85,9 @@ def read(path: Path, start_s: float, length_s: float, spec: FeatureSpec) -> Wind
     Raises:
         AudioError: it can't be decoded, or holds samples that are not finite.
     """
-    samples, rate, lead = audio.read_window(path, start_s, length_s, margin_s=audio.MARGIN_S)
+    samples, rate, lead = reading.read_window(path, start_s, length_s, margin_s=reading.MARGIN_S)
     inside = samples[:, lead : lead + round(length_s * rate)]
-    mono = audio.mono_window(samples, rate, lead, length_s, spec.rate)
+    mono = reading.mono_window(samples, rate, lead, length_s, spec.rate)
     mel = log_mel(torch.from_numpy(mono.copy())[None], spec)[0].to(torch.float16)
     return Window(start_s, len(mono) / spec.rate, mel, measures.measure(inside, rate))
 

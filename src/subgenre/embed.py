@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from subgenre import augment, pooled_cache
+from subgenre.audio.features import Statistics
 from subgenre.backbones import Backbone
 from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.errors import ConfigError
-from subgenre.features import Statistics
 from subgenre.file_vectors import FileVectors, embed_each, embed_files
 from subgenre.pooled_cache import Cached
 from subgenre.store import FeatureFolder

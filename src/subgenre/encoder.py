@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from subgenre import backbones, fingerprints, heads
+from subgenre.audio.features import Statistics
 from subgenre.backbones import Backbone
 from subgenre.core import files, validation
 from subgenre.errors import BackboneError, ConfigError, RunError
-from subgenre.features import Statistics
 from subgenre.vectors import CONSTANT
 
 FORMAT_VERSION = 1

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre import measures
+from subgenre.audio import measures
 from subgenre.core import files
 from subgenre.errors import FeatureError
 from subgenre.library import Track

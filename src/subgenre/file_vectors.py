@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import audio, chunking, store
+from subgenre import chunking, store
+from subgenre.audio import reading
+from subgenre.audio.features import FeatureSpec
 from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.encoder import Encoder, evaluating
 from subgenre.errors import AudioError
-from subgenre.features import FeatureSpec
 from subgenre.library import Skipped
 from subgenre.vectors import track_vectors
 
@@ -154,9 +155,9 @@ class _Task:
     config: PreprocessConfig
 
 
-def _chunk_file(task: _Task) -> tuple[audio.Probe, tuple[dict[str, Any], ...]]:
+def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]:
     """Cut and transform one file exactly as `preprocess` does; runs in a worker."""
-    probed = audio.probe(task.path)
+    probed = reading.probe(task.path)
     if probed.duration_s < task.config.min_track_s:
         shown = math.floor(probed.duration_s * 10) / 10
         raise AudioError(
@@ -174,7 +175,7 @@ class _Embedded:
     """One file's chunk vectors [n, D] and where the chunks start."""
 
     path: Path
-    probe: audio.Probe
+    probe: reading.Probe
     chunks: Floats
     start_s: list[float]
 
@@ -182,7 +183,7 @@ class _Embedded:
 def _embed_one(
     encoder: Encoder,
     task: _Task,
-    probe: audio.Probe,
+    probe: reading.Probe,
     rows: Sequence[dict[str, Any]],
     device: Device,
     batch_size: int,

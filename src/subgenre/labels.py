@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from subgenre.audio import EXTENSIONS
+from subgenre.audio.reading import EXTENSIONS
+from subgenre.audio.tags import clean
 from subgenre.core.files import safe_name
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
 from subgenre.rekordbox import read_rekordbox
-from subgenre.tags import clean
 
 TRASH = "trash"
 _COLUMNS = ("path", "genre", "subgenre")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subgenre import audio, labels, tags
+from subgenre import labels
+from subgenre.audio import reading, tags
 from subgenre.config import MULTI
 from subgenre.core import parallel
 from subgenre.core.validation import check_choice
@@ -155,7 +156,7 @@ def _describe(path: Path) -> Track:
     """Read one file; runs in a worker."""
     # taken first: a file that changes while it is read is then read again the next time
     size, mtime_ns = _stamp(path)
-    found = audio.probe(path)
+    found = reading.probe(path)
     return Track(
         path=path,
         genre="",

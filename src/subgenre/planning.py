@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from subgenre import chunking, feature_tables, journal, store
+from subgenre.audio.features import FeatureSpec
 from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.core import hardware, parallel, validation
 from subgenre.core.files import TEMPORARY
 from subgenre.errors import FeatureError
-from subgenre.features import FeatureSpec
 from subgenre.library import Library, Skipped, Track, folder_names
 
 JOURNAL = "preprocess.journal"

@@ -20,11 +20,11 @@ from typing import Any
 
 from subgenre import chunking, feature_tables, planning, store
 from subgenre.about import VERSION
+from subgenre.audio.features import FeatureSpec
 from subgenre.chunking import Job, Outcome
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, parallel
 from subgenre.errors import FeatureError
-from subgenre.features import FeatureSpec
 from subgenre.journal import Journal
 from subgenre.library import Library, Skipped
 from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate, known_tracks

@@ -53,8 +53,8 @@ def identify_audio(path: Path) -> str:
     Raises:
         AudioError: no audio by its name or its content.
     """
-    from subgenre import audio
+    from subgenre.audio import reading
 
-    if path.suffix.lower() not in audio.EXTENSIONS:
+    if path.suffix.lower() not in reading.EXTENSIONS:
         raise AudioError(f"{path} is no audio file by its name")
-    return audio.probe(path).id
+    return reading.probe(path).id

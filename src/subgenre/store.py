@@ -30,11 +30,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from subgenre.audio.features import PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
-from subgenre.features import PAD_VALUE, FeatureSpec, Statistics
 from subgenre.library import Track
 
 FORMAT_VERSION = 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec
 from subgenre.backbones.base import Backbone
 from subgenre.errors import BackboneError
-from subgenre.features import MUSICNN_SPEC, FeatureSpec
 
 __all__ = ["KINDS", "MUSICNN", "Backbone", "build", "feature_spec", "is_at_hand", "load"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subgenre.audio.features import FeatureSpec
 from subgenre.config import POOLINGS
 from subgenre.core.validation import check_choice
 from subgenre.errors import ConfigError
-from subgenre.features import FeatureSpec
 
 
 class Backbone(nn.Module, ABC):

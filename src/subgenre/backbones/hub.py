@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from subgenre.audio.features import AST_SPEC
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import BackboneError
-from subgenre.features import AST_SPEC
 
 MODEL_TYPE = "audio-spectrogram-transformer"
 STRUCTURE = (  # what the saved model keeps of the hub's configuration

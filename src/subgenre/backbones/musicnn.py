@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.backbones.base import Backbone
 from subgenre.backbones.strongest import along_time, live, strongest
 from subgenre.errors import BackboneError, ConfigError
-from subgenre.features import MUSICNN_SPEC
 
 PATCH = 187  # frames of 16 ms: 3 s; also the hop, as in the original
 BANDS = 96

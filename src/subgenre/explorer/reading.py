@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import FileResponse
 
 from subgenre import journey, playlist
-from subgenre.decoder import EXTENSIONS
+from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import PlaylistError
 from subgenre.explorer import models, sound
 from subgenre.explorer.state import MAX_UPLOAD_BYTES, Explorer

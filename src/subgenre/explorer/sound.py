@@ -11,7 +11,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import decoder
+from subgenre.audio import decoder
 from subgenre.core import files
 from subgenre.errors import AudioError
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import audio
+from subgenre.audio import reading
+from subgenre.audio.decoder import EXTENSIONS
 from subgenre.core import files
-from subgenre.decoder import EXTENSIONS
 from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import sound
 from subgenre.explorer.content import Encoded, Library
@@ -99,7 +99,7 @@ class Explorer:
         if view.library.encode is None:
             raise SubgenreError("files can't be placed: open the library with its trained run")
         try:
-            found = audio.probe(path)
+            found = reading.probe(path)
             levels = sound.peaks(path)
             with self._encoding:
                 heard = view.library.encode(path)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subgenre import sorting, tags
+from subgenre import sorting
+from subgenre.audio import tags
 from subgenre.classify import ALPHA, Classifier, Placement
 from subgenre.core import files, text
 from subgenre.core.progress import Silent, Talk

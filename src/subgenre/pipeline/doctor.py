@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import config, embed
+from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.audit.doctor import Finding
 from subgenre.audit.duplicates import Duplicates
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_output, check_range
 from subgenre.errors import EvaluationError
-from subgenre.features import MUSICNN_SPEC
 from subgenre.pipeline import audits, evaluate, fit, outputs
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import audio, journey, playlist, playlist_files
+from subgenre import journey, playlist, playlist_files
+from subgenre.audio import reading
 from subgenre.collection import MIN_MUTUAL, Collection
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
@@ -279,7 +280,7 @@ def _known(tracks: Collection, name: Seed) -> Seed:
         except IndexStoreError:
             pass
         try:
-            found = audio.probe(path).id
+            found = reading.probe(path).id
         except AudioError as problem:
             raise AudioError(f"{path} can't serve as a seed: {problem}") from problem
         return found if tracks.has(found) else path

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import embed, measures, protocol
+from subgenre import embed, protocol
+from subgenre.audio import measures
 from subgenre.audit.confounders import track_columns
 from subgenre.audit.probe import Fold as Positions
 from subgenre.core import files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subgenre import labels
-from subgenre.audio import EXTENSIONS
+from subgenre.audio.reading import EXTENSIONS
 from subgenre.core.progress import Talk
 from subgenre.errors import LibraryError
 from subgenre.labels import Skipped, shown

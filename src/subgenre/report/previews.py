@@ -15,7 +15,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import audio
+from subgenre.audio import reading as audio
 from subgenre.errors import AudioError
 
 LENGTH_S = 10.0

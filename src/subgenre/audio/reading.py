@@ -17,8 +17,8 @@ import soxr
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from subgenre import decoder
-from subgenre.decoder import EXTENSIONS, Float32
+from subgenre.audio import decoder
+from subgenre.audio.decoder import EXTENSIONS, Float32
 from subgenre.errors import AudioError
 
 __all__ = [
