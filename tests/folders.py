@@ -10,7 +10,7 @@ from subgenre import feature_tables, store
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.store import FeatureFolder
 
 

@@ -16,7 +16,7 @@ from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.errors import SubgenreError
-from subgenre.library import Library, Skipped, Track
+from subgenre.library.scan import Library, Skipped, Track
 from subgenre.preprocess import Summary, preprocess
 
 CONFIG = PreprocessConfig(chunk_s=4.0, max_chunks=2)

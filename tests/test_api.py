@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import subgenre
-from subgenre import playlist_files, vectors
+from subgenre import vectors
 from subgenre.core import workspace
 from subgenre.errors import IndexStoreError, PlaylistError, RunError
+from subgenre.library import formats
 from tests.conftest import REPOSITORY
 from tests.runs import DIM, LABELS, sounding_run, vector_run
 from tests.small_library import replace_workers, write_wav
@@ -153,7 +154,7 @@ def test_similar_takes_names_files_and_vectors(made: subgenre.Model, tmp_path: P
 def test_playlist_is_written_with_relative_paths(made: subgenre.Model, tmp_path: Path):
     out = made.path.parent / "lists" / "mine.m3u8"
     hits = made.playlist("dark, ü 0", tracks=4, smooth=True, out=out)
-    assert [path.resolve() for path in playlist_files.read_m3u(out)] == [
+    assert [path.resolve() for path in formats.read_m3u(out)] == [
         hit.track.path.resolve() for hit in hits
     ]
     lines = [line for line in out.read_text("utf-8").splitlines() if not line.startswith("#")]

@@ -15,7 +15,7 @@ from subgenre.audit import doctor
 from subgenre.audit.duplicates import Duplicate, Duplicates
 from subgenre.audit.probe import grouped_folds, lda_scores
 from subgenre.errors import EvaluationError
-from subgenre.library import Track
+from subgenre.library.scan import Track
 
 
 def stand(

@@ -13,7 +13,7 @@ from subgenre.audit import duplicates as dup
 from subgenre.audit.leakage import leakage, straddlers
 from subgenre.audit.probe import grouped_folds, mean_interval
 from subgenre.errors import EvaluationError, MissingExtraError
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from tests.conftest import need
 
 

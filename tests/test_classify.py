@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from subgenre import classify, sorting
 from subgenre.errors import EvaluationError, PlaylistError
-from subgenre.playlist_files import read_m3u
+from subgenre.library.formats import read_m3u
 
 LABELS = (("House", "Deep"), ("Techno", "Acid"), ("Techno", "Dark"))
 

@@ -19,7 +19,7 @@ from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.store import FeatureFolder
 from tests.toy import make_ast_folder
 

@@ -23,7 +23,7 @@ from subgenre.explorer.guard import Guard
 from subgenre.explorer.server import address, bind
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import View
-from subgenre.playlist_files import read_m3u
+from subgenre.library.formats import read_m3u
 from subgenre.search import Limits
 from subgenre.track_rows import Filter
 from tests.explorer_library import EACH, EVIL, LENGTH_S, RATE, make_library, served, write_tone

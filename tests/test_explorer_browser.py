@@ -16,8 +16,8 @@ from subgenre import journey
 from subgenre.collection import Collection
 from subgenre.explorer import Library
 from subgenre.explorer.state import Explorer
+from subgenre.library.formats import read_m3u
 from subgenre.playlist import similar
-from subgenre.playlist_files import read_m3u
 from subgenre.search import Limits
 from tests.conftest import need
 from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone

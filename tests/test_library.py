@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import labels
 from subgenre.audio import tags
 from subgenre.core import parallel
 from subgenre.errors import AudioError, ConfigError, LibraryError
-from subgenre.library import folder_names, scan, shown
-from subgenre.playlist_files import read_m3u
+from subgenre.library import sources
+from subgenre.library.formats import read_m3u
+from subgenre.library.scan import folder_names, scan, shown
 from tests import audio_files as files
 
 
@@ -490,7 +490,7 @@ def test_shown_paths_can_be_printed_and_written(tmp_path):
 def test_the_recordings_are_all_there(corpus):
     with (corpus.parent / "tracks.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    found = labels.find(corpus)
+    found = sources.find(corpus)
     assert len(found.entries) == len(rows)
     assert {(e.genre, e.subgenre) for e in found.entries} == {
         (row["genre"], row["subgenre"]) for row in rows

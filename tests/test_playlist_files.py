@@ -14,14 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subgenre.errors import PlaylistError
-from subgenre.playlist_files import (
-    read_m3u,
-    read_playlist,
-    write_csv,
-    write_m3u8,
-    write_playlist,
-)
-from subgenre.rekordbox import read_rekordbox, write_rekordbox
+from subgenre.library.formats import read_m3u, read_playlist, write_csv, write_m3u8, write_playlist
+from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
 
 NAMES = (
     "plain.mp3",
@@ -213,7 +207,7 @@ def test_xml_that_is_refused(tmp_path, text, word):
 
 
 def test_size_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("subgenre.rekordbox.MAX_XML_BYTES", 10)
+    monkeypatch.setattr("subgenre.library.rekordbox.MAX_XML_BYTES", 10)
     (tmp_path / "r.xml").write_text("<DJ_PLAYLISTS></DJ_PLAYLISTS>", encoding="utf-8")
     with pytest.raises(PlaylistError, match="too large"):
         read_playlist(tmp_path / "r.xml")

@@ -20,7 +20,7 @@ from subgenre.audio.features import FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.errors import FeatureError
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.store import FeatureFolder
 
 SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=8, hop=256, normalise="none")

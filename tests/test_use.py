@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import journey, labels, playlist_files, vectors
-from subgenre import library as library_room
+from subgenre import journey, vectors
 from subgenre.cli import main
 from subgenre.core import files, validation, workspace
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.index import Index
-from subgenre.pipeline import index, lists, runs, sounds
+from subgenre.library import audio_files, formats, sources
+from subgenre.library import scan as library_room
+from subgenre.pipeline import index, lists, runs
 from subgenre.pipeline.stored import open_stored
 from subgenre.track_rows import IndexedTrack
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
@@ -78,7 +79,7 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
     assert found.fingerprint == stored.fingerprint
     with pytest.raises(LibraryError, match="nothing to embed"):
-        sounds.find([tmp_path / "nothing"])
+        audio_files.find([tmp_path / "nothing"])
 
 
 def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
@@ -347,7 +348,7 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
     assert {p["chunk_start_s"] for p in told["placements"]} <= set(found.chunk_start_s.tolist())
     assert out.read_text().count("\n") == 3
     assert sorted(Path(c).name for c in told["copies"]) == ["file 12.wav", "file 2.wav"]
-    listed = [p for name in told["playlists"] for p in playlist_files.read_m3u(Path(name))]
+    listed = [p for name in told["playlists"] for p in formats.read_m3u(Path(name))]
     assert {p.resolve() for p in listed} == {new / "file 12.wav", new / "file 2.wav"}
     after = {p: (hashlib.sha256(p.read_bytes()).digest(), p.stat()) for p in new.iterdir()}
     assert {p: (h, s.st_mtime_ns) for p, (h, s) in before.items()} == {
@@ -522,7 +523,7 @@ def test_an_expansion_shows_the_fit_that_ends_it(
     column = [cell.strip() for cell in head].index("fit")
     shown = [float(row[column]) for row in body]
     assert shown == [np.floor(fit * 1000) / 1000 for fit in fits[:2]]
-    assert len(playlist_files.read_m3u(out)) == 2
+    assert len(formats.read_m3u(out)) == 2
 
 
 def table_rows(out: str) -> list[str]:
@@ -590,7 +591,7 @@ def test_playlists_are_labels_again(tmp_path: Path, ask: Ask, suffix: str):
     code, told, err = ask("playlist", rows[0].id, "--tracks", 9, "--out", out, "--run", run)
     assert (code, err.count("is gone")) == (0, 0)
     source = place.parent if suffix == ".m3u8" else out
-    found = labels.find(source)
+    found = sources.find(source)
     assert not found.skipped
     assert {(e.genre, e.subgenre) for e in found.entries} == {
         ("dark", "mine") if suffix == ".m3u8" else ("mine", "mine")
@@ -602,19 +603,19 @@ def test_playlists_are_labels_again(tmp_path: Path, ask: Ask, suffix: str):
 def test_rekordbox_folders_are_genres(tmp_path: Path):
     source = tmp_path / "collection.xml"
     track = IndexedTrack("1", tmp_path / "a.mp3")
-    playlist_files.write_rekordbox(source, {"deep": [track], "trash": [track]})
+    formats.write_rekordbox(source, {"deep": [track], "trash": [track]})
     text = source.read_text().replace(
         '<NODE Name="deep" Type="1"', '<NODE Name="house" Type="0"><NODE Name="deep" Type="1"'
     )
     source.write_text(text.replace("</NODE>", "</NODE></NODE>", 1))
-    found = labels.find(source)
+    found = sources.find(source)
     assert [(e.genre, e.subgenre, e.trash) for e in found.entries] == [
         ("house", "deep", False),
         ("", "", True),
     ]
     source.write_text("<html/>")
     with pytest.raises(LibraryError, match="no <DJ_PLAYLISTS>"):
-        labels.find(source)
+        sources.find(source)
 
 
 def score_file(run: Path, value: float) -> None:

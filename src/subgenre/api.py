@@ -26,7 +26,8 @@ from subgenre.classify import ALPHA, Placement
 from subgenre.collection import Collection
 from subgenre.core.progress import Talk
 from subgenre.errors import IndexStoreError
-from subgenre.pipeline import charts, classify, lists, sounds
+from subgenre.library import audio_files
+from subgenre.pipeline import charts, classify, lists
 from subgenre.pipeline import index as indexing
 from subgenre.pipeline.index import Indexed
 from subgenre.pipeline.lists import TRACKS, Wish
@@ -115,7 +116,7 @@ class Model:
         Raises:
             LibraryError: no audio in what was named.
         """
-        listed = sounds.find(_paths(files))
+        listed = audio_files.find(_paths(files))
         return self._run.embed(listed.paths, talk=talk)
 
     def classify(

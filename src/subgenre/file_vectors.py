@@ -23,7 +23,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.encoder import Encoder, evaluating
 from subgenre.errors import AudioError
-from subgenre.library import Skipped
+from subgenre.library.scan import Skipped
 from subgenre.vectors import track_vectors
 
 Floats = NDArray[np.float32]

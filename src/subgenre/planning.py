@@ -22,7 +22,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import hardware, parallel, validation
 from subgenre.core.files import TEMPORARY
 from subgenre.errors import FeatureError
-from subgenre.library import Library, Skipped, Track, folder_names
+from subgenre.library.scan import Library, Skipped, Track, folder_names
 
 JOURNAL = "preprocess.journal"
 RESAMPLER = "soxr HQ"

@@ -26,7 +26,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import files, parallel
 from subgenre.errors import FeatureError
 from subgenre.journal import Journal
-from subgenre.library import Library, Skipped
+from subgenre.library.scan import Library, Skipped
 from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate, known_tracks
 
 __all__ = ["Estimate", "Summary", "estimate", "known_tracks", "preprocess"]

@@ -14,7 +14,7 @@ from typing import Any
 from subgenre.classify import Placement
 from subgenre.core import files
 from subgenre.errors import PlaylistError
-from subgenre.playlist_files import append_m3u8
+from subgenre.library.formats import append_m3u8
 from subgenre.track_rows import IndexedTrack
 
 NONE = "none of these"

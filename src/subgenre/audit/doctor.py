@@ -33,7 +33,7 @@ from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from subgenre.library import Track
+    from subgenre.library.scan import Track
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread

@@ -27,7 +27,7 @@ from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError, MissingExtraError
 
 if TYPE_CHECKING:
-    from subgenre.library import Track
+    from subgenre.library.scan import Track
 
 Codes = NDArray[np.uint32]
 

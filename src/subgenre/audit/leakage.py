@@ -32,7 +32,7 @@ from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_label
 from subgenre.splits.grouping import bonds
 
 if TYPE_CHECKING:
-    from subgenre.library import Track
+    from subgenre.library.scan import Track
 
 BLOCK = 1024  # chunks whose cosines to all others are held at a time
 ROWS = (

@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from subgenre.core import files
 from subgenre.explorer import models, state
 from subgenre.explorer.reading import Here
-from subgenre.playlist_files import EXTENSIONS, write_playlist
+from subgenre.library.formats import EXTENSIONS, write_playlist
 
 
 def save(explorer: Here, wanted: models.SaveRequest) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from subgenre.classify import ALPHA, Classifier, Placement
 from subgenre.core import files, text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.labels import Skipped
-from subgenre.pipeline import sounds
+from subgenre.library import audio_files
+from subgenre.library.sources import Skipped
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.track_rows import IndexedTrack
 
@@ -85,11 +85,11 @@ def classify(
     model = opened.classifier(alpha)
     if not model.held_out:
         talk.warn("no track was held out of training: the probabilities are too kind")
-    listed = sounds.find(named)
+    listed = audio_files.find(named)
     found = opened.embed(listed.paths, workers=workers, talk=talk)
     placements = place(model, found)
     _tell_learnt(opened, placements, talk)
-    skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    skipped = audio_files.tell(talk, (*listed.skipped, *found.skipped))
     if not placements:
         named_files = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named_files} could be classified, so nothing is written")

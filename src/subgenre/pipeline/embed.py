@@ -12,8 +12,9 @@ from subgenre import encoder
 from subgenre.core import hardware, text, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
-from subgenre.labels import Skipped
-from subgenre.pipeline import evaluate, score, sounds, stored
+from subgenre.library import audio_files
+from subgenre.library.sources import Skipped
+from subgenre.pipeline import evaluate, score, stored
 from subgenre.track_rows import IndexedTrack
 
 
@@ -76,9 +77,9 @@ def embed(
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
     opened = stored.open_stored(workspace.find_run(run, talk))  # it needs no vectors of tracks
-    listed = sounds.find(audio)
+    listed = audio_files.find(audio)
     found = opened.embed(listed.paths, talk=talk)
-    skipped = sounds.tell(talk, (*listed.skipped, *found.skipped))
+    skipped = audio_files.tell(talk, (*listed.skipped, *found.skipped))
     if not found.paths:
         named = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")

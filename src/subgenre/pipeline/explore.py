@@ -19,7 +19,7 @@ from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
-from subgenre.labels import TRASH
+from subgenre.library.sources import TRASH
 from subgenre.pipeline import charts, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.track_rows import IndexedTrack

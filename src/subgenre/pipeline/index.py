@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import labels, library
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
 from subgenre.index import Index, Plan, Relinked
-from subgenre.labels import Entry, Found, Skipped
-from subgenre.library import Track
-from subgenre.pipeline import sounds
+from subgenre.library import audio_files, scan, sources
+from subgenre.library.scan import Track
+from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.track_rows import IndexedTrack
 
@@ -114,7 +113,7 @@ def index(
     left = _reuse(opened, store, plan.new)
     embedded, failed = _embed(opened, store, left, workers, talk)
     forgotten = store.delete(gone)
-    skipped = sounds.tell(talk, (*listed.skipped, *unread, *failed))
+    skipped = audio_files.tell(talk, (*listed.skipped, *unread, *failed))
     reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
     updated = sum(track.id not in begun for track in plan.updated)
     done = Indexed(
@@ -134,7 +133,7 @@ def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, talk: Talk)
     if done.others:
         talk.say(
             f"{done.others} of them lie in other libraries and stay: lists choose from "
-            f"{labels.shown(source)} alone with --folder, the index keeps it alone with --replace"
+            f"{sources.shown(source)} alone with --folder, the index keeps it alone with --replace"
         )
     if done.path == run.index_path and not _folded(run.labels) & _folded(store.collection.labels):
         talk.warn(
@@ -155,21 +154,21 @@ def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
         LibraryError: no audio there.
     """
     try:
-        found = labels.find(source)
+        found = sources.find(source)
     except LibraryError:
         if not source.is_file() or source.suffix.lower() in (".csv", ".xml"):
             raise
-        found = Found([Entry(p, "", "") for p in sounds.find([source]).paths])
+        found = Found([Entry(p, "", "") for p in audio_files.find([source]).paths])
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
         named = {entry.path.resolve() for entry in found.entries}
         if not _folded((e.genre, e.subgenre) for e in entries) & _folded(learnt):
             entries = [Entry(e.path, "", "", origin=e.origin) for e in entries]
             named = {entry.path.resolve() for entry in entries}
-        below = labels.listing(source).entries
+        below = sources.listing(source).entries
         entries += [entry for entry in below if entry.path.resolve() not in named]
     if not entries:
-        raise LibraryError(f"{labels.shown(source)} holds no audio; name another folder")
+        raise LibraryError(f"{sources.shown(source)} holds no audio; name another folder")
     listed = {entry.path for entry in entries}
     return Found(entries, [s for s in found.skipped if s.path not in listed], found.notes)
 
@@ -215,7 +214,7 @@ def _described(
 ) -> tuple[list[Track], list[Skipped]]:
     """Read ids and tags; files that the index knows are not opened while they are unchanged."""
     with talk.progress("reading tracks") as bar:
-        return library.describe(
+        return scan.describe(
             [_absolute(entry) for entry in listed.entries],
             workers=workers,
             known=_known(store),
@@ -333,7 +332,7 @@ def missing(tracks: Sequence[Any], talk: Talk) -> int:
     """Warn of tracks whose file is gone; return how many."""
     gone = [track for track in tracks if not Path(track.path).is_file()]
     for track in gone[:3]:
-        talk.warn(f"{labels.shown(track.path)} is gone")
+        talk.warn(f"{sources.shown(track.path)} is gone")
     if gone:
         talk.warn(
             f"{text.counted(len(gone), 'track')} gone from where the index saw them; "

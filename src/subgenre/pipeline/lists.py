@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import journey, playlist, playlist_files
+from subgenre import journey, playlist
 from subgenre.audio import reading
 from subgenre.collection import MIN_MUTUAL, Collection
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
+from subgenre.library import formats
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
 from subgenre.playlist import Seed
@@ -301,7 +302,7 @@ def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> No
     if out is not None and not told:
         talk.warn(f"{out} is not written")
     elif out is not None:
-        playlist_files.write_playlist(out, told)
+        formats.write_playlist(out, told)
         talk.say(f"{out}: {text.counted(len(told), 'track')}")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from subgenre import backbones, library
+from subgenre import backbones
 from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import counted, duration, size
-from subgenre.library import Library
+from subgenre.library import scan
+from subgenre.library.scan import Library
 from subgenre.preprocess import Estimate, Summary
 
 TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
@@ -48,7 +49,7 @@ def preprocess(
     workers = workers or cores()
     spec = backbones.feature_spec(backbone)
     with talk.progress("reading tracks") as bar:
-        tracks = library.scan(
+        tracks = scan.scan(
             source,
             trash=trash,
             multi=settings.multi,

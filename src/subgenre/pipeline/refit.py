@@ -15,7 +15,7 @@ from subgenre.collection import Collection
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
 from subgenre.vectors import Embeddings

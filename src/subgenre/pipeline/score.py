@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from subgenre import embed, metrics
 from subgenre.encoder import Encoder
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.splits import Split
 from subgenre.store import FeatureFolder
 

@@ -13,7 +13,7 @@ from subgenre.audit.leakage import Comparison, Leakage
 from subgenre.audit.learnability import FEW_ARTISTS, FEW_TRACKS
 from subgenre.audit.learnability import Pair as Judged
 from subgenre.audit.open_set import Interval, OpenSet
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.metrics import Score
 from subgenre.report.data import CurveStep, Figure, Pair, Suggestion, Table
 from subgenre.report.summary import percent

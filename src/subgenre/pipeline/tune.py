@@ -22,7 +22,7 @@ from subgenre.errors import (
     SplitError,
     TrainingError,
 )
-from subgenre.library import Track
+from subgenre.library.scan import Track
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate, on_one_split

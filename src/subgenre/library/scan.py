@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subgenre import labels
 from subgenre.audio import reading, tags
 from subgenre.config import MULTI
 from subgenre.core import parallel
 from subgenre.core.validation import check_choice
 from subgenre.errors import LibraryError
-from subgenre.labels import Entry, Skipped, folder_names, shown
+from subgenre.library import sources
+from subgenre.library.sources import Entry, Skipped, folder_names, shown
 
 __all__ = ["Library", "Skipped", "Track", "describe", "folder_names", "scan", "shown"]
 
@@ -81,7 +81,7 @@ def scan(
         LibraryError: no library there, no audio in it, or fewer than two subgenres.
     """
     check_choice("multi", multi, MULTI)
-    found = labels.find(source, trash)
+    found = sources.find(source, trash)
     described = _describe_all(found.entries, workers, known or {}, on_progress)
     tracks, skipped = _labelled(found.entries, described)
     kept, repeated = _without_repeats(tracks, multi)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subgenre import labels
 from subgenre.audio.reading import EXTENSIONS
 from subgenre.core.progress import Talk
 from subgenre.errors import LibraryError
-from subgenre.labels import Skipped, shown
-from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
+from subgenre.library import sources
+from subgenre.library.formats import M3U_EXTENSIONS, read_m3u
+from subgenre.library.sources import Skipped, shown
 
 _SHOWN = 20
 
@@ -36,7 +36,7 @@ def find(named: Sequence[Path]) -> Listed:
     skipped: list[Skipped] = []
     for path in named:
         if path.is_dir():
-            found = labels.listing(path)
+            found = sources.listing(path)
             paths |= dict.fromkeys(entry.path for entry in found.entries)
             skipped += found.skipped
         elif path.suffix.lower() in M3U_EXTENSIONS:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from subgenre.core import files
 from subgenre.errors import PlaylistError
-from subgenre.locations import PlaylistTrack, path_of_uri, read_regular, uri_of
-from subgenre.rekordbox import read_rekordbox, write_rekordbox
+from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
+from subgenre.library.uris import PlaylistTrack, path_of_uri, read_regular, uri_of
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
 EXTENSIONS = M3U_EXTENSIONS | {".xml", ".csv"}

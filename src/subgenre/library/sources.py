@@ -13,8 +13,8 @@ from subgenre.audio.reading import EXTENSIONS
 from subgenre.audio.tags import clean
 from subgenre.core.files import safe_name
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.playlist_files import M3U_EXTENSIONS, read_m3u
-from subgenre.rekordbox import read_rekordbox
+from subgenre.library.formats import M3U_EXTENSIONS, read_m3u
+from subgenre.library.rekordbox import read_rekordbox
 
 TRASH = "trash"
 _COLUMNS = ("path", "genre", "subgenre")

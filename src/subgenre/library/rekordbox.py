@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from subgenre.core import files
 from subgenre.errors import PlaylistError
-from subgenre.locations import PlaylistTrack, path_of_uri, read_regular, uri_of
+from subgenre.library.uris import PlaylistTrack, path_of_uri, read_regular, uri_of
 
 MAX_XML_BYTES = 512 * 2**20  # a collection of 200,000 tracks has about 200 MB
 MAX_XML_DEPTH = 100

@@ -1,0 +1,1 @@
+"""Files become labelled tracks: folders, CSV, playlists and rekordbox collections, read and written."""
