@@ -39,13 +39,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from subgenre import config, embed, metrics, splits
+from subgenre import config, embed, metrics
 from subgenre.config import LossConfig, PreprocessConfig, TrainConfig
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.preprocess import preprocess
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 BACKBONE = "musicnn"
 N_MFCC = 20

@@ -25,14 +25,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from subgenre import config, losses, optim, splits
+from subgenre import config, losses, optim
 from subgenre.backbones.ast import Ast
 from subgenre.core import hardware
 from subgenre.core.progress import Silent
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.encoder import Encoder
 from subgenre.pipeline import fit
 from subgenre.pipeline.idle import at_rest
-from subgenre.store import FeatureFolder
 from subgenre.train import Epoch
 
 FRAMES, MELS = 998, 128  # 10 s

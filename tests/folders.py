@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from subgenre import feature_tables, store
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
+from subgenre.dataset import feature_tables, folder
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.library.scan import Track
-from subgenre.store import FeatureFolder
 
 
 def make_folder(
@@ -29,7 +29,7 @@ def make_folder(
     """Write and open a feature folder; each subgenre has its own band that is louder by `level`."""
     generator = torch.Generator().manual_seed(seed)
     config = PreprocessConfig(chunk_s=chunk_s, max_chunks=chunks)
-    frames = store.window_frames(spec, config)
+    frames = folder.window_frames(spec, config)
     rows, everyone = [], []
     pools = [(*label, tracks, number) for number, label in enumerate(labels)]
     for genre, subgenre, n, number in [*pools, ("", "", trash, -1)]:
@@ -42,7 +42,7 @@ def make_folder(
                     values[:, 8 * number : 8 * number + 8] += level
                 rows.append(_write(path, track, subgenre, index, values))
     settings = {"spec": spec.to_dict(), "config": validation.to_dict(config)}
-    described = store.dataset_json(
+    described = folder.dataset_json(
         root=path.parent,
         settings=settings,
         labels=[(subgenre, genre, subgenre) for genre, subgenre in labels],
@@ -53,7 +53,7 @@ def make_folder(
     )
     feature_tables.write_chunks(path, rows)
     feature_tables.write_tracks(path, everyone, path.parent)
-    files.write_json(path / store.DATASET, described)
+    files.write_json(path / folder.DATASET, described)
     return FeatureFolder.open(path)
 
 
@@ -77,8 +77,8 @@ def _track(id_: str, genre: str, subgenre: str, i: int, path: Path) -> Track:
 
 
 def _write(path: Path, track: Track, label: str, index: int, values: torch.Tensor) -> dict:
-    file = store.chunk_file(label or "trash", track.path, track.id, index)
-    store.write_chunk(path / file, values, start_s=3.0 * index, track_id=track.id)
+    file = folder.chunk_file(label or "trash", track.path, track.id, index)
+    folder.write_chunk(path / file, values, start_s=3.0 * index, track_id=track.id)
     statistics = Statistics.of(values.half().float())
     return {
         "file": file,

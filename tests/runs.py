@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre import config, vectors
+from subgenre import config
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
+from subgenre.dataset import track_vectors
 from tests.small_library import write_wav
 
 LABELS = (("techno", "dark"), ("techno", "emotional"), ("house", "deep"))
@@ -58,7 +59,7 @@ def write_run(
         "preprocess": validation.to_dict(CHUNKS),
     }
     files.write_json(path / workspace.DATA, data)
-    vectors.write_embeddings(
+    track_vectors.write_embeddings(
         path / workspace.EMBEDDINGS, rows, values, split=split, fingerprint=encoder
     )
     validation.save_toml(path / workspace.CONFIG, settings(values.shape[1]))

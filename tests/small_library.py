@@ -15,9 +15,9 @@ from subgenre.audio import reading
 from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
+from subgenre.dataset.building import Summary, preprocess
 from subgenre.errors import SubgenreError
 from subgenre.library.scan import Library, Skipped, Track
-from subgenre.preprocess import Summary, preprocess
 
 CONFIG = PreprocessConfig(chunk_s=4.0, max_chunks=2)
 RATE = 16_000

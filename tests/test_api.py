@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import subgenre
-from subgenre import vectors
 from subgenre.core import workspace
+from subgenre.dataset import track_vectors
 from subgenre.errors import IndexStoreError, PlaylistError, RunError
 from subgenre.library import formats
 from tests.conftest import REPOSITORY
@@ -128,7 +128,7 @@ def test_embed_and_classify(made: subgenre.Model, tmp_path: Path):
     assert placed.probability == pytest.approx(made.classify(tmp_path / "new.wav")[0].probability)
     assert placed.chunk_start_s in found.chunk_start_s
     assert placed.track.duration_s == pytest.approx(7.0, abs=0.01)
-    stored = vectors.read_embeddings(made.path / workspace.EMBEDDINGS)
+    stored = track_vectors.read_embeddings(made.path / workspace.EMBEDDINGS)
     by_path = made.classify(str(stored.paths[0]))[0]
     assert by_path.track.id == stored.ids[0]
     assert made.classify([stored.ids[0]])[0].probability == by_path.probability

@@ -21,8 +21,8 @@ from subgenre.audit.growth import learning_curve, power_law
 from subgenre.audit.hubness import hubness
 from subgenre.audit.learnability import pairs, trained_accuracy
 from subgenre.audit.open_set import auroc, fpr_at_tpr, open_set
+from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
-from subgenre.splits import Split
 
 
 def blobs(n_labels: int, n: int, *, apart: float = 2.0, dims: int = 12, seed: int = 0):

@@ -10,11 +10,11 @@ import pytest
 from subgenre import checkpoint, config, train
 from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
 from subgenre.pipeline import fit, telling
 from subgenre.pipeline import train as stage
 from subgenre.pipeline.lacking import lacking
-from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import ids, recipe

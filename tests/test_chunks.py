@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgenre.chunks import starts
 from subgenre.config import CHUNK_STRATEGIES
+from subgenre.dataset.windows import starts
 from subgenre.errors import ConfigError
 
 

@@ -13,14 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import backbones, embed, pooled_cache, store, vectors
+from subgenre import backbones, embed, pooled_cache
 from subgenre.audio import features, reading
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
+from subgenre.dataset import folder as store
+from subgenre.dataset import track_vectors
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
 from subgenre.library.scan import Track
-from subgenre.store import FeatureFolder
 from tests.toy import make_ast_folder
 
 N_TRACKS, N_CHUNKS = 5, 3
@@ -288,8 +290,10 @@ def test_embeddings_there_and_back(tmp_path) -> None:
     values = rng().normal(size=(3, 6)).astype(np.float32)
     tracks = [Row("a", Path("x/ä b\n.mp3")), Row("b", Path("c")), Row("c", Path("d"), "", "")]
     path = tmp_path / "embeddings.parquet"
-    vectors.write_embeddings(path, tracks, values, split=["train", "test", ""], fingerprint="f00")
-    found = vectors.read_embeddings(path)
+    track_vectors.write_embeddings(
+        path, tracks, values, split=["train", "test", ""], fingerprint="f00"
+    )
+    found = track_vectors.read_embeddings(path)
     np.testing.assert_array_equal(found.vectors, values)
     assert found.ids == ("a", "b", "c")
     assert found.paths[0] == tracks[0].path
@@ -299,30 +303,30 @@ def test_embeddings_there_and_back(tmp_path) -> None:
     table = pq.read_table(path)
     assert table.column_names == ["id", "path", "genre", "subgenre", "split", "vector"]
     assert table.schema.field("vector").type == pa.list_(pa.float32(), 6)
-    vectors.write_embeddings(path, [], np.empty((0, 6)), fingerprint="f00")
-    assert vectors.read_embeddings(path).vectors.shape == (0, 6)
-    vectors.write_embeddings(path, [Row("a", Path("b\udcff"))], values[:1], fingerprint="")
-    assert vectors.read_embeddings(path).ids == ("a",)  # a name that is no Unicode
+    track_vectors.write_embeddings(path, [], np.empty((0, 6)), fingerprint="f00")
+    assert track_vectors.read_embeddings(path).vectors.shape == (0, 6)
+    track_vectors.write_embeddings(path, [Row("a", Path("b\udcff"))], values[:1], fingerprint="")
+    assert track_vectors.read_embeddings(path).ids == ("a",)  # a name that is no Unicode
 
 
 def test_embeddings_that_are_none(tmp_path) -> None:
     path = tmp_path / "e.parquet"
     with pytest.raises(RunError, match="does not exist"):
-        vectors.read_embeddings(path)
+        track_vectors.read_embeddings(path)
     path.write_bytes(b"nothing")
     with pytest.raises(RunError, match="no embeddings"):
-        vectors.read_embeddings(path)
+        track_vectors.read_embeddings(path)
     pq.write_table(pa.table({"id": ["a"]}), path)
     with pytest.raises(RunError, match="no embeddings"):
-        vectors.read_embeddings(path)
-    vectors.write_embeddings(path, [Row("a", Path("b"))], [[np.nan, 1.0]], fingerprint="")
+        track_vectors.read_embeddings(path)
+    track_vectors.write_embeddings(path, [Row("a", Path("b"))], [[np.nan, 1.0]], fingerprint="")
     with pytest.raises(RunError, match="not finite"):
-        vectors.read_embeddings(path)
-    vectors.write_embeddings(path, [Row("a", Path("b"))], [[0.0, 1.0]], fingerprint="")
+        track_vectors.read_embeddings(path)
+    track_vectors.write_embeddings(path, [Row("a", Path("b"))], [[0.0, 1.0]], fingerprint="")
     table = pq.read_table(path).replace_schema_metadata({"format_version": "9"})
     pq.write_table(table, path)
     with pytest.raises(RunError, match="format version 9"):
-        vectors.read_embeddings(path)
+        track_vectors.read_embeddings(path)
 
 
 def test_reading_embeddings_needs_no_torch() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import embed, encoder, metrics, splits
+from subgenre import embed, encoder, metrics
 from subgenre.core import workspace
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
 from subgenre.pipeline import evaluate, train
 from subgenre.pipeline.material import Material
-from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import recipe

@@ -13,15 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import chunking, planning, store
 from subgenre.audio import measures
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import PreprocessConfig
+from subgenre.dataset import chunking, planning
+from subgenre.dataset import folder as store
+from subgenre.dataset.building import estimate, known_tracks, preprocess
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
 from subgenre.library import scan as library
 from subgenre.library.scan import Library
-from subgenre.preprocess import estimate, known_tracks, preprocess
-from subgenre.store import FeatureFolder
 from tests.small_library import (
     CONFIG,
     RATE,

@@ -16,8 +16,11 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from subgenre import embed, feature_tables, metrics, protocol, splits, store
+from subgenre import embed, metrics, protocol
 from subgenre.core import workspace
+from subgenre.dataset import feature_tables, splits
+from subgenre.dataset import folder as store
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import doctor, folds
@@ -25,7 +28,6 @@ from subgenre.pipeline import protocol as stage
 from subgenre.protocol import Fold
 from subgenre.report import summary
 from subgenre.report.data import ReportData, Rung
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.training import recipe
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import feature_tables
 from subgenre.core import workspace
+from subgenre.dataset import feature_tables
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.pipeline import protocol as stage
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.test_protocol import write
 from tests.training import recipe

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from subgenre import journal, planning
 from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.core import parallel
+from subgenre.dataset import journal, planning
+from subgenre.dataset.building import estimate
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from subgenre.preprocess import estimate
-from subgenre.store import FeatureFolder
 from tests.small_library import (
     CONFIG,
     library_of,

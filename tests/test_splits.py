@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from subgenre import config
-from subgenre.errors import ConfigError, SplitError
-from subgenre.pipeline import fit
-from subgenre.splits import (
+from subgenre.dataset.splits import (
     BY_ARTIST,
     BY_TRACK,
     Split,
@@ -25,6 +23,8 @@ from subgenre.splits import (
     split,
     validation,
 )
+from subgenre.errors import ConfigError, SplitError
+from subgenre.pipeline import fit
 from tests.folders import make_folder
 
 

@@ -16,10 +16,10 @@ import torch.multiprocessing as mp
 
 from subgenre import encoder, train
 from subgenre.core import workspace
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, RunError
 from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
-from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join

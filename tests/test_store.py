@@ -14,14 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import feature_tables, store
 from subgenre.audio import measures
 from subgenre.audio.features import FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
+from subgenre.dataset import feature_tables
+from subgenre.dataset import folder as store
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
 from subgenre.library.scan import Track
-from subgenre.store import FeatureFolder
 
 SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=8, hop=256, normalise="none")
 CONFIG = PreprocessConfig(chunk_s=1.0)

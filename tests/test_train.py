@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import axes, batches, config, embed, encoder, metrics, splits
+from subgenre import axes, batches, config, embed, encoder, metrics
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.lacking import lacking
 from subgenre.sources import VectorSource
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.training import ids, recipe, same, weights
 

@@ -16,11 +16,11 @@ from subgenre import activations, config, encoder, sources, train
 from subgenre.audio.features import AST_SPEC
 from subgenre.backbones import Backbone
 from subgenre.config import AugmentConfig, TrainConfig
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, MissingExtraError
 from subgenre.pipeline import fit, telling
 from subgenre.run_state import Estimate
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from subgenre import checkpoint, config, train
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CollapseError, NotFiniteError
 from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.training import ids, recipe, same
 

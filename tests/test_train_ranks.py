@@ -16,10 +16,10 @@ import torch.multiprocessing as mp
 from subgenre import checkpoint, distributed, train
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.distributed import Group
 from subgenre.errors import Interrupted
 from subgenre.pipeline import fit
-from subgenre.store import FeatureFolder
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
 from tests.toy import make_ast_folder

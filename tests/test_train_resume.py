@@ -12,9 +12,9 @@ import torch
 
 from subgenre import checkpoint, train
 from subgenre.audio.features import AST_SPEC
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
-from subgenre.store import FeatureFolder
 from tests.ears import Signalled
 from tests.folders import make_folder
 from tests.toy import make_ast_folder

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from subgenre import train
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.pipeline import fit, stopping
 from subgenre.pipeline import train as stage
-from subgenre.store import FeatureFolder
 from tests.ears import Ear, Signalled
 from tests.folders import make_folder
 from tests.training import recipe, same_models

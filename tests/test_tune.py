@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import config, splits
+from subgenre import config
 from subgenre.config import TrainConfig
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError, TrainingError
 from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate
-from subgenre.store import FeatureFolder
 from tests.ears import Ear
 from tests.folders import make_folder
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import journey, vectors
+from subgenre import journey
 from subgenre.cli import main
 from subgenre.core import files, validation, workspace
+from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.index import Index
 from subgenre.library import audio_files, formats, sources
@@ -72,8 +73,8 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     assert told["n_tracks"] == 4
     assert {Path(s["path"]).name for s in told["skipped"]} == {"bad.mp3", "gone.wav"}
     found, stored = (
-        vectors.read_embeddings(out),
-        vectors.read_embeddings(model(made) / workspace.EMBEDDINGS),
+        track_vectors.read_embeddings(out),
+        track_vectors.read_embeddings(model(made) / workspace.EMBEDDINGS),
     )
     at = [stored.ids.index(track_id) for track_id in found.ids]
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
@@ -88,7 +89,7 @@ def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
     code, told, _ = ask("index", library, "--run", model(home))
     assert code == 0
     assert (told["n_tracks"], told["embedded"], told["reused"]) == (9, 1, 8)
-    embedded = vectors.read_embeddings(model(home) / workspace.EMBEDDINGS)
+    embedded = track_vectors.read_embeddings(model(home) / workspace.EMBEDDINGS)
     opened = Index.open(model(home) / "index", dim=DIM, fingerprint=embedded.fingerprint)
     np.testing.assert_allclose(opened.vector(embedded.ids[0]), embedded.vectors[0], atol=1e-6)
     told = ask("index", library, "--run", model(home))[1]
@@ -271,7 +272,7 @@ def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, ask: A
 
 
 def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
-    stored = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS)
+    stored = track_vectors.read_embeddings(model(made) / workspace.EMBEDDINGS)
     copy = tmp_path / "copy.wav"
     shutil.copy(stored.paths[0], copy)
     hits = ask("similar", copy, "-k", 3, "--plain", "--run", model(made))[1]["hits"]
@@ -306,7 +307,7 @@ def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Pa
     outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
     for n, path in enumerate(outside):
         write_wav(path, 5.0, 33 + 4 * n)
-    known = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[0]
+    known = track_vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[0]
     words = ["--journey", "--tracks", 3, "--run", model(made)]
     for ends in ([known, outside[1]], [outside[0], known]):
         path = next(end for end in ends if end in outside)
@@ -318,7 +319,7 @@ def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Pa
     assert f"{outside[0]} and {outside[1]} are not in the index" in err
     copy = tmp_path / "copy.wav"  # a file elsewhere, whose sound the index knows
     shutil.copy(known, copy)
-    other = vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[-1]
+    other = track_vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[-1]
     assert "not in the index" not in ask("playlist", copy, other, *words)[2]
 
 
@@ -374,7 +375,7 @@ def test_classify_refuses_where_no_file_can_be_read(
 
 def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     run = vector_run(tmp_path / "fully_trained_models_1")
-    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
+    stored = track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
     first, last = "dark 0", "deep 1"
 
     def hits(*words: object) -> list[dict[str, Any]]:
@@ -672,7 +673,7 @@ def test_compare_is_paired_by_track(tmp_path: Path, ask: Ask):
 
 
 def naive_right(run: Path) -> dict[str, int]:
-    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
+    stored = track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
     found = {}
     for i, side in enumerate(stored.splits):
         if side != "test":

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from subgenre import config
 from subgenre.config import TrainConfig
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.pipeline import fit
-from subgenre.store import FeatureFolder
 
 
 def recipe(**sections: dict[str, Any]) -> TrainConfig:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from subgenre import augment, pooled_cache
 from subgenre.core import files
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.errors import ConfigError, FeatureError
-from subgenre.store import FeatureFolder
 
 FORMAT_VERSION = 1
 _LARGEST = float(np.finfo(np.float16).max)

@@ -14,12 +14,8 @@ from torch import Tensor
 from subgenre import augment, pooled_cache
 from subgenre.audio.features import Statistics
 from subgenre.backbones import Backbone
-from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
-from subgenre.errors import ConfigError
-from subgenre.file_vectors import FileVectors, embed_each, embed_files
-from subgenre.pooled_cache import Cached
-from subgenre.store import FeatureFolder
-from subgenre.vectors import (
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.track_vectors import (
     Embeddings,
     frozen_track_vectors,
     read_embeddings,
@@ -28,6 +24,10 @@ from subgenre.vectors import (
     track_vectors,
     write_embeddings,
 )
+from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
+from subgenre.errors import ConfigError
+from subgenre.file_vectors import FileVectors, embed_each, embed_files
+from subgenre.pooled_cache import Cached
 
 __all__ = [
     "Embeddings",

@@ -23,8 +23,8 @@ from subgenre import backbones, fingerprints, heads
 from subgenre.audio.features import Statistics
 from subgenre.backbones import Backbone
 from subgenre.core import files, validation
+from subgenre.dataset.track_vectors import CONSTANT
 from subgenre.errors import BackboneError, ConfigError, RunError
-from subgenre.vectors import CONSTANT
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import chunking, store
 from subgenre.audio import reading
 from subgenre.audio.features import FeatureSpec
-from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
+from subgenre.dataset import chunking, folder
+from subgenre.dataset.chunking import Job
+from subgenre.dataset.track_vectors import track_vectors
 from subgenre.encoder import Encoder, evaluating
 from subgenre.errors import AudioError
 from subgenre.library.scan import Skipped
-from subgenre.vectors import track_vectors
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -189,11 +189,11 @@ def _embed_one(
     batch_size: int,
 ) -> _Embedded:
     """Encode the chunk files that a worker wrote, and remove them."""
-    shape = (store.window_frames(task.spec, task.config), task.spec.n_mels)
+    shape = (folder.window_frames(task.spec, task.config), task.spec.n_mels)
     parts = []
     for at in range(0, len(rows), batch_size):
         names = [row["file"] for row in rows[at : at + batch_size]]
-        features = torch.stack([store.read_chunk(task.out / n, shape, probe.id) for n in names])
+        features = torch.stack([folder.read_chunk(task.out / n, shape, probe.id) for n in names])
         with torch.inference_mode():
             parts.append(encoder(features.float().to(device)).cpu().numpy())
     shutil.rmtree(task.out)

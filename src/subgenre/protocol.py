@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from subgenre import metrics
+from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Measured, Score
-from subgenre.vectors import standardisation, standardised
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from subgenre import augment
 from subgenre.config import AugmentConfig
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError
-from subgenre.store import FeatureFolder
 
 # Stored features are kept in memory when they take less than this share of what is free.
 _MEMORY_SHARE = 0.4

@@ -27,9 +27,9 @@ from subgenre.audit.probe import (
     standardise,
 )
 from subgenre.audit.result import Result
+from subgenre.dataset.splits.grouping import bonds
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_labels
-from subgenre.splits.grouping import bonds
 
 if TYPE_CHECKING:
     from subgenre.library.scan import Track

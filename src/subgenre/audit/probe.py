@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from subgenre.dataset.splits import Split
+from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Score, share_interval
-from subgenre.splits import Split
-from subgenre.vectors import standardisation, standardised
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -11,8 +11,8 @@ from subgenre.batches.pk import pk_batches
 from subgenre.batches.table import ChunkTable, chunk_table
 from subgenre.batches.triplets import triplet_batches
 from subgenre.config import PROXY_LOSSES, BatchConfig
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
-from subgenre.store import FeatureFolder
 
 Ints = NDArray[np.int64]
 

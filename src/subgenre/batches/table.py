@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from subgenre.store import FeatureFolder
+    from subgenre.dataset.folder import FeatureFolder
 
 Ints = NDArray[np.int64]
 

@@ -13,7 +13,7 @@ from subgenre.batches.units import Units
 from subgenre.errors import SplitError
 
 if TYPE_CHECKING:
-    from subgenre.store import FeatureFolder
+    from subgenre.dataset.folder import FeatureFolder
 
 # One number a kind of drawing, so that no two of them share a stream of one seed.
 _TRIPLETS, _ORDER = 1, 2

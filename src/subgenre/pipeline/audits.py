@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import splits
 from subgenre.audit import confounders, doctor, duplicates, growth, hubness, leakage, learnability
 from subgenre.audit import open_set as open_sets
 from subgenre.audit.duplicates import Duplicates
 from subgenre.audit.probe import Fold, grouped_folds
 from subgenre.audit.result import plain
 from subgenre.core.progress import Talk
+from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
 from subgenre.pipeline import tables
 from subgenre.pipeline.material import Material

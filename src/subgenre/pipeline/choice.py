@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre import config, store
+from subgenre import config
 from subgenre.backbones import MUSICNN
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.core import hardware, validation
+from subgenre.dataset import folder
 from subgenre.errors import FeatureError
 from subgenre.pipeline import idle
 
@@ -149,4 +150,4 @@ def _described(features: Path) -> dict[str, Any]:
             f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
             "their folder with --features"
         )
-    return store.read_dataset(features)
+    return folder.read_dataset(features)

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import config, splits, vectors
+from subgenre import config
 from subgenre import demo as room
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_range
+from subgenre.dataset import splits, track_vectors
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.pipeline.evaluate import evaluate
 from subgenre.pipeline.preprocess import cores, preprocess
 from subgenre.pipeline.train import train
-from subgenre.store import FeatureFolder
 
 BACKBONE, RECIPE = "musicnn", "laptop"
 _NEAREST = 5
@@ -82,7 +83,7 @@ def baseline_accuracy(folder: FeatureFolder, run: Path) -> float:
 
 def neighbours(run: Path) -> tuple[str, list[str]]:
     """Name a held-out track and the tracks nearest to it, by the run's stored vectors."""
-    stored = vectors.read_embeddings(run / workspace.EMBEDDINGS)
+    stored = track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
     first = stored.splits.index("test")
     cosine = stored.vectors @ stored.vectors[first]
     order = [i for i in np.argsort(-cosine, kind="stable") if i != first][:_NEAREST]

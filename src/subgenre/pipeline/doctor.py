@@ -17,11 +17,11 @@ from subgenre.audit.duplicates import Duplicates
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_output, check_range
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
 from subgenre.pipeline import audits, evaluate, fit, outputs
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
-from subgenre.store import FeatureFolder
 
 OUT = Path(workspace.DOCTOR)
 REPEATS = 3

@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import embed, encoder, protocol, splits
+from subgenre import embed, encoder, protocol
 from subgenre.about import VERSION
 from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import versions
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError, RunError
 from subgenre.pipeline import audits, fit, outputs, score, tables
@@ -29,8 +32,6 @@ from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 __all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
 

@@ -25,20 +25,20 @@ from subgenre import (
     losses,
     metrics,
     sources,
-    splits,
 )
 from subgenre.backbones import Backbone
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_tune
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.distributed import Group
 from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError
 from subgenre.pipeline.idle import refuse_idle
 from subgenre.pipeline.telling import Bars, Stoppable, told
 from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
-from subgenre.store import FeatureFolder
 from subgenre.train import Callbacks, Result, Trainer
 
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it

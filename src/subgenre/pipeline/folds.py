@@ -19,11 +19,11 @@ from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, parallel, validation
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import duration
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.errors import RunError, SubgenreError, TrainingError
 from subgenre.pipeline import fit
 from subgenre.report.data import Epoch
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 FORMAT_VERSION = 1
 _FOR_EVER = 1e8  # seconds: a training is long, and watches itself

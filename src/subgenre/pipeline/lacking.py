@@ -9,7 +9,7 @@ import numpy as np
 
 from subgenre import config
 from subgenre.config import BatchConfig, TrainConfig
-from subgenre.store import FeatureFolder
+from subgenre.dataset.folder import FeatureFolder
 
 
 def lacking(folder: FeatureFolder, settings: TrainConfig) -> list[str]:

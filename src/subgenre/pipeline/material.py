@@ -14,9 +14,9 @@ from subgenre.audio import measures
 from subgenre.audit.confounders import track_columns
 from subgenre.audit.probe import Fold as Positions
 from subgenre.core import files
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.protocol import Fold
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

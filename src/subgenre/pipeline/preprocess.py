@@ -6,14 +6,14 @@ import os
 from pathlib import Path
 
 from subgenre import backbones
-from subgenre import preprocess as room
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import counted, duration, size
+from subgenre.dataset import building as room
+from subgenre.dataset.building import Estimate, Summary
 from subgenre.library import scan
 from subgenre.library.scan import Library
-from subgenre.preprocess import Estimate, Summary
 
 TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
 _SHOWN = 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint, config, embed, protocol, splits
+from subgenre import checkpoint, config, embed, protocol
 from subgenre.about import VERSION
 from subgenre.audit.probe import Fold as Positions
 from subgenre.backbones import Backbone
@@ -18,6 +18,9 @@ from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import versions
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError, EvaluationError, RunError
 from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables
 from subgenre.pipeline.audits import Audited
@@ -30,8 +33,6 @@ from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 OUT = Path("evaluation")
 MANIFEST, FOLDS = "evaluation.json", "folds"

@@ -14,15 +14,15 @@ from subgenre import config
 from subgenre.collection import Collection
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Silent, Talk
+from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.scan import Track
 from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
-from subgenre.vectors import Embeddings
 
 if TYPE_CHECKING:
+    from subgenre.dataset.folder import FeatureFolder
     from subgenre.encoder import Encoder
-    from subgenre.store import FeatureFolder
 
 QUICK = "laptop"  # a person waits: seconds, where an epoch of drawn triplets alone takes some
 
@@ -62,8 +62,8 @@ def refit(
     """
     from subgenre import embed, encoder
     from subgenre.core import hardware
+    from subgenre.dataset.folder import FeatureFolder
     from subgenre.pipeline import fit
-    from subgenre.store import FeatureFolder
 
     folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
     stored = run.embeddings

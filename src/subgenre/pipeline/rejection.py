@@ -11,11 +11,11 @@ from subgenre.audit import open_set as open_sets
 from subgenre.audit.open_set import OpenSet
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Talk
+from subgenre.dataset.splits import Split
 from subgenre.pipeline import folds, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
 from subgenre.protocol import Fold
-from subgenre.splits import Split
 
 FOLDER = "open_set"
 SCORE = "centroid"  # what `classify` turns tracks away by

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from subgenre import embed, metrics
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.encoder import Encoder
 from subgenre.library.scan import Track
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

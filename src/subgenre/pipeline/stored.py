@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre import classify, vectors
+from subgenre import classify
 from subgenre.classify import ALPHA, Classifier
 from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
 from subgenre.core.progress import Silent, Talk
+from subgenre.dataset import track_vectors
+from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import RunError
 from subgenre.index import Index
 from subgenre.track_rows import IndexedTrack
-from subgenre.vectors import Embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ class StoredRun:
             raise RunError(
                 f"{self.path} has no vectors yet; run `subgenre evaluate --run {self.path}`"
             )
-        return vectors.read_embeddings(path)
+        return track_vectors.read_embeddings(path)
 
     @property
     def has_embeddings(self) -> bool:

@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from subgenre import checkpoint, config, distributed, embed, encoder, splits
+from subgenre import checkpoint, config, distributed, embed, encoder
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.text import versions
 from subgenre.core.validation import check_output
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
 from subgenre.pipeline import fit, telling
 from subgenre.pipeline.lacking import lacking
 from subgenre.pipeline.stopping import kept_or_gone, stop_signals
-from subgenre.store import FeatureFolder
 from subgenre.train import Epoch
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.

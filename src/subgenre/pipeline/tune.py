@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import checkpoint, metrics, splits
+from subgenre import checkpoint, metrics
 from subgenre.config import RunConfig
 from subgenre.core import validation
 from subgenre.core.progress import Silent, Talk
+from subgenre.dataset import splits
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
 from subgenre.errors import (
     BackboneError,
     ConfigError,
@@ -26,8 +29,6 @@ from subgenre.library.scan import Track
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import folds as trainings
 from subgenre.pipeline.candidates import Candidate, on_one_split
-from subgenre.splits import Split
-from subgenre.store import FeatureFolder
 
 OUT, KEPT = Path("tuned.toml"), Path("tuning")
 SHOWN = ("centroid_accuracy", "precision_at_1", "map_at_r")

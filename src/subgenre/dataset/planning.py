@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import chunking, feature_tables, journal, store
 from subgenre.audio.features import FeatureSpec
-from subgenre.chunking import Job
 from subgenre.config import PreprocessConfig
 from subgenre.core import hardware, parallel, validation
 from subgenre.core.files import TEMPORARY
+from subgenre.dataset import chunking, feature_tables, journal
+from subgenre.dataset import folder as store
+from subgenre.dataset.chunking import Job
 from subgenre.errors import FeatureError
 from subgenre.library.scan import Library, Skipped, Track, folder_names
 

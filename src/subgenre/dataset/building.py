@@ -18,16 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from subgenre import chunking, feature_tables, planning, store
 from subgenre.about import VERSION
 from subgenre.audio.features import FeatureSpec
-from subgenre.chunking import Job, Outcome
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, parallel
+from subgenre.dataset import chunking, feature_tables, folder, planning
+from subgenre.dataset.chunking import Job, Outcome
+from subgenre.dataset.journal import Journal
+from subgenre.dataset.planning import JOURNAL, Estimate, Plan, Row, estimate, known_tracks
 from subgenre.errors import FeatureError
-from subgenre.journal import Journal
 from subgenre.library.scan import Library, Skipped
-from subgenre.planning import JOURNAL, Estimate, Plan, Row, estimate, known_tracks
 
 __all__ = ["Estimate", "Summary", "estimate", "known_tracks", "preprocess"]
 
@@ -86,8 +86,8 @@ def preprocess(
     skipped = _all_skipped(plan, library)
     planning.clear(out, known, {row["file"] for row in rows})
     if not rows:
-        write_skipped(out / store.SKIPPED, skipped, library.root)
-        raise FeatureError(f"not one track can be used; {out / store.SKIPPED} lists the reasons")
+        write_skipped(out / folder.SKIPPED, skipped, library.root)
+        raise FeatureError(f"not one track can be used; {out / folder.SKIPPED} lists the reasons")
     _write_tables(plan, library, out, settings, rows, skipped)
     (out / JOURNAL).unlink(missing_ok=True)
     seconds, n_tracks = time.monotonic() - began, len(plan.rows)
@@ -176,7 +176,7 @@ def _write_tables(
     labels = [(f, g, s) for (g, s), f in plan.folders.items() if f in present]
     n_trash = sum(track.trash for track in tracks)
     failures = sorted((*key, reason) for key, reason in plan.reasons.items())
-    dataset = store.dataset_json(
+    dataset = folder.dataset_json(
         root=library.root.absolute(),
         settings=settings,
         labels=labels,
@@ -189,8 +189,8 @@ def _write_tables(
     )
     feature_tables.write_chunks(out, rows)
     feature_tables.write_tracks(out, tracks, library.root)
-    write_skipped(out / store.SKIPPED, skipped, library.root)
-    files.write_json(out / store.DATASET, dataset)
+    write_skipped(out / folder.SKIPPED, skipped, library.root)
+    files.write_json(out / folder.DATASET, dataset)
 
 
 def _versions() -> dict[str, str]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from subgenre.core.files import read_json, write_json
 from subgenre.core.validation import check_range
+from subgenre.dataset.splits.drawing import counts, draw, even_folds
+from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack, Rows, bonds
 from subgenre.errors import ConfigError, SplitError
-from subgenre.splits.drawing import counts, draw, even_folds
-from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack, Rows, bonds
 
 FORMAT_VERSION = 1
 

@@ -1,7 +1,7 @@
 """Train/test splits and folds by track, stratified by subgenre, that refuse to leak."""
 
-from subgenre.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
-from subgenre.splits.split import (
+from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
+from subgenre.dataset.splits.split import (
     Split,
     check,
     check_validation,

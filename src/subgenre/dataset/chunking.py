@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subgenre import chunks, store
 from subgenre.audio import measures, reading
 from subgenre.audio.features import FeatureSpec, Statistics, log_mel
 from subgenre.config import PreprocessConfig
+from subgenre.dataset import folder, windows
 from subgenre.errors import AudioError
 
 SHORT_S = 0.25  # a window may miss this much of what the duration promised: codecs round
@@ -37,7 +37,7 @@ class Job:
 
     def starts(self) -> list[float]:
         """Return the starts of the track's windows, seconds, ascending."""
-        return chunks.starts(
+        return windows.starts(
             self.duration_s,
             chunk_s=self.config.window_s,
             max_chunks=self.config.max_chunks,
@@ -48,7 +48,7 @@ class Job:
 
     def file(self, index: int) -> str:
         """Return the name of a chunk file inside `out`."""
-        return store.chunk_file(self.label, self.path, self.track, index)
+        return folder.chunk_file(self.label, self.path, self.track, index)
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,10 @@ def remove(job: Job) -> None:
 
 def _write(job: Job, index: int, window: Window) -> dict[str, Any]:
     """Write one chunk file and return its row; statistics are of what is stored."""
-    stored = store.pad(window.log_mel, store.window_frames(job.spec, job.config))
-    store.write_chunk(job.out / job.file(index), stored, start_s=window.start_s, track_id=job.track)
+    stored = folder.pad(window.log_mel, folder.window_frames(job.spec, job.config))
+    folder.write_chunk(
+        job.out / job.file(index), stored, start_s=window.start_s, track_id=job.track
+    )
     found = Statistics.of(window.log_mel)
     return {
         "file": job.file(index),

@@ -33,8 +33,8 @@ from torch import Tensor
 from subgenre.audio.features import PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
+from subgenre.dataset.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.errors import ConfigError, FeatureError
-from subgenre.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.library.scan import Track
 
 FORMAT_VERSION = 1
