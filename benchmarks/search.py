@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from subgenre import proximity
+from subgenre.search import similarity
 
 DIM, K = 128, 10
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     options = parser.parse_args()
     x, queries = vectors(options.tracks, 1), vectors(options.queries, 2)
-    searches = [lambda q: proximity.top_k([x], q, K)[0][0]]
+    searches = [lambda q: similarity.top_k([x], q, K)[0][0]]
     try:
         import faiss
 

@@ -41,8 +41,8 @@ def vectors(count: int) -> tuple[np.ndarray, np.ndarray]:
 def explorer_app(count: int, folder: Path) -> Any:
     """The real application over synthetic tracks without files."""
     from subgenre import explorer
-    from subgenre.collection import Collection
-    from subgenre.track_rows import IndexedTrack
+    from subgenre.search.collection import Collection
+    from subgenre.search.track_rows import IndexedTrack
 
     x, number = vectors(count)
     tracks = [

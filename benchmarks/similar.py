@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre.collection import Collection
 from subgenre.pipeline import index, lists
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.proximity import k_occurrence, skewness
-from subgenre.search import Limits
+from subgenre.search.collection import Collection
+from subgenre.search.ranking import Limits
+from subgenre.search.similarity import k_occurrence, skewness
 
 K = 10
 

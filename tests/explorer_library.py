@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from subgenre import classify
 from subgenre.audio import reading
 from subgenre.audit.doctor import Finding
-from subgenre.collection import Collection
 from subgenre.explorer import Correction, Encoded, Library, create_app
 from subgenre.explorer.server import bind
-from subgenre.track_rows import IndexedTrack
+from subgenre.search import classifier
+from subgenre.search.collection import Collection
+from subgenre.search.track_rows import IndexedTrack
 
 RATE, LENGTH_S, EACH, DIM = 8000, 6.0, 8, 12
 SUBGENRES = (
@@ -99,7 +99,7 @@ def make_library(folder: Path, **more: Any) -> Library:
         "root": folder / "WAV",
         "title": "Small library",
         "note": "32 tones of four kinds.",
-        "classifier": classify.fit(unit, labels),
+        "classifier": classifier.fit(unit, labels),
         "trained": frozenset(t.id for t in tracks[::2]),
         "findings": (
             Finding(

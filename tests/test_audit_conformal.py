@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from subgenre.conformal import p_values, threshold
 from subgenre.errors import EvaluationError
+from subgenre.search.conformal import p_values, threshold
 
 
 def test_p_values_count_by_hand() -> None:

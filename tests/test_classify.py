@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from subgenre import classify, sorting
+from subgenre import sorting
 from subgenre.errors import EvaluationError, PlaylistError
 from subgenre.library.formats import read_m3u
+from subgenre.search import classifier
 
 LABELS = (("House", "Deep"), ("Techno", "Acid"), ("Techno", "Dark"))
 
@@ -45,7 +46,7 @@ def strangers(count, seed):
 
 @pytest.fixture(scope="module")
 def model():
-    return classify.fit(*draw(150, 0), calibration=draw(120, 1))
+    return classifier.fit(*draw(150, 0), calibration=draw(120, 1))
 
 
 def songs(count, folder=Path("/music")):
@@ -92,7 +93,7 @@ def test_temperature_is_that_of_a_grid_search(model):
 def test_none_of_these_keeps_its_error_rate_and_finds_strangers():
     turned = []
     for seed in range(20):
-        model = classify.fit(*draw(90, 10 * seed), calibration=draw(99, 10 * seed + 1), alpha=0.1)
+        model = classifier.fit(*draw(90, 10 * seed), calibration=draw(99, 10 * seed + 1), alpha=0.1)
         placed = model.place(songs(200), draw(200, 10 * seed + 2)[0])
         turned.append(np.mean([not p.belongs for p in placed]))
     assert np.mean(turned) == pytest.approx(0.1, abs=0.02)
@@ -114,7 +115,7 @@ def test_p_values_against_a_naive_count(model):
 
 def test_without_held_out_tracks_each_is_left_out():
     x, labels = draw(120, 0)
-    model = classify.fit(x, labels)
+    model = classifier.fit(x, labels)
     assert not model.held_out
     naive = []
     for i in range(120):
@@ -123,7 +124,7 @@ def test_without_held_out_tracks_each_is_left_out():
 
 
 def test_a_perfect_held_out_set_leaves_doubt():
-    model = classify.fit(*draw(60, 0, noise=0.01), calibration=draw(10, 1, noise=0.01))
+    model = classifier.fit(*draw(60, 0, noise=0.01), calibration=draw(10, 1, noise=0.01))
     assert model.probabilities(draw(20, 2, noise=0.01)[0]).max() < 0.99
 
 
@@ -152,7 +153,7 @@ def test_bad_input(change, word):
     x, labels = draw(30, 0)
     values = {"vectors": x, "labels": labels, **change}
     with pytest.raises(EvaluationError, match=word):
-        classify.fit(values.pop("vectors"), values.pop("labels"), **values)
+        classifier.fit(values.pop("vectors"), values.pop("labels"), **values)
 
 
 # sorting ----------------------------------------------------------------------------------------

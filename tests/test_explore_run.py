@@ -17,13 +17,13 @@ import torch
 
 from subgenre import backbones, config, embed, encoder
 from subgenre.cli import main
-from subgenre.collection import Collection
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
 from subgenre.pipeline import explore, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.search.collection import Collection
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run

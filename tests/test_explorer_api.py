@@ -15,8 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from subgenre import explorer, journey, playlist
-from subgenre.collection import Collection
+from subgenre import explorer
 from subgenre.errors import ConfigError, LibraryError, MissingExtraError
 from subgenre.explorer import Correction, Library, corrections, sound
 from subgenre.explorer.guard import Guard
@@ -24,8 +23,10 @@ from subgenre.explorer.server import address, bind
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import View
 from subgenre.library.formats import read_m3u
-from subgenre.search import Limits
-from subgenre.track_rows import Filter
+from subgenre.search import journeys, playlists
+from subgenre.search.collection import Collection
+from subgenre.search.ranking import Limits
+from subgenre.search.track_rows import Filter
 from tests.explorer_library import EACH, EVIL, LENGTH_S, RATE, make_library, served, write_tone
 
 CHANGE = {"x-subgenre": "1"}
@@ -105,19 +106,19 @@ def test_similar_and_playlists_are_those_of_the_library(
 ) -> None:
     tracks, some = library.collection, ids(library)
     told = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")
-    expected = playlist.similar(
+    expected = playlists.similar(
         tracks, some[9], Limits(6, per_artist=2), Filter(subgenre=("Deep House",))
     )
     assert [t["id"] for t in told.json()["tracks"]] == [hit.track.id for hit in expected]
     for body, hits in (
         ({"kind": "agreement", "seeds": some[:3], "k": 5},
-         playlist.agreement(tracks, some[:3], Limits(5))),
+         playlists.agreement(tracks, some[:3], Limits(5))),
         ({"kind": "journey", "seeds": [some[0], some[20]], "k": 5},
-         journey.journey(tracks, some[0], some[20], Limits(5))),
+         journeys.journey(tracks, some[0], some[20], Limits(5))),
         ({"kind": "axis", "axis": "Dark Techno:Acid, House", "k": 4},
-         journey.along(tracks, journey.axis(tracks, "Dark Techno:Acid, House"), Limits(4))),
+         journeys.along(tracks, journeys.axis(tracks, "Dark Techno:Acid, House"), Limits(4))),
         ({"kind": "expand", "subgenre_name": "Deep House", "until_fit": None, "k": 4},
-         playlist.expand(tracks, "Deep House", Limits(4), until_fit=None)),
+         playlists.expand(tracks, "Deep House", Limits(4), until_fit=None)),
     ):  # fmt: skip
         answer = client.post("/api/playlist", json=body)
         assert answer.status_code == 200, answer.text
@@ -150,8 +151,8 @@ def test_the_tracks_at_a_place_of_an_axis_are_those_of_a_playlist_along_it(
         for at in np.linspace(0, 1, k):
             told = [track["id"] for track in near(client, float(at), 24)]
             taken.append(next(i for i in told if i not in taken))
-        line = journey.axis(tracks, "Dark Techno:Deep House")
-        assert set(taken) == {hit.track.id for hit in journey.along(tracks, line, Limits(k))}
+        line = journeys.axis(tracks, "Dark Techno:Deep House")
+        assert set(taken) == {hit.track.id for hit in journeys.along(tracks, line, Limits(k))}
 
 
 @pytest.mark.parametrize("at", [-0.2, 0.0, 0.35, 0.5, 1.0, 1.2])

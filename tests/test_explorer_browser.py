@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import journey
-from subgenre.collection import Collection
 from subgenre.explorer import Library
 from subgenre.explorer.state import Explorer
 from subgenre.library.formats import read_m3u
-from subgenre.playlist import similar
-from subgenre.search import Limits
+from subgenre.search import journeys
+from subgenre.search.collection import Collection
+from subgenre.search.playlists import similar
+from subgenre.search.ranking import Limits
 from tests.conftest import need
 from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone
 from tests.test_report_browser import ARGS, CHROMIUM
@@ -420,7 +420,7 @@ def test_the_axis_lists_between_two_subgenres_what_a_playlist_would_take(
 ) -> None:
     axis_between(page, "Dark Techno", "Deep House")
     tracks = library.collection
-    point = journey.axis(tracks, "Dark Techno:Deep House").point(0.5)
+    point = journeys.axis(tracks, "Dark Techno:Deep House").point(0.5)
     hits = sorted(similar(tracks, point, Limits(12)), key=lambda hit: -hit.cosine)
     assert ids_of(page, "#along") == [hit.track.id for hit in hits]
     told = page.locator("#along .num").all_text_contents()
@@ -445,7 +445,7 @@ def test_the_axis_answers_for_the_slider_s_last_place(page: Any, library: Librar
     page.wait_for_selector(MEASURED)
     assert not held  # of five places two were asked for
     tracks = library.collection
-    point = journey.axis(tracks, "Dark Techno:Deep House").point(1.2)
+    point = journeys.axis(tracks, "Dark Techno:Deep House").point(1.2)
     assert set(ids_of(page, "#along")) == {
         hit.track.id for hit in similar(tracks, point, Limits(12))
     }

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subgenre import vector_files
-from subgenre.collection import Collection
 from subgenre.errors import IndexStoreError
-from subgenre.index import Index, Plan
-from subgenre.search import Limits, search
-from subgenre.track_rows import Filter
-from subgenre.versions import recording_key
+from subgenre.search import storage
+from subgenre.search.collection import Collection
+from subgenre.search.ranking import Limits, search
+from subgenre.search.track_rows import Filter
+from subgenre.search.vector_index import Index, Plan
+from subgenre.search.versions import recording_key
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def contents(index):
 
 
 def test_upsert_delete_and_reopen_equal_a_dict(index, monkeypatch):
-    monkeypatch.setattr("subgenre.index.JOURNAL_ROWS", 20)
+    monkeypatch.setattr("subgenre.search.vector_index.JOURNAL_ROWS", 20)
     generator = np.random.default_rng(0)
     wanted = {}
     for step in range(25):
@@ -208,7 +208,7 @@ def test_upsert_delete_and_reopen_equal_a_dict(index, monkeypatch):
             assert found.keys() == wanted.keys()
             for i, vector in wanted.items():
                 np.testing.assert_allclose(found[i], vector, atol=1e-6)
-    assert vector_files.read_header(index.path).generation > 0
+    assert storage.read_header(index.path).generation > 0
     index.compact()
     assert contents(Index.open(index.path)) == contents(index)
     assert not list(index.path.glob("journal-*"))
@@ -274,7 +274,7 @@ def _write_forever(path, acknowledged):
 
 def test_killed_writer_loses_nothing(index, monkeypatch):
     context = multiprocessing.get_context("fork")
-    monkeypatch.setattr("subgenre.index.JOURNAL_ROWS", 30)
+    monkeypatch.setattr("subgenre.search.vector_index.JOURNAL_ROWS", 30)
     done = context.Value("i", 0)
     writer = context.Process(target=_write_forever, args=(index.path, done))
     writer.start()
@@ -304,7 +304,7 @@ def test_compacting_that_fails_half_way_changes_nothing(index, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(vector_files, "write_header", fail)
+    monkeypatch.setattr(storage, "write_header", fail)
     with pytest.raises(OSError, match="disk full"):
         index.compact()
     monkeypatch.undo()

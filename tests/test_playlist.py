@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from subgenre import belonging, journey, ordering, playlist
-from subgenre.collection import Collection
 from subgenre.errors import IndexStoreError, PlaylistError
-from subgenre.search import Limits
-from subgenre.track_rows import Filter
+from subgenre.search import belonging, journeys, ordering, playlists
+from subgenre.search.collection import Collection
+from subgenre.search.ranking import Limits
+from subgenre.search.track_rows import Filter
 
 NAMES = ("Dark Techno", "Emotional Techno", "Deep House")
 
@@ -69,59 +69,59 @@ def of(hits):
 
 
 def test_similar_leaves_the_seed_out_and_finds_its_kind(tracks):
-    hits = playlist.similar(tracks, "t003", Limits(k=20))
+    hits = playlists.similar(tracks, "t003", Limits(k=20))
     assert "t003" not in [h.track.id for h in hits]
     assert len(hits) == 20
     assert np.mean([o == 0 for o in of(hits)]) > 0.8
-    outside = playlist.similar(tracks, tracks.vectors([3])[0], Limits(k=1))
+    outside = playlists.similar(tracks, tracks.vectors([3])[0], Limits(k=1))
     assert outside[0].track.id == "t003"
 
 
 def test_similar_by_cosine_and_by_mutual_proximity_differ(tracks):
-    plain = playlist.similar(tracks, "t003", Limits(k=30), mutual=False)
-    mutual = playlist.similar(tracks, "t003", Limits(k=30))
+    plain = playlists.similar(tracks, "t003", Limits(k=30), mutual=False)
+    mutual = playlists.similar(tracks, "t003", Limits(k=30))
     assert [h.cosine for h in plain] == sorted((h.cosine for h in plain), reverse=True)
     assert {h.row for h in plain} != {h.row for h in mutual}
 
 
 def test_fusion_equals_the_formula():
-    score = playlist.fuse([np.array([5, 7, 9]), np.array([7, 5]), np.array([1])])
+    score = playlists.fuse([np.array([5, 7, 9]), np.array([7, 5]), np.array([1])])
     assert score == pytest.approx({5: 1 / 61 + 1 / 62, 7: 1 / 62 + 1 / 61, 9: 1 / 63, 1: 1 / 61})
 
 
 def test_agreement_prefers_what_all_seeds_reach(tracks):
     """One seed stands apart: the other two outvote it, while the mean vector is drawn to it."""
-    hits = playlist.agreement(tracks, ["t000", "t003", "t001"], Limits(k=10))
+    hits = playlists.agreement(tracks, ["t000", "t003", "t001"], Limits(k=10))
     assert not {"t000", "t003", "t001"} & {h.track.id for h in hits}
     assert np.mean([o == 0 for o in of(hits)]) >= 0.8
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
 
 
 def test_agreement_does_not_depend_on_the_order_of_the_seeds(tracks):
-    one = playlist.agreement(tracks, ["t000", "t003", "t007"], Limits(k=15))
-    other = playlist.agreement(tracks, ["t007", "t000", "t003"], Limits(k=15))
+    one = playlists.agreement(tracks, ["t000", "t003", "t007"], Limits(k=15))
+    other = playlists.agreement(tracks, ["t007", "t000", "t003"], Limits(k=15))
     assert {h.row for h in one} == {h.row for h in other}
 
 
 def test_agreement_of_one_seed_is_its_neighbours(tracks):
-    assert [h.row for h in playlist.agreement(tracks, ["t000"], Limits(k=12))] == [
-        h.row for h in playlist.similar(tracks, "t000", Limits(k=12))
+    assert [h.row for h in playlists.agreement(tracks, ["t000"], Limits(k=12))] == [
+        h.row for h in playlists.similar(tracks, "t000", Limits(k=12))
     ]
 
 
 def test_unknown_names(tracks):
     with pytest.raises(PlaylistError, match=r"did you mean 'Artist .* - member 3 of 0'"):
-        playlist.similar(tracks, "membr 3 of 0")
+        playlists.similar(tracks, "membr 3 of 0")
     with pytest.raises(PlaylistError, match="did you mean 'Dark Techno'"):
-        playlist.expand(tracks, "Dark Tecno")
+        playlists.expand(tracks, "Dark Tecno")
     with pytest.raises(PlaylistError, match="did you mean 'Deep House'"):
-        journey.axis(tracks, "Dark Techno:Depe House")
+        journeys.axis(tracks, "Dark Techno:Depe House")
     with pytest.raises(PlaylistError, match="no seed"):
-        playlist.agreement(tracks, [])
+        playlists.agreement(tracks, [])
     with pytest.raises(IndexStoreError, match="did you mean 'Techno'"):
-        playlist.similar(tracks, "t003", None, Filter(genre=("Tecno",)))
+        playlists.similar(tracks, "t003", None, Filter(genre=("Tecno",)))
     with pytest.raises(PlaylistError, match="holds vectors of 24"):
-        playlist.similar(tracks, np.ones(5))
+        playlists.similar(tracks, np.ones(5))
 
 
 # expanding --------------------------------------------------------------------------------------
@@ -130,33 +130,33 @@ def test_unknown_names(tracks):
 def test_expand_until_it_stops_fitting(tracks):
     sizes = []
     for fit in (0.5, 0.9, 0.99):
-        hits = playlist.expand(tracks, "dark techno", until_fit=fit)
+        hits = playlists.expand(tracks, "dark techno", until_fit=fit)
         sizes.append(len(hits))
         assert all(h.score >= fit for h in hits)
         assert not {h.track.subgenre for h in hits} & {"Dark Techno"}
         assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
     assert sizes[0] >= sizes[1] >= sizes[2]
-    fitting = playlist.expand(tracks, "Dark Techno", until_fit=0.5)
+    fitting = playlists.expand(tracks, "Dark Techno", until_fit=0.5)
     assert np.mean([o == 0 for o in of(fitting)]) > 0.85
     assert sum(o == 0 for o in of(fitting)) > 20  # of the 30 unlabelled ones around that centre
 
 
 def test_expand_by_count(tracks):
-    hits = playlist.expand(tracks, "Techno/Dark Techno", Limits(k=7, per_artist=1), until_fit=None)
+    hits = playlists.expand(tracks, "Techno/Dark Techno", Limits(k=7, per_artist=1), until_fit=None)
     assert len(hits) == 7
     assert len({h.track.artist for h in hits}) == 7
 
 
 def test_like_and_unlike_move_the_ranking_at_once(tracks):
-    plain = playlist.expand(tracks, "Dark Techno", Limits(k=100), until_fit=None)
+    plain = playlists.expand(tracks, "Dark Techno", Limits(k=100), until_fit=None)
     rank = {h.track.id: i for i, h in enumerate(plain)}
     asked, refused = plain[40].track.id, plain[0].track.id
 
     def near(name):
-        hits = playlist.similar(tracks, name, Limits(k=5), mutual=False)
+        hits = playlists.similar(tracks, name, Limits(k=5), mutual=False)
         return [h.track.id for h in hits if h.track.id in rank]
 
-    moved = playlist.expand(
+    moved = playlists.expand(
         tracks,
         "Dark Techno",
         Limits(k=100),
@@ -173,18 +173,18 @@ def test_like_and_unlike_move_the_ranking_at_once(tracks):
 
 
 def test_expand_is_the_same_each_time(tracks):
-    first = playlist.expand(tracks, "Dark Techno", like=["t200"], seed=3)
-    assert playlist.expand(tracks, "Dark Techno", like=["t200"], seed=3) == first
+    first = playlists.expand(tracks, "Dark Techno", like=["t200"], seed=3)
+    assert playlists.expand(tracks, "Dark Techno", like=["t200"], seed=3) == first
 
 
 def test_bad_fit_and_nothing_to_compare_with(tracks):
     with pytest.raises(PlaylistError, match="until_fit is 90"):
-        playlist.expand(tracks, "Dark Techno", until_fit=90)
+        playlists.expand(tracks, "Dark Techno", until_fit=90)
     lone = Collection.of(
         [Song(str(i), Path(f"{i}"), "G", "S") for i in range(9)], unit(np.eye(9, 24))
     )
     with pytest.raises(PlaylistError, match="other subgenres"):
-        playlist.expand(lone, "S")
+        playlists.expand(lone, "S")
 
 
 def test_newton_equals_scikit_learn():
@@ -240,7 +240,7 @@ def test_calibrating_on_trusted_tracks_alone():
 
 
 def test_journey_has_its_ends_and_small_steps(tracks):
-    hits = journey.journey(tracks, "t000", "t001", Limits(k=9))
+    hits = journeys.journey(tracks, "t000", "t001", Limits(k=9))
     rows = [h.row for h in hits]
     assert (rows[0], rows[-1]) == (0, 1)
     assert len(set(rows)) == 9
@@ -258,14 +258,14 @@ def test_journey_follows_the_music_that_is_there():
     x[:, 0], x[:, 1], x[:, 2] = np.cos(angle), np.sin(angle), 0.5 * np.sin(2 * angle)
     x = unit(x + 0.03 * generator.normal(size=x.shape))
     bent = Collection.of([Song(str(i), Path(str(i))) for i in range(300)], x)
-    hits = journey.journey(bent, "0", "299", Limits(k=12))
+    hits = journeys.journey(bent, "0", "299", Limits(k=12))
     rows = [h.row for h in hits]
     assert rows == sorted(rows)
     assert 1 - min(h.cosine for h in hits) < 0.15 * (1 - x[0] @ x[-1])
 
 
 def test_journey_obeys_caps_and_filters(tracks):
-    hits = journey.journey(
+    hits = journeys.journey(
         tracks, "t000", "t001", Limits(k=14, per_artist=1), Filter(duration_s=(230, 390))
     )
     between = [h.track for h in hits[1:-1]]
@@ -273,15 +273,15 @@ def test_journey_obeys_caps_and_filters(tracks):
     assert len(set(artists)) >= len(artists) - 1  # the ends themselves may share an artist
     assert all(230 <= t.duration_s <= 390 for t in between)
     with pytest.raises(PlaylistError, match="too few tracks"):
-        journey.journey(tracks, "t000", "t001", Limits(k=60, per_artist=1))
+        journeys.journey(tracks, "t000", "t001", Limits(k=60, per_artist=1))
     with pytest.raises(PlaylistError, match="same track"):
-        journey.journey(tracks, "t000", "t000")
+        journeys.journey(tracks, "t000", "t000")
     with pytest.raises(PlaylistError, match="2 or more"):
-        journey.journey(tracks, "t000", "t001", Limits(k=1))
+        journeys.journey(tracks, "t000", "t001", Limits(k=1))
 
 
 def test_journey_by_minutes(tracks):
-    hits = journey.journey(tracks, "t000", "t001", Limits(k=None, minutes=60))
+    hits = journeys.journey(tracks, "t000", "t001", Limits(k=None, minutes=60))
     assert sum(h.track.duration_s for h in hits) == pytest.approx(3600, rel=0.2)
 
 
@@ -292,16 +292,16 @@ def test_viterbi_equals_trying_everything():
 
     def cost(path):
         x = np.array([c[i] for c, i in zip(candidates, path, strict=True)])
-        return ((x[1:] - x[:-1]) ** 2).sum() + journey.STRAY * ((x - points) ** 2).sum()
+        return ((x[1:] - x[:-1]) ** 2).sum() + journeys.STRAY * ((x - points) ** 2).sum()
 
     best = min(itertools.product(*(range(len(c)) for c in candidates)), key=cost)
-    assert journey.viterbi(candidates, points) == list(best)
+    assert journeys.viterbi(candidates, points) == list(best)
 
 
 def test_arc_keeps_its_pace_even_between_opposites():
     a = unit(np.array([[1.0, 2.0, 3.0]]))[0]
     for b in (unit(np.array([[3.0, -1.0, 0.5]]))[0], -a, a):
-        points = journey.arc(a, b, 7)
+        points = journeys.arc(a, b, 7)
         np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1.0)
         np.testing.assert_allclose(points[0], a, atol=1e-7)
         np.testing.assert_allclose(points[-1], b, atol=1e-7)
@@ -310,13 +310,13 @@ def test_arc_keeps_its_pace_even_between_opposites():
 
 
 def test_axis_positions_and_tracks_along_it(tracks):
-    line = journey.axis(tracks, "Dark Techno:Deep House")
+    line = journeys.axis(tracks, "Dark Techno:Deep House")
     assert (line.start, line.end) == (("Techno", "Dark Techno"), ("House", "Deep House"))
     ends = line.position(np.stack([line.origin, line.origin + line.direction]))
     np.testing.assert_allclose(ends, [0, 1], atol=1e-12)
-    where = journey.positions(tracks, line)
+    where = journeys.positions(tracks, line)
     assert where[:120:3].mean() < 0.2 < 0.8 < where[2:120:3].mean()
-    hits = journey.along(tracks, line, Limits(k=9))
+    hits = journeys.along(tracks, line, Limits(k=9))
     scores = [h.score for h in hits]
     assert scores == sorted(scores)
     assert len({h.row for h in hits}) == 9
@@ -327,12 +327,12 @@ def test_axis_positions_and_tracks_along_it(tracks):
 
 def test_axis_with_colons_in_names():
     made = [Song(str(i), Path(str(i)), "G", ("A: x", "B")[i % 2]) for i in range(8)]
-    line = journey.axis(Collection.of(made, unit(np.eye(8) + 0.1)), "A: x:B")
+    line = journeys.axis(Collection.of(made, unit(np.eye(8) + 0.1)), "A: x:B")
     assert (line.start[1], line.end[1]) == ("A: x", "B")
     with pytest.raises(PlaylistError, match="no colon"):
-        journey.axis(Collection.of(made, np.eye(8)), "A")
+        journeys.axis(Collection.of(made, np.eye(8)), "A")
     with pytest.raises(PlaylistError, match="one subgenre"):
-        journey.axis(Collection.of(made, np.eye(8)), "B:B")
+        journeys.axis(Collection.of(made, np.eye(8)), "B:B")
 
 
 # order ------------------------------------------------------------------------------------------
@@ -363,8 +363,8 @@ def test_tempo_counts_where_tags_have_it():
 
 
 def test_smoothed_keeps_the_tracks_and_shortens_the_way(tracks):
-    hits = playlist.expand(tracks, "Deep House", Limits(k=25), until_fit=None)
-    ordered = playlist.smoothed(tracks, hits)
+    hits = playlists.expand(tracks, "Deep House", Limits(k=25), until_fit=None)
+    ordered = playlists.smoothed(tracks, hits)
     assert sorted(h.row for h in ordered) == sorted(h.row for h in hits)
 
     def way(some):
@@ -373,6 +373,6 @@ def test_smoothed_keeps_the_tracks_and_shortens_the_way(tracks):
         return ordering.length(cost, range(len(some)))
 
     assert way(ordered) < 0.8 * way(hits)
-    begun = playlist.smoothed(tracks, hits, first=hits[7].track.id)
+    begun = playlists.smoothed(tracks, hits, first=hits[7].track.id)
     assert begun[0].row == hits[7].row
-    assert playlist.smoothed(tracks, hits[:1]) == hits[:1]
+    assert playlists.smoothed(tracks, hits[:1]) == hits[:1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from subgenre import proximity
+from subgenre.search import similarity
 
 
 def unit_vectors(count, dim, seed=0):
@@ -16,12 +16,12 @@ def unit_vectors(count, dim, seed=0):
 
 @pytest.mark.parametrize("mask", [None, "half", "few"])
 def test_top_k_equals_a_full_sort(monkeypatch, mask):
-    monkeypatch.setattr(proximity, "BLOCK", 64)
+    monkeypatch.setattr(similarity, "BLOCK", 64)
     x, q = unit_vectors(1000, 12), unit_vectors(5, 12, seed=1)
     allowed = None
     if mask:
         allowed = np.random.default_rng(2).random(1000) < (0.5 if mask == "half" else 0.05)
-    found = proximity.top_k([x[:333], x[333:]], q, 10, allowed=allowed)
+    found = similarity.top_k([x[:333], x[333:]], q, 10, allowed=allowed)
     for (rows, scores), query in zip(found, q, strict=True):
         cosine = x @ query
         naive = [i for i in np.argsort(-cosine, kind="stable") if allowed is None or allowed[i]]
@@ -30,15 +30,15 @@ def test_top_k_equals_a_full_sort(monkeypatch, mask):
 
 
 def test_equal_vectors_come_in_the_order_of_their_rows(monkeypatch):
-    monkeypatch.setattr(proximity, "BLOCK", 64)
+    monkeypatch.setattr(similarity, "BLOCK", 64)
     x = np.ones((500, 4), np.float32) / 2
-    assert proximity.top_k([x], x[:1], 7)[0][0].tolist() == list(range(7))
+    assert similarity.top_k([x], x[:1], 7)[0][0].tolist() == list(range(7))
 
 
 def test_fewer_rows_than_k():
     x = unit_vectors(5, 4)
-    assert sorted(proximity.top_k([x], x[:1], 10)[0][0].tolist()) == list(range(5))
-    assert len(proximity.top_k([x], x[:1], 10, allowed=np.zeros(5, bool))[0][0]) == 0
+    assert sorted(similarity.top_k([x], x[:1], 10)[0][0].tolist()) == list(range(5))
+    assert len(similarity.top_k([x], x[:1], 10, allowed=np.zeros(5, bool))[0][0]) == 0
 
 
 def naive_mutual(x):
@@ -56,12 +56,12 @@ def naive_mutual(x):
 
 
 def test_mutual_proximity_equals_the_papers_definition(monkeypatch):
-    monkeypatch.setattr(proximity, "BLOCK", 16)
+    monkeypatch.setattr(similarity, "BLOCK", 16)
     x = unit_vectors(70, 6) + np.float32(0.3)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     score = naive_mutual(x)
-    spread = proximity.spread_of([x], proximity.moments([x]))
-    found = proximity.top_k([x], x, 9, skip=np.arange(70), mutual=(spread, spread))
+    spread = similarity.spread_of([x], similarity.moments([x]))
+    found = similarity.top_k([x], x, 9, skip=np.arange(70), mutual=(spread, spread))
     for i, (rows, logs) in enumerate(found):
         wanted = np.sort(np.delete(score[i], i))[::-1][:9]
         np.testing.assert_allclose(np.exp(logs), wanted, rtol=1e-4)
@@ -72,8 +72,8 @@ def test_mutual_proximity_lowers_hubness():
     x = np.random.default_rng(0).normal(size=(600, 40)).astype(np.float32) + np.float32(0.4)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     skew = {
-        mutual: proximity.skewness(
-            proximity.k_occurrence(proximity.neighbours(x, 10, mutual=mutual))
+        mutual: similarity.skewness(
+            similarity.k_occurrence(similarity.neighbours(x, 10, mutual=mutual))
         )
         for mutual in (False, True)
     }
@@ -83,5 +83,5 @@ def test_mutual_proximity_lowers_hubness():
 
 def test_skewness_equals_scipy():
     counts = np.random.default_rng(0).integers(0, 30, 200)
-    assert proximity.skewness(counts) == pytest.approx(stats.skew(counts))
-    assert proximity.skewness(np.ones(5, int)) == 0.0
+    assert similarity.skewness(counts) == pytest.approx(stats.skew(counts))
+    assert similarity.skewness(np.ones(5, int)) == 0.0

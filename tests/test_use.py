@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import journey
 from subgenre.cli import main
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.index import Index
 from subgenre.library import audio_files, formats, sources
 from subgenre.library import scan as library_room
 from subgenre.pipeline import index, lists, runs
 from subgenre.pipeline.stored import open_stored
-from subgenre.track_rows import IndexedTrack
+from subgenre.search import journeys
+from subgenre.search.track_rows import IndexedTrack
+from subgenre.search.vector_index import Index
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
 
@@ -480,7 +480,7 @@ def test_commands_say_which_model_they_took_unasked(
 def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
     run = vector_run(tmp_path / "fully_trained_models_1")
     known = open_stored(run).collection()
-    where = journey.positions(known, journey.axis(known, "dark:deep"))
+    where = journeys.positions(known, journeys.axis(known, "dark:deep"))
     inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
     assert 3 < len(inside) < lists.TRACKS
     words = ["playlist", "--axis", "dark:deep", "--run", str(run)]

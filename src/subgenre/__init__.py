@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from subgenre.api import Model as Model
     from subgenre.api import load as load
     from subgenre.errors import SubgenreError as SubgenreError
-    from subgenre.track_rows import Filter as Filter
+    from subgenre.search.track_rows import Filter as Filter
 
 __version__ = VERSION
 
 _PUBLIC = {
-    "Filter": "subgenre.track_rows",
+    "Filter": "subgenre.search.track_rows",
     "LibraryMap": "subgenre.api",
     "Model": "subgenre.api",
     "SubgenreError": "subgenre.errors",

@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.classify import ALPHA, Placement
-from subgenre.collection import Collection
 from subgenre.core.progress import Talk
 from subgenre.errors import IndexStoreError
 from subgenre.library import audio_files
@@ -32,9 +30,11 @@ from subgenre.pipeline import index as indexing
 from subgenre.pipeline.index import Indexed
 from subgenre.pipeline.lists import TRACKS, Wish
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.playlist import Seed
-from subgenre.search import Hit, Limits
-from subgenre.track_rows import Filter, IndexedTrack
+from subgenre.search.classifier import ALPHA, Placement
+from subgenre.search.collection import Collection
+from subgenre.search.playlists import Seed
+from subgenre.search.ranking import Hit, Limits
+from subgenre.search.track_rows import Filter, IndexedTrack
 
 if TYPE_CHECKING:
     from subgenre.file_vectors import FileVectors

@@ -11,11 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from subgenre.classify import Placement
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.formats import append_m3u8
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.classifier import Placement
+from subgenre.search.track_rows import IndexedTrack
 
 NONE = "none of these"
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from subgenre.audit.probe import checked, unit
 from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError
-from subgenre.proximity import k_occurrence, neighbours, skewness
+from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
 HUB = 5  # a hub stands in more than this many times k lists
 

@@ -27,8 +27,8 @@ from subgenre.audit.probe import (
     unit,
 )
 from subgenre.audit.result import Result
-from subgenre.conformal import threshold
 from subgenre.errors import EvaluationError
+from subgenre.search.conformal import threshold
 
 BOOTSTRAPS = 300
 HALVES = 200  # random halvings to calibrate on one half and test on the other

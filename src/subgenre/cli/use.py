@@ -14,10 +14,10 @@ from subgenre.cli.wanted import Source, Wanted, clock, listed
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
-    from subgenre.classify import Placement
     from subgenre.pipeline.lists import Ranking
     from subgenre.pipeline.runs import RunRow
-    from subgenre.search import Hit
+    from subgenre.search.classifier import Placement
+    from subgenre.search.ranking import Hit
 
 SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 

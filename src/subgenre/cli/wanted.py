@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
-    from subgenre.search import Hit, Limits
-    from subgenre.track_rows import Filter
+    from subgenre.search.ranking import Hit, Limits
+    from subgenre.search.track_rows import Filter
 
 
 @Parameter(name="*")
@@ -62,7 +62,7 @@ class Wanted:
         Raises:
             ConfigError: limits that nothing can meet.
         """
-        from subgenre.track_rows import Filter
+        from subgenre.search.track_rows import Filter
 
         return Filter(
             genre=self.genre,
@@ -79,7 +79,7 @@ class Wanted:
         Raises:
             ConfigError: a number that makes no list.
         """
-        from subgenre.search import Limits
+        from subgenre.search.ranking import Limits
 
         for name, value in (("tracks", k), ("minutes", minutes)):
             if value is not None and not value > 0:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.classify import Classifier
-from subgenre.collection import Collection
 from subgenre.errors import LibraryError
 from subgenre.explorer.corrections import Correction
+from subgenre.search.classifier import Classifier
+from subgenre.search.collection import Collection
 
 Floats = NDArray[np.floating]
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from subgenre.search import Limits
-from subgenre.track_rows import Filter
+from subgenre.search.ranking import Limits
+from subgenre.search.track_rows import Filter
 
 MAX_TRACKS = 1000  # in one list: the smooth order compares all pairs
 Ids = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_TRACKS)]

@@ -9,14 +9,14 @@ import numpy as np
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import FileResponse
 
-from subgenre import journey, playlist
 from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import PlaylistError
 from subgenre.explorer import models, sound
 from subgenre.explorer.state import MAX_UPLOAD_BYTES, Explorer
 from subgenre.explorer.view import DECIMALS, View
-from subgenre.ordering import smooth
-from subgenre.search import Hit
+from subgenre.search import journeys, playlists
+from subgenre.search.ordering import smooth
+from subgenre.search.ranking import Hit
 
 
 async def explorer_of(request: Request) -> Explorer:
@@ -82,7 +82,7 @@ def similar(
     """Find the tracks most similar to one, most similar first."""
     view = explorer.view
     view.row(track_id)
-    found = playlist.similar(
+    found = playlists.similar(
         view.library.collection, track_id, wanted.limits(), wanted.filter(), mutual=wanted.mutual
     )
     return {"tracks": view.hits(found)}
@@ -115,8 +115,8 @@ def axis(
     """Tell where every track lies between two subgenres."""
     view = explorer.view
     tracks = view.library.collection
-    line = journey.axis(tracks, name)
-    where = np.round(journey.positions(tracks, line)[tracks.live], DECIMALS)
+    line = journeys.axis(tracks, name)
+    where = np.round(journeys.positions(tracks, line)[tracks.live], DECIMALS)
     start, end = ("/".join(pair) for pair in (line.start, line.end))
     return {
         "start": start,
@@ -134,8 +134,8 @@ def axis_near(explorer: Here, wanted: Annotated[models.AxisQuery, Query()]) -> d
     """
     view = explorer.view
     tracks = view.library.collection
-    point = journey.axis(tracks, wanted.name).point(wanted.at)
-    return {"tracks": view.hits(playlist.similar(tracks, point, wanted.limits(), wanted.filter()))}
+    point = journeys.axis(tracks, wanted.name).point(wanted.at)
+    return {"tracks": view.hits(playlists.similar(tracks, point, wanted.limits(), wanted.filter()))}
 
 
 def make_playlist(explorer: Here, wanted: models.PlaylistRequest) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def make_playlist(explorer: Here, wanted: models.PlaylistRequest) -> dict[str, A
         view.row(one)
     found = _KINDS[wanted.kind](view, wanted)
     if wanted.smooth:
-        found = playlist.smoothed(view.library.collection, found)
+        found = playlists.smoothed(view.library.collection, found)
     return {"tracks": view.hits(found)}
 
 
@@ -157,13 +157,13 @@ def order(explorer: Here, wanted: models.OrderRequest) -> dict[str, Any]:
 
 
 def _agreement(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
-    return playlist.agreement(
+    return playlists.agreement(
         view.library.collection, wanted.seeds, wanted.limits(), wanted.filter()
     )
 
 
 def _expand(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
-    return playlist.expand(
+    return playlists.expand(
         view.library.collection,
         wanted.subgenre_name,
         wanted.limits(),
@@ -178,13 +178,13 @@ def _journey(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
     if len(wanted.seeds) != 2:
         raise PlaylistError(f"a journey has two ends; {len(wanted.seeds)} seeds are named")
     start, end = wanted.seeds
-    return journey.journey(view.library.collection, start, end, wanted.limits(), wanted.filter())
+    return journeys.journey(view.library.collection, start, end, wanted.limits(), wanted.filter())
 
 
 def _axis(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
     tracks = view.library.collection
-    return journey.along(
-        tracks, journey.axis(tracks, wanted.axis), wanted.limits(), wanted.filter()
+    return journeys.along(
+        tracks, journeys.axis(tracks, wanted.axis), wanted.limits(), wanted.filter()
     )
 
 

@@ -18,8 +18,8 @@ from subgenre.explorer import sound
 from subgenre.explorer.content import Encoded, Library
 from subgenre.explorer.corrections import Correction, Corrections
 from subgenre.explorer.view import DECIMALS, View, placement
-from subgenre.playlist import similar
-from subgenre.search import Limits
+from subgenre.search.playlists import similar
+from subgenre.search.ranking import Limits
 
 MAX_UPLOAD_BYTES = 200 * 2**20
 NEIGHBOURS = 12

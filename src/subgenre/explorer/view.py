@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.classify import Placement
 from subgenre.errors import SubgenreError
 from subgenre.explorer.content import Library
 from subgenre.report.palette import Style, styles
-from subgenre.search import Hit
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.classifier import Placement
+from subgenre.search.ranking import Hit
+from subgenre.search.track_rows import IndexedTrack
 
 DECIMALS = 4  # of coordinates and positions: finer than a pixel
 

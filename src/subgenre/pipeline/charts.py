@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.collection import Collection
 from subgenre.core import files
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError
 from subgenre.pipeline.stored import StoredRun
 from subgenre.report.maps import Map, fit_map
+from subgenre.search.collection import Collection
 
 FILE = "map.npz"  # in the model folder
 FORMAT_VERSION = 1

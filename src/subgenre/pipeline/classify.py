@@ -13,14 +13,14 @@ import numpy as np
 
 from subgenre import sorting
 from subgenre.audio import tags
-from subgenre.classify import ALPHA, Classifier, Placement
 from subgenre.core import files, text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.classifier import ALPHA, Classifier, Placement
+from subgenre.search.track_rows import IndexedTrack
 
 if TYPE_CHECKING:
     from subgenre.file_vectors import FileVectors

@@ -15,7 +15,7 @@ from subgenre.errors import LibraryError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
 from subgenre.pipeline import evaluate, score, stored
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.track_rows import IndexedTrack
 
 
 @dataclass(frozen=True)

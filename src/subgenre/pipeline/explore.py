@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from subgenre.audit.doctor import Finding
-from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
@@ -22,7 +21,8 @@ from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.library.sources import TRASH
 from subgenre.pipeline import charts, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.collection import Collection
+from subgenre.search.track_rows import IndexedTrack
 
 CORRECTIONS = "corrections.json"  # in the model folder
 CACHE = "explorer"

@@ -14,12 +14,12 @@ import numpy as np
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
-from subgenre.index import Index, Plan, Relinked
 from subgenre.library import audio_files, scan, sources
 from subgenre.library.scan import Track
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.pipeline.stored import StoredRun, open_stored
-from subgenre.track_rows import IndexedTrack
+from subgenre.search.track_rows import IndexedTrack
+from subgenre.search.vector_index import Index, Plan, Relinked
 
 KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _KEEP_EVERY = 256  # tracks

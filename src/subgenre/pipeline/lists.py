@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import journey, playlist
 from subgenre.audio import reading
-from subgenre.collection import MIN_MUTUAL, Collection
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats
 from subgenre.pipeline.index import missing
 from subgenre.pipeline.stored import StoredRun
-from subgenre.playlist import Seed
-from subgenre.search import Hit, Limits
-from subgenre.track_rows import Filter, IndexedTrack
+from subgenre.search import journeys as journey
+from subgenre.search import playlists
+from subgenre.search.collection import MIN_MUTUAL, Collection
+from subgenre.search.playlists import Seed
+from subgenre.search.ranking import Hit, Limits
+from subgenre.search.track_rows import Filter, IndexedTrack
 
 TRACKS = 20  # of a playlist whose length is not named
 NONE_LEFT = (
@@ -120,7 +121,7 @@ def similar(
         that can't be read. IndexStoreError: an unknown name in the filter.
     """
     seed = seeds(run, tracks, [track], talk)[0]
-    hits = playlist.similar(tracks, seed, limits, wanted, mutual=mutual)
+    hits = playlists.similar(tracks, seed, limits, wanted, mutual=mutual)
     if not hits:
         (talk or Silent()).warn(NONE_LEFT)
     return hits
@@ -159,11 +160,11 @@ def make(
         hits = journey.journey(tracks, begin[0], begin[1], limits, wanted)
         _tell_outside(wish, begin, talk or Silent())
     elif len(begin) == 1:
-        hits = playlist.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
+        hits = playlists.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
     else:
-        hits = playlist.agreement(tracks, begin, limits, wanted, mutual=wish.mutual)
+        hits = playlists.agreement(tracks, begin, limits, wanted, mutual=wish.mutual)
     if wish.smooth and not (wish.axis or wish.journey):
-        hits = playlist.smoothed(tracks, hits, first=begin[0] if begin else None)
+        hits = playlists.smoothed(tracks, hits, first=begin[0] if begin else None)
     if not hits:
         (talk or Silent()).warn(_why_none(run, tracks, wish, wanted, talk))
     return hits
@@ -232,7 +233,7 @@ def _expanded(
     talk: Talk | None,
 ) -> list[Hit]:
     held = [track_id for track_id in run.held_out if tracks.has(track_id)]
-    return playlist.expand(
+    return playlists.expand(
         tracks,
         wish.expand,
         limits,

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import config
-from subgenre.collection import Collection
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Silent, Talk
 from subgenre.dataset.track_vectors import Embeddings
@@ -19,6 +18,7 @@ from subgenre.errors import EvaluationError
 from subgenre.library.scan import Track
 from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
+from subgenre.search.collection import Collection
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre import classify
-from subgenre.classify import ALPHA, Classifier
-from subgenre.collection import Collection
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import RunError
-from subgenre.index import Index
-from subgenre.track_rows import IndexedTrack
+from subgenre.search import classifier as classify
+from subgenre.search.classifier import ALPHA, Classifier
+from subgenre.search.collection import Collection
+from subgenre.search.track_rows import IndexedTrack
+from subgenre.search.vector_index import Index
 
 if TYPE_CHECKING:
     import torch

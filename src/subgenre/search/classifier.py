@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from subgenre.conformal import p_values
 from subgenre.errors import EvaluationError
-from subgenre.proximity import top_k
+from subgenre.search.conformal import p_values
+from subgenre.search.similarity import top_k
 
 Label = tuple[str, str]  # genre, subgenre
 Doubles = NDArray[np.float64]

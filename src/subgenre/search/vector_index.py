@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subgenre import search as searching
-from subgenre import vector_files
-from subgenre.collection import Collection
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
-from subgenre.relink import find, identify_audio
-from subgenre.search import Hit, Limits
-from subgenre.track_rows import SCHEMA, Filter, IndexedTrack, table_of, unit
-from subgenre.vector_files import Entry, Header
+from subgenre.search import ranking as searching
+from subgenre.search import storage
+from subgenre.search.collection import Collection
+from subgenre.search.ranking import Hit, Limits
+from subgenre.search.relink import find, identify_audio
+from subgenre.search.storage import Entry, Header
+from subgenre.search.track_rows import SCHEMA, Filter, IndexedTrack, table_of, unit
 
 JOURNAL_ROWS = 4096  # a journal of more rows than this, and a quarter of the base, is compacted
 _KEPT = (
@@ -89,7 +89,7 @@ class Index:
         with files.locked(path / ".lock"):
             if (path / "index.json").exists():
                 raise IndexStoreError(f"{path} holds an index already; open it or remove it")
-            vector_files.write_header(path, Header(dim, fingerprint))
+            storage.write_header(path, Header(dim, fingerprint))
         return cls(path)
 
     @classmethod
@@ -99,7 +99,7 @@ class Index:
         Raises:
             IndexStoreError: missing, damaged, or of another dimension or model; both are named.
         """
-        header = vector_files.read_header(path)
+        header = storage.read_header(path)
         if dim is not None and dim != header.dim:
             raise IndexStoreError(
                 f"{path} holds vectors of {header.dim} values by model {header.fingerprint}; "
@@ -276,7 +276,7 @@ class Index:
         if not entry.rows.num_rows and not entry.gone:
             return
         self.refresh()
-        vector_files.append(self.path, self._header, entry)
+        storage.append(self.path, self._header, entry)
         self._state = self._on_disk()
         self._apply([entry])
         later = self.collection.rows.num_rows - self._header.count
@@ -292,17 +292,17 @@ class Index:
         ]
         header = replace(self._header, count=len(now), generation=self._header.generation + 1)
         rows = now.rows.filter(pa.array(now.alive)).combine_chunks()
-        vector_files.write_base(
+        storage.write_base(
             self.path, header, parts, rows, now.fresh_proximity() if len(now) else None
         )
         self._load()
 
     def _on_disk(self) -> tuple[Header, int]:
-        header = vector_files.read_header(self.path)
-        return header, len(vector_files.journal_files(self.path, header))
+        header = storage.read_header(self.path)
+        return header, len(storage.journal_files(self.path, header))
 
     def _load(self) -> None:
-        stored = vector_files.read(self.path)
+        stored = storage.read(self.path)
         self._header = stored.header
         self._state = (stored.header, len(stored.journal))
         self._stored = stored.proximity

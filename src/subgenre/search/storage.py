@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
-from subgenre.proximity import Moments, Spread
-from subgenre.track_rows import SCHEMA
+from subgenre.search.similarity import Moments, Spread
+from subgenre.search.track_rows import SCHEMA
 
 FORMAT_VERSION = 1
 

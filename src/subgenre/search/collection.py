@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from subgenre import proximity
 from subgenre.core.validation import nearest
 from subgenre.errors import IndexStoreError
-from subgenre.proximity import Ints, Mask, Moments, Spread
-from subgenre.track_rows import Filter, IndexedTrack, table_of, unit
+from subgenre.search import similarity
+from subgenre.search.similarity import Ints, Mask, Moments, Spread
+from subgenre.search.track_rows import Filter, IndexedTrack, table_of, unit
 
 MIN_MUTUAL = 20  # tracks below which means and deviations of cosines say little
 
@@ -260,18 +260,18 @@ class Collection:
             whole, known = self._stored
             changed = self.rows.num_rows - len(known.mean) + np.count_nonzero(~self.alive)
             if changed <= 0.1 * whole.count:
-                later = proximity.spread_of(self.parts[1:], whole, own=False)
+                later = similarity.spread_of(self.parts[1:], whole, own=False)
                 return whole, Spread(
                     np.concatenate([known.mean, later.mean]),
                     np.concatenate([known.inverse, later.inverse]),
                 )
-        whole = proximity.moments(self.parts, self.alive)
-        return whole, proximity.spread_of(self.parts, whole)
+        whole = similarity.moments(self.parts, self.alive)
+        return whole, similarity.spread_of(self.parts, whole)
 
     def fresh_proximity(self) -> tuple[Moments, Spread]:
         """Compute the moments of all tracks anew, and the spread of each that counts."""
-        whole = proximity.moments(self.parts, self.alive)
-        spread = proximity.spread_of(self.parts, whole)
+        whole = similarity.moments(self.parts, self.alive)
+        spread = similarity.spread_of(self.parts, whole)
         return whole, Spread(spread.mean[self.alive], spread.inverse[self.alive])
 
     def rank(
@@ -296,4 +296,4 @@ class Collection:
             both = (whole.spread(queries, own=own), spread)
         mask = self.alive if allowed is None else allowed
         every = mask if not mask.all() else None
-        return proximity.top_k(self.parts, queries, k, allowed=every, mutual=both)
+        return similarity.top_k(self.parts, queries, k, allowed=every, mutual=both)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.collection import Collection
 from subgenre.errors import PlaylistError
-from subgenre.playlist import Place, Seed, label, place
-from subgenre.search import UNKNOWN_S, Hit, Limits, Picker
-from subgenre.track_rows import Filter
+from subgenre.search.collection import Collection
+from subgenre.search.playlists import Place, Seed, label, place
+from subgenre.search.ranking import UNKNOWN_S, Hit, Limits, Picker
+from subgenre.search.track_rows import Filter
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import belonging
-from subgenre.collection import Collection
 from subgenre.errors import IndexStoreError, PlaylistError
-from subgenre.ordering import smooth
-from subgenre.proximity import Ints
-from subgenre.search import Hit, Limits, Picker, checked, search
-from subgenre.track_rows import Filter
-from subgenre.versions import artist_key
+from subgenre.search import belonging
+from subgenre.search.collection import Collection
+from subgenre.search.ordering import smooth
+from subgenre.search.ranking import Hit, Limits, Picker, checked, search
+from subgenre.search.similarity import Ints
+from subgenre.search.track_rows import Filter
+from subgenre.search.versions import artist_key
 
 Seed = str | Path | NDArray[np.floating]  # a track's id, path or name; or a vector [D] from outside
 

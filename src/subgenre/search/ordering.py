@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.collection import Collection
+from subgenre.search.collection import Collection
 
 Doubles = NDArray[np.float64]
 

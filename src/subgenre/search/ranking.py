@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.collection import Collection
 from subgenre.errors import IndexStoreError
-from subgenre.track_rows import Filter, IndexedTrack
-from subgenre.versions import artist_key, recording_key
+from subgenre.search.collection import Collection
+from subgenre.search.track_rows import Filter, IndexedTrack
+from subgenre.search.versions import artist_key, recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
 UNKNOWN_S = 240.0  # what a track of unknown duration adds to a list measured in minutes

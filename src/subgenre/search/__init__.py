@@ -1,0 +1,1 @@
+"""Stored vectors: nearest neighbours, playlists, journeys and placements. No torch."""
