@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subgenre.backbones import musicnn
+from subgenre.models.backbones import musicnn
 
 FRAMES, BANDS = 626, 96  # 10 s
 

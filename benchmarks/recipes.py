@@ -39,12 +39,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from subgenre import config, embed, metrics
+from subgenre import config, metrics
 from subgenre.config import LossConfig, PreprocessConfig, TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
+from subgenre.models import embedding
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.preprocess import preprocess
 
@@ -87,7 +88,7 @@ class Corpus:
         self.n_folds, self.recipe = n_folds, recipe
         everything = np.arange(len(self.folder.track_of))
         cache = self.folder.path / fit.CACHE
-        self.pooled = embed.pooled_vectors(self.backbone, self.folder, everything, cache=cache)
+        self.pooled = embedding.pooled_vectors(self.backbone, self.folder, everything, cache=cache)
         names = sorted(set(self.folder.genres))
         self.genres = [names.index(genre) for genre in self.folder.genres]
         label = dict(zip(self.folder.track_of, self.folder.label_of, strict=True))
@@ -109,8 +110,8 @@ class Corpus:
         variance, which columns of zeros would lower.
         """
         rows = self.folder.rows(split.train)
-        mean, std = embed.standardisation(self.pooled[rows])
-        values = embed.standardised(self.pooled, mean, std)
+        mean, std = embedding.standardisation(self.pooled[rows])
+        values = embedding.standardised(self.pooled, mean, std)
         return values[:, values[rows].any(axis=0)], rows
 
     def by_track(self, values: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:
@@ -141,7 +142,7 @@ def start(*arguments: object) -> None:
 
 def frozen(corpus: Corpus, split: Split, values: np.ndarray) -> Fold:
     rows = [corpus.folder.rows(side) for side in (split.train, split.test)]
-    train, test = embed.frozen_track_vectors(values, corpus.folder.track_of, rows[0], *rows)[1:]
+    train, test = embedding.frozen_track_vectors(values, corpus.folder.track_of, rows[0], *rows)[1:]
     return Fold(train, test, 0.0, 0.0)
 
 

@@ -117,9 +117,10 @@ def theirs(python: Path, place: Path, batch: int, threads: int) -> dict[str, flo
 
 def ours(place: Path, samples: np.ndarray, labels: np.ndarray, batch: int) -> dict[str, float]:
     """The same epoch: shuffled batches, each clip once, semi-hard triplets of the batch."""
-    from subgenre import backbones, config, losses
+    from subgenre import config, losses
     from subgenre.audio import features
-    from subgenre.encoder import Encoder
+    from subgenre.models import backbones
+    from subgenre.models.encoder import Encoder
 
     backbone = backbones.load(str(place / "ast"))
     encoder = Encoder(backbone, head=(), generator=torch.Generator().manual_seed(0)).train()

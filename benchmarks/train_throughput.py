@@ -26,12 +26,12 @@ import torch
 from torch import nn
 
 from subgenre import config, losses, optim
-from subgenre.backbones.ast import Ast
 from subgenre.core import hardware
 from subgenre.core.progress import Silent
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.encoder import Encoder
+from subgenre.models.backbones.ast import Ast
+from subgenre.models.encoder import Encoder
 from subgenre.pipeline import fit
 from subgenre.pipeline.idle import at_rest
 from subgenre.train import Epoch

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from subgenre import backbones
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC
-from subgenre.backbones import ast, musicnn
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import BackboneError, ConfigError
+from subgenre.models import backbones
+from subgenre.models.backbones import ast, musicnn
 from tests.toy import make_ast_folder
 
 GOLDEN = Path(__file__).parent / "data" / "musicnn_golden.npz"

@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import backbones, embed, pooled_cache
 from subgenre.audio import features, reading
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.dataset import folder as store
 from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
 from subgenre.library.scan import Track
+from subgenre.models import backbones, cache, embedding
+from subgenre.models.encoder import Encoder
 from tests.toy import make_ast_folder
 
 N_TRACKS, N_CHUNKS = 5, 3
@@ -94,7 +94,7 @@ def test_chunk_vectors_are_the_encoders_in_the_order_of_the_rows(encoder, folder
     encoder.train()
     seen = []
     rows = np.array([7, 2, 11, 2])
-    found = embed.chunk_vectors(
+    found = embedding.chunk_vectors(
         encoder, folder, rows, batch_size=3, on_progress=lambda *a: seen.append(a)
     )
     assert encoder.training  # as it was
@@ -104,7 +104,7 @@ def test_chunk_vectors_are_the_encoders_in_the_order_of_the_rows(encoder, folder
     for row, vector in zip(rows, found, strict=True):
         middle = folder.load([row])[:, 25:123]  # 98 frames of the 148 that are stored
         np.testing.assert_allclose(vector, encoder(middle)[0], atol=1e-5)
-    assert embed.chunk_vectors(encoder, folder, []).shape == (0, 8)
+    assert embedding.chunk_vectors(encoder, folder, []).shape == (0, 8)
 
 
 class Counted:
@@ -126,18 +126,18 @@ def test_pooled_vectors_are_made_once_and_kept(encoder, folder, tmp_path) -> Non
     counted, rows = Counted(folder), np.arange(15)
     with torch.inference_mode():
         wanted = encoder.eval().pooled(folder.load(rows)[:, 25:123]).numpy()
-    few = embed.pooled_vectors(encoder, counted, rows[4:9], cache=tmp_path, batch_size=4)
+    few = embedding.pooled_vectors(encoder, counted, rows[4:9], cache=tmp_path, batch_size=4)
     np.testing.assert_allclose(few, wanted[4:9], atol=1e-5)
     seen = []
-    every = embed.pooled_vectors(
+    every = embedding.pooled_vectors(
         encoder, counted, rows, cache=tmp_path, batch_size=4, on_progress=lambda *a: seen.append(a)
     )
     np.testing.assert_allclose(every, wanted, atol=1e-5)
     assert counted.read == 15  # only what was lacking
     assert counted.largest == 4  # never all features at once
     assert seen == [(5, 15), (9, 15), (13, 15), (15, 15)]
-    again = embed.pooled_vectors(encoder, counted, rows, cache=tmp_path)
-    shuffled = embed.pooled_vectors(encoder, counted, [3, 14, 3], cache=tmp_path)
+    again = embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path)
+    shuffled = embedding.pooled_vectors(encoder, counted, [3, 14, 3], cache=tmp_path)
     assert counted.read == 15
     assert isinstance(again, np.memmap)
     np.testing.assert_array_equal(again, every)
@@ -152,7 +152,7 @@ def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
 
     def read(net) -> int:
         counted.read = 0
-        embed.pooled_vectors(net, counted, [0, 1], cache=tmp_path)
+        embedding.pooled_vectors(net, counted, [0, 1], cache=tmp_path)
         return counted.read
 
     statistics = Statistics(100, -4.5, 900.0)
@@ -178,7 +178,7 @@ def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
 @pytest.mark.parametrize("damage", ["cut", "flip", "json", "rows", "gone", "version"])
 def test_a_damaged_cache_is_made_anew(encoder, folder, tmp_path, damage) -> None:
     counted, rows = Counted(folder), np.arange(6)
-    first = np.array(embed.pooled_vectors(encoder, counted, rows, cache=tmp_path))
+    first = np.array(embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path))
     array, told = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
     held = json.loads(told.read_text())
     if damage == "cut":
@@ -197,17 +197,17 @@ def test_a_damaged_cache_is_made_anew(encoder, folder, tmp_path, damage) -> None
         array.unlink()
     counted.read = 0
     np.testing.assert_array_equal(
-        embed.pooled_vectors(encoder, counted, rows, cache=tmp_path), first
+        embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path), first
     )
     assert counted.read == 6
-    embed.pooled_vectors(encoder, counted, rows, cache=tmp_path)
+    embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path)
     assert counted.read == 6
 
 
 def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
     encoder, folder, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(embed, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(embedding, "SAVE_EVERY_S", -1.0)
     counted = Counted(folder)
     on_disk = []
 
@@ -217,29 +217,29 @@ def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        embed.pooled_vectors(
+        embedding.pooled_vectors(
             encoder, counted, range(15), cache=tmp_path, batch_size=3, on_progress=stop
         )
     assert on_disk == [3, 6]  # what a kill at this moment would have left
     assert counted.read == 9
-    embed.pooled_vectors(encoder, counted, range(15), cache=tmp_path, batch_size=3)
+    embedding.pooled_vectors(encoder, counted, range(15), cache=tmp_path, batch_size=3)
     assert counted.read == 9 + 6  # nothing was done twice
 
 
 def test_a_backbone_alone(backbone, encoder, folder) -> None:
     with pytest.raises(ConfigError, match="statistics"):
-        embed.pooled_vectors(backbone, folder, [0])
-    found = embed.pooled_vectors(backbone, folder, [0], statistics=Statistics(100, -4.5, 900.0))
-    np.testing.assert_allclose(found, embed.pooled_vectors(encoder, folder, [0]), atol=1e-6)
+        embedding.pooled_vectors(backbone, folder, [0])
+    found = embedding.pooled_vectors(backbone, folder, [0], statistics=Statistics(100, -4.5, 900.0))
+    np.testing.assert_allclose(found, embedding.pooled_vectors(encoder, folder, [0]), atol=1e-6)
 
 
 def test_projected_pools_are_the_chunk_vectors(backbone, encoder, folder) -> None:
     weighted = Encoder(backbone, layer="weighted", head=(), embedding_size=4)
     for net in (encoder, weighted):
-        pooled = embed.pooled_vectors(net, folder, range(6))
+        pooled = embedding.pooled_vectors(net, folder, range(6))
         np.testing.assert_allclose(
-            embed.project_vectors(net, pooled),
-            embed.chunk_vectors(net, folder, range(6)),
+            embedding.project_vectors(net, pooled),
+            embedding.chunk_vectors(net, folder, range(6)),
             atol=1e-5,
         )
 
@@ -251,12 +251,12 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_track_vectors_against_a_loop() -> None:
     chunks = rng().normal(size=(10, 4)).astype(np.float32)
     track = np.array([5, 2, 5, 5, 9, 2, 9, 9, 9, 0])
-    tracks, found = embed.track_vectors(chunks, track)
+    tracks, found = embedding.track_vectors(chunks, track)
     assert tracks.tolist() == [0, 2, 5, 9]
     for number, vector in zip(tracks, found, strict=True):
         mean = chunks[track == number].mean(0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=1e-5)
-    opposite = embed.track_vectors([[1.0, 0.0], [-1.0, 0.0]], [0, 0])[1]
+    opposite = embedding.track_vectors([[1.0, 0.0], [-1.0, 0.0]], [0, 0])[1]
     np.testing.assert_array_equal(opposite, [[0.0, 0.0]])  # no direction, and no NaN
 
 
@@ -267,7 +267,7 @@ def test_frozen_track_vectors_against_scikit_learn() -> None:
     pooled[:, 2] = 0.1  # constant, and no round number
     track = np.repeat([3, 1, 2, 0], 3)
     train, test = np.arange(6), np.arange(6, 12)
-    ours = embed.frozen_track_vectors(pooled, track, train, test)
+    ours = embedding.frozen_track_vectors(pooled, track, train, test)
     scaled = StandardScaler().fit(pooled[train].astype(np.float64)).transform(pooled)
     scaled[:, 2] = 0.0
     for found, tracks in zip(ours, ([1, 3], [0, 2]), strict=True):
@@ -275,7 +275,7 @@ def test_frozen_track_vectors_against_scikit_learn() -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-6)
         assert not found[:, 2].any()
     pooled[test, 2] = 7.0  # varies on the other side alone: still tells nothing
-    assert not embed.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
+    assert not embedding.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,9 +338,9 @@ def test_reading_embeddings_needs_no_torch() -> None:
 
 
 def test_the_cache_key_depends_on_every_part() -> None:
-    base = pooled_cache.key(a=1, b=[1.0, 2.0])
-    assert base == pooled_cache.key(b=[1.0, 2.0], a=1)
-    assert base != pooled_cache.key(a=1, b=[1.0, 2.5])
+    base = cache.key(a=1, b=[1.0, 2.0])
+    assert base == cache.key(b=[1.0, 2.0], a=1)
+    assert base != cache.key(a=1, b=[1.0, 2.5])
 
 
 def write_wav(path: Path, seconds: float, seed: int, rate: int = 16_000) -> None:
@@ -359,7 +359,9 @@ def test_files_from_outside(tmp_path) -> None:
     paths = [short, tmp_path / "text.mp3", long, tmp_path / "gone.mp3"]
     config = PreprocessConfig(chunk_s=4.0, max_chunks=2, chunk_strategy="spaced")
     seen = []
-    found = embed.embed_files(net, paths, config, workers=1, on_progress=lambda *a: seen.append(a))
+    found = embedding.embed_files(
+        net, paths, config, workers=1, on_progress=lambda *a: seen.append(a)
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert found.paths == (long,)
     assert [s.path for s in found.skipped] == [paths[0], paths[1], paths[3]]
@@ -376,4 +378,4 @@ def test_files_from_outside(tmp_path) -> None:
         np.testing.assert_allclose(chunk, wanted, atol=2e-3)  # float16, edges of the window
     mean = found.chunks.mean(0)
     np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
-    assert embed.embed_files(net, [], workers=1).vectors.shape == (0, 8)
+    assert embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)

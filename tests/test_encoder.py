@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from subgenre import axes, backbones, encoder
 from subgenre.audio.features import Statistics
-from subgenre.backbones import Backbone
-from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, RunError
-from subgenre.heads import Dropout
+from subgenre.models import axes, backbones, encoder
+from subgenre.models.backbones import Backbone
+from subgenre.models.encoder import Encoder
+from subgenre.models.heads import Dropout
 from tests.toy import make_ast_folder
 
 

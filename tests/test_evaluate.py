@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subgenre import embed, encoder, metrics
+from subgenre import metrics
 from subgenre.core import workspace
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
+from subgenre.models import embedding, encoder
 from subgenre.pipeline import evaluate, train
 from subgenre.pipeline.material import Material
 from tests.ears import Ear
@@ -73,7 +74,7 @@ def test_the_ladder_has_every_rung_with_interval_and_chance(found: dict[str, Any
 def test_trained_figures_are_those_of_the_vectors_in_the_table(
     run: Path, folder: FeatureFolder, found: dict[str, Any]
 ) -> None:
-    table = embed.read_embeddings(run / workspace.EMBEDDINGS)
+    table = embedding.read_embeddings(run / workspace.EMBEDDINGS)
     label = np.array([folder.labels.index(name) for name in table.subgenres])
     held = np.array([side == "test" for side in table.splits])
     assert table.fingerprint == encoder.fingerprint(encoder.load(run))

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import backbones, config, embed, encoder
+from subgenre import config
 from subgenre.cli import main
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
+from subgenre.models import backbones, embedding, encoder
 from subgenre.pipeline import explore, refit
 from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.collection import Collection
@@ -48,8 +49,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
     path = base / "fully_trained_models_1"
     path.mkdir()
     encoder.save(net, path)
-    numbers, vectors = embed.track_vectors(
-        embed.chunk_vectors(net, folder, np.arange(len(folder.track_of))), folder.track_of
+    numbers, vectors = embedding.track_vectors(
+        embedding.chunk_vectors(net, folder, np.arange(len(folder.track_of))), folder.track_of
     )
     tracks = [folder.tracks[i] for i in numbers]
     split = ["test" if t.id.endswith(str(EACH - 1)) else "train" for t in tracks]

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre import cli, encoder
+from subgenre import cli
 from subgenre.core import workspace
+from subgenre.models import encoder
 from tests import audio_files
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from subgenre import optim
-from subgenre.backbones import musicnn
 from subgenre.config import OptimConfig
 from subgenre.errors import ConfigError
+from subgenre.models.backbones import musicnn
 
 
 class Blocks(nn.Module):

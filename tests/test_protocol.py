@@ -16,13 +16,14 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from subgenre import embed, metrics, protocol
+from subgenre import metrics, protocol
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables, splits
 from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.metrics import Measured, Score
+from subgenre.models import embedding
 from subgenre.pipeline import doctor, folds
 from subgenre.pipeline import protocol as stage
 from subgenre.protocol import Fold
@@ -266,7 +267,7 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
     assert list(found["models"]) == list(protocol.RUNGS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
     assert found["train_s"] > 0
-    table = embed.read_embeddings(out / workspace.EMBEDDINGS)
+    table = embedding.read_embeddings(out / workspace.EMBEDDINGS)
     assert len(table.ids) == 30
     assert set(table.splits) == {"test"}
     assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
@@ -361,7 +362,9 @@ def test_processes_side_by_side_give_the_same_vectors(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
     both = run(library, tmp_path / "two", workers=2, quick=True)
-    alone, side = (embed.read_embeddings(o / workspace.EMBEDDINGS) for o in (out, tmp_path / "two"))
+    alone, side = (
+        embedding.read_embeddings(o / workspace.EMBEDDINGS) for o in (out, tmp_path / "two")
+    )
     assert alone.ids == side.ids
     np.testing.assert_allclose(alone.vectors, side.vectors, atol=1e-4)
     same(both, found)

@@ -14,10 +14,11 @@ import psutil
 import pytest
 import torch.multiprocessing as mp
 
-from subgenre import encoder, train
+from subgenre import train
 from subgenre.core import workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, RunError
+from subgenre.models import encoder
 from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
 from tests.ears import Ear

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subgenre.audio import features
-from subgenre.backbones import musicnn
-from subgenre.backbones.strongest import AT_ONCE, along_time, live, strongest
+from subgenre.models.backbones import musicnn
+from subgenre.models.backbones.strongest import AT_ONCE, along_time, live, strongest
 
 EVERYTHING = 1e9
 

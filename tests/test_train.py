@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import axes, batches, config, embed, encoder, metrics
+from subgenre import batches, config, metrics
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
+from subgenre.models import axes, embedding, encoder
 from subgenre.pipeline import fit, score
 from subgenre.pipeline.lacking import lacking
 from subgenre.sources import VectorSource
@@ -318,15 +319,15 @@ def test_a_centred_embedding_is_the_plain_one_without_its_mean(
     plain = fit.fit(folder, train, recipe())
     centred = fit.fit(folder, train, recipe(model={"centre": True}))
     assert plain.pooled is not None
-    before = embed.project_vectors(plain.encoder, plain.pooled).astype(np.float64)
+    before = embedding.project_vectors(plain.encoder, plain.pooled).astype(np.float64)
     moved = before - before[folder.rows(train)].mean(axis=0)
     expected = moved / np.linalg.norm(moved, axis=1, keepdims=True)
-    found = embed.project_vectors(centred.encoder, plain.pooled)
+    found = embedding.project_vectors(centred.encoder, plain.pooled)
     assert np.allclose(found, expected, atol=1e-5)
     assert not np.allclose(found, before, atol=1e-2)
     encoder.save(centred.encoder, tmp_path)
     again = encoder.load(tmp_path)
-    assert np.array_equal(embed.project_vectors(again, plain.pooled), found)
+    assert np.array_equal(embedding.project_vectors(again, plain.pooled), found)
 
 
 def test_a_centred_run_learns_the_same_weights_and_joins_what_it_joined(

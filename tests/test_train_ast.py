@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import activations, config, encoder, sources, train
+from subgenre import config, sources, train
 from subgenre.audio.features import AST_SPEC
-from subgenre.backbones import Backbone
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError, MissingExtraError
+from subgenre.models import activations, encoder
+from subgenre.models.backbones import Backbone
+from subgenre.models.encoder import Encoder
 from subgenre.pipeline import fit, telling
 from subgenre.run_state import Estimate
 from tests.folders import make_folder

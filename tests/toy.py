@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from subgenre.backbones.hub import quiet
+from subgenre.models.backbones.hub import quiet
 
 TOY = {
     "hidden_size": 32,

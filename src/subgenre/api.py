@@ -37,7 +37,7 @@ from subgenre.search.ranking import Hit, Limits
 from subgenre.search.track_rows import Filter, IndexedTrack
 
 if TYPE_CHECKING:
-    from subgenre.file_vectors import FileVectors
+    from subgenre.models.file_embedding import FileVectors
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import math
 import torch
 from torch import nn
 
-from subgenre.backbones import Backbone
 from subgenre.config import OptimConfig
 from subgenre.core.validation import check_tune
-from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError
+from subgenre.models.backbones import Backbone
+from subgenre.models.encoder import Encoder
 
 
 def depths(backbone: Backbone) -> dict[nn.Parameter, int]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from subgenre import augment
 from subgenre.config import AugmentConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.encoder import Encoder
 from subgenre.errors import ConfigError
+from subgenre.models.encoder import Encoder
 
 # Stored features are kept in memory when they take less than this share of what is free.
 _MEMORY_SHARE = 0.4

@@ -22,9 +22,9 @@ from subgenre.batches import ChunkTable
 from subgenre.config import TrainConfig
 from subgenre.core import hardware
 from subgenre.distributed import Group
-from subgenre.encoder import Encoder
 from subgenre.errors import Interrupted
 from subgenre.losses import Loss, LossResult
+from subgenre.models.encoder import Encoder
 from subgenre.rehearsal import Rehearsal
 from subgenre.run_state import (
     Callbacks,

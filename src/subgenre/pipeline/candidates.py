@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import backbones, config
-from subgenre.backbones import MUSICNN, Backbone
+from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import ConfigError
+from subgenre.models import backbones
+from subgenre.models.backbones import MUSICNN, Backbone
 from subgenre.overrides import put
 from subgenre.pipeline import choice, idle
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from subgenre import config
-from subgenre.backbones import MUSICNN
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.core import hardware, validation
 from subgenre.dataset import folder
 from subgenre.errors import FeatureError
+from subgenre.models.backbones import MUSICNN
 from subgenre.pipeline import idle
 
 

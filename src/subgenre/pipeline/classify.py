@@ -23,7 +23,7 @@ from subgenre.search.classifier import ALPHA, Classifier, Placement
 from subgenre.search.track_rows import IndexedTrack
 
 if TYPE_CHECKING:
-    from subgenre.file_vectors import FileVectors
+    from subgenre.models.file_embedding import FileVectors
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import config, embed
+from subgenre import config
 from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.audit.doctor import Finding
 from subgenre.audit.duplicates import Duplicates
@@ -19,6 +19,7 @@ from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
+from subgenre.models import embedding
 from subgenre.pipeline import audits, evaluate, fit, outputs
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
@@ -116,7 +117,7 @@ def frozen_output(
         model = fit.load_backbone(name, folder)  # type: ignore[assignment]
         statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
     with talk.progress("backbone") as bar:
-        pooled = embed.pooled_vectors(
+        pooled = embedding.pooled_vectors(
             model,
             folder,
             np.arange(len(folder.track_of)),

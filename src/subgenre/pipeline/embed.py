@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre import embed as room
-from subgenre import encoder
 from subgenre.core import hardware, text, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
+from subgenre.models import embedding as room
+from subgenre.models import encoder
 from subgenre.pipeline import evaluate, score, stored
 from subgenre.search.track_rows import IndexedTrack
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import embed, encoder, protocol
+from subgenre import protocol
 from subgenre.about import VERSION
 from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
@@ -20,8 +20,9 @@ from subgenre.core.text import versions
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
-from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError, RunError
+from subgenre.models import embedding, encoder
+from subgenre.models.encoder import Encoder
 from subgenre.pipeline import audits, fit, outputs, score, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
@@ -137,7 +138,7 @@ def _vectors(run: Run, frozen: Encoder, talk: Talk) -> tuple[NDArray[np.float32]
     """Run the backbone as it was before training over all chunks, and the model over its tracks."""
     device, folder = hardware.pick_device(run.settings.run.device), run.folder
     with talk.progress("backbone") as bar:
-        pooled = embed.pooled_vectors(
+        pooled = embedding.pooled_vectors(
             frozen,
             folder,
             np.arange(len(folder.track_of)),
@@ -235,7 +236,7 @@ def _write_vectors(run: Run, scored: Scored) -> None:
     numbers = [*scored.train.tracks, *scored.test.tracks]
     vectors = np.concatenate([scored.train.vectors["trained"], scored.test.vectors["trained"]])
     sides = ["train"] * len(scored.train.tracks) + ["test"] * len(scored.test.tracks)
-    embed.write_embeddings(
+    embedding.write_embeddings(
         run.path / workspace.EMBEDDINGS,
         score.tracks_of(run.folder, numbers),
         vectors,

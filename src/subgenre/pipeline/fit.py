@@ -14,19 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import (
-    activations,
-    axes,
-    backbones,
-    batches,
-    distributed,
-    embed,
-    lora,
-    losses,
-    metrics,
-    sources,
-)
-from subgenre.backbones import Backbone
+from subgenre import batches, distributed, losses, metrics, sources
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Silent, Talk
@@ -34,8 +22,10 @@ from subgenre.core.validation import check_tune
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.distributed import Group
-from subgenre.encoder import Encoder
 from subgenre.errors import FeatureError
+from subgenre.models import activations, axes, backbones, embedding, lora
+from subgenre.models.backbones import Backbone
+from subgenre.models.encoder import Encoder
 from subgenre.pipeline.idle import refuse_idle
 from subgenre.pipeline.telling import Bars, Stoppable, told
 from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
@@ -273,7 +263,7 @@ def _pooled(
 ) -> NDArray[np.float32]:
     """Run the frozen backbone over chunks, or read what it made of them: [n, H], 0 elsewhere."""
     with talk.progress("backbone") as bar:
-        found = embed.pooled_vectors(
+        found = embedding.pooled_vectors(
             encoder, folder, chunks, cache=folder.path / CACHE, device=device, on_progress=bar
         )
     if len(chunks) == len(folder.track_of):
@@ -313,7 +303,7 @@ def _validation(
 
     def score() -> float:
         chunks = sources.encode_rows(source, encoder, rows, device=device)
-        tracks, vectors = embed.track_vectors(chunks, track)
+        tracks, vectors = embedding.track_vectors(chunks, track)
         return metrics.map_at_r(vectors, np.array([label[int(t)] for t in tracks]))
 
     return score

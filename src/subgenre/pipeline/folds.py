@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint, embed
+from subgenre import checkpoint
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, parallel, validation
 from subgenre.core.progress import Silent, Talk
@@ -22,6 +22,7 @@ from subgenre.core.text import duration
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import RunError, SubgenreError, TrainingError
+from subgenre.models import embedding
 from subgenre.pipeline import fit
 from subgenre.report.data import Epoch
 
@@ -120,10 +121,10 @@ def _train_one(one: Job, talk: Talk | None) -> None:
     rows = np.flatnonzero(folder.label_of >= 0)
     device = hardware.pick_device(one.settings.run.device)
     if fitted.pooled is not None and one.settings.model.tune == "head":
-        chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+        chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
     else:
-        chunks = embed.chunk_vectors(fitted.encoder, folder, rows, device=device)
-    _, vectors = embed.track_vectors(chunks, folder.track_of[rows])
+        chunks = embedding.chunk_vectors(fitted.encoder, folder, rows, device=device)
+    _, vectors = embedding.track_vectors(chunks, folder.track_of[rows])
     told = {
         "fingerprint": one.fingerprint,
         "seconds": fitted.result.seconds,

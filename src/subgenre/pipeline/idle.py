@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from subgenre import config, lora, sources
-from subgenre.backbones import Backbone
+from subgenre import config, sources
 from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
 from subgenre.errors import ConfigError
+from subgenre.models import lora
+from subgenre.models.backbones import Backbone
 
 # What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.
 _READS = {

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import embed, protocol
+from subgenre import protocol
 from subgenre.audio import measures
 from subgenre.audit.confounders import track_columns
 from subgenre.audit.probe import Fold as Positions
 from subgenre.core import files
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
+from subgenre.models import embedding
 from subgenre.protocol import Fold
 
 Floats = NDArray[np.float64]
@@ -106,7 +107,7 @@ class Material:
         """
         train, test = self.positions(split)
         side = self.folder.rows(split.train)
-        frozen = embed.frozen_track_vectors(pooled, self.folder.track_of, side, self.rows)[1]
+        frozen = embedding.frozen_track_vectors(pooled, self.folder.track_of, side, self.rows)[1]
         found = protocol.rungs(frozen, self.labels, train, test, self.baselines, seed=seed)
         return Fold(train, test, {**found, "trained": trained})
 

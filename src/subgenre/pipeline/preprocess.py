@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from subgenre import backbones
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
@@ -14,6 +13,7 @@ from subgenre.dataset import building as room
 from subgenre.dataset.building import Estimate, Summary
 from subgenre.library import scan
 from subgenre.library.scan import Library
+from subgenre.models import backbones
 
 TIMEOUT_S = 300.0  # for one file; a longer one counts as hung
 _SHOWN = 20

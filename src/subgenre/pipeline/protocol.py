@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint, config, embed, protocol
+from subgenre import checkpoint, config, protocol
 from subgenre.about import VERSION
 from subgenre.audit.probe import Fold as Positions
-from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -22,6 +21,8 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError, EvaluationError, RunError
+from subgenre.models import embedding
+from subgenre.models.backbones import Backbone
 from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.evaluate import VIEWED
@@ -165,7 +166,7 @@ def _pooled(plan: Plan, backbone: Backbone, split: Split, talk: Talk) -> NDArray
     rows = plan.folder.rows(split.train)
     encoder = fit.new_encoder(backbone, plan.settings.model, plan.folder, rows, plan.seed)
     with talk.progress("backbone") as bar:
-        return embed.pooled_vectors(
+        return embedding.pooled_vectors(
             encoder,
             plan.folder,
             np.arange(len(plan.folder.track_of)),
@@ -268,7 +269,7 @@ def _write(
     tested = np.flatnonzero(np.isfinite(held[:, 0]))
     if not tested.size:
         raise EvaluationError("no track was held out; take other folds")
-    embed.write_embeddings(
+    embedding.write_embeddings(
         plan.out / workspace.EMBEDDINGS,
         [plan.folder.tracks[i] for i in tested],
         held[tested],

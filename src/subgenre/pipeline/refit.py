@@ -22,7 +22,7 @@ from subgenre.search.collection import Collection
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
-    from subgenre.encoder import Encoder
+    from subgenre.models.encoder import Encoder
 
 QUICK = "laptop"  # a person waits: seconds, where an epoch of drawn triplets alone takes some
 
@@ -60,9 +60,9 @@ def refit(
         FeatureError: the features are gone or damaged. EvaluationError: an unknown subgenre, or
             fewer than two are left.
     """
-    from subgenre import embed, encoder
     from subgenre.core import hardware
     from subgenre.dataset.folder import FeatureFolder
+    from subgenre.models import embedding, encoder
     from subgenre.pipeline import fit
 
     folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
@@ -81,8 +81,8 @@ def refit(
     if fitted.pooled is None:
         raise EvaluationError(f"{run.path} has no frozen part to refit a head on")
     rows = folder.rows(stored.ids)
-    chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
-    numbers, vectors = embed.track_vectors(chunks, folder.track_of[rows])
+    chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+    numbers, vectors = embedding.track_vectors(chunks, folder.track_of[rows])
     tracks = [folder.tracks[int(number)] for number in numbers]
     side = dict(zip(stored.ids, stored.splits, strict=True))
     side |= dict.fromkeys(train, "train") | dict.fromkeys(wrong, "")
@@ -106,7 +106,7 @@ def _in_memory(
     vectors: NDArray[np.float32],
     side: Mapping[str, str],
 ) -> StoredRun:
-    from subgenre import encoder
+    from subgenre.models import encoder
 
     new = StoredRun(run.path, settings, run.data)
     new.__dict__["encoder"] = trained

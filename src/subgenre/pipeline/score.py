@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import embed, metrics
+from subgenre import metrics
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
-from subgenre.encoder import Encoder
 from subgenre.library.scan import Track
+from subgenre.models import embedding
+from subgenre.models.encoder import Encoder
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -60,12 +61,12 @@ def sides(
     train_rows, test_rows = folder.rows(split.train), folder.rows(split.test)
     rows = np.concatenate([train_rows, test_rows])
     if head_only:
-        chunks = embed.project_vectors(encoder, pooled[rows], device=device)
+        chunks = embedding.project_vectors(encoder, pooled[rows], device=device)
     else:
-        chunks = embed.chunk_vectors(encoder, folder, rows, device=device)
+        chunks = embedding.chunk_vectors(encoder, folder, rows, device=device)
     at = len(train_rows)
     track = folder.track_of
-    frozen_train, frozen_test = embed.frozen_track_vectors(pooled, track, train_rows, test_rows)
+    frozen_train, frozen_test = embedding.frozen_track_vectors(pooled, track, train_rows, test_rows)
     train = _side(folder, train_rows, chunks[:at], frozen_train)
     test = _side(folder, test_rows, chunks[at:], frozen_test)
     return Scored(train, test, rows, chunks)
@@ -73,7 +74,7 @@ def sides(
 
 def _side(folder: FeatureFolder, rows: Ints, trained: Floats, frozen: Floats) -> Side:
     """Pool one side's chunks; `frozen` is by track already, in ascending order of the tracks."""
-    tracks, vectors = embed.track_vectors(trained, folder.track_of[rows])
+    tracks, vectors = embedding.track_vectors(trained, folder.track_of[rows])
     label = dict(zip(folder.track_of[rows].tolist(), folder.label_of[rows].tolist(), strict=True))
     labels = np.array([label[int(track)] for track in tracks], dtype=np.int64)
     return Side(tracks, labels, {"frozen": frozen, "trained": vectors})

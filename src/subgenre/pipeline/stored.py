@@ -30,8 +30,8 @@ from subgenre.search.vector_index import Index
 if TYPE_CHECKING:
     import torch
 
-    from subgenre.encoder import Encoder
-    from subgenre.file_vectors import FileVectors
+    from subgenre.models.encoder import Encoder
+    from subgenre.models.file_embedding import FileVectors
 
 INDEX = "index"  # in the model folder
 _DATASET, _TRACKS = "dataset.json", "tracks.parquet"  # of a feature folder
@@ -100,7 +100,7 @@ class StoredRun:
         Raises:
             RunError: its files are missing or damaged.
         """
-        from subgenre import encoder
+        from subgenre.models import encoder
 
         return encoder.load(self.path)
 
@@ -111,7 +111,7 @@ class StoredRun:
             return str(found)
         if self.has_embeddings:
             return self.embeddings.fingerprint
-        from subgenre import encoder
+        from subgenre.models import encoder
 
         return encoder.fingerprint(self.encoder)
 
@@ -202,10 +202,10 @@ class StoredRun:
         Raises:
             RunError: the model's files are missing or damaged.
         """
-        from subgenre import embed
+        from subgenre.models import embedding
 
         with (talk or Silent()).progress("embedding") as bar:
-            return embed.embed_files(
+            return embedding.embed_files(
                 self.encoder,
                 paths,
                 self.preprocess,
@@ -218,9 +218,9 @@ class StoredRun:
         self, paths: Sequence[Path], *, workers: int | None = None
     ) -> Iterator[tuple[int, FileVectors]]:
         """Embed audio files one by one: position, and the vectors of that file. Needs torch."""
-        from subgenre import embed
+        from subgenre.models import embedding
 
-        return embed.embed_each(
+        return embedding.embed_each(
             self.encoder, paths, self.preprocess, device=self._device, workers=workers
         )
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from subgenre.backbones import Backbone
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Progress, Talk
 from subgenre.core.text import duration
 from subgenre.errors import Interrupted
+from subgenre.models.backbones import Backbone
 from subgenre.train import Epoch, Estimate, Result
 
 _HOUR = 3600

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from subgenre import checkpoint, config, distributed, embed, encoder
+from subgenre import checkpoint, config, distributed
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -25,6 +25,7 @@ from subgenre.core.validation import check_output
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
+from subgenre.models import embedding, encoder
 from subgenre.pipeline import fit, telling
 from subgenre.pipeline.lacking import lacking
 from subgenre.pipeline.stopping import kept_or_gone, stop_signals
@@ -310,11 +311,11 @@ def _write_vectors(
     vectors = []
     for ids in (split.train, split.test):
         rows = folder.rows(ids)
-        chunks = embed.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
-        side, values = embed.track_vectors(chunks, folder.track_of[rows])
+        chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
+        side, values = embedding.track_vectors(chunks, folder.track_of[rows])
         numbers += side.tolist()
         vectors.append(values)
-    embed.write_embeddings(
+    embedding.write_embeddings(
         run / workspace.EMBEDDINGS,
         [folder.tracks[number] for number in numbers],
         np.concatenate(vectors),

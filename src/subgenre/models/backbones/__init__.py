@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec
-from subgenre.backbones.base import Backbone
 from subgenre.errors import BackboneError
+from subgenre.models.backbones.base import Backbone
 
 __all__ = ["KINDS", "MUSICNN", "Backbone", "build", "feature_spec", "is_at_hand", "load"]
 
@@ -27,7 +27,7 @@ def feature_spec(backbone: str) -> FeatureSpec:
     """
     if backbone == MUSICNN:
         return MUSICNN_SPEC
-    from subgenre.backbones import ast
+    from subgenre.models.backbones import ast
 
     return ast.feature_spec(backbone)
 
@@ -36,7 +36,7 @@ def is_at_hand(backbone: str) -> bool:
     """Say whether a backbone's weights can be loaded without network."""
     if backbone == MUSICNN:
         return True
-    from subgenre.backbones import hub
+    from subgenre.models.backbones import hub
 
     return hub.is_cached(backbone)
 
@@ -51,10 +51,10 @@ def load(backbone: str) -> Backbone:
 
     with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
         if backbone == MUSICNN:
-            from subgenre.backbones import musicnn
+            from subgenre.models.backbones import musicnn
 
             return musicnn.load()
-        from subgenre.backbones import ast
+        from subgenre.models.backbones import ast
 
         return ast.load(backbone)
 
@@ -71,13 +71,13 @@ def build(kind: str, config: dict[str, Any]) -> Backbone:
 
 
 def _build_ast(config: dict[str, Any]) -> Backbone:
-    from subgenre.backbones import ast
+    from subgenre.models.backbones import ast
 
     return ast.build(config)
 
 
 def _build_musicnn(config: dict[str, Any]) -> Backbone:
-    from subgenre.backbones import musicnn
+    from subgenre.models.backbones import musicnn
 
     if config:
         raise BackboneError(f"musicnn takes no configuration; found {', '.join(config)}")

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from subgenre import backbones, fingerprints, heads
 from subgenre.audio.features import Statistics
-from subgenre.backbones import Backbone
 from subgenre.core import files, validation
 from subgenre.dataset.track_vectors import CONSTANT
 from subgenre.errors import BackboneError, ConfigError, RunError
+from subgenre.models import backbones, fingerprints, heads
+from subgenre.models.backbones import Backbone
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"

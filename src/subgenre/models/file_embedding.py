@@ -22,9 +22,9 @@ from subgenre.core import parallel
 from subgenre.dataset import chunking, folder
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.track_vectors import track_vectors
-from subgenre.encoder import Encoder, evaluating
 from subgenre.errors import AudioError
 from subgenre.library.scan import Skipped
+from subgenre.models.encoder import Encoder, evaluating
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subgenre.dataset.track_vectors import CONSTANT
-from subgenre.encoder import Encoder
+from subgenre.models.encoder import Encoder
 
 _NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
 _STILL = 1e-2  # a column that varies by less than this share of its size hardly varies

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from subgenre import augment, pooled_cache
+from subgenre import augment
 from subgenre.audio.features import Statistics
-from subgenre.backbones import Backbone
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.track_vectors import (
     Embeddings,
@@ -24,10 +23,12 @@ from subgenre.dataset.track_vectors import (
     track_vectors,
     write_embeddings,
 )
-from subgenre.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.errors import ConfigError
-from subgenre.file_vectors import FileVectors, embed_each, embed_files
-from subgenre.pooled_cache import Cached
+from subgenre.models import cache as pooled_cache
+from subgenre.models.backbones import Backbone
+from subgenre.models.cache import Cached
+from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
+from subgenre.models.file_embedding import FileVectors, embed_each, embed_files
 
 __all__ = [
     "Embeddings",

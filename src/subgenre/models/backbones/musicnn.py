@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subgenre.audio.features import MUSICNN_SPEC
-from subgenre.backbones.base import Backbone
-from subgenre.backbones.strongest import along_time, live, strongest
 from subgenre.errors import BackboneError, ConfigError
+from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.strongest import along_time, live, strongest
 
 PATCH = 187  # frames of 16 ms: 3 s; also the hop, as in the original
 BANDS = 96
@@ -282,7 +282,7 @@ def _fill(network: Musicnn, head: TagHead) -> None:
     from safetensors.torch import load as read
 
     try:
-        tensors = read(resources.files("subgenre.backbones").joinpath(WEIGHTS).read_bytes())
+        tensors = read(resources.files("subgenre.models.backbones").joinpath(WEIGHTS).read_bytes())
         of_head = {name: tensors.pop(name) for name in head.state_dict()}
         network.load_state_dict(tensors, strict=True)
         head.load_state_dict(of_head, strict=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from subgenre.backbones import Backbone
 from subgenre.errors import ConfigError, MissingExtraError
+from subgenre.models.backbones import Backbone
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from subgenre.audio.features import AST_SPEC, FeatureSpec
-from subgenre.backbones import hub
-from subgenre.backbones.base import Backbone, check_keep
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import ConfigError
+from subgenre.models.backbones import hub
+from subgenre.models.backbones.base import Backbone, check_keep
 
 N_CLASS = 2  # the class token and the distillation token come before the patches
 NEARLY_FULL = 0.9  # a chunk of at least this share of max_length is padded to it
