@@ -18,8 +18,8 @@ from subgenre.audit import doctor
 from subgenre.audit.probe import grouped_folds
 from subgenre.core.progress import Silent
 from subgenre.pipeline import doctor as stage
-from subgenre.pipeline import fit
 from subgenre.pipeline.material import Material
+from subgenre.training import fit
 
 FOLDS, REPEATS = 5, 3
 

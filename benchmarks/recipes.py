@@ -46,8 +46,9 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
 from subgenre.models import embedding
-from subgenre.pipeline import fit, score
+from subgenre.pipeline import score
 from subgenre.pipeline.preprocess import preprocess
+from subgenre.training import fit
 
 BACKBONE = "musicnn"
 N_MFCC = 20

@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from subgenre import config, losses, optim
+from subgenre import config, losses
 from subgenre.core import hardware
 from subgenre.core.progress import Silent
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.models.backbones.ast import Ast
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline import fit
-from subgenre.pipeline.idle import at_rest
-from subgenre.train import Epoch
+from subgenre.training import fit, optim
+from subgenre.training.compatibility import at_rest
+from subgenre.training.trainer import Epoch
 
 FRAMES, MELS = 998, 128  # 10 s
 CHUNKS = 6  # two triplets, or 3 subgenres x 2 tracks

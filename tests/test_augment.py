@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from subgenre import augment
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import AugmentConfig
+from subgenre.training import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from subgenre.batches import (
+from subgenre.config import BatchConfig
+from subgenre.errors import ConfigError, SplitError
+from subgenre.training.batches import (
     ChunkTable,
     TripletAudioDataset,
     chunk_table,
@@ -19,8 +21,6 @@ from subgenre.batches import (
     pk_batches,
     triplet_batches,
 )
-from subgenre.config import BatchConfig
-from subgenre.errors import ConfigError, SplitError
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from subgenre import checkpoint, config, train
+from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.pipeline import fit, telling
 from subgenre.pipeline import train as stage
-from subgenre.pipeline.lacking import lacking
+from subgenre.training import checkpoint, fit, messages, trainer
+from subgenre.training.missing_material import lacking
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import ids, recipe
@@ -154,18 +154,18 @@ def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None
     assert run.run == tmp_path / "m"
 
 
-def _result(*values: float | None, best: int, early: bool = False) -> train.Result:
-    rows = [train.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
-    return train.Result(tuple(rows), best, 3.0, early)
+def _result(*values: float | None, best: int, early: bool = False) -> trainer.Result:
+    rows = [trainer.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
+    return trainer.Result(tuple(rows), best, 3.0, early)
 
 
 def test_it_is_said_whose_weights_the_model_holds() -> None:
     def watched(**values: float) -> TrainConfig:
         return config.replace(recipe(), "watch", **values)
 
-    plain = telling.chosen(_result(None, None, best=2), watched(val_share=0.0))
+    plain = messages.chosen(_result(None, None, best=2), watched(val_share=0.0))
     assert plain.startswith("the weights of epoch 2, the last")
-    held = telling.chosen(_result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2))
+    held = messages.chosen(_result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2))
     assert held == "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3"
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from subgenre import checkpoint
 from subgenre.errors import CheckpointError
+from subgenre.training import checkpoint
 
 SAME = {"configuration": "a", "data": "b", "split": "c"}
 

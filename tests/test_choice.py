@@ -12,7 +12,7 @@ import torch
 from subgenre import config, losses
 from subgenre.cli.options import Recipe
 from subgenre.errors import ConfigError
-from subgenre.pipeline import idle
+from subgenre.training import compatibility
 
 
 class Ear:
@@ -51,10 +51,12 @@ def test_every_recipe_of_the_package_suits_every_choice_of_what_learns(
     small = front_end == "musicnn"
     assert (settings.model.backbone == "musicnn") == small
     assert settings.model.tune == (tune or settings.model.tune)
-    left = list(idle.asleep(settings, transformer=not small, longer=store_s > 10))
+    left = list(compatibility.asleep(settings, transformer=not small, longer=store_s > 10))
     assert left == []
     planned = config.load_recipe(recipe or settings.recipe)
-    changed = [o.name for o in idle.asleep(planned, transformer=not small, longer=store_s > 10)]
+    changed = [
+        o.name for o in compatibility.asleep(planned, transformer=not small, longer=store_s > 10)
+    ]
     if planned.model.tune == settings.model.tune:
         assert all(name in " ".join(terminal.told) for name in changed)
 
@@ -163,7 +165,7 @@ def test_what_a_loss_is_said_to_read_changes_its_value_and_nothing_else_does(nam
         )
         return float(loss(vectors, label, track, track).value.detach())
 
-    unread = idle.unread(
+    unread = compatibility.unread(
         config.TrainConfig(batch=config.BatchConfig("pk"), loss=config.LossConfig(name))
     )
     plain = value()

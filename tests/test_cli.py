@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import cli, distributed
+from subgenre import cli
 from subgenre.cli import folding
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Recipe
 from subgenre.errors import ConfigError
+from subgenre.training import distributed
 from tests.conftest import REPOSITORY
 from tests.folders import make_folder
 

@@ -14,9 +14,9 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from subgenre import distributed
-from subgenre.distributed import Group
 from subgenre.errors import ConfigError
+from subgenre.training import distributed
+from subgenre.training.distributed import Group
 
 
 def test_shares_cover_the_batch_once() -> None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from subgenre import optim
 from subgenre.config import OptimConfig
 from subgenre.errors import ConfigError
 from subgenre.models.backbones import musicnn
+from subgenre.training import optim
 
 
 class Blocks(nn.Module):

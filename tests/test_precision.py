@@ -11,7 +11,7 @@ from torch import nn
 from subgenre.config import RunConfig
 from subgenre.core import hardware
 from subgenre.errors import TrainingError
-from subgenre.rehearsal import Rehearsal
+from subgenre.training.rehearsal import Rehearsal
 
 CPU = torch.device("cpu")
 MB = 2**20

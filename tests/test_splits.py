@@ -24,7 +24,7 @@ from subgenre.dataset.splits import (
     validation,
 )
 from subgenre.errors import ConfigError, SplitError
-from subgenre.pipeline import fit
+from subgenre.training import fit
 from tests.folders import make_folder
 
 

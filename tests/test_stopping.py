@@ -14,13 +14,12 @@ import psutil
 import pytest
 import torch.multiprocessing as mp
 
-from subgenre import train
 from subgenre.core import workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, RunError
 from subgenre.models import encoder
-from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
+from subgenre.training import fit, trainer
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
@@ -101,15 +100,15 @@ def test_a_run_is_resumed_whatever_ran_since(
     monkeypatch.chdir(tmp_path)
     names = iter(["20260101_000001", "20260101_000002", "20260101_000003"])
     monkeypatch.setattr(workspace, "stamp", lambda: next(names))
-    real = train.Trainer._close_epoch
+    real = trainer.Trainer._close_epoch
 
-    def close(self: train.Trainer, began: float) -> None:
+    def close(self: trainer.Trainer, began: float) -> None:
         real(self, began)
         if self.state.epoch == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "_close_epoch", close)
+        patch.setattr(trainer.Trainer, "_close_epoch", close)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe())
     stage.train(folder.path, recipe(optim={"epochs": 1}))
@@ -171,16 +170,16 @@ def test_a_model_that_came_meanwhile_is_not_written_over(
 def test_the_seconds_of_a_resumed_run_are_of_all_its_parts(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train.Trainer._close_epoch
+    real = trainer.Trainer._close_epoch
 
-    def close(self: train.Trainer, began: float) -> None:
+    def close(self: trainer.Trainer, began: float) -> None:
         self.began -= 1000  # as if the first part had taken so long
         real(self, began)
         raise KeyboardInterrupt
 
     place: dict[str, Any] = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "_close_epoch", close)
+        patch.setattr(trainer.Trainer, "_close_epoch", close)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe(), **place)
     assert 1000 < stage.train(folder.path, recipe(), **place, resume=True).seconds < 1600
@@ -223,14 +222,14 @@ def _pressed_in_one(rank: int, port: int, features: Path, out: Path) -> None:
     """Train as one of two; the second hears Ctrl-C when the last epoch is being closed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     join(rank, port)
-    real = train.Trainer._close_epoch
+    real = trainer.Trainer._close_epoch
 
-    def close(self: train.Trainer, began: float) -> None:
+    def close(self: trainer.Trainer, began: float) -> None:
         if rank == 1 and self.state.epoch == 2:
             signal.raise_signal(signal.SIGINT)
         real(self, began)
 
-    train.Trainer._close_epoch = close  # type: ignore[method-assign]
+    trainer.Trainer._close_epoch = close  # type: ignore[method-assign]
     ended = "trained"
     try:
         stage.train(features, recipe(), out=out / "m", checkpoints=out / "c")

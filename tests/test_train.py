@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import batches, config, metrics
+from subgenre import config, metrics
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
 from subgenre.models import axes, embedding, encoder
-from subgenre.pipeline import fit, score
-from subgenre.pipeline.lacking import lacking
-from subgenre.sources import VectorSource
+from subgenre.pipeline import score
+from subgenre.training import batches, fit
+from subgenre.training.inputs import VectorSource
+from subgenre.training.missing_material import lacking
 from tests.folders import make_folder
 from tests.training import ids, recipe, same, weights
 

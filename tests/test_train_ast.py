@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import config, sources, train
+from subgenre import config
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.dataset.folder import FeatureFolder
@@ -20,8 +20,8 @@ from subgenre.errors import ConfigError, MissingExtraError
 from subgenre.models import activations, encoder
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline import fit, telling
-from subgenre.run_state import Estimate
+from subgenre.training import fit, inputs, messages, trainer
+from subgenre.training.state import Estimate
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
 
@@ -84,14 +84,14 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
     whole = fit.new_encoder(backbone, settings.model, folder, rows, 0).eval()
     held = activations.cached(whole, folder, 1, cache=tmp_path)
     cpu = torch.device("cpu")
-    source = sources.ActivationSource(rows, held, 1, AugmentConfig())
+    source = inputs.ActivationSource(rows, held, 1, AugmentConfig())
     with torch.inference_mode():
-        found = sources.encode_rows(source, whole, rows[3:8], device=cpu, batch_size=2)
-    live = sources.FeatureSource(
+        found = inputs.encode_rows(source, whole, rows[3:8], device=cpu, batch_size=2)
+    live = inputs.FeatureSource(
         folder, rows, AugmentConfig(), frames=folder.spec.frames(round(0.5 * folder.spec.rate))
     )
     with torch.inference_mode():
-        expected = sources.encode_rows(live, whole, rows[3:8], device=cpu)
+        expected = inputs.encode_rows(live, whole, rows[3:8], device=cpu)
     assert np.allclose(found, expected, atol=3e-3)
     again = activations.cached(whole, folder, 1, cache=tmp_path)
     assert np.array_equal(held, again)
@@ -202,14 +202,14 @@ def test_the_head_learns_first_and_no_gradient_reaches_the_backbone(
     folder: FeatureFolder, backbone: Backbone, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[bool, bool]] = []  # of each step: may the backbone learn, has it moved
-    real = train.Trainer._loss
+    real = trainer.Trainer._loss
 
-    def look(self: train.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
+    def look(self: trainer.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
         learns = any(p.requires_grad for p in self.of_backbone)
         seen.append((learns, bool(moved(backbone, self.encoder.backbone))))
         return real(self, vectors, batch)
 
-    monkeypatch.setattr(train.Trainer, "_loss", look)
+    monkeypatch.setattr(trainer.Trainer, "_loss", look)
     settings = recipe(name, optim={"epochs": 2, "head_epochs": 1})
     fitted = fit.fit(folder, ids(folder), settings, backbone=backbone)
     half = len(seen) // 2
@@ -283,7 +283,7 @@ def test_hours_on_a_cpu_name_what_is_cheaper(
 
     told: list[str] = []
     backbone.n_blocks = n_blocks
-    tell = telling.told(Ear(), recipe(name), torch.device("cpu"), backbone)
+    tell = messages.told(Ear(), recipe(name), torch.device("cpu"), backbone)
     tell(Estimate(1800.0, 2**30, 10, "fp32"))
     assert not told
     tell(Estimate(3 * 3600.0, 2**30, 10, "fp32"))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import checkpoint, config, train
+from subgenre import config
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CollapseError, NotFiniteError
-from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
+from subgenre.training import checkpoint, fit, trainer
 from tests.folders import make_folder
 from tests.training import ids, recipe, same
 
@@ -40,14 +40,14 @@ def test_a_learning_rate_of_ten_ends_with_the_error(folder: FeatureFolder, tmp_p
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = train.Trainer._loss, iter(range(10_000))
+    real, calls = trainer.Trainer._loss, iter(range(10_000))
 
-    def poisoned(self: train.Trainer, *arguments: Any) -> Any:
+    def poisoned(self: trainer.Trainer, *arguments: Any) -> Any:
         result = real(self, *arguments)
         bad = next(calls) >= 40
         return dataclasses.replace(result, value=result.value * (float("nan") if bad else 1.0))
 
-    monkeypatch.setattr(train.Trainer, "_loss", poisoned)
+    monkeypatch.setattr(trainer.Trainer, "_loss", poisoned)
     with pytest.raises(NotFiniteError, match="last good checkpoint"):
         fit.fit(folder, ids(folder), recipe(), checkpoints=tmp_path / "run", fingerprint={})
     (saved,) = checkpoint.fitting(tmp_path, {})
@@ -86,9 +86,9 @@ def test_the_last_look_changes_nothing(
         model={"dropout": 0.2}, augment={"vector_noise": 0.1}, watch={"val_share": 0.25}
     )
     looks: list[int] = []
-    real = train.Trainer._last_look
+    real = trainer.Trainer._last_look
 
-    def look(self: train.Trainer) -> None:
+    def look(self: trainer.Trainer) -> None:
         before = {name: p.clone() for name, p in self.modules.state_dict().items()}
         steps = self.state.done, list(self.state.sums)
         real(self)
@@ -98,7 +98,7 @@ def test_the_last_look_changes_nothing(
         assert (self.state.done, self.state.sums) == steps
         assert all(p.grad is None for p in self.modules.parameters())
 
-    monkeypatch.setattr(train.Trainer, "_last_look", look)
+    monkeypatch.setattr(trainer.Trainer, "_last_look", look)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -13,13 +13,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from subgenre import checkpoint, distributed, train
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.distributed import Group
 from subgenre.errors import Interrupted
-from subgenre.pipeline import fit
+from subgenre.training import checkpoint, distributed, fit, trainer
+from subgenre.training.distributed import Group
 from tests.folders import make_folder
 from tests.test_distributed import free_port, join
 from tests.toy import make_ast_folder
@@ -127,18 +126,18 @@ def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
 
 def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:
     """Train as one of two, asked to stop; note what is saved when this process leaves."""
-    group, save, step = join(rank, port), checkpoint.save, train.Trainer._step
+    group, save, step = join(rank, port), checkpoint.save, trainer.Trainer._step
     asked: list[int] = []
 
     def slowly(*arguments: Any) -> None:
         time.sleep(1)
         save(*arguments)
 
-    def noted(self: train.Trainer, *arguments: Any, **options: Any) -> None:
+    def noted(self: trainer.Trainer, *arguments: Any, **options: Any) -> None:
         step(self, *arguments, **options)
         asked.append(rank)
 
-    checkpoint.save, train.Trainer._step = slowly, noted  # type: ignore[method-assign]
+    checkpoint.save, trainer.Trainer._step = slowly, noted  # type: ignore[method-assign]
     folder = FeatureFolder.open(features)
     place: dict[str, Any] = {"group": group, "checkpoints": out / "run", "fingerprint": {}}
     with pytest.raises(Interrupted):

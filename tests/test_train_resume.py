@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import checkpoint, train
 from subgenre.audio.features import AST_SPEC
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import fit
 from subgenre.pipeline import train as stage
+from subgenre.training import checkpoint, fit, trainer
 from tests.ears import Signalled
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
@@ -47,7 +46,7 @@ def test_an_interruption_changes_nothing(
     whole = fit.fit(folder, ids(folder), settings)
     asked = iter(range(10_000))
     words = "--resume" if stop_after > 1 else "the same command again"  # before the first step
-    with pytest.raises(train.Interrupted, match=words):
+    with pytest.raises(trainer.Interrupted, match=words):
         fit.fit(
             folder,
             ids(folder),
@@ -99,7 +98,7 @@ def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
         run={"compile": True, "precision": "fp32"},
     )
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    with pytest.raises(train.Interrupted):
+    with pytest.raises(trainer.Interrupted):
         stage.train(small.path, settings, talk=Signalled(signal.SIGTERM, 2), **places)
     stage.train(small.path, settings, resume=True, **places)
     assert len(probes) == 1

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import train
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import fit, stopping
 from subgenre.pipeline import train as stage
+from subgenre.training import fit, signals, trainer
 from tests.ears import Ear, Signalled
 from tests.folders import make_folder
 from tests.training import recipe, same_models
@@ -30,7 +29,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 ) -> None:
     settings = recipe(optim={"epochs": 2})
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "stopped"}
-    with pytest.raises(train.Interrupted, match="stopped after step 25 "):
+    with pytest.raises(trainer.Interrupted, match="stopped after step 25 "):
         stage.train(folder.path, settings, talk=Signalled(number, 25), **places)
     assert not (tmp_path / "stopped").exists()
     resumed = stage.train(folder.path, settings, resume=True, **places)
@@ -41,7 +40,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f")
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    with pytest.raises(train.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
+    with pytest.raises(trainer.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
         stage.train(folder.path, recipe(), talk=Signalled(signal.SIGTERM, 8, "backbone"), **places)
     assert not (tmp_path / "m").exists()
     told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
@@ -53,14 +52,14 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ear = Ear()
-    real, epochs = train.Trainer._epoch, iter(range(9))
+    real, epochs = trainer.Trainer._epoch, iter(range(9))
 
-    def interrupted(self: train.Trainer, total: int) -> None:
+    def interrupted(self: trainer.Trainer, total: int) -> None:
         if next(epochs) == 1:
             raise KeyboardInterrupt
         real(self, total)
 
-    monkeypatch.setattr(train.Trainer, "_epoch", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", talk=ear)
     assert any("with --resume goes on" in text for text in ear.told)
@@ -73,9 +72,9 @@ def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
-    real = train.Trainer._save_if_due
+    real = trainer.Trainer._save_if_due
 
-    def pressed(self: train.Trainer, *, last: bool) -> None:
+    def pressed(self: trainer.Trainer, *, last: bool) -> None:
         if self.state.done == 5:
             signal.raise_signal(signal.SIGINT)
         real(self, last=last)
@@ -83,7 +82,7 @@ def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
     before = signal.getsignal(signal.SIGINT)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c"}
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "_save_if_due", pressed)
+        patch.setattr(trainer.Trainer, "_save_if_due", pressed)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe(), **again)
     assert signal.getsignal(signal.SIGINT) is before
@@ -97,25 +96,25 @@ def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
 def test_a_second_press_stops_at_once(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(_self: train.Trainer, *, last: bool) -> None:
+    def pressed(_self: trainer.Trainer, *, last: bool) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(train.Trainer, "_save_if_due", pressed)
+    monkeypatch.setattr(trainer.Trainer, "_save_if_due", pressed)
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
     assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
 
 
 def test_a_stop_that_another_process_was_asked_for_stays_a_stop() -> None:
-    with pytest.raises(train.Interrupted), stopping.stop_signals(fit.Silent()):
-        raise train.Interrupted("as agreed")
+    with pytest.raises(trainer.Interrupted), signals.stop_signals(fit.Silent()):
+        raise trainer.Interrupted("as agreed")
 
 
 def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopping.stop_signals(fit.Silent()) as asked:
+        with signals.stop_signals(fit.Silent()) as asked:
             signal.raise_signal(signal.SIGINT)
             assert not asked()
     finally:
@@ -127,16 +126,16 @@ def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = recipe(batch={"accumulate": 64})
-    real = train.Trainer._step
+    real = trainer.Trainer._step
 
-    def step(self: train.Trainer, *args: Any, **options: Any) -> None:
+    def step(self: trainer.Trainer, *args: Any, **options: Any) -> None:
         if self.state.done == 3:
             signal.raise_signal(signal.SIGINT)
         real(self, *args, **options)
 
     out, place = tmp_path / "m", {"checkpoints": tmp_path / "c"}
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "_step", step)
+        patch.setattr(trainer.Trainer, "_step", step)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, settings, out=out, **place)
     assert not out.exists()
@@ -152,15 +151,15 @@ def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
 def test_a_press_when_the_last_epoch_is_being_closed_leaves_the_whole_model(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train.Trainer._close_epoch
+    real = trainer.Trainer._close_epoch
 
-    def close(self: train.Trainer, began: float) -> None:
+    def close(self: trainer.Trainer, began: float) -> None:
         if self.state.epoch == 2:
             signal.raise_signal(signal.SIGINT)
         real(self, began)
 
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
-    monkeypatch.setattr(train.Trainer, "_close_epoch", close)
+    monkeypatch.setattr(trainer.Trainer, "_close_epoch", close)
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
     assert same_models(whole.run, tmp_path / "m")

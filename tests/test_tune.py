@@ -13,9 +13,10 @@ from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError, TrainingError
-from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
-from subgenre.pipeline.candidates import Candidate
+from subgenre.pipeline import tune
+from subgenre.training import recipes, search_space
+from subgenre.training.search_space import Candidate
 from tests.ears import Ear
 from tests.folders import make_folder
 
@@ -32,32 +33,32 @@ def base(**optim: Any) -> TrainConfig:
 
 
 def test_the_recipes_stand_first_and_no_candidate_twice() -> None:
-    found = candidates.propose([base(lr=1e-3)], {"optim.lr": [1e-3, 1e-2]}, trials=9)
+    found = search_space.propose([base(lr=1e-3)], {"optim.lr": [1e-3, 1e-2]}, trials=9)
     assert [one.settings.optim.lr for one in found] == [1e-3, 1e-2]
-    usual = candidates.propose([base(), config.load_recipe("gpu")], {}, trials=100)
+    usual = search_space.propose([base(), config.load_recipe("gpu")], {}, trials=100)
     assert [one.name for one in usual[:2]] == ["thesis", "gpu"]
     assert len({str(one.settings) for one in usual}) == len(usual) == 2 + 2 + 8
 
 
 def test_more_candidates_than_trials_are_drawn_by_the_seed() -> None:
     vary = {"optim.lr": [i * 1e-3 for i in range(2, 30)]}
-    found = candidates.propose([base()], vary, trials=5, seed=1)
+    found = search_space.propose([base()], vary, trials=5, seed=1)
     assert len(found) == 5
-    assert found == candidates.propose([base()], vary, trials=5, seed=1)
-    assert found != candidates.propose([base()], vary, trials=5, seed=2)
+    assert found == search_space.propose([base()], vary, trials=5, seed=1)
+    assert found != search_space.propose([base()], vary, trials=5, seed=2)
 
 
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lr'"):
-        candidates.propose([base()], {"optim.lrr": [1.0]}, trials=5)
+        search_space.propose([base()], {"optim.lrr": [1.0]}, trials=5)
     with pytest.raises(ConfigError, match=r"section\.key"):
-        candidates.propose([base()], {"lr": [1.0]}, trials=5)
+        search_space.propose([base()], {"lr": [1.0]}, trials=5)
 
 
 @pytest.mark.parametrize("trials", [0, -3])
 def test_no_trials_are_refused(trials: int) -> None:
     with pytest.raises(ConfigError, match=f"trials is {trials}; give 1 or more"):
-        candidates.propose([base()], {}, trials=trials)
+        search_space.propose([base()], {}, trials=trials)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
         return real(jobs, **options)
 
     monkeypatch.setattr(trainings, "train_all", note)
-    tried = candidates.propose([base()], {"optim.lr": [1e-3, 10.0]}, trials=5)
+    tried = search_space.propose([base()], {"optim.lr": [1e-3, 10.0]}, trials=5)
     tuned = tune.tune(
         folder.path, tried, folds=2, out=tmp_path / "best.toml", kept=tmp_path / "k", workers=1
     )
@@ -115,7 +116,7 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
 
 def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
     ear, out = Ear(), tmp_path / "best.toml"
-    tried = candidates.propose([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
+    tried = search_space.propose([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
     tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, talk=ear)
     (told,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
     assert told.partition(", level with ")[2].startswith("thesis: run.save_every=1000")
@@ -126,7 +127,7 @@ def test_features_of_the_small_backbone_need_no_gpu(
     folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch, cuda: bool, recipe: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    found = choice.choose(folder.path)
+    found = recipes.choose(folder.path)
     assert (found.recipe, found.backbone) == (recipe, "musicnn")
     assert "recipe laptop" in found.why
 
@@ -139,8 +140,8 @@ def test_features_of_the_transformer_take_the_recipe_of_the_device(
     )
     for cuda, recipe in ((True, "gpu"), (False, "laptop")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        found = choice.choose(tmp_path)
+        found = recipes.choose(tmp_path)
         assert (found.recipe, found.backbone) == (recipe, None)
-    assert choice.choose(tmp_path, device="cpu").recipe == "laptop"
+    assert recipes.choose(tmp_path, device="cpu").recipe == "laptop"
     with pytest.raises(FeatureError, match="there are no features in"):
-        choice.choose(tmp_path / "nowhere")
+        recipes.choose(tmp_path / "nowhere")

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import cli, config, train
+from subgenre import cli, config
 from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, TrainingError
-from subgenre.pipeline import candidates, choice, tune
 from subgenre.pipeline import folds as trainings
-from subgenre.pipeline.candidates import Candidate
+from subgenre.pipeline import tune
+from subgenre.training import recipes as choice
+from subgenre.training import search_space, trainer
+from subgenre.training.search_space import Candidate
 from tests.ears import Ear
 from tests.folders import make_folder
 
@@ -58,13 +60,13 @@ def base(**optim: Any) -> TrainConfig:
 )
 def test_what_draws_the_test_tracks_is_not_searched_over(name: str, values: list[Any]) -> None:
     with pytest.raises(ConfigError, match=f"--vary {name} would try .* --set {name}=VALUE"):
-        candidates.propose([base()], {name: values}, trials=9)
+        search_space.propose([base()], {name: values}, trials=9)
 
 
 def test_all_recipes_are_given_the_split_of_the_first() -> None:
     other = config.replace(base(lr=1e-3), "run", seed=5, test_share=0.3, strict_groups=True)
     first, ear = config.replace(base(), "run", seed=3), Ear()
-    found = candidates.propose([first, other], {"optim.lr": [0.1]}, trials=9, talk=ear)
+    found = search_space.propose([first, other], {"optim.lr": [0.1]}, trials=9, talk=ear)
     drawn = {(o.settings.run.seed, o.settings.run.test_share) for o in found}
     assert drawn == {(3, 0.2)}
     assert not any(one.settings.run.strict_groups for one in found)
@@ -145,7 +147,9 @@ def test_few_epochs_leave_one_for_the_backbone(
 def test_a_candidate_that_can_not_be_trained_is_listed_and_the_others_go_on(
     folder: FeatureFolder, tmp_path: Path
 ) -> None:
-    wanted = candidates.propose([base()], {"model.pca": [5000, 5]}, trials=9, features=folder.path)
+    wanted = search_space.propose(
+        [base()], {"model.pca": [5000, 5]}, trials=9, features=folder.path
+    )
     out, ear = tmp_path / "best.toml", Ear()
     places: dict[str, Any] = {"out": out, "kept": tmp_path / "k", "workers": 1, "talk": ear}
     tuned = tune.tune(folder.path, wanted, folds=2, **places)
@@ -201,7 +205,7 @@ def test_an_option_that_can_not_act_beside_another_makes_no_twin(
     own = config.replace(base(), "model", pca=9)
     own = TrainConfig(**{**vars(own), "recipe": "own"})
     vary = {"model.tune": ["head", "full"], "model.pca": [5, 9], "model.fusion": [0.5]}
-    found = candidates.propose([own], vary, trials=99, features=folder.path)
+    found = search_space.propose([own], vary, trials=99, features=folder.path)
     assert [one.name for one in found] == [
         "own",
         "own: model.tune=head, model.pca=5, model.fusion=0.5",
@@ -237,7 +241,7 @@ def test_an_option_for_all_that_one_recipe_does_not_read_is_refused_by_its_name(
 def test_what_can_not_be_trained_takes_no_trial_and_is_told(folder: FeatureFolder) -> None:
     ear = Ear()
     vary = {"batch.kind": ["triplet", "pk"], "loss.name": ["supcon", "triplet"]}
-    found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
     kinds = {(one.settings.batch.kind, one.settings.loss.name) for one in found}
     assert kinds == {("triplet", "triplet"), ("pk", "supcon"), ("pk", "triplet")}
     assert any("is left out: loss 'supcon' compares whole batches" in told for told in ear.told)
@@ -256,7 +260,7 @@ def test_what_the_built_in_backbone_can_not_do_takes_no_trial(
     folder: FeatureFolder, vary: dict[str, Any], said: str
 ) -> None:
     ear = Ear()
-    found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
     assert [one.settings.model.tune for one in found] == ["head", "last:1"]
     assert {one.settings.model.pooling for one in found} == {"mean"}
     left_out = [told for told in ear.told if ": " in told and " is left out: " in told]
@@ -271,7 +275,7 @@ def test_a_bases_own_epochs_of_the_head_stay_where_nobody_shortened_them(
     for first in (8, 0):
         changed = config.replace(own, "optim", head_epochs=first)
         vary = {"optim.epochs": [30]}
-        found = candidates.propose([changed], vary, trials=9, features=folder.path)
+        found = search_space.propose([changed], vary, trials=9, features=folder.path)
         assert [one.settings.optim.head_epochs for one in found] == [first, first]
 
 
@@ -282,7 +286,7 @@ def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_tr
     own = TrainConfig(**{**vars(own), "recipe": "own.toml"})
     ear, vary = Ear(), {"model.tune": ["head"], "optim.lr": [0.1]}
     vary["model.tune"].append("full")
-    found = candidates.propose([own], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([own], vary, trials=9, features=folder.path, talk=ear)
     assert [one.settings.model.tune for one in found] == ["last:1", "full"]
     assert any("is left out: optim.backbone_lr is 1e-05, but can't act" in t for t in ear.told)
 
@@ -290,15 +294,15 @@ def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_tr
 def test_values_that_make_no_sense_together_are_left_out_and_told(folder: FeatureFolder) -> None:
     vary = {"model.members": [1, 3], "model.embedding_size": [512, 384]}
     ear = Ear()
-    found = candidates.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
     tried = [(o.settings.model.members, o.settings.model.embedding_size) for o in found[1:]]
     assert tried == [(1, 512), (1, 384), (3, 384)]
     told = "model.members=3, model.embedding_size=512 is left out: 3 members can't share 512"
     assert any(told in text for text in ear.told)
     with pytest.raises(ConfigError, match="3 members can't share 512"):
-        candidates.propose([base()], {**vary, "model.embedding_size": [512]}, trials=9)
+        search_space.propose([base()], {**vary, "model.embedding_size": [512]}, trials=9)
     with pytest.raises(ConfigError, match="embeding_size"):
-        candidates.propose([base()], {**vary, "model.embeding_size": [512]}, trials=9)
+        search_space.propose([base()], {**vary, "model.embeding_size": [512]}, trials=9)
 
 
 def test_recipes_in_files_of_one_name_are_told_apart(tried: list[Candidate]) -> None:
@@ -314,14 +318,14 @@ def test_recipes_in_files_of_one_name_are_told_apart(tried: list[Candidate]) -> 
 def test_too_little_memory_ends_one_candidate_alone(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train.Trainer._step
+    real = trainer.Trainer._step
 
-    def step(self: train.Trainer, *args: Any, **options: Any) -> None:
+    def step(self: trainer.Trainer, *args: Any, **options: Any) -> None:
         if self.config.optim.lr == 0.5:
             torch.empty(2**52)
         real(self, *args, **options)
 
-    monkeypatch.setattr(train.Trainer, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
     wanted = [Candidate("large", base(lr=0.5)), Candidate("small", base(lr=1e-3))]
     places: dict[str, Any] = {"out": tmp_path / "o.toml", "kept": tmp_path / "k", "workers": 1}
     tuned = tune.tune(folder.path, wanted, folds=2, **places)

@@ -7,20 +7,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subgenre import config, watch
+from subgenre import config
 from subgenre.config import LossConfig
 from subgenre.errors import CollapseError, NotFiniteError
+from subgenre.training import collapse
 
 
 def test_spread_is_the_mean_pairwise_cosine_distance() -> None:
     vectors = F.normalize(torch.randn(30, 8), dim=1)
     naive = sum(1 - float(vectors[i] @ vectors[j]) for i in range(30) for j in range(30)) / 900
-    assert float(watch.spread(vectors)) == pytest.approx(naive, abs=1e-5)
-    assert float(watch.spread(vectors[:1].repeat(5, 1))) == pytest.approx(0, abs=1e-6)
+    assert float(collapse.spread(vectors)) == pytest.approx(naive, abs=1e-5)
+    assert float(collapse.spread(vectors[:1].repeat(5, 1))) == pytest.approx(0, abs=1e-6)
 
 
 def test_one_point_for_long_is_a_collapse() -> None:
-    look = watch.CollapseWatch(0.3, patience=5)
+    look = collapse.CollapseWatch(0.3, patience=5)
     look.update(0.25, 0.8, 0.5)
     for _ in range(4):
         look.update(0.3, 1.0, 1e-6)
@@ -29,14 +30,14 @@ def test_one_point_for_long_is_a_collapse() -> None:
 
 
 def test_a_recovery_starts_the_count_anew() -> None:
-    look = watch.CollapseWatch(0.3, patience=3)
+    look = collapse.CollapseWatch(0.3, patience=3)
     for spread in (0.5, 1e-9, 1e-9, 0.4, 1e-9, 1e-9):
         look.update(0.3, 1.0, spread)
     assert look.low_steps == 2
 
 
 def test_little_spread_at_the_start_is_no_collapse() -> None:
-    look = watch.CollapseWatch(0.3, patience=2)
+    look = collapse.CollapseWatch(0.3, patience=2)
     for _ in range(20):
         look.update(0.2999, 1.0, 2e-4)
     assert look.low_steps == 0
@@ -45,11 +46,11 @@ def test_little_spread_at_the_start_is_no_collapse() -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_the_run(loss: float) -> None:
     with pytest.raises(NotFiniteError, match="lower the learning rate"):
-        watch.CollapseWatch(0.3).update(loss, 1.0, 0.5)
+        collapse.CollapseWatch(0.3).update(loss, 1.0, 0.5)
 
 
 def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
-    look = watch.CollapseWatch(0.3, depth=1, wild_patience=3)
+    look = collapse.CollapseWatch(0.3, depth=1, wild_patience=3)
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.20, 0.7, 0.5, 0.1 * 150)
     for _ in range(2):
@@ -59,19 +60,19 @@ def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
 
 
 def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
     look.update(0.3, 1.0, 5e-3)
     look.close(0.3, 1.0, 5e-3)  # the spread often falls before it grows
     with pytest.raises(CollapseError, match="one point"):
         look.close(0.3, 1.0, 1e-9)  # but not to nothing
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
     for _ in range(9):
         look.update(0.3, 1.0, 5e-3)
     with pytest.raises(CollapseError, match="one point"):
         look.close(0.3, 1.0, 5e-3)
-    look = watch.CollapseWatch(0.3, depth=1)
+    look = collapse.CollapseWatch(0.3, depth=1)
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(CollapseError, match="exploded"):
@@ -79,17 +80,17 @@ def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
 
 
 def test_what_the_watch_remembers_goes_into_a_checkpoint() -> None:
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.25, 0.8, 1e-9, 0.1)
-    other = watch.CollapseWatch(0.3)
+    other = collapse.CollapseWatch(0.3)
     vars(other).update(look.memory())
     assert other == look
 
 
 def test_the_scale_is_that_of_the_latest_output_in_training() -> None:
     layer = torch.nn.Linear(3, 2)
-    scale = watch.Scale(layer)
+    scale = collapse.Scale(layer)
     x = torch.randn(5, 3)
     expected = layer(x).square().mean().sqrt()
     layer.eval()(2 * x)
@@ -97,12 +98,12 @@ def test_the_scale_is_that_of_the_latest_output_in_training() -> None:
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
-    watch.check_finite([torch.ones(3), torch.zeros(2)])
+    collapse.check_finite([torch.ones(3), torch.zeros(2)])
     with pytest.raises(NotFiniteError, match="no longer a number"):
-        watch.check_finite([torch.ones(3), torch.tensor([1.0, math.nan])])
+        collapse.check_finite([torch.ones(3), torch.tensor([1.0, math.nan])])
 
 
-def feed(look: watch.CollapseWatch, steps: list[tuple[float, float, float]]) -> None:
+def feed(look: collapse.CollapseWatch, steps: list[tuple[float, float, float]]) -> None:
     for step in steps:
         look.update(*step)
 
@@ -126,7 +127,7 @@ def noisy(n: int, *, apart: float, size: float = 0.2) -> list[tuple[float, float
 
 
 def test_a_loss_that_rests_at_the_margin_while_the_spread_is_down_is_a_collapse() -> None:
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5, 0.1)
     feed(look, [(0.3, 1.0, 0.0101)] * 900)
     assert look.low_steps == 0  # not one point: the spread alone would never tell
@@ -138,7 +139,7 @@ def test_single_steps_may_be_off_the_margin_by_chance() -> None:
     steps = noisy(1000, apart=0.0)
     assert {active for _, active, _ in steps} == {1.0}
     assert max(abs(loss - 0.3) for loss, _, _ in steps) > 0.01
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
     with pytest.raises(CollapseError, match="rests at the margin"):
         feed(look, steps)
@@ -152,17 +153,17 @@ def test_a_loss_near_the_margin_that_learns_is_no_collapse(apart: float) -> None
     assert 0.25 < loss < 0.3
     assert active > 0.99
     assert spread < 0.08
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 1.0)
     feed(look, steps)
     look.close(*steps[-1])
 
 
 def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
-    look = watch.CollapseWatch(0.3)
+    look = collapse.CollapseWatch(0.3)
     feed(look, noisy(3000, apart=0.0))  # a slow start: nothing learnt yet, nothing lost
     assert look.rest_steps == 0
-    look = watch.CollapseWatch(None)
+    look = collapse.CollapseWatch(None)
     look.update(0.25, 1.0, 0.5)
     feed(look, [(0.3, 1.0, 0.02)] * 3000)  # no margin to rest at
     assert look.rest_steps == look.low_steps == 0
@@ -179,12 +180,12 @@ def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
 )
 def test_the_loss_of_one_point(sections: dict[str, Any], rests: float | None) -> None:
     settings = LossConfig(**sections)
-    assert watch.resting_loss(settings, 1) == rests
-    assert watch.resting_loss(settings, 4) == (rests and 4 * rests)
+    assert collapse.resting_loss(settings, 1) == rests
+    assert collapse.resting_loss(settings, 4) == (rests and 4 * rests)
 
 
 def test_the_end_is_judged_by_what_the_last_step_left() -> None:
-    look = watch.CollapseWatch(0.3, depth=1)
+    look = collapse.CollapseWatch(0.3, depth=1)
     look.update(0.25, 0.8, 0.5, 0.1)
     with pytest.raises(CollapseError, match="exploded"):
         look.close(0.25, 0.8, 0.5, 0.1 * 250)
@@ -203,7 +204,7 @@ def test_the_end_is_judged_by_what_the_last_step_left() -> None:
 )
 def test_other_mining_is_offered_where_it_acts(loss: str, mining: str, offered: bool) -> None:
     recipe = config.load_recipe("laptop")
-    look = watch.of_run(config.replace(recipe, "loss", name=loss, mining=mining))
+    look = collapse.of_run(config.replace(recipe, "loss", name=loss, mining=mining))
     look.update(0.3, 1.0, 0.5)
     with pytest.raises(CollapseError, match="one point") as raised:
         look.close(0.3, 1.0, 1e-9)

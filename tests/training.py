@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import fit
+from subgenre.training import fit
 
 
 def recipe(**sections: dict[str, Any]) -> TrainConfig:

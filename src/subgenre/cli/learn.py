@@ -120,8 +120,8 @@ def train(
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
     """
-    from subgenre import distributed
     from subgenre.pipeline import train as stage
+    from subgenre.training import distributed
 
     terminal = _terminal(common, first=distributed.talks())
     trained = stage.train(

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subgenre import config, overrides
+from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
+from subgenre.training import overrides
 
 
 @Parameter(name="*")
@@ -64,11 +65,11 @@ class Recipe:
             ConfigError: an unknown recipe, option or value, or one that can't act.
             FeatureError: no feature folder to choose by.
         """
-        from subgenre.pipeline import choice
+        from subgenre.training import recipes
 
         settings = self.read(features, terminal)
         planned = config.load_recipe(self.recipe or settings.recipe).optim.head_epochs
-        settings, told = choice.suit(settings, self.given(), features, planned=planned)
+        settings, told = recipes.suit(settings, self.given(), features, planned=planned)
         for sentence in told:
             terminal.say(sentence)
         return settings
@@ -80,12 +81,12 @@ class Recipe:
             ConfigError: an unknown recipe, option or value.
             FeatureError: no feature folder to choose by.
         """
-        from subgenre.pipeline import choice
+        from subgenre.training import recipes
 
         given = self.given()
         if self.recipe is not None:
             self.settings(self.recipe)  # its errors come before those of the features
-        chosen = choice.choose(
+        chosen = recipes.choose(
             features,
             device=given.get("run.device"),
             backbone=given.get("model.backbone"),

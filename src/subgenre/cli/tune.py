@@ -53,16 +53,16 @@ def tune(
         kept: where trainings are kept, so that a search that was stopped goes on.
         workers: trainings side by side.
     """
-    from subgenre.pipeline import candidates
     from subgenre.pipeline import tune as stage
+    from subgenre.training import search_space
 
     common = common or Common()
     terminal = Terminal(quiet=common.quiet, as_json=common.json)
-    candidates.check_trials(trials)
+    search_space.check_trials(trials)
     stage.check_places(out, kept)
     changes, first = _changes(vary), recipe or Recipe()
     bases = _bases(first, recipes, features, terminal)
-    wanted = candidates.propose(
+    wanted = search_space.propose(
         bases,
         changes,
         trials=trials,
@@ -84,7 +84,7 @@ def _bases(
     first: Recipe, names: tuple[str, ...], features: Path, terminal: Terminal
 ) -> list[TrainConfig]:
     """Read all recipes as `train` does, but lay nothing to rest yet: a change may wake it."""
-    from subgenre.pipeline import choice
+    from subgenre.training import recipes as choice
 
     bases = [first.read(features, terminal)]
     for name in names:

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import augment
 from subgenre.core import files
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.models import cache as pooled_cache
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
+from subgenre.training import augment
 
 FORMAT_VERSION = 1
 _LARGEST = float(np.finfo(np.float16).max)

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from subgenre import augment
 from subgenre.audio.features import Statistics
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.track_vectors import (
@@ -29,6 +28,7 @@ from subgenre.models.backbones import Backbone
 from subgenre.models.cache import Cached
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.models.file_embedding import FileVectors, embed_each, embed_files
+from subgenre.training import augment
 
 __all__ = [
     "Embeddings",

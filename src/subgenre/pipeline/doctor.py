@@ -20,9 +20,10 @@ from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
 from subgenre.models import embedding
-from subgenre.pipeline import audits, evaluate, fit, outputs
+from subgenre.pipeline import audits, evaluate, outputs
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
+from subgenre.training import fit
 
 OUT = Path(workspace.DOCTOR)
 REPEATS = 3

@@ -23,7 +23,7 @@ from subgenre.dataset.splits import Split
 from subgenre.errors import FeatureError, RunError
 from subgenre.models import embedding, encoder
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline import audits, fit, outputs, score, tables
+from subgenre.pipeline import audits, outputs, score, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.material import Material
 from subgenre.pipeline.outputs import Evaluated
@@ -33,6 +33,7 @@ from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
+from subgenre.training import fit
 
 __all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
 

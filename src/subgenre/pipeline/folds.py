@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, parallel, validation
 from subgenre.core.progress import Silent, Talk
@@ -23,8 +22,8 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import RunError, SubgenreError, TrainingError
 from subgenre.models import embedding
-from subgenre.pipeline import fit
 from subgenre.report.data import Epoch
+from subgenre.training import checkpoint, fit
 
 FORMAT_VERSION = 1
 _FOR_EVER = 1e8  # seconds: a training is long, and watches itself

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import checkpoint, config, protocol
+from subgenre import config, protocol
 from subgenre.about import VERSION
 from subgenre.audit.probe import Fold as Positions
 from subgenre.config import TrainConfig
@@ -23,7 +23,7 @@ from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError, EvaluationError, RunError
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.pipeline import audits, fit, folds, outputs, rejection, tables
+from subgenre.pipeline import audits, folds, outputs, rejection, tables
 from subgenre.pipeline.audits import Audited
 from subgenre.pipeline.evaluate import VIEWED
 from subgenre.pipeline.folds import FoldResult, Job
@@ -34,6 +34,7 @@ from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
+from subgenre.training import checkpoint, fit
 
 OUT = Path("evaluation")
 MANIFEST, FOLDS = "evaluation.json", "folds"

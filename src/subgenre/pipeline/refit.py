@@ -16,9 +16,9 @@ from subgenre.core.progress import Silent, Talk
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.scan import Track
-from subgenre.pipeline.idle import at_rest
 from subgenre.pipeline.stored import StoredRun
 from subgenre.search.collection import Collection
+from subgenre.training.compatibility import at_rest
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
@@ -63,7 +63,7 @@ def refit(
     from subgenre.core import hardware
     from subgenre.dataset.folder import FeatureFolder
     from subgenre.models import embedding, encoder
-    from subgenre.pipeline import fit
+    from subgenre.training import fit
 
     folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
     stored = run.embeddings

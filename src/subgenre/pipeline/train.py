@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from subgenre import checkpoint, config, distributed
+from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -26,10 +26,10 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
 from subgenre.models import embedding, encoder
-from subgenre.pipeline import fit, telling
-from subgenre.pipeline.lacking import lacking
-from subgenre.pipeline.stopping import kept_or_gone, stop_signals
-from subgenre.train import Epoch
+from subgenre.training import checkpoint, distributed, fit, messages
+from subgenre.training.missing_material import lacking
+from subgenre.training.signals import kept_or_gone, stop_signals
+from subgenre.training.trainer import Epoch
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.
 _TEST_TRACKS = 3
@@ -160,7 +160,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         with distributed.together(group, place.device):
             if group.first:
                 _write(run, fitted, folder, split, settings, test_run=test_run)
-                talk.say(telling.chosen(fitted.result, settings))
+                talk.say(messages.chosen(fitted.result, settings))
                 talk.say(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from subgenre import checkpoint, metrics
+from subgenre import metrics
 from subgenre.config import RunConfig
 from subgenre.core import validation
 from subgenre.core.progress import Silent, Talk
@@ -28,7 +28,8 @@ from subgenre.errors import (
 from subgenre.library.scan import Track
 from subgenre.metrics import Measured, Score
 from subgenre.pipeline import folds as trainings
-from subgenre.pipeline.candidates import Candidate, on_one_split
+from subgenre.training import checkpoint
+from subgenre.training.search_space import Candidate, on_one_split
 
 OUT, KEPT = Path("tuned.toml"), Path("tuning")
 SHOWN = ("centroid_accuracy", "precision_at_1", "map_at_r")

@@ -12,7 +12,7 @@ from subgenre.core.progress import Progress, Talk
 from subgenre.core.text import duration
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
-from subgenre.train import Epoch, Estimate, Result
+from subgenre.training.trainer import Epoch, Estimate, Result
 
 _HOUR = 3600
 

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subgenre import augment
 from subgenre.config import AugmentConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
 from subgenre.models.encoder import Encoder
+from subgenre.training import augment
 
 # Stored features are kept in memory when they take less than this share of what is free.
 _MEMORY_SHARE = 0.4

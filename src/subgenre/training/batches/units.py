@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from subgenre.batches.table import ChunkTable, Ints
 from subgenre.errors import ConfigError, SplitError
+from subgenre.training.batches.table import ChunkTable, Ints
 
 _REDRAWS = 100
 

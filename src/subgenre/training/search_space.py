@@ -18,8 +18,9 @@ from subgenre.core.progress import Silent, Talk
 from subgenre.errors import ConfigError
 from subgenre.models import backbones
 from subgenre.models.backbones import MUSICNN, Backbone
-from subgenre.overrides import put
-from subgenre.pipeline import choice, idle
+from subgenre.training import compatibility as idle
+from subgenre.training import recipes as choice
+from subgenre.training.overrides import put
 
 LOSSES = ("multi_similarity", "supcon", "triplet")  # tried where nothing else is asked for
 RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate

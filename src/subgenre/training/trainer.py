@@ -17,25 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subgenre import batches, checkpoint, distributed, optim, sources, watch
-from subgenre.batches import ChunkTable
 from subgenre.config import TrainConfig
 from subgenre.core import hardware
-from subgenre.distributed import Group
 from subgenre.errors import Interrupted
 from subgenre.losses import Loss, LossResult
 from subgenre.models.encoder import Encoder
-from subgenre.rehearsal import Rehearsal
-from subgenre.run_state import (
-    Callbacks,
-    Epoch,
-    Estimate,
-    Result,
-    State,
-    put,
-    step_seed,
-)
-from subgenre.sources import Source
+from subgenre.training import batches, checkpoint, collapse, distributed, optim
+from subgenre.training import inputs as sources
+from subgenre.training.batches import ChunkTable
+from subgenre.training.distributed import Group
+from subgenre.training.inputs import Source
+from subgenre.training.rehearsal import Rehearsal
+from subgenre.training.state import Callbacks, Epoch, Estimate, Result, State, put, step_seed
 
 __all__ = ["Callbacks", "Epoch", "Estimate", "Interrupted", "Result", "State", "Trainer"]
 
@@ -93,8 +86,8 @@ class Trainer:
             for column in (table.label, table.track, table.recording)
         )
         self.state = State()
-        self.scale = watch.Scale(encoder.head)
-        self.watch = watch.of_run(config)
+        self.scale = collapse.Scale(encoder.head)
+        self.watch = collapse.of_run(config)
         self.seen: list[tuple[Tensor, float]] = []  # figures of steps that were not looked at yet
         self.look_every = _LOOK_EVERY if device.type == "cuda" else 1
 
@@ -180,7 +173,7 @@ class Trainer:
                 nn.utils.clip_grad_norm_(self.learning, self.config.optim.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        figures = (result.value.detach().float(), watch.spread(vectors), self.scale.latest)
+        figures = (result.value.detach().float(), collapse.spread(vectors), self.scale.latest)
         self.seen.append((torch.stack(figures), result.active))
 
     def _loss(self, vectors: Tensor, batch: Tensor) -> LossResult:
@@ -234,7 +227,7 @@ class Trainer:
         self.modules.train()  # as where the figures of the start come from
         with torch.no_grad():
             vectors = self._encode(self.source.load(rows).to(self.device), places, seed)
-            figures = watch.spread(distributed.gather(vectors, self.group)), self.scale.latest
+            figures = collapse.spread(distributed.gather(vectors, self.group)), self.scale.latest
         with distributed.together(self.group, self.device):  # a scale is of one process's share
             self.watch.close(*self.state.latest, *torch.stack(figures).tolist())
 
@@ -242,7 +235,7 @@ class Trainer:
         """Validate, note the epoch, keep the best weights; save what is still good."""
         state, settings = self.state, self.config.watch
         self._look()
-        watch.check_finite(self.learning)
+        collapse.check_finite(self.learning)
         number = state.epoch + 1
         value = None
         if self.validate and (number % settings.every == 0 or number == self.config.optim.epochs):
@@ -274,7 +267,7 @@ class Trainer:
             asked = together and distributed.agree(asked, self.group, self.device)
         if asked or (every and state.done % every == 0):
             self._look()
-            watch.check_finite(self.learning)
+            collapse.check_finite(self.learning)
             self._save()
         if asked:
             distributed.agree(False, self.group, self.device)  # none leaves before it is saved

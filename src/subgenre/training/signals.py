@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from subgenre import checkpoint
 from subgenre.core import workspace
 from subgenre.core.progress import Talk
 from subgenre.errors import Interrupted
+from subgenre.training import checkpoint
 
 _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C again stops at once"
 

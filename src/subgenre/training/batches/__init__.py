@@ -5,10 +5,10 @@ interruption change what comes. Two chunks of one recording are never anchor and
 anchor and negative.
 """
 
-from subgenre.batches.epochs import epoch_batches, learnt_chunks, takes_trash
-from subgenre.batches.pk import pk_batches
-from subgenre.batches.table import ChunkTable, chunk_table
-from subgenre.batches.triplets import TripletAudioDataset, draw_triplets, triplet_batches
+from subgenre.training.batches.epochs import epoch_batches, learnt_chunks, takes_trash
+from subgenre.training.batches.pk import pk_batches
+from subgenre.training.batches.table import ChunkTable, chunk_table
+from subgenre.training.batches.triplets import TripletAudioDataset, draw_triplets, triplet_batches
 
 __all__ = [
     "ChunkTable",

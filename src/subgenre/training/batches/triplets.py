@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from subgenre.batches.table import ChunkTable, Ints, chunk_table
-from subgenre.batches.units import Units
 from subgenre.errors import SplitError
+from subgenre.training.batches.table import ChunkTable, Ints, chunk_table
+from subgenre.training.batches.units import Units
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder

@@ -13,7 +13,7 @@ from subgenre.core import hardware, validation
 from subgenre.dataset import folder
 from subgenre.errors import FeatureError
 from subgenre.models.backbones import MUSICNN
-from subgenre.pipeline import idle
+from subgenre.training import compatibility
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def suit(
     Raises:
         ConfigError: an option asked for that the loss or the batches do not read.
     """
-    idle.refuse_unread(settings, asked)
+    compatibility.refuse_unread(settings, asked)
     if settings.recipe not in config.recipe_names():
         return settings, _shortened(settings, planned, asked)
     told: list[str] = []
-    settings, names = idle.at_rest(settings, asked, **of_features(features))
+    settings, names = compatibility.at_rest(settings, asked, **of_features(features))
     if names:
         told.append(
             f"left out of recipe {settings.recipe}, as they can't act with tune "

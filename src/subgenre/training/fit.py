@@ -14,22 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre import batches, distributed, losses, metrics, sources
+from subgenre import losses, metrics
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_tune
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.distributed import Group
 from subgenre.errors import FeatureError
 from subgenre.models import activations, axes, backbones, embedding, lora
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline.idle import refuse_idle
-from subgenre.pipeline.telling import Bars, Stoppable, told
-from subgenre.sources import ActivationSource, FeatureSource, Source, VectorSource
-from subgenre.train import Callbacks, Result, Trainer
+from subgenre.training import batches, distributed, inputs
+from subgenre.training.compatibility import refuse_idle
+from subgenre.training.distributed import Group
+from subgenre.training.inputs import ActivationSource, FeatureSource, Source, VectorSource
+from subgenre.training.messages import Bars, Stoppable, told
+from subgenre.training.trainer import Callbacks, Result, Trainer
 
 CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
 
@@ -173,7 +174,7 @@ def _finish(
 ) -> None:
     """Take the embedding's mean off by the training chunks, merge adapters, end training."""
     if encoder.structure.centre:
-        encoder.set_centre(sources.encode_rows(source, encoder, rows, device=device))
+        encoder.set_centre(inputs.encode_rows(source, encoder, rows, device=device))
     lora.merge(encoder.backbone)
     encoder.eval()
 
@@ -302,7 +303,7 @@ def _validation(
     label = {int(t): int(c) for t, c in zip(track, folder.label_of[rows], strict=True)}
 
     def score() -> float:
-        chunks = sources.encode_rows(source, encoder, rows, device=device)
+        chunks = inputs.encode_rows(source, encoder, rows, device=device)
         tracks, vectors = embedding.track_vectors(chunks, track)
         return metrics.map_at_r(vectors, np.array([label[int(t)] for t in tracks]))
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.batches.pk import pk_batches
-from subgenre.batches.table import ChunkTable, chunk_table
-from subgenre.batches.triplets import triplet_batches
 from subgenre.config import PROXY_LOSSES, BatchConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
+from subgenre.training.batches.pk import pk_batches
+from subgenre.training.batches.table import ChunkTable, chunk_table
+from subgenre.training.batches.triplets import triplet_batches
 
 Ints = NDArray[np.int64]
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from subgenre import config, sources
+from subgenre import config
 from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
 from subgenre.errors import ConfigError
 from subgenre.models import lora
 from subgenre.models.backbones import Backbone
+from subgenre.training import inputs
 
 # What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.
 _READS = {
@@ -168,7 +169,7 @@ def _options(settings: TrainConfig, *, transformer: bool, longer: bool) -> Itera
 def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
     """Options of `[augment]`; what each source of chunks refuses too, told before it is built."""
     where = {"head": "cached vectors", "last": "cached activations"}.get(tune.partition(":")[0])
-    why = dict.fromkeys(sources.ON_FEATURES, f"the network learns on {where} (tune {tune})")
+    why = dict.fromkeys(inputs.ON_FEATURES, f"the network learns on {where} (tune {tune})")
     if not where:
         short = "chunks are stored as they are (preprocess with --store-s to keep a longer window)"
         why = {} if longer else {"crop": short}
@@ -176,7 +177,7 @@ def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
         why["patchout"] = "no token passes the head (tune head)"
     else:
         alone = "it acts on the cached vectors of tune head alone"
-        why |= dict.fromkeys(sources.ON_VECTORS, alone)
+        why |= dict.fromkeys(inputs.ON_VECTORS, alone)
     for name, reason in why.items():
         yield Option(f"augment.{name}", getattr(AugmentConfig(), name), reason)
 

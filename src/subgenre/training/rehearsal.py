@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from subgenre.config import RunConfig
 from subgenre.core import hardware
-from subgenre.run_state import Estimate
+from subgenre.training.state import Estimate
 
 _ADAMW = 2  # numbers that AdamW keeps beside each weight
 _GRADIENTS = 2  # activations' gradients at a time: of what a backward pass is at, and of the next

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.batches.table import ChunkTable, Ints
 from subgenre.errors import ConfigError, SplitError
+from subgenre.training.batches.table import ChunkTable, Ints
 
 _PK = 3  # apart from the streams of the drawn triplets
 

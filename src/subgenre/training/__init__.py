@@ -1,0 +1,1 @@
+"""From chunks to a trained encoder: batches, augmentation, the loop, checkpoints, recipes."""
