@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre.audit import doctor
-from subgenre.audit.probe import grouped_folds
 from subgenre.core.progress import Silent
+from subgenre.evaluation.audits import mislabels
+from subgenre.evaluation.audits.probe import grouped_folds
+from subgenre.evaluation.tracks import Material
 from subgenre.pipeline import doctor as stage
-from subgenre.pipeline.material import Material
 from subgenre.training import fit
 
 FOLDS, REPEATS = 5, 3
@@ -43,7 +43,7 @@ def judged(means: np.ndarray, given: np.ndarray, seed: int) -> np.ndarray:
         for repeat in range(REPEATS)
         for fold in grouped_folds(given, tracks, FOLDS, seed=seed + repeat)
     ]
-    return doctor.misfit(doctor.oof_probabilities(means, given, folds), given)
+    return mislabels.misfit(mislabels.oof_probabilities(means, given, folds), given)
 
 
 def main() -> None:
@@ -63,8 +63,8 @@ def main() -> None:
         seconds = time.perf_counter() - start
         first = np.argsort(-sure, kind="stable")[: len(chosen)]
         found = len(np.intersect1d(first, chosen))
-        listed = int((sure > doctor.LEAST).sum())
-        right = len(np.intersect1d(np.flatnonzero(sure > doctor.LEAST), chosen))
+        listed = int((sure > mislabels.LEAST).sum())
+        right = len(np.intersect1d(np.flatnonzero(sure > mislabels.LEAST), chosen))
         hits, wanted = hits + found, wanted + len(chosen)
         print(
             f"seed {seed}: {found} of {len(chosen)} swapped among the first {len(chosen)}; "

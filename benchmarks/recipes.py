@@ -45,8 +45,8 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
+from subgenre.evaluation import scores as score
 from subgenre.models import embedding
-from subgenre.pipeline import score
 from subgenre.pipeline.preprocess import preprocess
 from subgenre.training import fit
 

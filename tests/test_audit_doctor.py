@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subgenre.audit import doctor
-from subgenre.audit.duplicates import Duplicate, Duplicates
-from subgenre.audit.probe import grouped_folds, lda_scores
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits import mislabels
+from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
+from subgenre.evaluation.audits.probe import grouped_folds, lda_scores
 from subgenre.library.scan import Track
 
 
@@ -49,8 +49,8 @@ def test_swapped_labels_are_found_five_times_better_than_by_chance(seed: int) ->
     swapped = generator.choice(labels.size, 6, replace=False)
     given = labels.copy()
     given[swapped] = (labels[swapped] + generator.integers(1, 5, 6)) % 5
-    p = doctor.oof_probabilities(x, given, folds_of(given))
-    found = doctor.wrong_playlist(p, given, NAMES, stands(given))
+    p = mislabels.oof_probabilities(x, given, folds_of(given))
+    found = mislabels.wrong_playlist(p, given, NAMES, stands(given))
     first = [int(f.track) for f in found[:6]]
     assert np.isin(first, swapped).mean() >= 5 * 6 / labels.size
     hits = [f for f in found if int(f.track) in set(swapped.tolist())]
@@ -61,9 +61,9 @@ def test_swapped_labels_are_found_five_times_better_than_by_chance(seed: int) ->
 def test_no_track_is_judged_by_a_probe_that_has_seen_it() -> None:
     x, labels, _ = library(apart=0.5)
     folds = folds_of(labels)
-    p = doctor.oof_probabilities(x, labels, folds)
+    p = mislabels.oof_probabilities(x, labels, folds)
     train, test = folds[0]
-    alone = lda_scores(x[train], labels[train], x[test], 5, shrinkage=doctor.SHRINKAGE)
+    alone = lda_scores(x[train], labels[train], x[test], 5, shrinkage=mislabels.SHRINKAGE)
     np.testing.assert_array_equal(p[test].argmax(axis=1), alone.argmax(axis=1))
     np.testing.assert_allclose(p.sum(axis=1), 1.0)
     np.testing.assert_array_equal(np.diff(alone.argsort()), np.diff(p[test].argsort()))
@@ -71,40 +71,40 @@ def test_no_track_is_judged_by_a_probe_that_has_seen_it() -> None:
 
 def test_probabilities_are_honest_and_those_of_noise_say_nothing() -> None:
     x, labels, _ = library(n=80, apart=0.6, seed=3)
-    p = doctor.oof_probabilities(x, labels, folds_of(labels))
+    p = mislabels.oof_probabilities(x, labels, folds_of(labels))
     sure, right = p.max(axis=1), p.argmax(axis=1) == labels
     assert sure.mean() == pytest.approx(right.mean(), abs=0.05)
     noise = np.random.default_rng(0).normal(size=x.shape)
-    p = doctor.oof_probabilities(noise, labels, folds_of(labels))
+    p = mislabels.oof_probabilities(noise, labels, folds_of(labels))
     assert p.max() < 0.5
 
 
 def test_repeats_are_averaged_and_untested_tracks_are_passed_over() -> None:
     x, labels, tracks = library()
     folds = folds_of(labels)
-    twice = doctor.oof_probabilities(x, labels, [*folds, *folds_of(labels, seed=1)])
+    twice = mislabels.oof_probabilities(x, labels, [*folds, *folds_of(labels, seed=1)])
     assert np.isfinite(twice).all()
-    part = doctor.oof_probabilities(x, labels, folds[:2])
+    part = mislabels.oof_probabilities(x, labels, folds[:2])
     untested = np.concatenate([folds[2][1], folds[3][1]])
     assert np.isnan(part[untested]).all()
-    found = doctor.wrong_playlist(part, labels, NAMES, tracks)
+    found = mislabels.wrong_playlist(part, labels, NAMES, tracks)
     assert not {int(f.track) for f in found} & set(untested.tolist())
 
 
 def test_the_misfit_is_the_other_subgenres_share() -> None:
     p = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [np.nan] * 3])
-    np.testing.assert_allclose(doctor.misfit(p, [0, 2, 1]), [0.3 / 0.9, 0.5 / 0.8, 0.0])
+    np.testing.assert_allclose(mislabels.misfit(p, [0, 2, 1]), [0.3 / 0.9, 0.5 / 0.8, 0.0])
 
 
 def test_an_outlier_is_named_and_a_quiet_library_has_none() -> None:
     x, labels, tracks = library(n=20, apart=3.0)
     x += 20
     x[7] = -30 * np.eye(16)[3]
-    found = doctor.outliers(x, labels, NAMES, tracks)
+    found = mislabels.outliers(x, labels, NAMES, tracks)
     assert found[0].track == "0007"
     assert found[0].kind == "outlier"
     assert found[0].confidence > 0.9
-    few = doctor.outliers(x[5:12], np.array([0, 0, 0, 0, 0, 1, 1]), NAMES, tracks[5:12])
+    few = mislabels.outliers(x[5:12], np.array([0, 0, 0, 0, 0, 1, 1]), NAMES, tracks[5:12])
     assert few == []
 
 
@@ -114,7 +114,7 @@ def test_copies_are_told_apart_by_where_they_are() -> None:
         Duplicate(0, 1, "packets", 1.0, "the same audio packets"),
         Duplicate(1, 2, "features", 0.8, "features alike"),
     )
-    rows = doctor.copies(Duplicates("features", pairs, ((0, 1, 2),), ""), tracks)
+    rows = mislabels.copies(Duplicates("features", pairs, ((0, 1, 2),), ""), tracks)
     assert [r.kind for r in rows] == ["duplicate", "two playlists"]
     assert rows[0].suggestion == "/m/1.mp3"
     assert rows[1].suggestion == "s1"
@@ -122,10 +122,10 @@ def test_copies_are_told_apart_by_where_they_are() -> None:
 
 def test_silent_and_clipped_recordings_are_listed() -> None:
     measures = {"silent_share": [0.0, 0.9, math.nan], "clipped_share": [0.02, 0.0, 0.0]}
-    rows = doctor.broken(stands([0, 0, 0]), measures)
+    rows = mislabels.broken(stands([0, 0, 0]), measures)
     assert [(r.track, r.kind) for r in rows] == [("0000", "clipped"), ("0001", "silent")]
     assert all(0 <= r.confidence <= 1 for r in rows)
-    assert doctor.broken(stands([0]), {}) == []
+    assert mislabels.broken(stands([0]), {}) == []
 
 
 def test_everything_together_is_sorted_and_safe_as_csv_and_json() -> None:
@@ -133,7 +133,7 @@ def test_everything_together_is_sorted_and_safe_as_csv_and_json() -> None:
     given = labels.copy()
     given[[3, 40]] = 4
     copies = Duplicates("packets", (Duplicate(0, 1, "packets", 1.0, "the same, packets"),), (), "")
-    found = doctor.diagnose(
+    found = mislabels.diagnose(
         x,
         given,
         NAMES,
@@ -146,7 +146,7 @@ def test_everything_together_is_sorted_and_safe_as_csv_and_json() -> None:
     order = [(kinds.index(f.kind), -f.confidence) for f in found]
     assert order == sorted(order)
     assert {"wrong playlist", "duplicate"} <= {f.kind for f in found}
-    rows = doctor.csv_rows(found)
+    rows = mislabels.csv_rows(found)
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     back = list(csv.DictReader(io.StringIO(text.getvalue())))
@@ -158,18 +158,18 @@ def test_broken_input_is_refused_or_survived() -> None:
     x, labels, tracks = library()
     x[5, 1] = math.nan
     with pytest.raises(EvaluationError, match="1 of 120 vectors hold NaN"):
-        doctor.diagnose(x, labels, NAMES, tracks, folds_of(labels))
+        mislabels.diagnose(x, labels, NAMES, tracks, folds_of(labels))
     x, labels, tracks = library()
     with pytest.raises(EvaluationError, match="119 tracks and 120 labels"):
-        doctor.diagnose(x, labels, NAMES, tracks[:-1], folds_of(labels))
+        mislabels.diagnose(x, labels, NAMES, tracks[:-1], folds_of(labels))
     keep = np.arange(97)  # one track left in the last subgenre
     folds = folds_of(labels[keep])
-    p = doctor.oof_probabilities(x[keep], labels[keep], folds)
+    p = mislabels.oof_probabilities(x[keep], labels[keep], folds)
     assert np.isfinite(p[:96]).all()
     assert np.isnan(p[96]).all()
-    assert "0096" not in [f.track for f in doctor.wrong_playlist(p, labels[keep], NAMES, tracks)]
+    assert "0096" not in [f.track for f in mislabels.wrong_playlist(p, labels[keep], NAMES, tracks)]
     with pytest.raises(EvaluationError, match="no track can be judged"):
-        doctor.oof_probabilities(x[:2], [0, 1], [(np.array([0]), np.array([1]))])
+        mislabels.oof_probabilities(x[:2], [0, 1], [(np.array([0]), np.array([1]))])
     both = labels < 2
-    found = doctor.diagnose(x[both], labels[both], NAMES, tracks[:48], folds_of(labels[both]))
+    found = mislabels.diagnose(x[both], labels[both], NAMES, tracks[:48], folds_of(labels[both]))
     assert all(f.suggestion in ("", "s0", "s1") for f in found)

@@ -15,14 +15,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from subgenre.audit import probe
-from subgenre.audit.confounders import confounders, track_columns
-from subgenre.audit.growth import learning_curve, power_law
-from subgenre.audit.hubness import hubness
-from subgenre.audit.learnability import pairs, trained_accuracy
-from subgenre.audit.open_set import auroc, fpr_at_tpr, open_set
 from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits import probe
+from subgenre.evaluation.audits.confounders import confounders, track_columns
+from subgenre.evaluation.audits.growth import learning_curve, power_law
+from subgenre.evaluation.audits.hubness import hubness
+from subgenre.evaluation.audits.learnability import pairs, trained_accuracy
+from subgenre.evaluation.audits.open_set import auroc, fpr_at_tpr, open_set
 
 
 def blobs(n_labels: int, n: int, *, apart: float = 2.0, dims: int = 12, seed: int = 0):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subgenre.audit import duplicates as dup
-from subgenre.audit.leakage import leakage, straddlers
-from subgenre.audit.probe import grouped_folds, mean_interval
 from subgenre.errors import EvaluationError, MissingExtraError
+from subgenre.evaluation.audits import duplicates as dup
+from subgenre.evaluation.audits.leakage import leakage, straddlers
+from subgenre.evaluation.audits.probe import grouped_folds, mean_interval
 from subgenre.library.scan import Track
 from tests.conftest import need
 

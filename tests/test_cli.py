@@ -159,7 +159,8 @@ def test_a_search_that_can_not_end_well_is_not_begun(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "subgenre.pipeline.folds.train_all", lambda *_, **__: pytest.fail("it was trained")
+        "subgenre.evaluation.cross_validation.train_all",
+        lambda *_, **__: pytest.fail("it was trained"),
     )
     make_folder(tmp_path / "f", tracks=4, chunks=1)
     Path("afile").touch()

@@ -16,9 +16,9 @@ from subgenre.core import workspace
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
+from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
 from subgenre.pipeline import evaluate, train
-from subgenre.pipeline.material import Material
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import recipe

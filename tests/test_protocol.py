@@ -16,17 +16,18 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from subgenre import metrics, protocol
+from subgenre import metrics
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables, splits
 from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
+from subgenre.evaluation import baselines, cross_validation
+from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Measured, Score
 from subgenre.models import embedding
-from subgenre.pipeline import doctor, folds
+from subgenre.pipeline import doctor
 from subgenre.pipeline import protocol as stage
-from subgenre.protocol import Fold
 from subgenre.report import summary
 from subgenre.report.data import ReportData, Rung
 from tests.folders import make_folder
@@ -53,13 +54,13 @@ def names(n: int) -> list[str]:
 
 def test_lifted_columns_know_direction_and_distance() -> None:
     tempo = np.array([[100.0], [101.0], [140.0], [100.5], [np.nan]])
-    rows = protocol.lifted(tempo, np.array([0, 1, 2]))
+    rows = baselines.lifted(tempo, np.array([0, 1, 2]))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0)
     cosine = rows @ rows[3]
     assert cosine[0] > cosine[2]
     assert cosine[1] > cosine[2]
     assert rows[4, 0] == pytest.approx(0.0, abs=1e-12)  # unknown: at the training tracks' mean
-    same = protocol.lifted(np.full((4, 2), 7.0), np.array([0, 1]))
+    same = baselines.lifted(np.full((4, 2), 7.0), np.array([0, 1]))
     np.testing.assert_allclose(same, same[:1].repeat(4, axis=0))
 
 
@@ -68,9 +69,9 @@ def test_probe_vectors_score_as_the_classifier_does() -> None:
 
     x, y = blobs(12, apart=0.5)
     (train, test), *_ = positions(len(y), 3)
-    rows = protocol.probe_vectors(x, y, train, test)
+    rows = baselines.probe_vectors(x, y, train, test)
     mean, std = x[train].mean(0), x[train].std(0)
-    plain = LogisticRegression(C=protocol.PROBE_C, max_iter=1000)
+    plain = LogisticRegression(C=baselines.PROBE_C, max_iter=1000)
     plain.fit((x[train] - mean) / std, y[train])
     right = plain.score((x[test] - mean) / std, y[test])
     for score in (metrics.centroid_accuracy, metrics.precision_at_1, metrics.knn_accuracy):
@@ -82,7 +83,7 @@ def test_a_ladder_over_folds_is_the_mean_over_tracks_each_counted_once() -> None
     x, y = blobs(8, apart=0.4)
     parts = [Fold(a, b, {"frozen": x, "trained": x + 0.1}) for a, b in positions(24, 4)]
     other = [Fold(a, b, {"frozen": x, "trained": -x}) for a, b in positions(24, 3)]
-    found = protocol.ladder([*parts, *other], y, genres=GENRES, ids=names(24))
+    found = baselines.ladder([*parts, *other], y, genres=GENRES, ids=names(24))
     right = np.zeros((2, 24))
     for repeat, part in enumerate((parts, other)):
         for fold in part:
@@ -101,14 +102,14 @@ def test_what_is_not_finite_is_told_of_or_refused() -> None:
     broken = x.copy()
     broken[4, 2] = np.nan
     parts = [Fold(a, b, {"frozen": broken, "trained": x}) for a, b in positions(18, 3)]
-    found = protocol.ladder(parts, y, genres=GENRES, ids=names(18))
+    found = baselines.ladder(parts, y, genres=GENRES, ids=names(18))
     assert "frozen" not in found.scores
     assert any(note.startswith("frozen") and "NaN" in note for note in found.notes)
     parts = [Fold(a, b, {"frozen": x, "trained": broken}) for a, b in positions(18, 3)]
     with pytest.raises(EvaluationError, match="NaN"):
-        protocol.ladder(parts, y, genres=GENRES, ids=names(18))
+        baselines.ladder(parts, y, genres=GENRES, ids=names(18))
     with pytest.raises(EvaluationError, match="NaN"):
-        protocol.probe_vectors(broken, y, *positions(18, 3)[0])
+        baselines.probe_vectors(broken, y, *positions(18, 3)[0])
 
 
 def test_out_of_fold_takes_the_majority_and_each_track_once() -> None:
@@ -118,11 +119,11 @@ def test_out_of_fold_takes_the_majority_and_each_track_once() -> None:
     wrong[2] = [0.0, 1]
     split = (np.array([0, 1]), np.array([2, 3]))
     folds_ = [Fold(*split, {"trained": v}) for v in (right, wrong, wrong)]
-    found = protocol.out_of_fold(folds_, y)
+    found = baselines.out_of_fold(folds_, y)
     assert found.predicted.tolist() == [-1, -1, 1, 1]
     assert found.votes[2].tolist() == [1, 2]
     assert found.confusion.tolist() == [[0, 1], [0, 1]]
-    tied = protocol.out_of_fold(folds_[:2], y)  # one vote each: the first fold's counts
+    tied = baselines.out_of_fold(folds_[:2], y)  # one vote each: the first fold's counts
     assert tied.predicted[2] == 0
 
 
@@ -130,14 +131,14 @@ def test_aligned_vectors_undo_a_turn_and_keep_each_fold_as_it_is() -> None:
     x, _ = blobs(8, apart=1.0)
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(16, 16)))[0]
     (a, b), (c, d) = positions(24, 2)
-    found = protocol.aligned([Fold(a, b, {"trained": x}), Fold(c, d, {"trained": x @ turn})])
+    found = baselines.aligned([Fold(a, b, {"trained": x}), Fold(c, d, {"trained": x @ turn})])
     assert np.isfinite(found[b]).all()
     np.testing.assert_allclose(found[d] @ found[d].T, x[d] @ x[d].T, atol=1e-8)
     x, _ = blobs(20, apart=1.0)  # more tracks in common than dimensions
     three = positions(60, 3)
     turned = [x, x @ turn, x @ turn.T]
     parts = [Fold(*p, {"trained": v}) for p, v in zip(three, turned, strict=True)]
-    np.testing.assert_allclose(protocol.aligned(parts), x, atol=1e-6)
+    np.testing.assert_allclose(baselines.aligned(parts), x, atol=1e-6)
 
 
 def trained_embedding(x: np.ndarray, labels: np.ndarray, seed: int) -> torch.nn.Linear:
@@ -264,7 +265,7 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
         workspace.DOCTOR,
     ):
         assert (out / name).stat().st_size > 0
-    assert list(found["models"]) == list(protocol.RUNGS)
+    assert list(found["models"]) == list(baselines.RUNGS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
     assert found["train_s"] > 0
     table = embedding.read_embeddings(out / workspace.EMBEDDINGS)
@@ -323,13 +324,13 @@ def test_what_is_trained_is_not_trained_again(
     again = tmp_path / "again"  # a copy: the other tests read what the one repeat gave
     shutil.copytree(out, again)
     done: list[str] = []
-    train_one = folds.train_one
+    train_one = cross_validation.train_one
 
-    def counted(one: folds.Job, **options: Any) -> None:
+    def counted(one: cross_validation.Job, **options: Any) -> None:
         done.append(one.path.name)
         train_one(one, **options)
 
-    monkeypatch.setattr(folds, "train_one", counted)
+    monkeypatch.setattr(cross_validation, "train_one", counted)
     same(run(library, again, quick=True), found)
     assert done == []
     second = again / stage.FOLDS / "repeat0_fold1.npz"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from subgenre.audit.learnability import pairs as judge
+from subgenre.evaluation.audits.learnability import pairs as judge
 from subgenre.metrics import wilson
 from subgenre.pipeline import tables
 from subgenre.report import ReportData, chances, html, plots, previews, summary

@@ -12,8 +12,8 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
+from subgenre.evaluation import scores
 from subgenre.models import axes, embedding, encoder
-from subgenre.pipeline import score
 from subgenre.training import batches, fit
 from subgenre.training.inputs import VectorSource
 from subgenre.training.missing_material import lacking
@@ -269,7 +269,7 @@ def test_the_trained_model_beats_chance_on_held_out_tracks(folder: FeatureFolder
     fitted = fit.fit(folder, rest, recipe(optim={"epochs": 10}))
     assert fitted.pooled is not None
     split = Split(rest, tuple(sorted(held)), 0, ())
-    scored = score.sides(folder, split, fitted.encoder, fitted.pooled, device=torch.device("cpu"))
+    scored = scores.sides(folder, split, fitted.encoder, fitted.pooled, device=torch.device("cpu"))
     accuracy = metrics.centroid_accuracy(
         scored.train.vectors["trained"],
         scored.train.labels,

@@ -13,7 +13,7 @@ from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError, TrainingError
-from subgenre.pipeline import folds as trainings
+from subgenre.evaluation import cross_validation as trainings
 from subgenre.pipeline import tune
 from subgenre.training import recipes, search_space
 from subgenre.training.search_space import Candidate

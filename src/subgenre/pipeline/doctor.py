@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.audio.features import MUSICNN_SPEC
-from subgenre.audit.doctor import Finding
-from subgenre.audit.duplicates import Duplicates
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits import run as audits
+from subgenre.evaluation.audits.doctor import Finding
+from subgenre.evaluation.audits.duplicates import Duplicates
+from subgenre.evaluation.audits.run import Audited
+from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
-from subgenre.pipeline import audits, evaluate, outputs
-from subgenre.pipeline.audits import Audited
-from subgenre.pipeline.material import Material
+from subgenre.pipeline import evaluate, outputs
 from subgenre.training import fit
 
 OUT = Path(workspace.DOCTOR)

@@ -10,11 +10,12 @@ from typing import Any
 from subgenre.core import hardware, text, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
+from subgenre.evaluation import scores
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
 from subgenre.models import embedding as room
 from subgenre.models import encoder
-from subgenre.pipeline import evaluate, score, stored
+from subgenre.pipeline import evaluate, stored
 from subgenre.search.track_rows import IndexedTrack
 
 
@@ -60,7 +61,7 @@ def embed(
             opened.encoder.to(device), opened.folder, rows, device=device, on_progress=bar
         )
     numbers, vectors = room.track_vectors(chunks, opened.folder.track_of[rows])
-    tracks = score.tracks_of(opened.folder, numbers)
+    tracks = scores.tracks_of(opened.folder, numbers)
     room.write_embeddings(
         out,
         tracks,

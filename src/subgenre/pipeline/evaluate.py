@@ -10,9 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subgenre import protocol
 from subgenre.about import VERSION
-from subgenre.audit import duplicates
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -21,14 +19,17 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import FeatureError, RunError
+from subgenre.evaluation import baselines, scores
+from subgenre.evaluation.audits import duplicates
+from subgenre.evaluation.audits import run as audits
+from subgenre.evaluation.audits.run import Audited
+from subgenre.evaluation.baselines import Fold, Ladder
+from subgenre.evaluation.scores import Scored
+from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline import audits, outputs, score, tables
-from subgenre.pipeline.audits import Audited
-from subgenre.pipeline.material import Material
+from subgenre.pipeline import outputs, tables
 from subgenre.pipeline.outputs import Evaluated
-from subgenre.pipeline.score import Scored
-from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import Epoch, ReportData
@@ -147,7 +148,7 @@ def _vectors(run: Run, frozen: Encoder, talk: Talk) -> tuple[NDArray[np.float32]
             device=device,
             on_progress=bar,
         )
-    scored = score.sides(
+    scored = scores.sides(
         folder,
         run.split,
         run.encoder,
@@ -180,7 +181,7 @@ def _trained(scored: Scored, n_tracks: int) -> NDArray[np.float32]:
 
 
 def _ladder(material: Material, folds: list[Fold], *, seed: int) -> Ladder:
-    return protocol.ladder(
+    return baselines.ladder(
         folds, material.labels, genres=material.genres, ids=material.ids, seed=seed
     )
 
@@ -192,7 +193,7 @@ def _audit(
     means = material.means(pooled)
     by_view = {}
     for view in tables.VIEW_NAMES:
-        told = protocol.ladder(
+        told = baselines.ladder(
             [fold],
             material.labels,
             genres=material.genres,
@@ -239,7 +240,7 @@ def _write_vectors(run: Run, scored: Scored) -> None:
     sides = ["train"] * len(scored.train.tracks) + ["test"] * len(scored.test.tracks)
     embedding.write_embeddings(
         run.path / workspace.EMBEDDINGS,
-        score.tracks_of(run.folder, numbers),
+        scores.tracks_of(run.folder, numbers),
         vectors,
         split=sides,
         fingerprint=encoder.fingerprint(run.encoder),
@@ -251,7 +252,7 @@ def _report_data(
 ) -> ReportData:
     """Gather what the report of a single split shows."""
     folder, vectors = run.folder, fold.vectors["trained"]
-    taken = protocol.out_of_fold([fold], material.labels)
+    taken = baselines.out_of_fold([fold], material.labels)
     matrix = np.zeros((len(folder.labels),) * 2, dtype=np.int64)
     matrix[: len(taken.confusion), : len(taken.confusion)] = taken.confusion
     fitted = maps.fit_map(vectors[fold.train], run.settings.run.seed)

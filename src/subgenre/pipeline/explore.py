@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subgenre.audit.doctor import Finding
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, EvaluationError
+from subgenre.evaluation.audits.doctor import Finding
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.library.sources import TRASH
 from subgenre.pipeline import charts, refit

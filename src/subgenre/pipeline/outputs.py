@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import metrics, protocol, report
-from subgenre.audit.doctor import Finding, csv_rows
+from subgenre import metrics, report
 from subgenre.core import files, workspace
+from subgenre.evaluation import baselines
+from subgenre.evaluation.audits.doctor import Finding, csv_rows
+from subgenre.evaluation.tracks import Material
 from subgenre.metrics import Score
-from subgenre.pipeline.material import Material
 from subgenre.report import plots
 from subgenre.report.data import Figure, Point, ReportData, Rung
 
@@ -84,7 +85,7 @@ def rungs(found: Mapping[str, Mapping[str, Score]]) -> tuple[Rung, ...]:
     return tuple(
         Rung(
             name,
-            protocol.RUNGS[name],
+            baselines.RUNGS[name],
             {m: Figure(s.value) for m, s in scores.items()} if name == "chance" else scores,
         )
         for name, scores in found.items()

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import config, protocol
+from subgenre import config
 from subgenre.about import VERSION
-from subgenre.audit.probe import Fold as Positions
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -21,15 +20,19 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError, EvaluationError, RunError
+from subgenre.evaluation import baselines, rejection
+from subgenre.evaluation import cross_validation as folds
+from subgenre.evaluation.audits import run
+from subgenre.evaluation.audits.probe import Fold as Positions
+from subgenre.evaluation.audits.run import Audited
+from subgenre.evaluation.baselines import Fold, Ladder
+from subgenre.evaluation.cross_validation import FoldResult, Job
+from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.pipeline import audits, folds, outputs, rejection, tables
-from subgenre.pipeline.audits import Audited
+from subgenre.pipeline import outputs, tables
 from subgenre.pipeline.evaluate import VIEWED
-from subgenre.pipeline.folds import FoldResult, Job
-from subgenre.pipeline.material import Material
 from subgenre.pipeline.outputs import Evaluated
-from subgenre.protocol import Fold, Ladder
 from subgenre.report import maps
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData
@@ -103,7 +106,7 @@ def evaluate_folds(
     results = _train(plan, workers, talk)
     talk.say("scoring the held-out tracks")
     scored = _folds(plan, material, backbone, first, results)
-    found = protocol.ladder(
+    found = baselines.ladder(
         scored, material.labels, genres=material.genres, ids=material.ids, seed=plan.seed
     )
     audited = Audited(notes=list(found.notes))
@@ -211,7 +214,7 @@ def _audit(
     positions: list[Positions] = [(fold.train, fold.test) for fold in scored]
     talk.say("scores within and across genres")
     by_view = {
-        view: protocol.ladder(
+        view: baselines.ladder(
             scored,
             material.labels,
             genres=material.genres,
@@ -224,18 +227,18 @@ def _audit(
     }
     found.plain["views"] = {view: outputs.plain_scores(told) for view, told in by_view.items()}
     found.report["views"] = tables.views(by_view)
-    same = audits.copies(material, means, talk)
+    same = run.copies(material, means, talk)
     talk.say("pairs of subgenres")
     trained = [fold.vectors["trained"] for fold in scored]
-    audits.add_pairs(found, material, means, positions, trained, seed=plan.seed)
+    run.add_pairs(found, material, means, positions, trained, seed=plan.seed)
     talk.say("leakage, learning curve, confounders, rejection")
-    audits.add_frozen(found, material, pooled, means, positions, same, seed=plan.seed)
+    run.add_frozen(found, material, pooled, means, positions, same, seed=plan.seed)
     talk.say("the doctor, and who is recommended to whom")
-    repeats = max(plan.repeats, audits.DOCTOR_REPEATS)
-    judged = audits.repeated(material, plan.folds, repeats, plan.seed)
-    audits.add_doctor(found, material, means, judged, same)
-    held = protocol.aligned(scored)
-    audits.add_hubs(found, material, held, np.flatnonzero(np.isfinite(held[:, 0])))
+    repeats = max(plan.repeats, run.DOCTOR_REPEATS)
+    judged = run.repeated(material, plan.folds, repeats, plan.seed)
+    run.add_doctor(found, material, means, judged, same)
+    held = baselines.aligned(scored)
+    run.add_hubs(found, material, held, np.flatnonzero(np.isfinite(held[:, 0])))
 
 
 def _write(
@@ -266,7 +269,7 @@ def _write(
         "seed": plan.seed,
         "versions": versions(),
     }
-    held = protocol.aligned(scored)
+    held = baselines.aligned(scored)
     tested = np.flatnonzero(np.isfinite(held[:, 0]))
     if not tested.size:
         raise EvaluationError("no track was held out; take other folds")
@@ -304,7 +307,7 @@ def _report_data(
 ) -> ReportData:
     """Gather what the report over folds shows: every track is a held-out one."""
     folder = plan.folder
-    taken = protocol.out_of_fold(scored, material.labels)
+    taken = baselines.out_of_fold(scored, material.labels)
     fitted = maps.fit_map(held[tested], plan.seed)
     points = outputs.points(material, tested, fitted.coordinates, "test", taken.predicted)
     return ReportData(

@@ -25,9 +25,9 @@ from subgenre.errors import (
     SplitError,
     TrainingError,
 )
+from subgenre.evaluation import cross_validation as trainings
 from subgenre.library.scan import Track
 from subgenre.metrics import Measured, Score
-from subgenre.pipeline import folds as trainings
 from subgenre.training import checkpoint
 from subgenre.training.search_space import Candidate, on_one_split
 

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from subgenre.audit.duplicates import Duplicates
-from subgenre.audit.probe import (
+from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.duplicates import Duplicates
+from subgenre.evaluation.audits.probe import (
     Floats,
     Fold,
     Ints,
@@ -29,8 +30,7 @@ from subgenre.audit.probe import (
     standardise,
     unit,
 )
-from subgenre.audit.result import Result
-from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
     from subgenre.library.scan import Track

@@ -9,16 +9,24 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.audit import confounders, doctor, duplicates, growth, hubness, leakage, learnability
-from subgenre.audit import open_set as open_sets
-from subgenre.audit.duplicates import Duplicates
-from subgenre.audit.probe import Fold, grouped_folds
-from subgenre.audit.result import plain
 from subgenre.core.progress import Talk
 from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits import (
+    confounders,
+    duplicates,
+    growth,
+    hubness,
+    leakage,
+    learnability,
+    mislabels,
+)
+from subgenre.evaluation.audits import open_set as open_sets
+from subgenre.evaluation.audits.duplicates import Duplicates
+from subgenre.evaluation.audits.probe import Fold, grouped_folds
+from subgenre.evaluation.audits.result import plain
+from subgenre.evaluation.tracks import Material
 from subgenre.pipeline import tables
-from subgenre.pipeline.material import Material
 
 Floats = NDArray[np.float64]
 FOLDS, DOCTOR_REPEATS = 5, 3
@@ -36,7 +44,7 @@ class Audited:
 
     report: dict[str, Any] = field(default_factory=dict)
     plain: dict[str, Any] = field(default_factory=dict)
-    findings: list[doctor.Finding] = field(default_factory=list)
+    findings: list[mislabels.Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, find: Callable[[], T], show: Callable[[T], dict[str, Any]]) -> None:
@@ -90,8 +98,8 @@ def add_doctor(
     tracks, folder = material.folder.tracks, material.folder
     measured = {name: material.columns[name] for name in ("silent_share", "clipped_share")}
 
-    def find() -> list[doctor.Finding]:
-        return doctor.diagnose(
+    def find() -> list[mislabels.Finding]:
+        return mislabels.diagnose(
             vectors,
             material.labels,
             folder.labels,
@@ -101,7 +109,7 @@ def add_doctor(
             measures=measured,
         )
 
-    def show(findings: list[doctor.Finding]) -> dict[str, Any]:
+    def show(findings: list[mislabels.Finding]) -> dict[str, Any]:
         found.findings = findings
         return {"doctor": tables.suggestions(findings, tracks)}
 

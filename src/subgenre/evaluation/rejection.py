@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from subgenre import config
-from subgenre.audit import open_set as open_sets
-from subgenre.audit.open_set import OpenSet
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Talk
 from subgenre.dataset.splits import Split
-from subgenre.pipeline import folds, tables
-from subgenre.pipeline.audits import Audited
-from subgenre.pipeline.material import Material
-from subgenre.protocol import Fold
+from subgenre.evaluation import cross_validation
+from subgenre.evaluation.audits import open_set as open_sets
+from subgenre.evaluation.audits.open_set import OpenSet
+from subgenre.evaluation.audits.run import Audited
+from subgenre.evaluation.baselines import Fold
+from subgenre.evaluation.tracks import Material
+from subgenre.pipeline import tables
 
 FOLDER = "open_set"
 SCORE = "centroid"  # what `classify` turns tracks away by
@@ -78,8 +79,8 @@ def _left_out(
         )
         positions[c] = [(train, test)]
         path = out / f"{c}.npz"
-        jobs[c] = folds.job(f"without {label}", material.folder, settings, split, path)
-    results = folds.train_all(list(jobs.values()), workers=workers, talk=talk)
+        jobs[c] = cross_validation.job(f"without {label}", material.folder, settings, split, path)
+    results = cross_validation.train_all(list(jobs.values()), workers=workers, talk=talk)
     vectors = {c: result.vectors for c, result in zip(jobs, results, strict=True)}
     return open_sets.open_set(vectors, labels, material.folder.labels, positions, score=SCORE)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre import protocol
 from subgenre.audio import measures
-from subgenre.audit.confounders import track_columns
-from subgenre.audit.probe import Fold as Positions
 from subgenre.core import files
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
+from subgenre.evaluation import baselines as protocol
+from subgenre.evaluation.audits.confounders import track_columns
+from subgenre.evaluation.audits.probe import Fold as Positions
+from subgenre.evaluation.baselines import Fold
 from subgenre.models import embedding
-from subgenre.protocol import Fold
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

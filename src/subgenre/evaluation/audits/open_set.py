@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from subgenre.audit.probe import (
+from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.probe import (
     Floats,
     Fold,
     Ints,
@@ -26,8 +27,7 @@ from subgenre.audit.probe import (
     standardise,
     unit,
 )
-from subgenre.audit.result import Result
-from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.result import Result
 from subgenre.search.conformal import threshold
 
 BOOTSTRAPS = 300

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from subgenre.audit.probe import Floats, Fold, Ints, checked, checked_folds, lda_scores
-from subgenre.audit.result import Result
+from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked, checked_folds, lda_scores
+from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, share_interval
 
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)

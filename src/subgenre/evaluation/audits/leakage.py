@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from subgenre.audit.duplicates import Duplicate, Duplicates
-from subgenre.audit.probe import (
+from subgenre.dataset.splits.grouping import bonds
+from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
+from subgenre.evaluation.audits.probe import (
     Floats,
     Fold,
     Ints,
@@ -26,9 +28,7 @@ from subgenre.audit.probe import (
     share,
     standardise,
 )
-from subgenre.audit.result import Result
-from subgenre.dataset.splits.grouping import bonds
-from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_labels
 
 if TYPE_CHECKING:

@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control, rankdata
 
-from subgenre.audit.probe import Floats, Fold, Ints, checked, checked_folds, ridge_hat, unit
-from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.probe import (
+    Floats,
+    Fold,
+    Ints,
+    checked,
+    checked_folds,
+    ridge_hat,
+    unit,
+)
+from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, wilson
 
 TOO_FEW = 8  # tracks a side, below which a pair is not judged

@@ -22,9 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from subgenre.audit.probe import Floats, standardise, unit
-from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError, MissingExtraError
+from subgenre.evaluation.audits.probe import Floats, standardise, unit
+from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
     from subgenre.library.scan import Track

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from subgenre.audit.probe import checked, unit
-from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.probe import checked, unit
+from subgenre.evaluation.audits.result import Result
 from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
 HUB = 5  # a hub stands in more than this many times k lists

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu
 
-from subgenre.audit.probe import Floats, Fold, Ints, checked_folds, one_hot, share
-from subgenre.audit.result import Result
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked_folds, one_hot, share
+from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score
 
 if TYPE_CHECKING:
