@@ -32,7 +32,7 @@ from subgenre.report.data import (
     Table,
     figure,
 )
-from subgenre.report.words import cell, esc, md
+from subgenre.report.wording import cell, esc, md
 
 GENRES = {
     "ambient": ["adonthell", "colobot", "ufoai_crystan"],

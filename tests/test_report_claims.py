@@ -13,8 +13,7 @@ from PIL import Image
 
 from subgenre.evaluation.audits.learnability import pairs as judge
 from subgenre.metrics import wilson
-from subgenre.pipeline import tables
-from subgenre.report import ReportData, chances, html, plots, previews, summary
+from subgenre.report import ReportData, chances, html, plots, previews, summary, tables
 from subgenre.report.card import render_card
 from subgenre.report.data import CurveStep, Figure, Pair, Point, Rung, Table
 from tests.test_report import LABEL_GENRES, LABELS, Page, full_data, points

@@ -16,7 +16,7 @@ from subgenre.evaluation.audits.open_set import OpenSet
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import Material
-from subgenre.pipeline import tables
+from subgenre.report import tables
 
 FOLDER = "open_set"
 SCORE = "centroid"  # what `classify` turns tracks away by

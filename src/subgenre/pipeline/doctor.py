@@ -23,7 +23,8 @@ from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
-from subgenre.pipeline import evaluate, outputs
+from subgenre.pipeline import evaluate
+from subgenre.report import writer
 from subgenre.training import fit
 
 OUT = Path(workspace.DOCTOR)
@@ -99,7 +100,7 @@ def doctor(
     audits.add_doctor(found, material, means, judged, same)
     if found.notes:
         raise EvaluationError(found.notes[0])
-    outputs.write_doctor(out, found.findings)
+    writer.write_doctor(out, found.findings)
     talk.say(f"{out}: {len(found.findings)} findings in {len(material.ids)} tracks; {same.text}")
     return Diagnosed(out, len(material.ids), tuple(found.findings), same)
 

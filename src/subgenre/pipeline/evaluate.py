@@ -28,12 +28,11 @@ from subgenre.evaluation.scores import Scored
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
 from subgenre.models.encoder import Encoder
-from subgenre.pipeline import outputs, tables
-from subgenre.pipeline.outputs import Evaluated
-from subgenre.report import maps
+from subgenre.report import maps, tables, writer
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import Epoch, ReportData
 from subgenre.report.html import MAX_MB
+from subgenre.report.writer import Evaluated
 from subgenre.training import fit
 
 __all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
@@ -129,9 +128,9 @@ def evaluate(
     talk.say("drawing map and report")
     origin = Origin(opened.settings.model.backbone, frozen.backbone.licence, frozen.backbone.source)
     data = _report_data(opened, material, fold, found, audited, origin)
-    outputs.write(opened.path, figures, data, max_mb=max_mb)
+    writer.write(opened.path, figures, data, max_mb=max_mb)
     if not quick:
-        outputs.write_doctor(opened.path / workspace.DOCTOR, audited.findings)
+        writer.write_doctor(opened.path / workspace.DOCTOR, audited.findings)
     talk.say(f"report: {opened.path / workspace.REPORT}")
     return Evaluated(opened.path, figures)
 
@@ -203,7 +202,7 @@ def _audit(
             seed=seed,
         )
         by_view[view] = told.scores
-    found.plain["views"] = {view: outputs.plain_scores(told) for view, told in by_view.items()}
+    found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
     found.report["views"] = tables.views(by_view)
     both = np.sort(np.concatenate([fold.train, fold.test]))
     audits.add_hubs(found, material, np.asarray(fold.vectors["trained"], np.float64), both)
@@ -216,8 +215,8 @@ def _audit(
 def _figures(run: Run, found: Ladder, audited: Audited) -> dict[str, Any]:
     """Build `metrics.json`."""
     return {
-        "format_version": outputs.FORMAT_VERSION,
-        "models": outputs.plain_scores(found.scores),
+        "format_version": writer.FORMAT_VERSION,
+        "models": writer.plain_scores(found.scores),
         "n_tracks": len(run.split.train) + len(run.split.test),
         "n_train": len(run.split.train),
         "n_test": len(run.split.test),
@@ -258,15 +257,15 @@ def _report_data(
     fitted = maps.fit_map(vectors[fold.train], run.settings.run.seed)
     places = fitted.place(vectors[fold.test])
     points = [
-        *outputs.points(material, fold.train, fitted.coordinates, "train", None),
-        *outputs.points(material, fold.test, places, "test", taken.predicted),
+        *writer.points(material, fold.train, fitted.coordinates, "train", None),
+        *writer.points(material, fold.test, places, "test", taken.predicted),
     ]
     return ReportData(
         title=run.path.name,
         made=f"subgenre {VERSION}",
         n_train=len(fold.train),
         n_test=len(fold.test),
-        ladder=outputs.rungs(found.scores),
+        ladder=writer.rungs(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),
@@ -281,7 +280,7 @@ def _report_data(
         fingerprint=folder.fingerprint,
         split_by=", ".join(run.split.grouped_by),
         warnings=(*run.split.warnings, *audited.notes, _MORE),
-        skipped=outputs.n_skipped(material),
+        skipped=writer.n_skipped(material),
         backbone=origin,
         **audited.report,
     )

@@ -30,13 +30,12 @@ from subgenre.evaluation.cross_validation import FoldResult, Job
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.pipeline import outputs, tables
 from subgenre.pipeline.evaluate import VIEWED
-from subgenre.pipeline.outputs import Evaluated
-from subgenre.report import maps
+from subgenre.report import maps, tables, writer
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
+from subgenre.report.writer import Evaluated
 from subgenre.training import checkpoint, fit
 
 OUT = Path("evaluation")
@@ -225,7 +224,7 @@ def _audit(
         ).scores
         for view in tables.VIEW_NAMES
     }
-    found.plain["views"] = {view: outputs.plain_scores(told) for view, told in by_view.items()}
+    found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
     found.report["views"] = tables.views(by_view)
     same = run.copies(material, means, talk)
     talk.say("pairs of subgenres")
@@ -256,8 +255,8 @@ def _write(
     warnings = list(dict.fromkeys(w for job in plan.jobs for w in job.split.warnings))
     train_s = float(np.mean([result.seconds for result in results]))
     figures = {
-        "format_version": outputs.FORMAT_VERSION,
-        "models": outputs.plain_scores(found.scores),
+        "format_version": writer.FORMAT_VERSION,
+        "models": writer.plain_scores(found.scores),
         "n_tracks": len(material.ids),
         "folds": plan.folds,
         "repeats": plan.repeats,
@@ -289,9 +288,9 @@ def _write(
         warnings=(*warnings, *audited.notes),
         backbone=origin,
     )
-    outputs.write(plan.out, figures, data, max_mb=max_mb)
+    writer.write(plan.out, figures, data, max_mb=max_mb)
     if audited.findings or "doctor" in audited.plain:
-        outputs.write_doctor(plan.out / workspace.DOCTOR, audited.findings)
+        writer.write_doctor(plan.out / workspace.DOCTOR, audited.findings)
     talk.say(f"report: {plan.out / workspace.REPORT}")
     return Evaluated(plan.out, figures)
 
@@ -309,7 +308,7 @@ def _report_data(
     folder = plan.folder
     taken = baselines.out_of_fold(scored, material.labels)
     fitted = maps.fit_map(held[tested], plan.seed)
-    points = outputs.points(material, tested, fitted.coordinates, "test", taken.predicted)
+    points = writer.points(material, tested, fitted.coordinates, "test", taken.predicted)
     return ReportData(
         title=plan.out.resolve().name,
         made=f"subgenre {VERSION}",
@@ -317,7 +316,7 @@ def _report_data(
         n_test=len(tested),
         folds=plan.folds,
         repeats=plan.repeats,
-        ladder=outputs.rungs(found.scores),
+        ladder=writer.rungs(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in taken.confusion),
@@ -330,6 +329,6 @@ def _report_data(
         versions=versions(),
         fingerprint=folder.fingerprint,
         split_by=", ".join(plan.jobs[0].split.grouped_by),
-        skipped=outputs.n_skipped(material),
+        skipped=writer.n_skipped(material),
         **audited.report,
     )

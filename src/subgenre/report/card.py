@@ -9,7 +9,7 @@ from subgenre.core import files
 from subgenre.report import chances, summary
 from subgenre.report.data import ReportData, figure
 from subgenre.report.sections import protocol_words
-from subgenre.report.words import ABSENT, METRICS, interval, md, metric_name, number
+from subgenre.report.wording import ABSENT, METRICS, interval, md, metric_name, number
 
 
 def write_card(path: Path, data: ReportData) -> None:

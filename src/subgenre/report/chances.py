@@ -7,7 +7,7 @@ from typing import Any
 
 from subgenre.report.data import ReportData, Table, figure
 from subgenre.report.summary import METRIC, percent
-from subgenre.report.words import ACCURACY
+from subgenre.report.wording import ACCURACY
 
 
 def of_the_ladder(data: ReportData) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subgenre.report.data import Figure
-from subgenre.report.words import ABSENT, esc, interval, number
+from subgenre.report.wording import ABSENT, esc, interval, number
 
 WIDTH, HEIGHT = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 34

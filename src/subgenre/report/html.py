@@ -18,7 +18,7 @@ from subgenre.report.pairs import pairs
 from subgenre.report.palette import Style, styles
 from subgenre.report.previews import Previews, Wanted, collect
 from subgenre.report.summary import percent
-from subgenre.report.words import esc
+from subgenre.report.wording import esc
 
 MAX_MB = 15.0
 SVG_POINTS = 4000  # beyond it the map is drawn with WebGL

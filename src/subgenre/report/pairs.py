@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from subgenre.report.data import Pair, ReportData, figure
 from subgenre.report.sections import paragraph, section, table
-from subgenre.report.words import ABSENT, esc, score_cell
+from subgenre.report.wording import ABSENT, esc, score_cell
 
 SHOWN_PAIRS = 12
 LEAD = (

@@ -10,7 +10,7 @@ from typing import Any
 from subgenre.report import chances, summary
 from subgenre.report.charts import Bar, bars, line_chart
 from subgenre.report.data import Point, ReportData, Table, by_genre, figure
-from subgenre.report.words import (
+from subgenre.report.wording import (
     METRICS,
     cell,
     esc,

@@ -26,7 +26,7 @@ from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.probe import Fold, grouped_folds
 from subgenre.evaluation.audits.result import plain
 from subgenre.evaluation.tracks import Material
-from subgenre.pipeline import tables
+from subgenre.report import tables
 
 Floats = NDArray[np.float64]
 FOLDS, DOCTOR_REPEATS = 5, 3

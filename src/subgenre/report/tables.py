@@ -17,7 +17,7 @@ from subgenre.library.scan import Track
 from subgenre.metrics import Score
 from subgenre.report.data import CurveStep, Figure, Pair, Suggestion, Table
 from subgenre.report.summary import percent
-from subgenre.report.words import ACCURACY
+from subgenre.report.wording import ACCURACY
 
 VIEW_METRICS = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 VIEW_HEADS = ("Centroid accuracy", "k-NN accuracy", "MAP@R")
