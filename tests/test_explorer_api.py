@@ -17,8 +17,8 @@ import pytest
 
 from subgenre import explorer
 from subgenre.errors import ConfigError, LibraryError, MissingExtraError
-from subgenre.explorer import Correction, Library, corrections, sound
-from subgenre.explorer.guard import Guard
+from subgenre.explorer import Correction, Library, corrections, playback
+from subgenre.explorer.security import Guard
 from subgenre.explorer.server import address, bind
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import View
@@ -214,7 +214,7 @@ def test_what_browsers_cannot_play_becomes_an_mp3(tmp_path: Path) -> None:
         for frame in source.decode(audio=0):
             made.mux(stream.encode(frame))
         made.mux(stream.encode(None))
-    file, kind = sound.playable(aiff, tmp_path / "cache", "id")
+    file, kind = playback.playable(aiff, tmp_path / "cache", "id")
     assert kind == "audio/mpeg"
     with av.open(str(file)) as heard:
         samples = np.concatenate([f.to_ndarray()[0] for f in heard.decode(audio=0)])
@@ -222,21 +222,21 @@ def test_what_browsers_cannot_play_becomes_an_mp3(tmp_path: Path) -> None:
     assert len(samples) / rate == pytest.approx(LENGTH_S, abs=0.1)
     power = np.abs(np.fft.rfft(samples))
     assert np.argmax(power) * rate / len(samples) == pytest.approx(440.0, abs=1.0)
-    assert sound.playable(wav, tmp_path / "cache", "id") == (wav, "audio/wav")
+    assert playback.playable(wav, tmp_path / "cache", "id") == (wav, "audio/wav")
 
 
 def test_peaks_follow_the_loudness(tmp_path: Path, client: httpx.Client, library: Library) -> None:
-    levels = sound.peaks(library.collection.track(0).path)
-    swell = np.linspace(0.2, 1.0, sound.PEAKS) * 12_000 / 32_768 * 255
+    levels = playback.peaks(library.collection.track(0).path)
+    swell = np.linspace(0.2, 1.0, playback.PEAKS) * 12_000 / 32_768 * 255
     assert np.abs(levels - swell).max() < 3
     told = client.get(f"/api/tracks/{ids(library)[0]}/peaks").json()
-    assert told == {"count": sound.PEAKS, "peaks": sound.packed(levels)}
+    assert told == {"count": playback.PEAKS, "peaks": playback.packed(levels)}
     path = tmp_path / "x.wav"
     write_tone(path, 300.0)
-    first = sound.cached_peaks(path, tmp_path, "x")
-    assert np.array_equal(sound.cached_peaks(path, tmp_path, "x"), first)
+    first = playback.cached_peaks(path, tmp_path, "x")
+    assert np.array_equal(playback.cached_peaks(path, tmp_path, "x"), first)
     path.write_bytes(path.read_bytes()[:44] + bytes(40_000))
-    assert sound.cached_peaks(path, tmp_path, "x").max() == 0  # the file changed
+    assert playback.cached_peaks(path, tmp_path, "x").max() == 0  # the file changed
 
 
 # changes ----------------------------------------------------------------------------------------

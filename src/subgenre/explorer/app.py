@@ -17,9 +17,9 @@ from starlette.staticfiles import StaticFiles
 from threadpoolctl import threadpool_limits
 
 from subgenre.errors import AudioError, SubgenreError
-from subgenre.explorer import changes, models, reading, state
+from subgenre.explorer import changes, routes, schemas, state
 from subgenre.explorer.content import Library
-from subgenre.explorer.guard import Guard
+from subgenre.explorer.security import Guard
 from subgenre.explorer.view import UnknownTrackError
 
 _STATUS: tuple[tuple[type[SubgenreError], int], ...] = (
@@ -42,11 +42,11 @@ def create_app(library: Library, *, hosts: Sequence[str] = ()) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
         lifespan=_warmed,
-        responses={status: {"model": models.Problem} for status in (403, 404, 413, 422)},
+        responses={status: {"model": schemas.Problem} for status in (403, 404, 413, 422)},
     )
     app.state.explorer = explorer
     app.state.max_upload_bytes = state.MAX_UPLOAD_BYTES
-    app.include_router(reading.router(), prefix="/api")
+    app.include_router(routes.router(), prefix="/api")
     app.include_router(changes.router(), prefix="/api")
     app.add_exception_handler(SubgenreError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -9,12 +9,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from subgenre.core import files
-from subgenre.explorer import models, state
-from subgenre.explorer.reading import Here
+from subgenre.explorer import schemas, state
+from subgenre.explorer.routes import Here
 from subgenre.library.formats import EXTENSIONS, write_playlist
 
 
-def save(explorer: Here, wanted: models.SaveRequest) -> dict[str, Any]:
+def save(explorer: Here, wanted: schemas.SaveRequest) -> dict[str, Any]:
     """Save a playlist in the library's playlists folder."""
     view = explorer.view
     tracks = view.library.collection.tracks([view.row(i) for i in wanted.ids])
@@ -51,7 +51,7 @@ def corrections(explorer: Here) -> dict[str, Any]:
     return {"corrections": told, "pending": said != explorer.learnt}
 
 
-def correct(explorer: Here, track_id: str, said: models.CorrectionRequest) -> dict[str, Any]:
+def correct(explorer: Here, track_id: str, said: schemas.CorrectionRequest) -> dict[str, Any]:
     """Say where a track belongs, or that its label is wrong; the audio is never touched."""
     if bool(said.subgenre) == said.wrong:
         raise HTTPException(422, "name the subgenre where the track belongs, or say wrong")
@@ -93,17 +93,17 @@ def router() -> APIRouter:
     made = APIRouter()
     one = "/corrections/{track_id}"
     for path, call, method, model in (
-        ("/playlists", save, "POST", models.Saved),
-        ("/playlists", saved, "GET", models.SavedList),
-        ("/corrections", corrections, "GET", models.CorrectionsModel),
-        (one, correct, "PUT", models.CorrectionModel),
-        (one, uncorrect, "DELETE", models.CorrectionsModel),
-        ("/refit", refit, "POST", models.Refitted),
+        ("/playlists", save, "POST", schemas.Saved),
+        ("/playlists", saved, "GET", schemas.SavedList),
+        ("/corrections", corrections, "GET", schemas.CorrectionsModel),
+        (one, correct, "PUT", schemas.CorrectionModel),
+        (one, uncorrect, "DELETE", schemas.CorrectionsModel),
+        ("/refit", refit, "POST", schemas.Refitted),
     ):
         made.add_api_route(path, call, methods=[method], response_model=model)
     body = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
     made.add_api_route(
-        "/place", place, methods=["POST"], response_model=models.Placed, openapi_extra=body
+        "/place", place, methods=["POST"], response_model=schemas.Placed, openapi_extra=body
     )
     made.add_api_route(
         "/playlists/{file}",

@@ -14,7 +14,7 @@ from subgenre.audio import reading
 from subgenre.audio.decoder import EXTENSIONS
 from subgenre.core import files
 from subgenre.errors import AudioError, SubgenreError
-from subgenre.explorer import sound
+from subgenre.explorer import playback
 from subgenre.explorer.content import Encoded, Library
 from subgenre.explorer.corrections import Correction, Corrections
 from subgenre.explorer.view import DECIMALS, View, placement
@@ -100,7 +100,7 @@ class Explorer:
             raise SubgenreError("files can't be placed: open the library with its trained run")
         try:
             found = reading.probe(path)
-            levels = sound.peaks(path)
+            levels = playback.peaks(path)
             with self._encoding:
                 heard = view.library.encode(path)
         except AudioError as problem:
@@ -108,7 +108,7 @@ class Explorer:
             raise AudioError(f"'{name}' can't be placed: {reason}") from problem
         known = found.id if view.library.collection.has(found.id) else ""
         return {"name": name, "known_as": known, **_placed(view, heard, path, known)} | {
-            "peaks": {"count": len(levels), "peaks": sound.packed(levels)}
+            "peaks": {"count": len(levels), "peaks": playback.packed(levels)}
         }
 
 

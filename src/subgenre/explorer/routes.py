@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 
 from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import PlaylistError
-from subgenre.explorer import models, sound
+from subgenre.explorer import playback, schemas
 from subgenre.explorer.state import MAX_UPLOAD_BYTES, Explorer
 from subgenre.explorer.view import DECIMALS, View
 from subgenre.search import journeys, playlists
@@ -77,7 +77,7 @@ def track(explorer: Here, track_id: str) -> dict[str, Any]:
 
 
 def similar(
-    explorer: Here, track_id: str, wanted: Annotated[models.SimilarQuery, Query()]
+    explorer: Here, track_id: str, wanted: Annotated[schemas.SimilarQuery, Query()]
 ) -> dict[str, Any]:
     """Find the tracks most similar to one, most similar first."""
     view = explorer.view
@@ -92,8 +92,8 @@ def peaks(explorer: Here, track_id: str) -> dict[str, Any]:
     """Give the loudest sample of each part of a track, for drawing."""
     view = explorer.view
     path = view.library.collection.track(view.row(track_id)).path
-    levels = sound.cached_peaks(path, view.library.cache, track_id)
-    return {"count": len(levels), "peaks": sound.packed(levels)}
+    levels = playback.cached_peaks(path, view.library.cache, track_id)
+    return {"count": len(levels), "peaks": playback.packed(levels)}
 
 
 def sound_of(
@@ -104,7 +104,7 @@ def sound_of(
     """Give a track's sound; ranges are served."""
     view = explorer.view
     path = view.library.collection.track(view.row(track_id)).path
-    file, kind = sound.playable(path, view.library.cache, track_id, as_mp3=mp3)
+    file, kind = playback.playable(path, view.library.cache, track_id, as_mp3=mp3)
     return FileResponse(file, media_type=kind, headers={"cache-control": "no-cache"})
 
 
@@ -126,7 +126,7 @@ def axis(
     }
 
 
-def axis_near(explorer: Here, wanted: Annotated[models.AxisQuery, Query()]) -> dict[str, Any]:
+def axis_near(explorer: Here, wanted: Annotated[schemas.AxisQuery, Query()]) -> dict[str, Any]:
     """Find the tracks nearest to a place between two subgenres, nearest first.
 
     By the rule of an axis playlist: a track that sounds like neither of the two lies somewhere
@@ -138,7 +138,7 @@ def axis_near(explorer: Here, wanted: Annotated[models.AxisQuery, Query()]) -> d
     return {"tracks": view.hits(playlists.similar(tracks, point, wanted.limits(), wanted.filter()))}
 
 
-def make_playlist(explorer: Here, wanted: models.PlaylistRequest) -> dict[str, Any]:
+def make_playlist(explorer: Here, wanted: schemas.PlaylistRequest) -> dict[str, Any]:
     """Make a playlist: by agreement of seeds, of a subgenre, from A to B, or along an axis."""
     view = explorer.view
     for one in (*wanted.seeds, *wanted.like, *wanted.unlike):
@@ -149,20 +149,20 @@ def make_playlist(explorer: Here, wanted: models.PlaylistRequest) -> dict[str, A
     return {"tracks": view.hits(found)}
 
 
-def order(explorer: Here, wanted: models.OrderRequest) -> dict[str, Any]:
+def order(explorer: Here, wanted: schemas.OrderRequest) -> dict[str, Any]:
     """Put tracks in a smooth order."""
     view = explorer.view
     rows = smooth(view.library.collection, view.rows(wanted.ids), start=wanted.keep_first)
     return {"tracks": view.summaries(rows)}
 
 
-def _agreement(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
+def _agreement(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
     return playlists.agreement(
         view.library.collection, wanted.seeds, wanted.limits(), wanted.filter()
     )
 
 
-def _expand(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
+def _expand(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
     return playlists.expand(
         view.library.collection,
         wanted.subgenre_name,
@@ -174,21 +174,21 @@ def _expand(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
     )
 
 
-def _journey(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
+def _journey(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
     if len(wanted.seeds) != 2:
         raise PlaylistError(f"a journey has two ends; {len(wanted.seeds)} seeds are named")
     start, end = wanted.seeds
     return journeys.journey(view.library.collection, start, end, wanted.limits(), wanted.filter())
 
 
-def _axis(view: View, wanted: models.PlaylistRequest) -> list[Hit]:
+def _axis(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
     tracks = view.library.collection
     return journeys.along(
         tracks, journeys.axis(tracks, wanted.axis), wanted.limits(), wanted.filter()
     )
 
 
-_KINDS: dict[str, Callable[[View, models.PlaylistRequest], list[Hit]]] = {
+_KINDS: dict[str, Callable[[View, schemas.PlaylistRequest], list[Hit]]] = {
     "agreement": _agreement,
     "expand": _expand,
     "journey": _journey,
@@ -201,18 +201,18 @@ def router() -> APIRouter:
     made = APIRouter()
     get, post = ["GET"], ["POST"]
     for path, call, methods, model in (
-        ("/library", library, get, models.LibraryModel),
-        ("/search", search, get, models.Tracks),
-        ("/tracks/{track_id}", track, get, models.TrackDetail),
-        ("/tracks/{track_id}/similar", similar, get, models.Hits),
-        ("/tracks/{track_id}/peaks", peaks, get, models.PeaksModel),
-        ("/axis", axis, get, models.AxisModel),
-        ("/axis/near", axis_near, get, models.Hits),
-        ("/playlist", make_playlist, post, models.Hits),
-        ("/order", order, post, models.Tracks),
+        ("/library", library, get, schemas.LibraryModel),
+        ("/search", search, get, schemas.Tracks),
+        ("/tracks/{track_id}", track, get, schemas.TrackDetail),
+        ("/tracks/{track_id}/similar", similar, get, schemas.Hits),
+        ("/tracks/{track_id}/peaks", peaks, get, schemas.PeaksModel),
+        ("/axis", axis, get, schemas.AxisModel),
+        ("/axis/near", axis_near, get, schemas.Hits),
+        ("/playlist", make_playlist, post, schemas.Hits),
+        ("/order", order, post, schemas.Tracks),
     ):
         made.add_api_route(path, call, methods=methods, response_model=model)
-    given: dict[int | str, dict[str, Any]] = {200: {"model": models.Points}}
+    given: dict[int | str, dict[str, Any]] = {200: {"model": schemas.Points}}
     made.add_api_route("/points", points, methods=get, responses=given, response_model=None)
     made.add_api_route(
         "/tracks/{track_id}/audio",
