@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from subgenre.commands import doctor as stage
 from subgenre.core.progress import Silent
 from subgenre.evaluation.audits import mislabels
 from subgenre.evaluation.audits.probe import grouped_folds
 from subgenre.evaluation.tracks import Material
-from subgenre.pipeline import doctor as stage
 from subgenre.training import fit
 
 FOLDS, REPEATS = 5, 3

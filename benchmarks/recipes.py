@@ -40,6 +40,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from subgenre import config, metrics
+from subgenre.commands.preprocess import preprocess
 from subgenre.config import LossConfig, PreprocessConfig, TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
@@ -47,7 +48,6 @@ from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
 from subgenre.evaluation import scores as score
 from subgenre.models import embedding
-from subgenre.pipeline.preprocess import preprocess
 from subgenre.training import fit
 
 BACKBONE = "musicnn"

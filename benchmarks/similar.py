@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre.pipeline import index, lists
-from subgenre.pipeline.stored import StoredRun, open_stored
+from subgenre.commands import index, playlist
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
 from subgenre.search.similarity import k_occurrence, skewness
@@ -72,7 +72,7 @@ def tell(run: StoredRun, tracks: Collection, seeds: list[str], *, mutual: bool) 
     shares = []
     for track_id in seeds:
         own = tracks.track(tracks.row_of_id(track_id))
-        hits = lists.similar(run, tracks, track_id, limits, mutual=mutual)
+        hits = playlist.similar(run, tracks, track_id, limits, mutual=mutual)
         same = [(h.track.genre, h.track.subgenre) == (own.genre, own.subgenre) for h in hits]
         shares.append(float(np.mean(same)))
     rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def tell(run: StoredRun, tracks: Collection, seeds: list[str], *, mutual: bool) 
     low, high = np.percentile(means, [2.5, 97.5])
     nearest = []
     for row in tracks.live:
-        hits = lists.similar(run, tracks, tracks.track(int(row)).id, limits, mutual=mutual)
+        hits = playlist.similar(run, tracks, tracks.track(int(row)).id, limits, mutual=mutual)
         nearest += [hit.row for hit in hits]
     counts = k_occurrence(np.array(nearest)[:, None], tracks.rows.num_rows)[tracks.live]
     name = "mutual proximity" if mutual else "plain cosine"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from subgenre import config
+from subgenre.commands import train as stage
 from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.pipeline import train as stage
 from subgenre.training import checkpoint, fit, messages, trainer
 from subgenre.training.missing_material import lacking
 from tests.ears import Ear

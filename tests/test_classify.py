@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from subgenre import sorting
+from subgenre.commands import sorting
 from subgenre.errors import EvaluationError, PlaylistError
 from subgenre.library.formats import read_m3u
 from subgenre.search import classifier

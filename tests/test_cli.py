@@ -132,7 +132,7 @@ def test_what_the_system_refuses_is_one_line_too(
     def refused(*_: object, **__: object) -> None:
         raise problem
 
-    monkeypatch.setattr("subgenre.pipeline.runs.runs", refused)
+    monkeypatch.setattr("subgenre.commands.runs.runs", refused)
     assert cli.main(["runs"]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from subgenre import metrics
+from subgenre.commands import evaluate, train
 from subgenre.core import workspace
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
-from subgenre.pipeline import evaluate, train
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training import recipe

@@ -17,13 +17,13 @@ import torch
 
 from subgenre import config
 from subgenre.cli import main
+from subgenre.commands import explore, refit
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction
 from subgenre.models import backbones, embedding, encoder
-from subgenre.pipeline import explore, refit
-from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.collection import Collection
 from tests.ears import Ear
 from tests.folders import make_folder

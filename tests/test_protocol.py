@@ -17,6 +17,8 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from subgenre import metrics
+from subgenre.commands import cross_validate as stage
+from subgenre.commands import doctor
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables, splits
 from subgenre.dataset import folder as store
@@ -26,8 +28,6 @@ from subgenre.evaluation import baselines, cross_validation
 from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Measured, Score
 from subgenre.models import embedding
-from subgenre.pipeline import doctor
-from subgenre.pipeline import protocol as stage
 from subgenre.report import summary
 from subgenre.report.data import ReportData, Rung
 from tests.folders import make_folder

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from subgenre.commands import cross_validate as stage
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import protocol as stage
 from tests.folders import make_folder
 from tests.test_protocol import write
 from tests.training import recipe

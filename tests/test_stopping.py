@@ -14,11 +14,11 @@ import psutil
 import pytest
 import torch.multiprocessing as mp
 
+from subgenre.commands import train as stage
 from subgenre.core import workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, RunError
 from subgenre.models import encoder
-from subgenre.pipeline import train as stage
 from subgenre.training import fit, trainer
 from tests.ears import Ear
 from tests.folders import make_folder

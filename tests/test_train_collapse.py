@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from subgenre import config
+from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CollapseError, NotFiniteError
-from subgenre.pipeline import train as stage
 from subgenre.training import checkpoint, fit, trainer
 from tests.folders import make_folder
 from tests.training import ids, recipe, same

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from subgenre.audio.features import AST_SPEC
+from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import train as stage
 from subgenre.training import checkpoint, fit, trainer
 from tests.ears import Signalled
 from tests.folders import make_folder

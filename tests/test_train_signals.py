@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline import train as stage
 from subgenre.training import fit, signals, trainer
 from tests.ears import Ear, Signalled
 from tests.folders import make_folder

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from subgenre import config
+from subgenre.commands import tune
 from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError, TrainingError
 from subgenre.evaluation import cross_validation as trainings
-from subgenre.pipeline import tune
 from subgenre.training import recipes, search_space
 from subgenre.training.search_space import Candidate
 from tests.ears import Ear

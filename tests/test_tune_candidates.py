@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from subgenre import cli, config
+from subgenre.commands import tune
 from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, TrainingError
 from subgenre.evaluation import cross_validation as trainings
-from subgenre.pipeline import tune
 from subgenre.training import recipes as choice
 from subgenre.training import search_space, trainer
 from subgenre.training.search_space import Candidate

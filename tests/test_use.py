@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from subgenre.cli import main
+from subgenre.commands import index, playlist, runs
+from subgenre.commands.model_folder import open_stored
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files, formats, sources
 from subgenre.library import scan as library_room
-from subgenre.pipeline import index, lists, runs
-from subgenre.pipeline.stored import open_stored
 from subgenre.search import journeys
 from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index
@@ -383,7 +383,7 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
         assert code == 0, err
         return list(told["hits"])
 
-    assert len(hits(first)) == lists.TRACKS
+    assert len(hits(first)) == playlist.TRACKS
     assert "dark 0.wav" not in [Path(hit["path"]).name for hit in hits(first)]
     both = hits("dark 0", "dark 1", "--tracks", 5)
     assert [hit["subgenre"] for hit in both] == ["dark"] * 5
@@ -396,7 +396,7 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     assert abs(np.mean([hit["score"] for hit in middle]) - 0.5) < 0.3
     chances = [hit["score"] for hit in hits("--expand", "dark", "--until-fit", 0.05)]
     assert all(chance >= 0.05 for chance in chances)
-    assert len(hits("--expand", "dark", "--until-fit", 0)) == lists.TRACKS
+    assert len(hits("--expand", "dark", "--until-fit", 0)) == playlist.TRACKS
     every = ["--expand", "dark", "--until-fit", 0, "--tracks", 30]
     chance = {h["id"]: h["score"] for h in hits(*every)}
     liked = {h["id"]: h["score"] for h in hits(*every, "--like", "deep 0", "--like", "deep 2")}
@@ -482,12 +482,12 @@ def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.Cap
     known = open_stored(run).collection()
     where = journeys.positions(known, journeys.axis(known, "dark:deep"))
     inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
-    assert 3 < len(inside) < lists.TRACKS
+    assert 3 < len(inside) < playlist.TRACKS
     words = ["playlist", "--axis", "dark:deep", "--run", str(run)]
     code, told, err = ask(*words, "--between", 0.3, 0.6)
     assert code == 0
     np.testing.assert_allclose([hit["score"] for hit in told["hits"]], inside, atol=1e-6)
-    few = f"only {len(inside)} tracks of {lists.TRACKS} asked for"
+    few = f"only {len(inside)} tracks of {playlist.TRACKS} asked for"
     assert f"{few}: no more are left between 0.3 and 0.6" in err
     told, err = ask(*words, "--between", 0.6, 0.3, "--tracks", 3)[1:]
     some = [hit["score"] for hit in told["hits"]]
@@ -780,7 +780,7 @@ def test_listing_takes_labels_only_from_folders_the_model_knows(tmp_path: Path):
 
 def test_wishes_are_checked_where_they_are_made():
     with pytest.raises(PlaylistError, match="two playlists"):
-        lists.Wish(expand="a", axis="b:c")
+        playlist.Wish(expand="a", axis="b:c")
 
 
 def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):

@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.commands import classify, model_map
+from subgenre.commands import index as indexing
+from subgenre.commands import playlist as lists
+from subgenre.commands.index import Indexed
+from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.playlist import TRACKS, Wish
 from subgenre.core.progress import Talk
 from subgenre.errors import IndexStoreError
 from subgenre.library import audio_files
-from subgenre.pipeline import charts, classify, lists
-from subgenre.pipeline import index as indexing
-from subgenre.pipeline.index import Indexed
-from subgenre.pipeline.lists import TRACKS, Wish
-from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.classifier import ALPHA, Placement
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
@@ -229,12 +230,12 @@ class Model:
         Raises:
             RunError: the run has no vectors.
         """
-        fitted = charts.load_map(self._run)
+        fitted = model_map.load_map(self._run)
         return LibraryMap(
             tuple(self.tracks.tracks(self.tracks.live)),
-            charts.coordinates(fitted, self._run, self.tracks),
+            model_map.coordinates(fitted, self._run, self.tracks),
             fitted.method,
-            charts.note(fitted),
+            model_map.note(fitted),
         )
 
     def scores(self) -> Mapping[str, Mapping[str, float]]:
@@ -243,7 +244,7 @@ class Model:
         Raises:
             RunError: the figures are damaged.
         """
-        from subgenre.pipeline import runs
+        from subgenre.commands import runs
 
         found: Mapping[str, Mapping[str, float]] = (
             runs.figures_of(self._run).get("models", {}).get(runs.TRAINED, {})

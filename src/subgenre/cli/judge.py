@@ -55,18 +55,18 @@ def evaluate(
         workers: trainings side by side; by default as many as there are cores.
     """
     _refuse_mixed(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
+    from subgenre.commands import cross_validate
+    from subgenre.commands import evaluate as single
     from subgenre.core import workspace
-    from subgenre.pipeline import evaluate as single
-    from subgenre.pipeline import protocol
 
     terminal = _terminal(common)
     if folds:
-        evaluated = protocol.evaluate_folds(
+        evaluated = cross_validate.evaluate_folds(
             features or workspace.FEATURES,
             (recipe or Recipe()).suited(features or workspace.FEATURES, terminal),
             folds=folds,
             repeats=repeats,
-            out=out or protocol.OUT,
+            out=out or cross_validate.OUT,
             max_mb=max_mb,
             quick=quick,
             open_set=open_set,
@@ -112,8 +112,8 @@ def doctor(
     """
     if run is not None and (features is not None or backbone is not None):
         raise ConfigError("--run brings its own features and backbone; leave the others out")
+    from subgenre.commands import doctor as stage
     from subgenre.core import workspace
-    from subgenre.pipeline import doctor as stage
 
     terminal = _terminal(common)
     done = stage.doctor(

@@ -29,7 +29,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, common: Common | None = Non
         out: the demo's folder; an earlier demo there is used again.
         seed: of the music.
     """
-    from subgenre.pipeline import demo as stage
+    from subgenre.commands import demo as stage
 
     terminal = _terminal(common)
     result = stage.demo(out, seed=seed, talk=terminal)
@@ -71,7 +71,7 @@ def preprocess(
         seed: of the random windows.
         overwrite: replace features that were made with other settings.
     """
-    from subgenre.pipeline import preprocess as stage
+    from subgenre.commands import preprocess as stage
 
     terminal = _terminal(common)
     settings = PreprocessConfig(
@@ -120,7 +120,7 @@ def train(
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
     """
-    from subgenre.pipeline import train as stage
+    from subgenre.commands import train as stage
     from subgenre.training import distributed
 
     terminal = _terminal(common, first=distributed.talks())
@@ -152,7 +152,7 @@ def embed(
         run: the model folder; by default the newest fully_trained_models_... here.
         out: a Parquet file: id, path, genre, subgenre, vector.
     """
-    from subgenre.pipeline import embed as stage
+    from subgenre.commands import embed as stage
 
     terminal = _terminal(common)
     done = stage.embed(audio, run, out, talk=terminal)

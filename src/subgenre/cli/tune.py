@@ -53,7 +53,7 @@ def tune(
         kept: where trainings are kept, so that a search that was stopped goes on.
         workers: trainings side by side.
     """
-    from subgenre.pipeline import tune as stage
+    from subgenre.commands import tune as stage
     from subgenre.training import search_space
 
     common = common or Common()

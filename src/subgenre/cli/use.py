@@ -14,8 +14,8 @@ from subgenre.cli.wanted import Source, Wanted, clock, listed
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
-    from subgenre.pipeline.lists import Ranking
-    from subgenre.pipeline.runs import RunRow
+    from subgenre.commands.playlist import Ranking
+    from subgenre.commands.runs import RunRow
     from subgenre.search.classifier import Placement
     from subgenre.search.ranking import Hit
 
@@ -49,7 +49,7 @@ def index(
         replace: forget the tracks of all other libraries, those of the training among them.
         workers: processes; by default all cores.
     """
-    from subgenre.pipeline import index as stage
+    from subgenre.commands import index as stage
 
     terminal, source = _terminal(common), source or Source()
     done = stage.index(
@@ -88,7 +88,7 @@ def classify(
         m3u_to: add each file to FOLDER/genre/subgenre.m3u8.
         workers: processes; by default all cores.
     """
-    from subgenre.pipeline import classify as stage
+    from subgenre.commands import classify as stage
 
     terminal = _terminal(common)
     found = stage.classify(
@@ -125,11 +125,12 @@ def similar(
         k: how many.
         out: write the list as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.pipeline import lists, stored
+    from subgenre.commands import model_folder
+    from subgenre.commands import playlist as lists
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     limits, only = wanted.limits(k), wanted.filter()
-    opened = stored.open_stored(source.run, terminal)
+    opened = model_folder.open_stored(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
@@ -171,7 +172,8 @@ def playlist(
         minutes: length in minutes.
         out: write it as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.pipeline import lists, stored
+    from subgenre.commands import model_folder
+    from subgenre.commands import playlist as lists
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     if tracks is None and minutes is None and not (expand and until_fit):
@@ -188,7 +190,7 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    opened, limits = stored.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
+    opened, limits = model_folder.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, talk=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
@@ -203,7 +205,7 @@ def _list(
     **asked: str,
 ) -> int:
     """Write a list and show it, unless it is empty; return the exit code."""
-    from subgenre.pipeline import lists
+    from subgenre.commands import playlist as lists
 
     lists.write(out, hits, terminal)
     if hits:
@@ -232,7 +234,7 @@ def explore(
         host: address to listen on; the page has no password, so leave it on loopback.
         port: 0 takes a free one.
     """
-    from subgenre.pipeline import explore as stage
+    from subgenre.commands import explore as stage
 
     terminal, source = _terminal(common), source or Source()
 
@@ -260,7 +262,7 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     Args:
         folder: where the models are; by default here.
     """
-    from subgenre.pipeline import runs as stage
+    from subgenre.commands import runs as stage
 
     terminal = _terminal(common)
     found = stage.runs(folder, talk=terminal)
@@ -283,7 +285,7 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
     """
     if a is None or b is None:
         raise ConfigError("compare sets two models side by side: name both of their folders")
-    from subgenre.pipeline import runs as stage
+    from subgenre.commands import runs as stage
 
     terminal = _terminal(common)
     found = stage.compare(a, b)

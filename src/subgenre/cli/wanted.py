@@ -103,7 +103,7 @@ def listed(hits: Sequence[Hit], by: str = "") -> tuple[list[str], list[list[str]
 
     A list by `fit` shows the score that an expansion ends by, one by `axis` the position on it.
     """
-    from subgenre.pipeline.lists import floored
+    from subgenre.commands.playlist import floored
 
     score = {"fit": ["fit"], "axis": ["position"]}.get(by, [])
     columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from subgenre.audio import reading
+from subgenre.commands.index import missing
+from subgenre.commands.model_folder import StoredRun
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats
-from subgenre.pipeline.index import missing
-from subgenre.pipeline.stored import StoredRun
 from subgenre.search import journeys as journey
 from subgenre.search import playlists
 from subgenre.search.collection import MIN_MUTUAL, Collection

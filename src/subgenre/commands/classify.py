@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from subgenre import sorting
 from subgenre.audio import tags
+from subgenre.commands import sorting
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import files, text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
-from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.classifier import ALPHA, Classifier, Placement
 from subgenre.search.track_rows import IndexedTrack
 

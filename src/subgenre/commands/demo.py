@@ -9,15 +9,15 @@ import numpy as np
 
 from subgenre import config
 from subgenre import demo as room
+from subgenre.commands.evaluate import evaluate
+from subgenre.commands.preprocess import cores, preprocess
+from subgenre.commands.train import train
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_range
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.pipeline.evaluate import evaluate
-from subgenre.pipeline.preprocess import cores, preprocess
-from subgenre.pipeline.train import train
 
 BACKBONE, RECIPE = "musicnn", "laptop"
 _NEAREST = 5

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import text
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
 from subgenre.library import audio_files, scan, sources
 from subgenre.library.scan import Track
 from subgenre.library.sources import Entry, Found, Skipped
-from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index, Plan, Relinked
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.about import VERSION
+from subgenre.commands.evaluate import VIEWED
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Silent, Talk
@@ -30,7 +31,6 @@ from subgenre.evaluation.cross_validation import FoldResult, Job
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.pipeline.evaluate import VIEWED
 from subgenre.report import maps, tables, writer
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData

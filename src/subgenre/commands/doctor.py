@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.audio.features import MUSICNN_SPEC
+from subgenre.commands import evaluate
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.core.validation import check_output, check_range
@@ -23,7 +24,6 @@ from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
-from subgenre.pipeline import evaluate
 from subgenre.report import writer
 from subgenre.training import fit
 

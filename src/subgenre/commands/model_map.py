@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.commands.model_folder import StoredRun
 from subgenre.core import files
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError
-from subgenre.pipeline.stored import StoredRun
 from subgenre.report.maps import Map, fit_map
 from subgenre.search.collection import Collection
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from subgenre.commands import evaluate, model_folder
 from subgenre.core import hardware, text, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import LibraryError
@@ -15,7 +16,6 @@ from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
 from subgenre.models import embedding as room
 from subgenre.models import encoder
-from subgenre.pipeline import evaluate, stored
 from subgenre.search.track_rows import IndexedTrack
 
 
@@ -77,7 +77,9 @@ def embed(
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = stored.open_stored(workspace.find_run(run, talk))  # it needs no vectors of tracks
+    opened = model_folder.open_stored(
+        workspace.find_run(run, talk)
+    )  # it needs no vectors of tracks
     listed = audio_files.find(audio)
     found = opened.embed(listed.paths, talk=talk)
     skipped = audio_files.tell(talk, (*listed.skipped, *found.skipped))

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import config
+from subgenre.commands.model_folder import StoredRun
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Silent, Talk
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.scan import Track
-from subgenre.pipeline.stored import StoredRun
 from subgenre.search.collection import Collection
 from subgenre.training.compatibility import at_rest
 

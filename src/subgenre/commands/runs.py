@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import metrics
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import files, workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import EvaluationError, RunError, SubgenreError
-from subgenre.pipeline.stored import StoredRun, open_stored
 
 TRAINED = "trained"  # name of the model in `metrics.json`, beside its baselines
 REPLICATES = 10_000

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from subgenre.commands import model_map, refit
+from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
@@ -19,8 +21,6 @@ from subgenre.errors import AudioError, EvaluationError
 from subgenre.evaluation.audits.doctor import Finding
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.library.sources import TRASH
-from subgenre.pipeline import charts, refit
-from subgenre.pipeline.stored import StoredRun, open_stored
 from subgenre.search.collection import Collection
 from subgenre.search.track_rows import IndexedTrack
 
@@ -70,7 +70,7 @@ def library(
     """
     talk = talk or Silent()
     tracks = run.collection(index)
-    fitted = charts.load_map(run, talk=talk)
+    fitted = model_map.load_map(run, talk=talk)
     try:
         classifier = run.classifier()
     except EvaluationError as problem:
@@ -78,14 +78,14 @@ def library(
         classifier = None
     shown = Library(
         collection=tracks,
-        coordinates=charts.coordinates(fitted, run, tracks),
+        coordinates=model_map.coordinates(fitted, run, tracks),
         place=fitted.place,
         playlists=playlists.absolute(),
         corrections=run.path / CORRECTIONS,
         cache=run.path / CACHE,
         root=_root(run),
         title=run.path.name,
-        note=charts.note(fitted),
+        note=model_map.note(fitted),
         classifier=classifier,
         trained=run.learnt,
         findings=_findings(run.path / workspace.DOCTOR),
@@ -122,7 +122,7 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
         moved = {key: (one.genre, one.subgenre) for key, one in said.items() if one.subgenre}
         wrong = frozenset(key for key, one in said.items() if one.wrong)
         new = refit.refit(run, moved, wrong)
-        fitted = charts.fit(new)
+        fitted = model_map.fit(new)
         row = {track_id: i for i, track_id in enumerate(new.embeddings.ids)}
         told = shown.collection.tracks(shown.collection.live)
         order = [row[track.id] for track in told]
@@ -134,9 +134,9 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
         return dataclasses.replace(
             shown,
             collection=tracks,
-            coordinates=charts.coordinates(fitted, new, tracks),
+            coordinates=model_map.coordinates(fitted, new, tracks),
             place=fitted.place,
-            note=charts.note(fitted),
+            note=model_map.note(fitted),
             classifier=new.classifier(),
             trained=new.learnt,
             encode=hearing(new),
