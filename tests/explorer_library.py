@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from subgenre.evaluation.audits.doctor import Finding
 
 from subgenre.audio import reading
+from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.explorer import Correction, Encoded, Library, create_app
 from subgenre.explorer.server import bind
 from subgenre.search import classifier

@@ -1,1 +1,1 @@
-"""One audio file: its identity, its tags, its samples, and the features and measures of a window."""
+"""One audio file: identity, tags, samples, and the features and measures of a window."""

@@ -19,8 +19,8 @@ from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import run as audits
-from subgenre.evaluation.audits.doctor import Finding
 from subgenre.evaluation.audits.duplicates import Duplicates
+from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding

@@ -18,7 +18,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Silent, Talk
 from subgenre.errors import AudioError, EvaluationError
-from subgenre.evaluation.audits.doctor import Finding
+from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
 from subgenre.library.sources import TRASH
 from subgenre.search.collection import Collection

@@ -1,1 +1,1 @@
-"""The feature folder: a library cut into chunks, the tables beside them, and the splits over its tracks."""
+"""The feature folder: chunks of a library, the tables beside them, splits over its tracks."""

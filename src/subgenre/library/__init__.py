@@ -1,1 +1,1 @@
-"""Files become labelled tracks: folders, CSV, playlists and rekordbox collections, read and written."""
+"""Files become labelled tracks: folders, CSV, playlists, rekordbox; read and written."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from subgenre.evaluation.audits.confounders import PHRASES, Confounder, Confounders
-from subgenre.evaluation.audits.doctor import Finding
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.growth import LearningCurve
 from subgenre.evaluation.audits.hubness import Hubness, Occurrence
 from subgenre.evaluation.audits.leakage import Comparison, Leakage
 from subgenre.evaluation.audits.learnability import FEW_ARTISTS, FEW_TRACKS
 from subgenre.evaluation.audits.learnability import Pair as Judged
+from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.evaluation.audits.open_set import Interval, OpenSet
 from subgenre.library.scan import Track
 from subgenre.metrics import Score

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from subgenre import metrics, report
 from subgenre.core import files, workspace
 from subgenre.evaluation import baselines
-from subgenre.evaluation.audits.doctor import Finding, csv_rows
+from subgenre.evaluation.audits.mislabels import Finding, csv_rows
 from subgenre.evaluation.tracks import Material
 from subgenre.metrics import Score
 from subgenre.report import plots

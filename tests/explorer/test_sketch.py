@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import need
+from tests.explorer.test_page import PLACE, POINTS
 from tests.explorer_library import make_library, served
-from tests.test_explorer_browser import PLACE, POINTS
-from tests.test_report_browser import ARGS, CHROMIUM
+from tests.report.test_page import ARGS, CHROMIUM
 
 pytestmark = pytest.mark.browser
 

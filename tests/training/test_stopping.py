@@ -22,8 +22,8 @@ from subgenre.models import encoder
 from subgenre.training import fit, trainer
 from tests.ears import Ear
 from tests.folders import make_folder
-from tests.test_distributed import free_port, join
-from tests.training import recipe, same_models
+from tests.training.test_distributed import free_port, join
+from tests.training_runs import recipe, same_models
 
 pytestmark = pytest.mark.usefixtures("keyboard")
 

@@ -14,9 +14,9 @@ from subgenre.commands import cross_validate as stage
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables
 from subgenre.dataset.folder import FeatureFolder
+from tests.evaluation.test_baselines import write
 from tests.folders import make_folder
-from tests.test_protocol import write
-from tests.training import recipe
+from tests.training_runs import recipe
 
 LABELS = (("a", "one"), ("a", "two"), ("b", "three"))
 ARTISTS = 4  # a subgenre, of three tracks each

@@ -14,7 +14,7 @@ import pytest
 
 from subgenre.report import html, previews
 from tests.conftest import need
-from tests.test_report import EVIL, full_data
+from tests.report.test_report import EVIL, full_data
 
 pytestmark = pytest.mark.browser
 

@@ -31,7 +31,7 @@ from subgenre.models import embedding
 from subgenre.report import summary
 from subgenre.report.data import ReportData, Rung
 from tests.folders import make_folder
-from tests.training import recipe
+from tests.training_runs import recipe
 
 GENRES = np.array([0, 0, 1])
 

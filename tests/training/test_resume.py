@@ -17,7 +17,7 @@ from subgenre.training import checkpoint, fit, trainer
 from tests.ears import Signalled
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
-from tests.training import ids, recipe, same
+from tests.training_runs import ids, recipe, same
 
 
 @pytest.fixture(scope="module")

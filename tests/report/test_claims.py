@@ -16,7 +16,7 @@ from subgenre.metrics import wilson
 from subgenre.report import ReportData, chances, html, plots, previews, summary, tables
 from subgenre.report.card import render_card
 from subgenre.report.data import CurveStep, Figure, Pair, Point, Rung, Table
-from tests.test_report import LABEL_GENRES, LABELS, Page, full_data, points
+from tests.report.test_report import LABEL_GENRES, LABELS, Page, full_data, points
 
 BETWEEN = {"value": 0.85, "low": 0.61, "high": 0.94, "chance": 0.5}
 

@@ -17,7 +17,7 @@ from subgenre.training import checkpoint, fit, messages, trainer
 from subgenre.training.missing_material import lacking
 from tests.ears import Ear
 from tests.folders import make_folder
-from tests.training import ids, recipe
+from tests.training_runs import ids, recipe
 
 PK = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
 QUADRUPLET = {"name": "quadruplet"}

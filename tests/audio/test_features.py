@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     from transformers.audio_utils import mel_filter_bank
 
 N = 160_000
-GOLDEN = Path(__file__).parent / "data" / "musicnn_golden.npz"
+GOLDEN = Path(__file__).parents[1] / "data" / "musicnn_golden.npz"
 
 
 def music(n: int = N, seed: int = 0) -> NDArray[np.float32]:

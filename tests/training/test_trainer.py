@@ -18,7 +18,7 @@ from subgenre.training import batches, fit
 from subgenre.training.inputs import VectorSource
 from subgenre.training.missing_material import lacking
 from tests.folders import make_folder
-from tests.training import ids, recipe, same, weights
+from tests.training_runs import ids, recipe, same, weights
 
 
 @pytest.fixture(scope="module")

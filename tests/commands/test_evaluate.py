@@ -21,7 +21,7 @@ from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
 from tests.ears import Ear
 from tests.folders import make_folder
-from tests.training import recipe
+from tests.training_runs import recipe
 
 FILES = (
     workspace.METRICS,

@@ -15,7 +15,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.training import fit, signals, trainer
 from tests.ears import Ear, Signalled
 from tests.folders import make_folder
-from tests.training import recipe, same_models
+from tests.training_runs import recipe, same_models
 
 
 @pytest.fixture(scope="module")

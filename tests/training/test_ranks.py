@@ -20,9 +20,9 @@ from subgenre.errors import Interrupted
 from subgenre.training import checkpoint, distributed, fit, trainer
 from subgenre.training.distributed import Group
 from tests.folders import make_folder
-from tests.test_distributed import free_port, join
 from tests.toy import make_ast_folder
-from tests.training import ids, recipe, weights
+from tests.training.test_distributed import free_port, join
+from tests.training_runs import ids, recipe, weights
 
 
 @pytest.fixture(scope="module")

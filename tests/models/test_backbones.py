@@ -18,7 +18,7 @@ from subgenre.models import backbones
 from subgenre.models.backbones import ast, musicnn
 from tests.toy import make_ast_folder
 
-GOLDEN = Path(__file__).parent / "data" / "musicnn_golden.npz"
+GOLDEN = Path(__file__).parents[1] / "data" / "musicnn_golden.npz"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from subgenre.search.playlists import similar
 from subgenre.search.ranking import Limits
 from tests.conftest import need
 from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone
-from tests.test_report_browser import ARGS, CHROMIUM
+from tests.report.test_page import ARGS, CHROMIUM
 
 pytestmark = pytest.mark.browser
 

@@ -15,7 +15,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CollapseError, NotFiniteError
 from subgenre.training import checkpoint, fit, trainer
 from tests.folders import make_folder
-from tests.training import ids, recipe, same
+from tests.training_runs import ids, recipe, same
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,7 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path):
         f"    folder = Path({str(tmp_path)!r})\n"
         "    list(map_files(workers.leave_mark, [folder], workers=1, timeout_s=99))\n"
     )
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     running = subprocess.Popen(
         [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE
