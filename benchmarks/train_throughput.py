@@ -215,14 +215,16 @@ def history(
 ) -> tuple[tuple[Epoch, ...], float]:
     """Train; give the rows of its epochs, and the processor seconds in a second of the clock."""
     wall, processor = time.perf_counter(), time.process_time()
-    rows = fit.fit(folder, train, settings, device=device, only=seen, talk=Aloud()).result.history
+    rows = fit.fit(
+        folder, train, settings, device=device, only=seen, console=Aloud()
+    ).result.history
     return rows, (time.process_time() - processor) / (time.perf_counter() - wall)
 
 
 class Aloud(Silent):
     """Prints what a training tells."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print at once: a run takes an hour."""
         print(text, flush=True)
 

@@ -28,7 +28,7 @@ from subgenre.commands import playlist as lists
 from subgenre.commands.index import Indexed
 from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.commands.playlist import TRACKS, Wish
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import audio_files
 from subgenre.search.classifier import ALPHA, Placement
@@ -90,7 +90,7 @@ class Model:
         return self._run.collection(self._index)
 
     def index(
-        self, library: str | Path, *, replace: bool = False, talk: Talk | None = None
+        self, library: str | Path, *, replace: bool = False, console: Console | None = None
     ) -> Indexed:
         """Bring the model's index up to date with a library; later calls search it.
 
@@ -101,13 +101,13 @@ class Model:
             LibraryError: no audio there. IndexStoreError: the index is of another model.
         """
         done = indexing.index(
-            Path(library), self._run, path=self._index, replace=replace, talk=talk
+            Path(library), self._run, path=self._index, replace=replace, console=console
         )
         self.__dict__.pop("tracks", None)
         return done
 
     def embed(
-        self, files: str | Path | Iterable[str | Path], *, talk: Talk | None = None
+        self, files: str | Path | Iterable[str | Path], *, console: Console | None = None
     ) -> FileVectors:
         """Embed audio files, folders or playlists; what can't be read is listed in `skipped`.
 
@@ -118,14 +118,14 @@ class Model:
             LibraryError: no audio in what was named.
         """
         listed = audio_files.find(_paths(files))
-        return self._run.embed(listed.paths, talk=talk)
+        return self._run.embed(listed.paths, console=console)
 
     def classify(
         self,
         what: FileVectors | str | Path | Iterable[str | Path],
         *,
         alpha: float = ALPHA,
-        talk: Talk | None = None,
+        console: Console | None = None,
     ) -> list[Placement]:
         """Place files, what `embed` gave, or tracks of the index by id or title.
 
@@ -145,7 +145,7 @@ class Model:
         try:
             rows = [self.tracks.row(str(name)) for name in names]
         except IndexStoreError:
-            return classify.place(model, self.embed(names, talk=talk))
+            return classify.place(model, self.embed(names, console=console))
         return model.place(self.tracks.tracks(rows), self.tracks.vectors(rows))
 
     def similar(

@@ -332,7 +332,7 @@ def test_of_several_processes_the_first_talks_and_each_tells_its_end(
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("RANK", rank)
     terminal = Terminal(as_json=True, first=not shared or distributed.talks())
-    terminal.say("said")
+    terminal.info("said")
     terminal.warn("warned")
     with terminal.progress("bar") as bar:
         bar(1, 2)

@@ -163,7 +163,7 @@ def test_a_test_run_is_marked_in_figures_and_report(folder: FeatureFolder, tmp_p
     out, ear = tmp_path / "m", Ear()
     places = {"out": out, "checkpoints": tmp_path / "c"}
     train.train(folder.path, recipe(), test_run=True, **places)
-    told = evaluate.evaluate(out, max_mb=0, quick=True, talk=ear).metrics["warnings"]
+    told = evaluate.evaluate(out, max_mb=0, quick=True, console=ear).metrics["warnings"]
     (marked,) = [text for text in told if "test run" in text]
     assert marked in ear.told
     assert marked in (out / workspace.REPORT).read_text(encoding="utf-8")

@@ -117,7 +117,7 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
 def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
     ear, out = Ear(), tmp_path / "best.toml"
     tried = search_space.propose([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
-    tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, talk=ear)
+    tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, console=ear)
     (told,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
     assert told.partition(", level with ")[2].startswith("thesis: run.save_every=1000")
 

@@ -166,7 +166,7 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     shown = Collection.of(more, vectors)
     monkeypatch.setattr(StoredRun, "collection", lambda *_: shown)
     ear = Ear()
-    assert explore.library(run, talk=ear).refit is None
+    assert explore.library(run, console=ear).refit is None
     features = run.data["features"]
     line = next(line for line in ear.told if "not refitted" in line)
     assert f"1 of {len(more)} tracks shown" in line
@@ -175,7 +175,7 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
     monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))
     ear = Ear()
-    assert explore.library(run, talk=ear).refit is None
+    assert explore.library(run, console=ear).refit is None
     line = next(line for line in ear.told if "not refitted" in line)
     assert f"gone; the `subgenre preprocess` command that made {tmp_path / 'gone'}" in line
 

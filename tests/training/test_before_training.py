@@ -112,7 +112,7 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
     monkeypatch.setattr(fit, "fit", stopped)
     place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(KeyboardInterrupt):
-        stage.train(folder.path, recipe(), **place, talk=ear)
+        stage.train(folder.path, recipe(), **place, console=ear)
     assert any("with --resume goes on" in text for text in ear.told) == own
 
 
@@ -172,5 +172,5 @@ def test_it_is_said_whose_weights_the_model_holds() -> None:
 def test_how_many_tracks_choose_the_epoch_is_told(folder: FeatureFolder) -> None:
     ear, n = Ear(), len(ids(folder))
     settings = recipe(watch={"val_share": 0.25}, optim={"epochs": 1})
-    fit.fit(folder, ids(folder), settings, talk=ear)
+    fit.fit(folder, ids(folder), settings, console=ear)
     assert f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in ear.told

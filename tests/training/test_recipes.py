@@ -19,7 +19,7 @@ class Ear:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.told.append(text)
 
 

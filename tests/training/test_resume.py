@@ -99,7 +99,7 @@ def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
     )
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(trainer.Interrupted):
-        stage.train(small.path, settings, talk=Signalled(signal.SIGTERM, 2), **places)
+        stage.train(small.path, settings, console=Signalled(signal.SIGTERM, 2), **places)
     stage.train(small.path, settings, resume=True, **places)
     assert len(probes) == 1
     assert seen[-1] is True

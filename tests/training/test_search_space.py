@@ -66,7 +66,7 @@ def test_what_draws_the_test_tracks_is_not_searched_over(name: str, values: list
 def test_all_recipes_are_given_the_split_of_the_first() -> None:
     other = config.replace(base(lr=1e-3), "run", seed=5, test_share=0.3, strict_groups=True)
     first, ear = config.replace(base(), "run", seed=3), Ear()
-    found = search_space.propose([first, other], {"optim.lr": [0.1]}, trials=9, talk=ear)
+    found = search_space.propose([first, other], {"optim.lr": [0.1]}, trials=9, console=ear)
     drawn = {(o.settings.run.seed, o.settings.run.test_share) for o in found}
     assert drawn == {(3, 0.2)}
     assert not any(one.settings.run.strict_groups for one in found)
@@ -89,7 +89,9 @@ def test_the_winner_is_tested_on_tracks_that_the_search_has_not_seen(
     bad = Candidate("bad", base(lr=10.0))  # explodes: the other wins
     other = Candidate("other", config.replace(base(), "run", seed=4, test_share=0.4))
     out, ear = tmp_path / "won.toml", Ear()
-    tune.tune(folder.path, [bad, other], folds=2, out=out, kept=tmp_path / "k", workers=1, talk=ear)
+    tune.tune(
+        folder.path, [bad, other], folds=2, out=out, kept=tmp_path / "k", workers=1, console=ear
+    )
     won = config.load_recipe(str(out)).run
     assert (won.seed, won.test_share) == (0, 0.2)
     split = splits.split(folder.tracks, seed=won.seed, test_share=won.test_share)
@@ -151,7 +153,7 @@ def test_a_candidate_that_can_not_be_trained_is_listed_and_the_others_go_on(
         [base()], {"model.pca": [5000, 5]}, trials=9, features=folder.path
     )
     out, ear = tmp_path / "best.toml", Ear()
-    places: dict[str, Any] = {"out": out, "kept": tmp_path / "k", "workers": 1, "talk": ear}
+    places: dict[str, Any] = {"out": out, "kept": tmp_path / "k", "workers": 1, "console": ear}
     tuned = tune.tune(folder.path, wanted, folds=2, **places)
     assert [bool(one.failed) for one in tuned.tried] == [False, False, True]
     assert "pca is 5000" in tuned.tried[-1].failed
@@ -241,7 +243,7 @@ def test_an_option_for_all_that_one_recipe_does_not_read_is_refused_by_its_name(
 def test_what_can_not_be_trained_takes_no_trial_and_is_told(folder: FeatureFolder) -> None:
     ear = Ear()
     vary = {"batch.kind": ["triplet", "pk"], "loss.name": ["supcon", "triplet"]}
-    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, console=ear)
     kinds = {(one.settings.batch.kind, one.settings.loss.name) for one in found}
     assert kinds == {("triplet", "triplet"), ("pk", "supcon"), ("pk", "triplet")}
     assert any("is left out: loss 'supcon' compares whole batches" in told for told in ear.told)
@@ -260,7 +262,7 @@ def test_what_the_built_in_backbone_can_not_do_takes_no_trial(
     folder: FeatureFolder, vary: dict[str, Any], said: str
 ) -> None:
     ear = Ear()
-    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, console=ear)
     assert [one.settings.model.tune for one in found] == ["head", "last:1"]
     assert {one.settings.model.pooling for one in found} == {"mean"}
     left_out = [told for told in ear.told if ": " in told and " is left out: " in told]
@@ -286,7 +288,7 @@ def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_tr
     own = TrainConfig(**{**vars(own), "recipe": "own.toml"})
     ear, vary = Ear(), {"model.tune": ["head"], "optim.lr": [0.1]}
     vary["model.tune"].append("full")
-    found = search_space.propose([own], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([own], vary, trials=9, features=folder.path, console=ear)
     assert [one.settings.model.tune for one in found] == ["last:1", "full"]
     assert any("is left out: optim.backbone_lr is 1e-05, but can't act" in t for t in ear.told)
 
@@ -294,7 +296,7 @@ def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_tr
 def test_values_that_make_no_sense_together_are_left_out_and_told(folder: FeatureFolder) -> None:
     vary = {"model.members": [1, 3], "model.embedding_size": [512, 384]}
     ear = Ear()
-    found = search_space.propose([base()], vary, trials=9, features=folder.path, talk=ear)
+    found = search_space.propose([base()], vary, trials=9, features=folder.path, console=ear)
     tried = [(o.settings.model.members, o.settings.model.embedding_size) for o in found[1:]]
     assert tried == [(1, 512), (1, 384), (3, 384)]
     told = "model.members=3, model.embedding_size=512 is left out: 3 members can't share 512"

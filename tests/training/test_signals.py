@@ -30,7 +30,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     settings = recipe(optim={"epochs": 2})
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "stopped"}
     with pytest.raises(trainer.Interrupted, match="stopped after step 25 "):
-        stage.train(folder.path, settings, talk=Signalled(number, 25), **places)
+        stage.train(folder.path, settings, console=Signalled(number, 25), **places)
     assert not (tmp_path / "stopped").exists()
     resumed = stage.train(folder.path, settings, resume=True, **places)
     whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "o")
@@ -41,7 +41,9 @@ def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) ->
     folder = make_folder(tmp_path / "f")
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(trainer.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
-        stage.train(folder.path, recipe(), talk=Signalled(signal.SIGTERM, 8, "backbone"), **places)
+        stage.train(
+            folder.path, recipe(), console=Signalled(signal.SIGTERM, 8, "backbone"), **places
+        )
     assert not (tmp_path / "m").exists()
     told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
     assert [len(one["rows"]) for one in told] == [8]
@@ -61,7 +63,9 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
 
     monkeypatch.setattr(trainer.Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", talk=ear)
+        stage.train(
+            folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", console=ear
+        )
     assert any("with --resume goes on" in text for text in ear.told)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
     assert len(stage.train(folder.path, recipe(), **again).history) == 3

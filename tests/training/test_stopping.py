@@ -45,7 +45,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(stage, "_write_vectors", pressed)
         with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, recipe(), **place, talk=ear)
+            stage.train(folder.path, recipe(), **place, console=ear)
     assert any("with --resume goes on" in text for text in ear.told)
     assert (tmp_path / "m" / workspace.SPLIT).is_file()
     assert not (tmp_path / "m" / workspace.CONFIG).exists()
@@ -85,9 +85,9 @@ def test_a_stop_asked_for_while_the_model_is_written_lets_it_be_finished(
     ear = Ear()
     if number == signal.SIGINT:  # the person stops what comes after, too
         with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, recipe(), **place, talk=ear)
+            stage.train(folder.path, recipe(), **place, console=ear)
     else:
-        stage.train(folder.path, recipe(), **place, talk=ear)
+        stage.train(folder.path, recipe(), **place, console=ear)
     assert (tmp_path / "m" / workspace.CONFIG).is_file()
     assert f"model: {tmp_path / 'm'}" in ear.told
     assert not any("--resume" in text for text in ear.told)
@@ -114,7 +114,7 @@ def test_a_run_is_resumed_whatever_ran_since(
     stage.train(folder.path, recipe(optim={"epochs": 1}))
     whole = stage.train(folder.path, recipe())
     ear = Ear()
-    resumed = stage.train(folder.path, recipe(), resume=True, talk=ear)
+    resumed = stage.train(folder.path, recipe(), resume=True, console=ear)
     assert resumed.run.name == "fully_trained_models_20260101_000001"
     (told,) = [text for text in ear.told if text.startswith("going on from")]
     assert re.search(r"20260101_000001.checkpoint\.pt, after step \d+$", told)
@@ -137,7 +137,7 @@ def test_runs_that_have_finished_do_not_keep_another_from_its_start(
     monkeypatch.setattr(workspace, "stamp", lambda: next(names))
     done, other = recipe(optim={"epochs": 1}), recipe(optim={"epochs": 1, "lr": 1e-4})
     first, ear = stage.train(folder.path, done).run, Ear()
-    run = stage.train(folder.path, other, resume=True, talk=ear).run
+    run = stage.train(folder.path, other, resume=True, console=ear).run
     assert run.name == "fully_trained_models_20260101_000002"
     assert "no checkpoint of this run under ast_triplet_output: starting anew" in ear.told
     (run / workspace.CONFIG).unlink()  # as if it had been stopped: now its options may be mistaken

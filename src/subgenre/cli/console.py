@@ -14,7 +14,7 @@ from subgenre.core.progress import Progress
 
 
 class Terminal:
-    """Talks to a person, or stays quiet; never mixes talk into the results.
+    """Talks to a person, or stays quiet; never mixes console into the results.
 
     Args:
         quiet: only warnings and errors.
@@ -30,7 +30,7 @@ class Terminal:
         self.err = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
         self.out = Console(markup=False, highlight=False, soft_wrap=True)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Tell something, unless quiet."""
         if self.first and not self.quiet:
             self.err.print(printable(text))
@@ -122,7 +122,7 @@ def _tenths(terminal: Terminal, title: str) -> Progress:
         tenth = 10 * done // max(total, 1)
         if tenth != said:
             said = tenth
-            terminal.say(f"{title}: {done} of {total}")
+            terminal.info(f"{title}: {done} of {total}")
 
     return update
 

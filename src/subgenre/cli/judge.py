@@ -71,11 +71,11 @@ def evaluate(
             quick=quick,
             open_set=open_set,
             workers=workers,
-            talk=terminal,
+            console=terminal,
         )
     else:
         evaluated = single.evaluate(
-            run, features=features, max_mb=max_mb, quick=quick, talk=terminal
+            run, features=features, max_mb=max_mb, quick=quick, console=terminal
         )
     terminal.table("Held-out tracks", *evaluated.table())
     terminal.result(evaluated.metrics)
@@ -125,7 +125,7 @@ def doctor(
         out=out,
         seed=seed,
         device=device,
-        talk=terminal,
+        console=terminal,
     )
     if done.findings:
         terminal.table("To look at again", *done.table())

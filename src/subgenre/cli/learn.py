@@ -32,7 +32,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, common: Common | None = Non
     from subgenre.commands import demo as stage
 
     terminal = _terminal(common)
-    result = stage.demo(out, seed=seed, talk=terminal)
+    result = stage.demo(out, seed=seed, console=terminal)
     terminal.result(result)
     return 0
 
@@ -90,7 +90,7 @@ def preprocess(
         trash=trash,
         workers=workers,
         overwrite=overwrite,
-        talk=terminal,
+        console=terminal,
     )
     skipped = [{"path": str(s.path), "reason": s.reason} for s in summary.skipped]
     terminal.result({**dataclasses.asdict(summary), "skipped": skipped})
@@ -131,7 +131,7 @@ def train(
         checkpoints=checkpoints,
         resume=resume,
         test_run=test_run,
-        talk=terminal,
+        console=terminal,
     )
     terminal.result(trained.to_dict())
     return 0
@@ -155,7 +155,7 @@ def embed(
     from subgenre.commands import embed as stage
 
     terminal = _terminal(common)
-    done = stage.embed(audio, run, out, talk=terminal)
+    done = stage.embed(audio, run, out, console=terminal)
     terminal.result(done.to_dict())
     return 1 if done.skipped else 0
 

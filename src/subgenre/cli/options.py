@@ -71,7 +71,7 @@ class Recipe:
         planned = config.load_recipe(self.recipe or settings.recipe).optim.head_epochs
         settings, told = recipes.suit(settings, self.given(), features, planned=planned)
         for sentence in told:
-            terminal.say(sentence)
+            terminal.info(sentence)
         return settings
 
     def read(self, features: Path, terminal: Terminal) -> TrainConfig:
@@ -94,7 +94,7 @@ class Recipe:
             tune=given.get("model.tune"),
         )
         if chosen.why:
-            terminal.say(chosen.why)
+            terminal.info(chosen.why)
         own = dataclasses.replace(self, backbone=chosen.backbone or self.backbone)
         return own.settings(chosen.recipe)
 

@@ -69,10 +69,10 @@ def tune(
         seed=bases[0].run.seed,
         asked=first.given().keys(),
         features=features,
-        talk=terminal,
+        console=terminal,
     )
     tuned = stage.tune(
-        features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, talk=terminal
+        features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, console=terminal
     )
     title = f"{tuned.n_folds} folds of {tuned.n_tracks} training tracks, by {by}"
     terminal.table(title, *tuned.table())

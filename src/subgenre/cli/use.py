@@ -59,7 +59,7 @@ def index(
         root=root,
         replace=replace,
         workers=workers,
-        talk=terminal,
+        console=terminal,
     )
     terminal.result(done.to_dict())
     return 1 if done.skipped or (done.relinked and done.relinked.missing) else 0
@@ -99,7 +99,7 @@ def classify(
         copy_to=copy_to,
         m3u_to=m3u_to,
         workers=workers,
-        talk=terminal,
+        console=terminal,
     )
     placed = [_placed(placement, found.chunk_s) for placement in found.placements]
     terminal.table("Placements", ["file", "subgenre", "probability", "heard at"], placed)
@@ -132,7 +132,7 @@ def similar(
     limits, only = wanted.limits(k), wanted.filter()
     opened = model_folder.open_stored(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
-    hits = lists.similar(opened, known, track, limits, only, mutual=mutual, talk=terminal)
+    hits = lists.similar(opened, known, track, limits, only, mutual=mutual, console=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
     return _list(terminal, f"Similar to {track}", hits, by, out, track=track)
 
@@ -192,7 +192,7 @@ def playlist(
     )
     opened, limits = model_folder.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
-    hits = lists.make(opened, known, wish, limits, only, talk=terminal)
+    hits = lists.make(opened, known, wish, limits, only, console=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
 
 
@@ -239,7 +239,7 @@ def explore(
     terminal, source = _terminal(common), source or Source()
 
     def ready(address: str) -> None:
-        terminal.say(f"the map is at {address} (stop with Ctrl+C)")
+        terminal.info(f"the map is at {address} (stop with Ctrl+C)")
         terminal.result({"address": address})
 
     stage.explore(
@@ -249,7 +249,7 @@ def explore(
         host=host,
         port=port,
         on_ready=ready,
-        talk=terminal,
+        console=terminal,
     )
     return 0
 
@@ -265,7 +265,7 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     from subgenre.commands import runs as stage
 
     terminal = _terminal(common)
-    found = stage.runs(folder, talk=terminal)
+    found = stage.runs(folder, console=terminal)
     columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
     bare = [row.path for row in found if not row.scores]
     hint = f"-: not evaluated yet; for figures: subgenre evaluate --run {bare[0]}" if bare else None
@@ -305,7 +305,7 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
             ["right by one only", f"{found.first_only} and {found.second_only}"],
         ],
     )
-    terminal.say(found.verdict)
+    terminal.info(found.verdict)
     terminal.result(found.to_dict())
     return 0
 

@@ -15,7 +15,7 @@ from subgenre.audio import tags
 from subgenre.commands import sorting
 from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import files, text
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
@@ -61,7 +61,7 @@ def classify(
     copy_to: Path | None = None,
     m3u_to: Path | None = None,
     workers: int | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Classified:
     """Place audio files; the files themselves are only read.
 
@@ -72,31 +72,31 @@ def classify(
         out: a .csv or .json of the placements.
         copy_to: folder to copy each file into, by genre/subgenre.
         m3u_to: folder of playlists, one a subgenre, that each file is added to.
-        workers: processes that decode. talk: hears how it goes.
+        workers: processes that decode. console: hears how it goes.
 
     Raises:
         RunError: no model or no vectors. LibraryError: no audio, or none of it can be read.
         PlaylistError: `out` of another kind, or a copy that would replace another file.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
-    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
+    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
     model = opened.classifier(alpha)
     if not model.held_out:
-        talk.warn("no track was held out of training: the probabilities are too kind")
+        console.warn("no track was held out of training: the probabilities are too kind")
     listed = audio_files.find(named)
-    found = opened.embed(listed.paths, workers=workers, talk=talk)
+    found = opened.embed(listed.paths, workers=workers, console=console)
     placements = place(model, found)
-    _tell_learnt(opened, placements, talk)
-    skipped = audio_files.tell(talk, (*listed.skipped, *found.skipped))
+    _tell_learnt(opened, placements, console)
+    skipped = audio_files.tell(console, (*listed.skipped, *found.skipped))
     if not placements:
         named_files = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named_files} could be classified, so nothing is written")
     _write(out, placements)
     copies = sorting.copy_to(placements, copy_to) if copy_to else []
     lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
-    _tell_written(copy_to, copies, m3u_to, lists, len(placements), talk)
+    _tell_written(copy_to, copies, m3u_to, lists, len(placements), console)
     chunk_s = opened.preprocess.chunk_s
     return Classified(tuple(placements), chunk_s, skipped, tuple(copies), tuple(lists))
 
@@ -123,10 +123,10 @@ def _track(track_id: str, path: Path, duration_s: float) -> IndexedTrack:
     )
 
 
-def _tell_learnt(run: StoredRun, placements: Sequence[Placement], talk: Talk) -> None:
+def _tell_learnt(run: StoredRun, placements: Sequence[Placement], console: Console) -> None:
     count = sum(placement.track.id in run.learnt for placement in placements)
     if count:
-        talk.warn(f"{count} of these files were learnt from: their probabilities are too kind")
+        console.warn(f"{count} of these files were learnt from: their probabilities are too kind")
 
 
 def _tell_written(
@@ -135,15 +135,15 @@ def _tell_written(
     m3u_to: Path | None,
     lists: Sequence[Path],
     count: int,
-    talk: Talk,
+    console: Console,
 ) -> None:
     """Say what lies where now: copies by folder, and tracks by playlist."""
     if copy_to:
         folders = text.counted(len({path.parent for path in copies}), "folder")
-        talk.say(f"{copy_to}: {text.counted(len(copies), 'file')} in {folders}")
+        console.info(f"{copy_to}: {text.counted(len(copies), 'file')} in {folders}")
     if m3u_to:
         listed = text.counted(len(lists), "playlist")
-        talk.say(f"{m3u_to}: {text.counted(count, 'track')} in {listed}")
+        console.info(f"{m3u_to}: {text.counted(count, 'track')} in {listed}")
 
 
 def _write(out: Path | None, placements: Sequence[Placement]) -> None:

@@ -15,7 +15,7 @@ from subgenre.about import VERSION
 from subgenre.commands.evaluate import VIEWED
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
@@ -71,7 +71,7 @@ def evaluate_folds(
     quick: bool = False,
     open_set: str = "frozen",
     workers: int | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Evaluated:
     """Train once a fold, score what each model had not heard, and write the whole report.
 
@@ -92,28 +92,28 @@ def evaluate_folds(
         RunError: `out` holds an evaluation of other settings or data.
         ConfigError: numbers that make no sense. EvaluationError: nothing can be scored.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}; give 1 or more")
     validation.check_choice("open_set", open_set, OPEN_SETS)
     plan = _plan(features, settings or config.load_recipe("thesis"), folds, repeats, out)
     for warning in dict.fromkeys(w for job in plan.jobs for w in job.split.warnings):
-        talk.warn(warning)
+        console.warn(warning)
     backbone = fit.load_backbone(plan.settings.model.backbone, plan.folder)
     material = Material(plan.folder, plan.folder.path / fit.CACHE)
-    first = _pooled(plan, backbone, plan.jobs[0].split, talk)  # before the trainings want it
-    results = _train(plan, workers, talk)
-    talk.say("scoring the held-out tracks")
+    first = _pooled(plan, backbone, plan.jobs[0].split, console)  # before the trainings want it
+    results = _train(plan, workers, console)
+    console.info("scoring the held-out tracks")
     scored = _folds(plan, material, backbone, first, results)
     found = baselines.ladder(
         scored, material.labels, genres=material.genres, ids=material.ids, seed=plan.seed
     )
     audited = Audited(notes=list(found.notes))
     if not quick:
-        _audit(audited, plan, material, scored, first, talk)
+        _audit(audited, plan, material, scored, first, console)
         if open_set == "full":
-            rejection.add(audited, material, plan.settings, scored[0], plan.out, workers, talk)
-    return _write(plan, material, scored, found, audited, results, backbone, max_mb, talk)
+            rejection.add(audited, material, plan.settings, scored[0], plan.out, workers, console)
+    return _write(plan, material, scored, found, audited, results, backbone, max_mb, console)
 
 
 def _plan(features: Path, settings: TrainConfig, n_folds: int, repeats: int, out: Path) -> Plan:
@@ -164,11 +164,11 @@ def _claim(out: Path, folder: FeatureFolder, settings: TrainConfig, n_folds: int
     files.write_json(path, told)
 
 
-def _pooled(plan: Plan, backbone: Backbone, split: Split, talk: Talk) -> NDArray[np.float32]:
+def _pooled(plan: Plan, backbone: Backbone, split: Split, console: Console) -> NDArray[np.float32]:
     """Run the backbone as it is before training over all chunks, or read that from its cache."""
     rows = plan.folder.rows(split.train)
     encoder = fit.new_encoder(backbone, plan.settings.model, plan.folder, rows, plan.seed)
-    with talk.progress("backbone") as bar:
+    with console.progress("backbone") as bar:
         return embedding.pooled_vectors(
             encoder,
             plan.folder,
@@ -179,9 +179,9 @@ def _pooled(plan: Plan, backbone: Backbone, split: Split, talk: Talk) -> NDArray
         )
 
 
-def _train(plan: Plan, workers: int | None, talk: Talk) -> list[FoldResult]:
-    talk.say(f"{len(plan.jobs)} trainings with the recipe '{plan.settings.recipe}'")
-    return folds.train_all(plan.jobs, workers=workers, talk=talk)
+def _train(plan: Plan, workers: int | None, console: Console) -> list[FoldResult]:
+    console.info(f"{len(plan.jobs)} trainings with the recipe '{plan.settings.recipe}'")
+    return folds.train_all(plan.jobs, workers=workers, console=console)
 
 
 def _folds(
@@ -206,12 +206,12 @@ def _audit(
     material: Material,
     scored: Sequence[Fold],
     pooled: NDArray[np.float32],
-    talk: Talk,
+    console: Console,
 ) -> None:
     """Run all audits; what can't be done costs a note."""
     means = material.means(pooled)
     positions: list[Positions] = [(fold.train, fold.test) for fold in scored]
-    talk.say("scores within and across genres")
+    console.info("scores within and across genres")
     by_view = {
         view: baselines.ladder(
             scored,
@@ -226,13 +226,13 @@ def _audit(
     }
     found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
     found.report["views"] = tables.views(by_view)
-    same = run.copies(material, means, talk)
-    talk.say("pairs of subgenres")
+    same = run.copies(material, means, console)
+    console.info("pairs of subgenres")
     trained = [fold.vectors["trained"] for fold in scored]
     run.add_pairs(found, material, means, positions, trained, seed=plan.seed)
-    talk.say("leakage, learning curve, confounders, rejection")
+    console.info("leakage, learning curve, confounders, rejection")
     run.add_frozen(found, material, pooled, means, positions, same, seed=plan.seed)
-    talk.say("the doctor, and who is recommended to whom")
+    console.info("the doctor, and who is recommended to whom")
     repeats = max(plan.repeats, run.DOCTOR_REPEATS)
     judged = run.repeated(material, plan.folds, repeats, plan.seed)
     run.add_doctor(found, material, means, judged, same)
@@ -249,7 +249,7 @@ def _write(
     results: Sequence[FoldResult],
     backbone: Backbone,
     max_mb: float,
-    talk: Talk,
+    console: Console,
 ) -> Evaluated:
     """Write all files of the evaluation."""
     warnings = list(dict.fromkeys(w for job in plan.jobs for w in job.split.warnings))
@@ -279,7 +279,7 @@ def _write(
         split=["test"] * len(tested),
         fingerprint=checkpoint.digest([job.fingerprint for job in plan.jobs]),
     )
-    talk.say("drawing map and report")
+    console.info("drawing map and report")
     data = _report_data(plan, material, scored, found, audited, held, tested)
     origin = Origin(plan.settings.model.backbone, backbone.licence, backbone.source)
     data = dataclasses.replace(
@@ -291,7 +291,7 @@ def _write(
     writer.write(plan.out, figures, data, max_mb=max_mb)
     if audited.findings or "doctor" in audited.plain:
         writer.write_doctor(plan.out / workspace.DOCTOR, audited.findings)
-    talk.say(f"report: {plan.out / workspace.REPORT}")
+    console.info(f"report: {plan.out / workspace.REPORT}")
     return Evaluated(plan.out, figures)
 
 

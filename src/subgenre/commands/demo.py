@@ -14,7 +14,7 @@ from subgenre.commands.preprocess import cores, preprocess
 from subgenre.commands.train import train
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_range
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
@@ -24,7 +24,7 @@ _NEAREST = 5
 _SOUND_MB = 4.0  # the held-out tracks can be heard in the report
 
 
-def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any]:
+def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[str, Any]:
     """Make a library of synthetic music in `out`, learn it, score it, and ask for similar tracks.
 
     Returns:
@@ -34,27 +34,29 @@ def demo(out: Path, *, seed: int = 0, talk: Talk | None = None) -> dict[str, Any
     Raises:
         SubgenreError: `out` holds something else, or the seed can't be.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     check_range("seed", seed, *config.SEEDS)
     root, features = out / workspace.LIBRARY, out / workspace.FEATURES
-    with talk.progress("making music") as bar:
+    with console.progress("making music") as bar:
         room.make_library(root, seed=seed, workers=cores(), on_progress=bar)
-    preprocess(root, features, backbone=BACKBONE, settings=PreprocessConfig(seed=seed), talk=talk)
+    preprocess(
+        root, features, backbone=BACKBONE, settings=PreprocessConfig(seed=seed), console=console
+    )
     settings = config.replace(config.load_recipe(RECIPE), "model", backbone=BACKBONE)
     settings = config.replace(settings, "run", seed=seed)
     run = out / f"{workspace.RUN_PREFIX}{workspace.stamp()}"
-    train(features, settings, out=run, checkpoints=out / workspace.CHECKPOINTS, talk=talk)
-    found = evaluate(run, max_mb=_SOUND_MB, talk=talk).metrics["models"]
+    train(features, settings, out=run, checkpoints=out / workspace.CHECKPOINTS, console=console)
+    found = evaluate(run, max_mb=_SOUND_MB, console=console).metrics["models"]
     baseline = baseline_accuracy(FeatureFolder.open(features), run)
     trained = found["trained"]["centroid_accuracy"]
     query, nearest = neighbours(run)
-    talk.say(
+    console.info(
         f"held-out tracks that find home: {trained['value']:.0%} with the trained model, "
         f"{found['frozen']['centroid_accuracy']['value']:.0%} with the backbone as it is, "
         f"{baseline:.0%} by loudness and mean spectrum alone, {trained['chance']:.0%} by chance"
     )
-    talk.say(f"nearest to {query}: {', '.join(nearest)}")
-    talk.say(f"open the report in a browser: {run / workspace.REPORT}")
+    console.info(f"nearest to {query}: {', '.join(nearest)}")
+    console.info(f"open the report in a browser: {run / workspace.REPORT}")
     return {
         "run": str(run),
         "report": str(run / workspace.REPORT),

@@ -14,7 +14,7 @@ from subgenre import config
 from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.commands import evaluate
 from subgenre.core import hardware, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError
@@ -69,7 +69,7 @@ def doctor(
     out: Path = OUT,
     seed: int = 0,
     device: str = "auto",
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Diagnosed:
     """Find tracks in the wrong playlist, copies, outliers, silent and clipped files.
 
@@ -87,26 +87,28 @@ def doctor(
         FeatureError, BackboneError, RunError: they can't be had.
         SplitError: folds that can't be drawn. EvaluationError: nothing can be judged.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     check_range("seed", seed, *config.SEEDS)
     check_range("repeats", repeats, 1, 1000)
     check_output("out", out)
-    folder, pooled = frozen_output(features, run, backbone, device, talk)
+    folder, pooled = frozen_output(features, run, backbone, device, console)
     material = Material(folder, folder.path / fit.CACHE)
     judged = audits.repeated(material, folds, repeats, seed)
     means = material.means(pooled)
-    same = audits.copies(material, means, talk)
+    same = audits.copies(material, means, console)
     found = Audited()
     audits.add_doctor(found, material, means, judged, same)
     if found.notes:
         raise EvaluationError(found.notes[0])
     writer.write_doctor(out, found.findings)
-    talk.say(f"{out}: {len(found.findings)} findings in {len(material.ids)} tracks; {same.text}")
+    console.info(
+        f"{out}: {len(found.findings)} findings in {len(material.ids)} tracks; {same.text}"
+    )
     return Diagnosed(out, len(material.ids), tuple(found.findings), same)
 
 
 def frozen_output(
-    features: Path, run: Path | None, backbone: str | None, device: str, talk: Talk
+    features: Path, run: Path | None, backbone: str | None, device: str, console: Console
 ) -> tuple[FeatureFolder, NDArray[np.float32]]:
     """Return the features and what the backbone before any training makes of their chunks."""
     if run is not None:
@@ -119,7 +121,7 @@ def frozen_output(
         name = backbone or ("musicnn" if built_in else config.DEFAULT_BACKBONE)
         model = fit.load_backbone(name, folder)  # type: ignore[assignment]
         statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
-    with talk.progress("backbone") as bar:
+    with console.progress("backbone") as bar:
         pooled = embedding.pooled_vectors(
             model,
             folder,

@@ -9,7 +9,7 @@ from typing import Any
 
 from subgenre.commands import evaluate, model_folder
 from subgenre.core import hardware, text, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.evaluation import scores
 from subgenre.library import audio_files
@@ -42,7 +42,7 @@ def embed(
     out: Path = Path("embeddings.parquet"),
     *,
     features: Path | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Embedded:
     """Write vectors of audio files or folders, or of the run's held-out tracks.
 
@@ -50,13 +50,13 @@ def embed(
         RunError, FeatureError: as for `evaluate`.
         LibraryError: no audio where it was named, or none of it can be read.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     if audio:
-        return _embed_audio(audio, run, out, talk)
-    opened = evaluate.open_run(run, features, talk)
+        return _embed_audio(audio, run, out, console)
+    opened = evaluate.open_run(run, features, console)
     device = hardware.pick_device(opened.settings.run.device)
     rows = opened.folder.rows(opened.split.test)
-    with talk.progress("embedding") as bar:
+    with console.progress("embedding") as bar:
         chunks = room.chunk_vectors(
             opened.encoder.to(device), opened.folder, rows, device=device, on_progress=bar
         )
@@ -69,25 +69,27 @@ def embed(
         split=["test"] * len(tracks),
         fingerprint=encoder.fingerprint(opened.encoder),
     )
-    talk.say(
+    console.info(
         f"{out}: {text.counted(len(tracks), 'held-out track')}, {vectors.shape[1]} values each"
     )
     return Embedded(out, len(tracks), ())
 
 
-def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, talk: Talk) -> Embedded:
+def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Console) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
     opened = model_folder.open_stored(
-        workspace.find_run(run, talk)
+        workspace.find_run(run, console)
     )  # it needs no vectors of tracks
     listed = audio_files.find(audio)
-    found = opened.embed(listed.paths, talk=talk)
-    skipped = audio_files.tell(talk, (*listed.skipped, *found.skipped))
+    found = opened.embed(listed.paths, console=console)
+    skipped = audio_files.tell(console, (*listed.skipped, *found.skipped))
     if not found.paths:
         named = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")
     tracks = [IndexedTrack(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
     room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
-    talk.say(f"{out}: {text.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each")
+    console.info(
+        f"{out}: {text.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each"
+    )
     return Embedded(out, len(tracks), skipped)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from subgenre.about import VERSION
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
@@ -60,14 +60,14 @@ class Run:
     data: dict[str, Any]
 
 
-def open_run(run: Path | None, features: Path | None = None, talk: Talk | None = None) -> Run:
+def open_run(run: Path | None, features: Path | None = None, console: Console | None = None) -> Run:
     """Read a model folder, by default the newest here, and the feature folder it was trained on.
 
     Raises:
         RunError: no such model, or a damaged one.
         FeatureError: its features are gone or are no longer those of its tracks.
     """
-    path = workspace.find_run(run, talk)
+    path = workspace.find_run(run, console)
     data = files.read_json(path / workspace.DATA, version=1, error=RunError)
     settings = validation.from_dict(
         TrainConfig, validation.load_toml(path / workspace.CONFIG), str(path / workspace.CONFIG)
@@ -91,7 +91,7 @@ def evaluate(
     features: Path | None = None,
     max_mb: float = MAX_MB,
     quick: bool = False,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Evaluated:
     """Score a model on its held-out tracks and write what was found into its folder.
 
@@ -103,42 +103,42 @@ def evaluate(
         features: where its features are now, if they have moved.
         max_mb: size of the sound inside the report, megabytes.
         quick: leave out the levels of genre, hubs and the doctor.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         RunError, FeatureError, SplitError, EvaluationError.
     """
-    talk = talk or Silent()
-    opened = open_run(run, features, talk)
+    console = console or Silent()
+    opened = open_run(run, features, console)
     material = Material(opened.folder, opened.folder.path / fit.CACHE)
     frozen = frozen_encoder(opened)
-    pooled, scored = _vectors(opened, frozen, talk)
+    pooled, scored = _vectors(opened, frozen, console)
     seed = opened.settings.run.seed
     fold = material.fold(opened.split, _trained(scored, len(material.ids)), pooled, seed=seed)
-    talk.say("scoring the held-out tracks")
+    console.info("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
     if workspace.tells_trial(opened.data):
         audited.notes.append(_TEST_RUN)
-        talk.warn(_TEST_RUN)
+        console.warn(_TEST_RUN)
     if not quick:
         _audit(audited, material, fold, pooled, seed)
     figures = _figures(opened, found, audited)
     _write_vectors(opened, scored)
-    talk.say("drawing map and report")
+    console.info("drawing map and report")
     origin = Origin(opened.settings.model.backbone, frozen.backbone.licence, frozen.backbone.source)
     data = _report_data(opened, material, fold, found, audited, origin)
     writer.write(opened.path, figures, data, max_mb=max_mb)
     if not quick:
         writer.write_doctor(opened.path / workspace.DOCTOR, audited.findings)
-    talk.say(f"report: {opened.path / workspace.REPORT}")
+    console.info(f"report: {opened.path / workspace.REPORT}")
     return Evaluated(opened.path, figures)
 
 
-def _vectors(run: Run, frozen: Encoder, talk: Talk) -> tuple[NDArray[np.float32], Scored]:
+def _vectors(run: Run, frozen: Encoder, console: Console) -> tuple[NDArray[np.float32], Scored]:
     """Run the backbone as it was before training over all chunks, and the model over its tracks."""
     device, folder = hardware.pick_device(run.settings.run.device), run.folder
-    with talk.progress("backbone") as bar:
+    with console.progress("backbone") as bar:
         pooled = embedding.pooled_vectors(
             frozen,
             folder,

@@ -16,7 +16,7 @@ from subgenre.commands import model_map, refit
 from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.explorer import Correction, Encoded, Library, create_app, serve
@@ -36,7 +36,7 @@ def explore(
     host: str = "127.0.0.1",
     port: int = 0,
     on_ready: Callable[[str], None] | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> None:
     """Serve the map of a model until it is interrupted.
 
@@ -51,8 +51,8 @@ def explore(
         MissingExtraError: the web extra is not installed. RunError, IndexStoreError: as for
         `StoredRun.collection`. ConfigError: the address can't be had.
     """
-    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
-    shown = library(opened, index=index, playlists=playlists, talk=talk)
+    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
+    shown = library(opened, index=index, playlists=playlists, console=console)
     serve(create_app(shown), host=host, port=port, on_ready=on_ready)
 
 
@@ -61,20 +61,20 @@ def library(
     *,
     index: Path | None = None,
     playlists: Path = Path("playlists"),
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Library:
     """Gather what the explorer shows of a model and its tracks.
 
     Raises:
         RunError: the run has no vectors. IndexStoreError: the index is of another model.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     tracks = run.collection(index)
-    fitted = model_map.load_map(run, talk=talk)
+    fitted = model_map.load_map(run, console=console)
     try:
         classifier = run.classifier()
     except EvaluationError as problem:
-        talk.warn(f"no placements: {problem}")
+        console.warn(f"no placements: {problem}")
         classifier = None
     shown = Library(
         collection=tracks,
@@ -94,7 +94,7 @@ def library(
         encode=hearing(run),
     )
     if not refit.can_refit(run, tracks):
-        talk.say(f"corrections are kept, but not refitted: {_lacking(run, tracks)}")
+        console.info(f"corrections are kept, but not refitted: {_lacking(run, tracks)}")
         return shown
     return dataclasses.replace(shown, refit=refitting(run, shown))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import text
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.library import audio_files, scan, sources
 from subgenre.library.scan import Track
@@ -71,7 +71,7 @@ def index(
     root: Path | None = None,
     replace: bool = False,
     workers: int | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Indexed:
     """Bring the index of a model up to date with a library.
 
@@ -86,14 +86,14 @@ def index(
         root: the new place of a library that has moved; its tracks are found by their ids first.
         replace: forget the tracks of all other libraries, the model's own among them.
         workers: processes that read and decode; by default the cores.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         RunError, IndexStoreError: the index is another model's; dimension and fingerprint named.
         LibraryError: no audio there, or neither source nor root is named.
     """
-    talk = talk or Silent()
-    opened = run if isinstance(run, StoredRun) else open_stored(run, talk)
+    console = console or Silent()
+    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
     place = path or opened.index_path
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
@@ -101,42 +101,42 @@ def index(
     listed = None if source is None else listing(source, opened.labels)
     store = _open(opened, place, listed)
     begun = _begin(opened, store)
-    relinked = None if root is None else _relink(store, root, talk)
+    relinked = None if root is None else _relink(store, root, console)
     if source is None or listed is None:
         return Indexed(place, store.count, relinked=relinked)
-    tracks, unread = _described(listed, store, workers, talk)
+    tracks, unread = _described(listed, store, workers, console)
     tracks = _with_labels(tracks, store, source, replace=replace)
     plan = store.plan(tracks)
     kept = {s.path for s in (*listed.skipped, *unread)}
     gone, others = _gone(store, plan, source, kept, replace=replace)
     store.update(plan.updated)
     left = _reuse(opened, store, plan.new)
-    embedded, failed = _embed(opened, store, left, workers, talk)
+    embedded, failed = _embed(opened, store, left, workers, console)
     forgotten = store.delete(gone)
-    skipped = audio_files.tell(talk, (*listed.skipped, *unread, *failed))
+    skipped = audio_files.tell(console, (*listed.skipped, *unread, *failed))
     reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
     updated = sum(track.id not in begun for track in plan.updated)
     done = Indexed(
         place, store.count, embedded, reused, updated, forgotten, others, relinked, skipped
     )
-    _tell(done, source, opened, store, talk)
+    _tell(done, source, opened, store, console)
     return done
 
 
-def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, talk: Talk) -> None:
+def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, console: Console) -> None:
     """Say what was done, and what else lists choose from."""
-    talk.say(
+    console.info(
         f"{done.path}: {text.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
         f"{done.reused} by the run's own vectors, {done.updated} updated, "
         f"{done.forgotten} forgotten"
     )
     if done.others:
-        talk.say(
+        console.info(
             f"{done.others} of them lie in other libraries and stay: lists choose from "
             f"{sources.shown(source)} alone with --folder, the index keeps it alone with --replace"
         )
     if done.path == run.index_path and not _folded(run.labels) & _folded(store.collection.labels):
-        talk.warn(
+        console.warn(
             "no track in the index is of a subgenre that the model has learnt, so that "
             "--expand and --axis find none; to add them: subgenre index "
             f"{run.data.get('root') or 'LIBRARY'}"
@@ -178,13 +178,13 @@ def _folded(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(genre.casefold(), subgenre.casefold()) for genre, subgenre in pairs}
 
 
-def _relink(store: Index, root: Path, talk: Talk) -> Relinked:
-    with talk.progress("looking for tracks") as bar:
+def _relink(store: Index, root: Path, console: Console) -> Relinked:
+    with console.progress("looking for tracks") as bar:
         relinked = store.relink(root, on_progress=bar)
-    talk.say(f"{text.counted(len(relinked.found), 'track')} found below {root}")
+    console.info(f"{text.counted(len(relinked.found), 'track')} found below {root}")
     if relinked.missing:
         lost = text.counted(len(relinked.missing), "track")
-        talk.warn(f"{lost} not found below {root}, left as before")
+        console.warn(f"{lost} not found below {root}, left as before")
     return relinked
 
 
@@ -210,10 +210,10 @@ def _has_vectors(run: StoredRun) -> bool:
 
 
 def _described(
-    listed: Found, store: Index, workers: int | None, talk: Talk
+    listed: Found, store: Index, workers: int | None, console: Console
 ) -> tuple[list[Track], list[Skipped]]:
     """Read ids and tags; files that the index knows are not opened while they are unchanged."""
-    with talk.progress("reading tracks") as bar:
+    with console.progress("reading tracks") as bar:
         return scan.describe(
             [_absolute(entry) for entry in listed.entries],
             workers=workers,
@@ -296,7 +296,7 @@ def _reuse(run: StoredRun, store: Index, new: Sequence[Track]) -> list[Track]:
 
 
 def _embed(
-    run: StoredRun, store: Index, tracks: Sequence[Track], workers: int | None, talk: Talk
+    run: StoredRun, store: Index, tracks: Sequence[Track], workers: int | None, console: Console
 ) -> tuple[int, list[Skipped]]:
     """Embed tracks and keep them in the index every few seconds."""
     done = 0
@@ -312,7 +312,7 @@ def _embed(
     if not tracks:
         return 0, []
     try:
-        with talk.progress("embedding") as bar:
+        with console.progress("embedding") as bar:
             for position, found in run.embed_each([t.path for t in tracks], workers=workers):
                 if found.skipped:
                     skipped += found.skipped
@@ -328,13 +328,13 @@ def _embed(
     return done, skipped
 
 
-def missing(tracks: Sequence[Any], talk: Talk) -> int:
+def missing(tracks: Sequence[Any], console: Console) -> int:
     """Warn of tracks whose file is gone; return how many."""
     gone = [track for track in tracks if not Path(track.path).is_file()]
     for track in gone[:3]:
-        talk.warn(f"{sources.shown(track.path)} is gone")
+        console.warn(f"{sources.shown(track.path)} is gone")
     if gone:
-        talk.warn(
+        console.warn(
             f"{text.counted(len(gone), 'track')} gone from where the index saw them; "
             "`subgenre index --root NEW` finds a library that has moved"
         )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import RunError
@@ -195,7 +195,7 @@ class StoredRun:
         )
 
     def embed(
-        self, paths: Sequence[Path], *, workers: int | None = None, talk: Talk | None = None
+        self, paths: Sequence[Path], *, workers: int | None = None, console: Console | None = None
     ) -> FileVectors:
         """Embed audio files as the training tracks were; what can't be read is listed. Needs torch.
 
@@ -204,7 +204,7 @@ class StoredRun:
         """
         from subgenre.models import embedding
 
-        with (talk or Silent()).progress("embedding") as bar:
+        with (console or Silent()).progress("embedding") as bar:
             return embedding.embed_files(
                 self.encoder,
                 paths,
@@ -231,13 +231,13 @@ class StoredRun:
         return hardware.pick_device(self.settings.run.device)
 
 
-def open_stored(run: Path | None = None, talk: Talk | None = None) -> StoredRun:
-    """Open a model folder, by default the newest here with vectors; `talk` hears which that is.
+def open_stored(run: Path | None = None, console: Console | None = None) -> StoredRun:
+    """Open a model folder, by default the newest here with vectors; `console` hears which that is.
 
     Raises:
         RunError: there is none, or its description is damaged. ConfigError: so are its settings.
     """
-    path = workspace.find_run(run, talk, vectors=True)
+    path = workspace.find_run(run, console, vectors=True)
     data = files.read_json(path / workspace.DATA, version=1, error=RunError)
     config = path / workspace.CONFIG
     settings = validation.from_dict(TrainConfig, validation.load_toml(config), str(config))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from subgenre.commands.model_folder import StoredRun
 from subgenre.core import files
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import EvaluationError
 from subgenre.report.maps import Map, fit_map
 from subgenre.search.collection import Collection
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 _ARRAYS = ("coordinates", "vectors", "told")
 
 
-def load_map(run: StoredRun, *, talk: Talk | None = None) -> Map:
+def load_map(run: StoredRun, *, console: Console | None = None) -> Map:
     """Return the map of a run's training tracks; the first time it is fitted and kept.
 
     Raises:
@@ -34,7 +34,7 @@ def load_map(run: StoredRun, *, talk: Talk | None = None) -> Map:
     wanted = {"format_version": FORMAT_VERSION, "encoder": stored.fingerprint, "seed": seed}
     kept = _read(path, wanted, stored.vectors[train])
     if kept is None:
-        (talk or Silent()).say("drawing the map")
+        (console or Silent()).info("drawing the map")
         kept = fit(run)
         _write(path, wanted, kept)
     return kept

@@ -14,7 +14,7 @@ from subgenre.audio import reading
 from subgenre.commands.index import missing
 from subgenre.commands.model_folder import StoredRun
 from subgenre.core import text
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats
 from subgenre.search import journeys as journey
@@ -112,7 +112,7 @@ def similar(
     wanted: Filter | None = None,
     *,
     mutual: bool = True,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> list[Hit]:
     """Find the tracks most similar to one, in the collection or outside it.
 
@@ -120,10 +120,10 @@ def similar(
         PlaylistError: neither a track nor a file; the nearest name is told. AudioError: a file
         that can't be read. IndexStoreError: an unknown name in the filter.
     """
-    seed = seeds(run, tracks, [track], talk)[0]
+    seed = seeds(run, tracks, [track], console)[0]
     hits = playlists.similar(tracks, seed, limits, wanted, mutual=mutual)
     if not hits:
-        (talk or Silent()).warn(NONE_LEFT)
+        (console or Silent()).warn(NONE_LEFT)
     return hits
 
 
@@ -134,11 +134,11 @@ def make(
     limits: Limits | None = None,
     wanted: Filter | None = None,
     *,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> list[Hit]:
     """Make a playlist; seeds and liked tracks themselves are not in it, a journey's ends are.
 
-    Where no track fits, the list is empty, and `talk` hears why.
+    Where no track fits, the list is empty, and `console` hears why.
 
     Args:
         run: whose encoder embeds files from outside. tracks: to choose from.
@@ -149,16 +149,16 @@ def make(
         PlaylistError, IndexStoreError, AudioError: as for `similar`; an unknown subgenre.
     """
     limits = limits or Limits(k=None if wish.expand else TRACKS)
-    begin = seeds(run, tracks, wish.seeds, talk)
+    begin = seeds(run, tracks, wish.seeds, console)
     if wish.expand:
-        hits = _expanded(run, tracks, wish, limits, wanted, talk)
+        hits = _expanded(run, tracks, wish, limits, wanted, console)
     elif wish.axis:
         line = journey.axis(tracks, wish.axis)
         hits = journey.along(tracks, line, limits, wanted, between=wish.between)
-        _tell_few(tracks, wish, limits, len(hits), talk or Silent())
+        _tell_few(tracks, wish, limits, len(hits), console or Silent())
     elif wish.journey:
         hits = journey.journey(tracks, begin[0], begin[1], limits, wanted)
-        _tell_outside(wish, begin, talk or Silent())
+        _tell_outside(wish, begin, console or Silent())
     elif len(begin) == 1:
         hits = playlists.similar(tracks, begin[0], limits, wanted, mutual=wish.mutual)
     else:
@@ -166,12 +166,12 @@ def make(
     if wish.smooth and not (wish.axis or wish.journey):
         hits = playlists.smoothed(tracks, hits, first=begin[0] if begin else None)
     if not hits:
-        (talk or Silent()).warn(_why_none(run, tracks, wish, wanted, talk))
+        (console or Silent()).warn(_why_none(run, tracks, wish, wanted, console))
     return hits
 
 
 def _why_none(
-    run: StoredRun, tracks: Collection, wish: Wish, wanted: Filter | None, talk: Talk | None
+    run: StoredRun, tracks: Collection, wish: Wish, wanted: Filter | None, console: Console | None
 ) -> str:
     """Say why a list is empty: no track fits well enough, or none is left to choose from."""
     if wish.axis and wish.between:
@@ -181,7 +181,7 @@ def _why_none(
         )
     if not wish.expand:
         return NONE_LEFT
-    best = _expanded(run, tracks, replace(wish, until_fit=None), Limits(k=1), wanted, talk)
+    best = _expanded(run, tracks, replace(wish, until_fit=None), Limits(k=1), wanted, console)
     if not best:
         return NONE_LEFT
     return (
@@ -191,27 +191,27 @@ def _why_none(
     )
 
 
-def _tell_outside(wish: Wish, begin: Sequence[Seed], talk: Talk) -> None:
+def _tell_outside(wish: Wish, begin: Sequence[Seed], console: Console) -> None:
     """Say which ends of a journey are files from outside, for which the nearest tracks stand."""
     pairs = zip(wish.seeds, begin, strict=True)
     names = [str(name) for name, seed in pairs if isinstance(seed, np.ndarray) and name is not seed]
     if len(names) == 1:
-        talk.say(
+        console.info(
             f"{names[0]} is not in the index, so not in the list: the nearest track stands for it"
         )
     elif names:
-        talk.say(
+        console.info(
             f"{' and '.join(names)} are not in the index, so not in the list: the nearest tracks "
             "stand for them"
         )
 
 
-def _tell_few(tracks: Collection, wish: Wish, limits: Limits, count: int, talk: Talk) -> None:
+def _tell_few(tracks: Collection, wish: Wish, limits: Limits, count: int, console: Console) -> None:
     """Say where a range of an axis gives fewer tracks than were asked for; none is told apart."""
     asked = journey.length(tracks, limits)
     if wish.between and 0 < count < asked:
         found = text.counted(count, "track")
-        talk.say(f"only {found} of {asked} asked for: no more are left {_range(wish.between)}")
+        console.info(f"only {found} of {asked} asked for: no more are left {_range(wish.between)}")
 
 
 def _range(between: tuple[float, float]) -> str:
@@ -230,7 +230,7 @@ def _expanded(
     wish: Wish,
     limits: Limits,
     wanted: Filter | None,
-    talk: Talk | None,
+    console: Console | None,
 ) -> list[Hit]:
     held = [track_id for track_id in run.held_out if tracks.has(track_id)]
     return playlists.expand(
@@ -239,15 +239,15 @@ def _expanded(
         limits,
         wanted,
         until_fit=wish.until_fit,
-        like=seeds(run, tracks, wish.like, talk),
-        unlike=seeds(run, tracks, wish.unlike, talk),
+        like=seeds(run, tracks, wish.like, console),
+        unlike=seeds(run, tracks, wish.unlike, console),
         trusted=held or None,
         seed=run.settings.run.seed,
     )
 
 
 def seeds(
-    run: StoredRun, tracks: Collection, names: Sequence[Seed], talk: Talk | None = None
+    run: StoredRun, tracks: Collection, names: Sequence[Seed], console: Console | None = None
 ) -> list[Seed]:
     """Find each seed: a file by its path or its sound, a track by id, path or name.
 
@@ -260,7 +260,7 @@ def seeds(
     outside = [i for i, seed in enumerate(found) if isinstance(seed, Path)]
     if not outside:
         return found
-    embedded = run.embed([Path(str(found[i])) for i in outside], talk=talk or Silent())
+    embedded = run.embed([Path(str(found[i])) for i in outside], console=console or Silent())
     if embedded.skipped:
         first = embedded.skipped[0]
         raise PlaylistError(f"{first.path} can't serve as a seed: {first.reason}")
@@ -292,19 +292,19 @@ def _known(tracks: Collection, name: Seed) -> Seed:
         raise PlaylistError(f"{problem} (and there is no such file)") from problem
 
 
-def write(out: Path | None, hits: Sequence[Hit], talk: Talk | None = None) -> None:
+def write(out: Path | None, hits: Sequence[Hit], console: Console | None = None) -> None:
     """Write a list where one is wanted and not empty, and warn of tracks that are gone.
 
     Raises:
         PlaylistError: an extension of no playlist.
     """
-    told, talk = [hit.track for hit in hits], talk or Silent()
-    missing(told, talk)
+    told, console = [hit.track for hit in hits], console or Silent()
+    missing(told, console)
     if out is not None and not told:
-        talk.warn(f"{out} is not written")
+        console.warn(f"{out} is not written")
     elif out is not None:
         formats.write_playlist(out, told)
-        talk.say(f"{out}: {text.counted(len(told), 'track')}")
+        console.info(f"{out}: {text.counted(len(told), 'track')}")
 
 
 def row(hit: Hit) -> dict[str, Any]:

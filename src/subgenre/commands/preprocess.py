@@ -7,7 +7,7 @@ from pathlib import Path
 
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted, duration, size
 from subgenre.dataset import building as room
 from subgenre.dataset.building import Estimate, Summary
@@ -28,7 +28,7 @@ def preprocess(
     trash: Path | None = None,
     workers: int | None = None,
     overwrite: bool = False,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Summary:
     """Scan a library and write the features of its chunks.
 
@@ -40,15 +40,15 @@ def preprocess(
         trash: music of none of the subgenres.
         workers: processes; by default the cores.
         overwrite: replace features of other settings.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         LibraryError, BackboneError, FeatureError.
     """
-    talk, settings = talk or Silent(), settings or PreprocessConfig()
+    console, settings = console or Silent(), settings or PreprocessConfig()
     workers = workers or cores()
     spec = backbones.feature_spec(backbone)
-    with talk.progress("reading tracks") as bar:
+    with console.progress("reading tracks") as bar:
         tracks = scan.scan(
             source,
             trash=trash,
@@ -58,11 +58,11 @@ def preprocess(
             on_progress=bar,
         )
     for note in tracks.notes:
-        talk.warn(note)
+        console.warn(note)
     estimate = room.estimate(tracks, spec, settings, workers, out=None if overwrite else out)
-    _announce(tracks, estimate, workers, out, talk)
-    _tell_weights(backbone, talk)
-    with talk.progress("computing features") as bar:
+    _announce(tracks, estimate, workers, out, console)
+    _tell_weights(backbone, console)
+    with console.progress("computing features") as bar:
         summary = room.preprocess(
             tracks,
             out,
@@ -73,7 +73,7 @@ def preprocess(
             on_progress=bar,
             overwrite=overwrite,
         )
-    _tell(summary, out, talk)
+    _tell(summary, out, console)
     return summary
 
 
@@ -84,34 +84,36 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _announce(tracks: Library, estimate: Estimate, workers: int, out: Path, talk: Talk) -> None:
+def _announce(
+    tracks: Library, estimate: Estimate, workers: int, out: Path, console: Console
+) -> None:
     """Say what there is to do, and what it will take."""
     trash = f", {len(tracks.trash)} of trash" if tracks.trash else ""
-    talk.say(
+    console.info(
         f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
         f"subgenres{trash}: about {duration(estimate.seconds)} with "
         f"{workers} processes and {size(estimate.bytes)} in {out}"
     )
 
 
-def _tell_weights(backbone: str, talk: Talk) -> None:
+def _tell_weights(backbone: str, console: Console) -> None:
     """Say, before the work, what training will need beside the features."""
     if not backbones.is_at_hand(backbone):
-        talk.warn(
+        console.warn(
             f"`subgenre train` will need the weights of {backbone}, which are not in this "
             f"computer's cache: it fetches them from the hub, as `hf download {backbone}` does "
             "now; without the hub, preprocess with --backbone musicnn, or a folder that has them"
         )
 
 
-def _tell(summary: Summary, out: Path, talk: Talk) -> None:
+def _tell(summary: Summary, out: Path, console: Console) -> None:
     """Say what was done and what was skipped, with the reasons."""
     for skipped in summary.skipped[:_SHOWN]:
-        talk.warn(f"skipped {skipped.path}: {skipped.reason}")
+        console.warn(f"skipped {skipped.path}: {skipped.reason}")
     if len(summary.skipped) > _SHOWN:
-        talk.warn(f"... and {len(summary.skipped) - _SHOWN} more")
+        console.warn(f"... and {len(summary.skipped) - _SHOWN} more")
     told = f", {counted(len(summary.skipped), 'file')} skipped ({out / 'skipped.csv'})"
-    talk.say(
+    console.info(
         f"{out}: {summary.n_chunks} chunks of {summary.n_tracks} tracks, {summary.n_done} of them "
         f"new, in {duration(summary.seconds)}{told if summary.skipped else ''}"
     )

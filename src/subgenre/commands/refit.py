@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from subgenre import config
 from subgenre.commands.model_folder import StoredRun
 from subgenre.config import TrainConfig
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.scan import Track
@@ -41,7 +41,7 @@ def refit(
     moved: Mapping[str, tuple[str, str]],
     wrong: frozenset[str] = frozenset(),
     *,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> StoredRun:
     """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
 
@@ -76,7 +76,7 @@ def refit(
     settings = _settings(run.settings, transformer=backbone.transformer)
     device = hardware.pick_device(settings.run.device)
     fitted = fit.fit(
-        folder, train, settings, backbone=backbone, device=device, talk=talk or Silent()
+        folder, train, settings, backbone=backbone, device=device, console=console or Silent()
     )
     if fitted.pooled is None:
         raise EvaluationError(f"{run.path} has no frozen part to refit a head on")

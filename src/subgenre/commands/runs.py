@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from subgenre import metrics
 from subgenre.commands.model_folder import StoredRun, open_stored
 from subgenre.core import files, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import EvaluationError, RunError, SubgenreError
 
 TRAINED = "trained"  # name of the model in `metrics.json`, beside its baselines
@@ -45,7 +45,7 @@ class RunRow:
         return {**vars(self), "path": str(self.path), "scores": dict(self.scores)}
 
 
-def runs(root: Path = Path(), *, talk: Talk | None = None) -> list[RunRow]:
+def runs(root: Path = Path(), *, console: Console | None = None) -> list[RunRow]:
     """List the model folders in a folder, oldest first, with their figures; damaged ones are told.
 
     Raises:
@@ -56,7 +56,7 @@ def runs(root: Path = Path(), *, talk: Talk | None = None) -> list[RunRow]:
         try:
             rows.append(_row(open_stored(path)))
         except SubgenreError as problem:
-            (talk or Silent()).warn(f"{path}: {problem}")
+            (console or Silent()).warn(f"{path}: {problem}")
     if not rows:
         raise RunError(
             f"no {workspace.RUN_PREFIX}... folder in {root.absolute()}; run `subgenre train`"

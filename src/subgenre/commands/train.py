@@ -19,7 +19,7 @@ from pyarrow import parquet
 from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, validation, workspace
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.core.validation import check_output
 from subgenre.dataset import splits
@@ -77,7 +77,7 @@ def train(
     checkpoints: Path = workspace.CHECKPOINTS,
     resume: bool = False,
     test_run: bool = False,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Trained:
     """Train a model on a feature folder and write its model folder.
 
@@ -88,17 +88,17 @@ def train(
         checkpoints: each run keeps its own folder below it.
         resume: go on from the newest checkpoint; where there is none, start anew.
         test_run: a small subset, start to end.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
     """
-    talk, settings = talk or Silent(), settings or config.load_recipe("thesis")
+    console, settings = console or Silent(), settings or config.load_recipe("thesis")
     device = hardware.pick_device(settings.run.device)
     group = distributed.start(device.type)
     if group.world > 1 and device.type == "cuda":
         device = torch.device("cuda", group.local_rank)
-    place = _Place(out, checkpoints, resume, device, group, talk if group.first else Silent())
+    place = _Place(out, checkpoints, resume, device, group, console if group.first else Silent())
     try:
         return _train(features, settings, place, test_run=test_run)
     except RuntimeError as problem:
@@ -119,12 +119,12 @@ class _Place:
     resume: bool
     device: torch.device
     group: distributed.Group
-    talk: Talk
+    console: Console
 
 
 def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bool) -> Trained:
     """Open the features, draw the split, train, and write the model folder."""
-    talk, group = place.talk, place.group
+    console, group = place.console, place.group
     with distributed.together(group, place.device):
         folder = FeatureFolder.open(features)
         split = splits.split(
@@ -135,15 +135,15 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         )
         if test_run:
             split, settings = _small(folder, split, settings)
-            talk.say("test run: a few tracks of two subgenres, one epoch, no validation")
+            console.info("test run: a few tracks of two subgenres, one epoch, no validation")
         for warning in (*split.warnings, *lacking(folder, settings)):
-            talk.warn(warning)
+            console.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
         old = _begun(place, fingerprint) if place.resume else None
         check_output("checkpoints", place.checkpoints, folder=True)
         name, run = _claim(place, old)
     kept = old.parent if old else place.checkpoints / name
-    with kept_or_gone(kept, run, talk, own=group.first), stop_signals(talk) as stop_asked:
+    with kept_or_gone(kept, run, console, own=group.first), stop_signals(console) as stop_asked:
         fitted = fit.fit(
             folder,
             split.train,
@@ -155,13 +155,13 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             fingerprint=fingerprint,
             stop_asked=stop_asked,
             only=_few_chunks(folder, split) if test_run else None,
-            talk=talk,
+            console=console,
         )
         with distributed.together(group, place.device):
             if group.first:
                 _write(run, fitted, folder, split, settings, test_run=test_run)
-                talk.say(messages.chosen(fitted.result, settings))
-                talk.say(f"model: {run}")
+                console.info(messages.chosen(fitted.result, settings))
+                console.info(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
@@ -174,13 +174,13 @@ def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
         return (run / workspace.CONFIG).is_file()
 
     found = checkpoint.fitting(
-        place.checkpoints, fingerprint, on_damaged=place.talk.warn, finished=finished
+        place.checkpoints, fingerprint, on_damaged=place.console.warn, finished=finished
     )
     if not found:
-        place.talk.say(f"no checkpoint of this run under {place.checkpoints}: starting anew")
+        place.console.info(f"no checkpoint of this run under {place.checkpoints}: starting anew")
         return None
     path = next((path for path in found if not finished(path)), found[0])
-    place.talk.say(f"going on from {path}, after step {checkpoint.steps_done(path)}")
+    place.console.info(f"going on from {path}, after step {checkpoint.steps_done(path)}")
     return path
 
 

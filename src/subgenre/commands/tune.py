@@ -13,7 +13,7 @@ import numpy as np
 from subgenre import metrics
 from subgenre.config import RunConfig
 from subgenre.core import validation
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -119,7 +119,7 @@ def tune(
     out: Path = OUT,
     kept: Path = KEPT,
     workers: int | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Tuned:
     """Train each candidate once a fold of the training side, and write the best as a recipe.
 
@@ -136,37 +136,37 @@ def tune(
         out: the winner's TOML.
         kept: folder of what was trained.
         workers: trainings side by side; by default as many as pay.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         ConfigError: no candidate, an unknown metric, or an output that can't be written.
         TrainingError: every candidate failed.
         FeatureError, SplitError: there are no features, or no split or folds of them.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     validation.check_choice("by", by, metrics.METRICS)
     check_places(out, kept)
     if not tried:
         raise ConfigError("there is no recipe to try; name one with --recipes")
     folder = FeatureFolder.open(features)
-    aligned = on_one_split([one.settings for one in tried], talk)
+    aligned = on_one_split([one.settings for one in tried], console)
     tried = [Candidate(one.name, own) for one, own in zip(tried, aligned, strict=True)]
     run = aligned[0].run
     tracks = _training_side(folder, run)
     cut = splits.folds(tracks, folds, seed=run.seed, strict_groups=run.strict_groups)
     for warning in cut[0].warnings:
-        talk.warn(warning)
+        console.warn(warning)
     found = []
     for number, one in enumerate(tried, 1):
-        talk.say(f"{number} of {len(tried)}: {one.name}")
-        found.append(_try(one, folder, cut, kept, workers, talk))
+        console.info(f"{number} of {len(tried)}: {one.name}")
+        found.append(_try(one, folder, cut, kept, workers, console))
     ranked = sorted(found, key=lambda one: -_value(one, by))
     if ranked[0].failed:
         raise TrainingError(f"every candidate failed; the first: {ranked[0].failed}")
     own = f"{Path(out).stem}.toml"  # never the name of a recipe of the package
     validation.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=own))
-    talk.say(_verdict(ranked, found[0], by))
-    talk.say(f"recipe: {out} (subgenre train --recipe {out})")
+    console.info(_verdict(ranked, found[0], by))
+    console.info(f"recipe: {out} (subgenre train --recipe {out})")
     return Tuned(tuple(ranked), by, out, len(tracks), folds)
 
 
@@ -185,7 +185,7 @@ def _try(
     cut: Sequence[Split],
     kept: Path,
     workers: int | None,
-    talk: Talk,
+    console: Console,
 ) -> Tried:
     """Train and score one candidate on all folds; what fails in it counts against it, no more."""
     name = checkpoint.digest(validation.to_dict(one.settings))[:12]
@@ -196,9 +196,9 @@ def _try(
         for i, split in enumerate(cut, 1)
     ]
     try:
-        results = trainings.train_all(jobs, workers=workers, talk=_Quiet(talk))
+        results = trainings.train_all(jobs, workers=workers, console=_Quiet(console))
     except FAILURES as problem:
-        talk.warn(f"{one.name}: {problem}")
+        console.warn(f"{one.name}: {problem}")
         return Tried(one, {}, failed=str(problem))
     seed = one.settings.run.seed
     parts = [
@@ -262,9 +262,9 @@ def _row(one: Tried) -> list[str]:
 class _Quiet(Silent):
     """Passes on warnings alone: a line a fold would bury the table."""
 
-    def __init__(self, talk: Talk) -> None:
-        self.talk = talk
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
     def warn(self, text: str) -> None:
         """Pass it on."""
-        self.talk.warn(text)
+        self.console.warn(text)

@@ -9,10 +9,10 @@ from typing import Protocol
 Progress = Callable[[int, int], None]
 
 
-class Talk(Protocol):
+class Console(Protocol):
     """A listener; the command line has one for the terminal, a notebook may bring its own."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Tell something that went as it should."""
 
     def warn(self, text: str) -> None:
@@ -25,7 +25,7 @@ class Talk(Protocol):
 class Silent:
     """A listener that hears nothing."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Drop the sentence."""
 
     def warn(self, text: str) -> None:

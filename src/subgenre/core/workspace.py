@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subgenre.core.files import TEMPORARY
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.core.validation import check_output
 from subgenre.errors import RunError
 
@@ -96,8 +96,8 @@ def tells_trial(data: object) -> bool:
     return isinstance(data, dict) and data.get("test_run") is True
 
 
-def find_run(run: Path | None, talk: Talk | None = None, *, vectors: bool = False) -> Path:
-    """Return the model folder that was named, or the newest here; `talk` hears which that is.
+def find_run(run: Path | None, console: Console | None = None, *, vectors: bool = False) -> Path:
+    """Return the model folder that was named, or the newest here; `console` hears which that is.
 
     Args:
         vectors: the newest that has its tracks' vectors, if any has: a model that was just trained
@@ -119,8 +119,8 @@ def find_run(run: Path | None, talk: Talk | None = None, *, vectors: bool = Fals
     found = [path for path in found if not is_trial(path)] or found
     ready = [path for path in found if (path / EMBEDDINGS).is_file()] if vectors else found
     chosen = ready[-1] if ready else found[-1]
-    if talk is not None:
+    if console is not None:
         last = found[-1]
         newer = f" ({last} is newer: `subgenre evaluate --run {last}` readies it)"
-        talk.say(f"model: {chosen}{newer if chosen != last else ''}")
+        console.info(f"model: {chosen}{newer if chosen != last else ''}")
     return chosen

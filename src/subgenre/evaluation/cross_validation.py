@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, parallel, validation
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import duration
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -63,7 +63,7 @@ def job(name: str, folder: FeatureFolder, settings: TrainConfig, split: Split, p
 
 
 def train_all(
-    jobs: Sequence[Job], *, workers: int | None = None, talk: Talk | None = None
+    jobs: Sequence[Job], *, workers: int | None = None, console: Console | None = None
 ) -> list[FoldResult]:
     """Train what is not there yet and return all results, in the order of the jobs.
 
@@ -73,22 +73,22 @@ def train_all(
     Raises:
         TrainingError, BackboneError, FeatureError: of any job; what is done stays done.
     """
-    talk = talk or Silent()
+    console = console or Silent()
     known = {i: found for i, one in enumerate(jobs) if (found := read(one)) is not None}
     if known:
-        talk.say(f"{len(known)} of {len(jobs)} trainings are there already")
+        console.info(f"{len(known)} of {len(jobs)} trainings are there already")
     missing = [i for i in range(len(jobs)) if i not in known]
     side_by_side = min(_at_once(jobs, workers), len(missing))
-    with talk.progress("folds") as bar:
+    with console.progress("folds") as bar:
         bar(len(known), len(jobs))
-        for i in _trained([(i, jobs[i]) for i in missing], side_by_side, talk):
+        for i in _trained([(i, jobs[i]) for i in missing], side_by_side, console):
             found = read(jobs[i])
             if found is None:
                 raise RunError(
                     f"{jobs[i].path} can't be read just after it was written: disk full?"
                 )
             known[i] = found
-            talk.say(f"{jobs[i].name}: trained in {duration(found.seconds)}")
+            console.info(f"{jobs[i].name}: trained in {duration(found.seconds)}")
             bar(len(known), len(jobs))
     return [known[i] for i in range(len(jobs))]
 
@@ -106,17 +106,17 @@ def read(one: Job) -> FoldResult | None:
     return FoldResult(vectors, float(told["seconds"]), tuple(told["history"]))
 
 
-def train_one(one: Job, *, talk: Talk | None = None) -> None:
+def train_one(one: Job, *, console: Console | None = None) -> None:
     """Train one job and write its result, atomically."""
     # sums of several threads round otherwise, and a head's training makes much of little:
     # the figures must not follow from how many trainings ran at once
     with hardware.one_thread() if _shares(one.settings) else nullcontext():
-        _train_one(one, talk)
+        _train_one(one, console)
 
 
-def _train_one(one: Job, talk: Talk | None) -> None:
+def _train_one(one: Job, console: Console | None) -> None:
     folder = FeatureFolder.open(one.features)
-    fitted = fit.fit(folder, one.split.train, one.settings, talk=talk)
+    fitted = fit.fit(folder, one.split.train, one.settings, console=console)
     rows = np.flatnonzero(folder.label_of >= 0)
     device = hardware.pick_device(one.settings.run.device)
     if fitted.pooled is not None and one.settings.model.tune == "head":
@@ -144,11 +144,11 @@ def _shares(settings: TrainConfig) -> bool:
     return on_cpu and settings.model.tune == "head"
 
 
-def _trained(jobs: Sequence[tuple[int, Job]], workers: int, talk: Talk) -> Iterator[int]:
+def _trained(jobs: Sequence[tuple[int, Job]], workers: int, console: Console) -> Iterator[int]:
     """Train and yield the number of each job as it is done."""
     if workers < 2:
         for number, one in jobs:
-            train_one(one, talk=_Quiet(talk))
+            train_one(one, console=_Quiet(console))
             yield number
         return
     items = [one for _, one in jobs]
@@ -180,12 +180,12 @@ def _train_apart(one: Job) -> Exception | None:
 class _Quiet(Silent):
     """Lets the warnings of a training through, and nothing else."""
 
-    def __init__(self, talk: Talk) -> None:
-        self.talk = talk
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
     def warn(self, text: str) -> None:
         """Pass a warning on."""
-        self.talk.warn(text)
+        self.console.warn(text)
 
 
 def mean_history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from subgenre import config
 from subgenre.config import TrainConfig
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.dataset.splits import Split
 from subgenre.evaluation import cross_validation
 from subgenre.evaluation.audits import open_set as open_sets
@@ -29,7 +29,7 @@ def add(
     fold: Fold,
     out: Path,
     workers: int | None,
-    talk: Talk,
+    console: Console,
 ) -> None:
     """Leave each subgenre out of the first fold's training, with and without trash samples.
 
@@ -49,8 +49,8 @@ def add(
         found.notes.append("rejection with trash samples: there is no trash folder to train with")
     rows = {}
     for number, (name, recipe) in enumerate(ways.items()):
-        talk.say(f"rejection: {name}")
-        rows[name] = _left_out(material, recipe, fold, out / FOLDER / str(number), workers, talk)
+        console.info(f"rejection: {name}")
+        rows[name] = _left_out(material, recipe, fold, out / FOLDER / str(number), workers, console)
     found.plain["open_set_trained"] = {name: one.to_dict() for name, one in rows.items()}
     found.report["open_set"] = _joined(found, rows)
 
@@ -61,7 +61,7 @@ def _left_out(
     fold: Fold,
     out: Path,
     workers: int | None,
-    talk: Talk,
+    console: Console,
 ) -> OpenSet:
     """Train once a left-out subgenre and score the rejection of its tracks."""
     ids, labels = np.array(material.ids), material.labels
@@ -80,7 +80,7 @@ def _left_out(
         positions[c] = [(train, test)]
         path = out / f"{c}.npz"
         jobs[c] = cross_validation.job(f"without {label}", material.folder, settings, split, path)
-    results = cross_validation.train_all(list(jobs.values()), workers=workers, talk=talk)
+    results = cross_validation.train_all(list(jobs.values()), workers=workers, console=console)
     vectors = {c: result.vectors for c, result in zip(jobs, results, strict=True)}
     return open_sets.open_set(vectors, labels, material.folder.labels, positions, score=SCORE)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subgenre.audio.reading import EXTENSIONS
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.errors import LibraryError
 from subgenre.library import sources
 from subgenre.library.formats import M3U_EXTENSIONS, read_m3u
@@ -54,10 +54,10 @@ def find(named: Sequence[Path]) -> Listed:
     return Listed(tuple(paths), tuple(skipped))
 
 
-def tell(talk: Talk, skipped: Sequence[Skipped]) -> tuple[Skipped, ...]:
+def tell(console: Console, skipped: Sequence[Skipped]) -> tuple[Skipped, ...]:
     """Warn of what was skipped, the first of many by name; give it back as a tuple."""
     for one in skipped[:_SHOWN]:
-        talk.warn(f"skipped {shown(one.path)}: {one.reason}")
+        console.warn(f"skipped {shown(one.path)}: {one.reason}")
     if len(skipped) > _SHOWN:
-        talk.warn(f"... and {len(skipped) - _SHOWN} more")
+        console.warn(f"... and {len(skipped) - _SHOWN} more")
     return tuple(skipped)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from subgenre import losses, metrics
 from subgenre.config import ModelConfig, TrainConfig
 from subgenre.core import hardware
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_tune
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
@@ -111,7 +111,7 @@ def fit(
     fingerprint: Mapping[str, str] | None = None,
     stop_asked: Callable[[], bool] | None = None,
     only: NDArray[np.int64] | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> Fitted:
     """Train an encoder on some tracks of a feature folder.
 
@@ -122,26 +122,26 @@ def fit(
         checkpoints, resume, fingerprint: see `Trainer`.
         stop_asked: looked at between steps, and between batches of the frozen backbone.
         only: rows of the chunks that are used, the others are left alone; by default all.
-        talk: hears how it goes.
+        console: hears how it goes.
 
     Raises:
         ConfigError: options that can't act, or make no sense together.
         BackboneError, FeatureError, SplitError, TrainingError, CheckpointError.
     """
-    talk, group, ids = talk or Silent(), group or Group(), tuple(train_ids)
+    console, group, ids = console or Silent(), group or Group(), tuple(train_ids)
     device = device or hardware.pick_device(settings.run.device)
     backbone = _own_backbone(backbone, settings, folder)
     chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
-    fit_ids, val_ids = _hold_out(folder, ids, settings, chunks, talk)
+    fit_ids, val_ids = _hold_out(folder, ids, settings, chunks, console)
     table = batches.learnt_chunks(folder, fit_ids, settings.batch, settings.loss.name, only=only)
-    heard = Stoppable(talk, stop_asked)
+    heard = Stoppable(console, stop_asked)
     source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
-    tell = told(talk, settings, device, backbone)
-    with Bars(talk, settings) as (on_step, on_epoch):
+    tell = told(console, settings, device, backbone)
+    with Bars(console, settings) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
             _loss(folder, settings),
@@ -197,7 +197,7 @@ def _hold_out(
     ids: tuple[str, ...],
     settings: TrainConfig,
     chunks: NDArray[np.int64],
-    talk: Talk,
+    console: Console,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the training side once more, where the recipe wants validation, by `chunks`."""
     share = settings.watch.val_share
@@ -212,9 +212,9 @@ def _hold_out(
     rows = np.intersect1d(folder.rows(inner.test), chunks)
     first = np.unique(folder.track_of[rows], return_index=True)[1]
     splits.check_validation(folder.label_of[rows[first]], share)
-    talk.say(f"validation: {len(inner.test)} of {len(ids)} training tracks choose the epoch")
+    console.info(f"validation: {len(inner.test)} of {len(ids)} training tracks choose the epoch")
     for warning in inner.warnings:
-        talk.warn(warning)
+        console.warn(warning)
     return inner.train, inner.test
 
 
@@ -226,7 +226,7 @@ def _source(
     settings: TrainConfig,
     device: torch.device,
     group: Group,
-    talk: Talk,
+    console: Console,
 ) -> tuple[Source, NDArray[np.float32] | None]:
     """Choose what a step reads: cached vectors, cached activations, or log-mels.
 
@@ -239,7 +239,7 @@ def _source(
     pooled = None
     if model.tune == "head" or model.standardised:
         pooled = distributed.in_turn(
-            lambda: _pooled(encoder, folder, chunks, device, talk), group, device
+            lambda: _pooled(encoder, folder, chunks, device, console), group, device
         )
         if model.standardised:
             axes.standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
@@ -249,7 +249,7 @@ def _source(
             return source, pooled
     if n_last and len(chunks) == n:
         hidden = distributed.in_turn(
-            lambda: _activations(encoder, folder, n_last, device, talk), group, device
+            lambda: _activations(encoder, folder, n_last, device, console), group, device
         )
         return ActivationSource(chunks, hidden, n_last, settings.augment), None
     return FeatureSource(folder, chunks, settings.augment, frames=frames), None
@@ -260,10 +260,10 @@ def _pooled(
     folder: FeatureFolder,
     chunks: NDArray[np.int64],
     device: torch.device,
-    talk: Talk,
+    console: Console,
 ) -> NDArray[np.float32]:
     """Run the frozen backbone over chunks, or read what it made of them: [n, H], 0 elsewhere."""
-    with talk.progress("backbone") as bar:
+    with console.progress("backbone") as bar:
         found = embedding.pooled_vectors(
             encoder, folder, chunks, cache=folder.path / CACHE, device=device, on_progress=bar
         )
@@ -275,15 +275,17 @@ def _pooled(
 
 
 def _activations(
-    encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, talk: Talk
+    encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, console: Console
 ) -> NDArray[np.float16]:
     """Run the frozen blocks over all chunks, or open what they made of them."""
-    with talk.progress("frozen blocks") as bar:
+    with console.progress("frozen blocks") as bar:
         found = activations.cached(
             encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
         )
     size = f"{found.nbytes / 2**30:.2g} GB"
-    talk.say(f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when nothing trains")
+    console.info(
+        f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when nothing trains"
+    )
     return found
 
 

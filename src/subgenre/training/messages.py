@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from subgenre.config import TrainConfig
-from subgenre.core.progress import Progress, Talk
+from subgenre.core.progress import Console, Progress
 from subgenre.core.text import duration
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
@@ -18,7 +18,7 @@ _HOUR = 3600
 
 
 def told(
-    talk: Talk, settings: TrainConfig, device: torch.device, backbone: Backbone
+    console: Console, settings: TrainConfig, device: torch.device, backbone: Backbone
 ) -> Callable[[Estimate], None]:
     """Return a function that says what the run will take, and what would be cheaper."""
     n_last = max(1, min(2, backbone.n_blocks - 1))  # of all blocks, none would lie below
@@ -29,13 +29,13 @@ def told(
     }
 
     def tell(estimate: Estimate) -> None:
-        talk.say(
+        console.info(
             f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
             f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.why}"
         )
         kind = settings.model.tune.partition(":")[0]
         if device.type == "cpu" and kind in cheaper and estimate.seconds > _HOUR:
-            talk.warn(
+            console.warn(
                 f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
                 f"CPU; cheaper: {cheaper[kind]}"
             )
@@ -56,12 +56,12 @@ def chosen(result: Result, settings: TrainConfig) -> str:
 class Bars:
     """Bars for the steps of a long epoch, a line an epoch."""
 
-    def __init__(self, talk: Talk, settings: TrainConfig) -> None:
-        self.talk, self.epochs = talk, settings.optim.epochs
+    def __init__(self, console: Console, settings: TrainConfig) -> None:
+        self.console, self.epochs = console, settings.optim.epochs
         self.bar: Progress = lambda _done, _total: None
 
     def __enter__(self) -> tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]:
-        self.open = self.talk.progress("training")
+        self.open = self.console.progress("training")
         self.bar = self.open.__enter__()
         return self.on_step, self.on_epoch
 
@@ -76,7 +76,7 @@ class Bars:
         """Say how an epoch went, ten times a run at most."""
         value = "" if row.val_map_at_r is None else f", validation MAP@R {row.val_map_at_r:.3f}"
         if row.epoch == 1 or row.epoch == self.epochs or row.epoch % max(1, self.epochs // 10) == 0:
-            self.talk.say(
+            self.console.info(
                 f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
                 f"{row.active:.0%}, spread {row.spread:.3f}{value}"
             )
@@ -85,9 +85,9 @@ class Bars:
 class Stoppable:
     """A listener whose progress ends the work when a stop has been asked for."""
 
-    def __init__(self, talk: Talk, stop_asked: Callable[[], bool] | None) -> None:
-        self.say, self.warn = talk.say, talk.warn
-        self.talk, self.stop_asked = talk, stop_asked
+    def __init__(self, console: Console, stop_asked: Callable[[], bool] | None) -> None:
+        self.say, self.warn = console.say, console.warn
+        self.console, self.stop_asked = console, stop_asked
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
@@ -96,7 +96,7 @@ class Stoppable:
         Raises:
             Interrupted: from the bar, once a stop is asked for.
         """
-        with self.talk.progress(title) as bar:
+        with self.console.progress(title) as bar:
 
             def step(done: int, total: int) -> None:
                 bar(done, total)

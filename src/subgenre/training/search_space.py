@@ -14,7 +14,7 @@ import numpy as np
 
 from subgenre import config
 from subgenre.config import TrainConfig
-from subgenre.core.progress import Silent, Talk
+from subgenre.core.progress import Console, Silent
 from subgenre.errors import ConfigError
 from subgenre.models import backbones
 from subgenre.models.backbones import MUSICNN, Backbone
@@ -59,7 +59,7 @@ def propose(
     seed: int = 0,
     asked: Collection[str] = (),
     features: Path | None = None,
-    talk: Talk | None = None,
+    console: Console | None = None,
 ) -> list[Candidate]:
     """List what is tried: each base as it is, then changed in every way, at most `trials` in all.
 
@@ -74,7 +74,7 @@ def propose(
         asked: `section.key` of each option that was given by hand, for all.
         features: the feature folder; what a recipe of the package sets but can't act on it is laid
             to rest, as `train` does. None: all are taken to act.
-        talk: hears what was left out.
+        console: hears what was left out.
 
     Raises:
         ConfigError: an unknown option, one that draws the split or can act nowhere, a value that
@@ -83,26 +83,28 @@ def propose(
     """
     check_trials(trials)
     _refuse_split(vary)
-    talk, bases = talk or Silent(), on_one_split(bases, talk)
+    console, bases = console or Silent(), on_one_split(bases, console)
     found = _distinct([_as_it_is(base, asked, features) for base in bases])
     if len(found) < len(bases):
-        talk.say("recipes that are the same but for their name are tried once")
+        console.info("recipes that are the same but for their name are tried once")
     if len(found) > trials:
         raise ConfigError(
             f"trials is {trials}, but {len(found)} recipes are to be tried as they are; give "
             f"--trials {len(found)} or more, or fewer --recipes"
         )
-    made = _all_made(bases, vary, asked, features, talk)
-    _tell_idle(vary, made, talk)
-    made = [one for one in made if not _fails(one, features, talk)]
+    made = _all_made(bases, vary, asked, features, console)
+    _tell_idle(vary, made, console)
+    made = [one for one in made if not _fails(one, features, console)]
     changed = _distinct([*found, *(one for one in made if one.changed)])[len(found) :]
     room = trials - len(found)
     if len(changed) > room:
-        talk.say(f"{room} of {len(changed)} changes are tried, drawn by chance (--trials {trials})")
+        console.info(
+            f"{room} of {len(changed)} changes are tried, drawn by chance (--trials {trials})"
+        )
         drawn = np.random.default_rng([seed, len(changed)]).permutation(len(changed))[:room]
         changed = [changed[i] for i in sorted(drawn.tolist())]
     for sentence in dict.fromkeys(told for one in (*found, *changed) for told in one.told):
-        talk.say(sentence)
+        console.info(sentence)
     return [one.candidate for one in (*found, *changed)]
 
 
@@ -116,7 +118,9 @@ def check_trials(trials: int) -> None:
         raise ConfigError(f"trials is {trials}; give 1 or more")
 
 
-def on_one_split(recipes: Sequence[TrainConfig], talk: Talk | None = None) -> list[TrainConfig]:
+def on_one_split(
+    recipes: Sequence[TrainConfig], console: Console | None = None
+) -> list[TrainConfig]:
     """Give all recipes the split of the first, and tell which said otherwise.
 
     A winner with a split of its own would be tested on tracks that the search has seen.
@@ -126,8 +130,8 @@ def on_one_split(recipes: Sequence[TrainConfig], talk: Talk | None = None) -> li
     for recipe in recipes:
         own = {key: getattr(recipe.run, key) for key in SPLIT}
         other = [f"run.{key} {_plain(same[key])}" for key in SPLIT if own[key] != same[key]]
-        if other and talk:
-            talk.warn(
+        if other and console:
+            console.warn(
                 f"recipe {recipe.recipe} takes {', '.join(other)} from the first recipe: all are "
                 "judged on one split (--set gives another to all)"
             )
@@ -155,7 +159,7 @@ def _all_made(
     vary: Values,
     asked: Collection[str],
     features: Path | None,
-    talk: Talk,
+    console: Console,
 ) -> list[_Made]:
     """Change each base in every way; what makes no sense together is left out and told.
 
@@ -174,7 +178,7 @@ def _all_made(
         for name, value in change.items():
             if not any(name in other and other[name] == value for other in sense):
                 raise why
-        talk.say(f"{base.recipe}: {_words(change)} is left out: {why}")
+        console.info(f"{base.recipe}: {_words(change)} is left out: {why}")
     return made
 
 
@@ -212,14 +216,14 @@ def _made(
     return _Made(Candidate(name, settings), told, tuple(acting), why)
 
 
-def _fails(one: _Made, features: Path | None, talk: Talk) -> bool:
+def _fails(one: _Made, features: Path | None, console: Console) -> bool:
     """Tell whether a candidate can't be trained, and say so: it takes no trial from another.
 
     What only a backbone from elsewhere could tell shows when it is loaded.
     """
     problem = _problem(one.candidate.settings, features)
     if problem:
-        talk.say(f"{one.candidate.name} is left out: {problem}")
+        console.info(f"{one.candidate.name} is left out: {problem}")
     return bool(problem)
 
 
@@ -289,14 +293,14 @@ def _distinct(made: Sequence[_Made]) -> list[_Made]:
     return list(found.values())
 
 
-def _tell_idle(vary: Values, made: Sequence[_Made], talk: Talk) -> None:
+def _tell_idle(vary: Values, made: Sequence[_Made], console: Console) -> None:
     """Say what was left out of some changes, and refuse an option that can act in none."""
     for name in vary:
         reasons = dict.fromkeys(one.idle[name] for one in made if name in one.idle)
         if reasons and not any(name in one.changed for one in made):
             raise ConfigError(f"--vary {name} can't act: {'; '.join(reasons)}")
         for why in reasons:
-            talk.say(f"--vary {name} is left out where it can't act: {why}")
+            console.info(f"--vary {name} is left out where it can't act: {why}")
 
 
 def _usual(base: TrainConfig) -> Values:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from subgenre.core import workspace
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.errors import Interrupted
 from subgenre.training import checkpoint
 
@@ -17,7 +17,7 @@ _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C ag
 
 
 @contextmanager
-def kept_or_gone(folder: Path, run: Path, talk: Talk, *, own: bool) -> Iterator[None]:
+def kept_or_gone(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
     """Tell of the checkpoint that Ctrl-C leaves; remove this process's `own` folder without one.
 
     Args:
@@ -30,7 +30,7 @@ def kept_or_gone(folder: Path, run: Path, talk: Talk, *, own: bool) -> Iterator[
     except KeyboardInterrupt:
         finished = own and (run / workspace.CONFIG).is_file()
         if (folder / checkpoint.NAME).is_file() and not finished:
-            talk.warn(f"the checkpoint under {folder} stays: {Interrupted.go_on}")
+            console.warn(f"the checkpoint under {folder} stays: {Interrupted.go_on}")
         raise
     finally:
         if own:
@@ -39,7 +39,7 @@ def kept_or_gone(folder: Path, run: Path, talk: Talk, *, own: bool) -> Iterator[
 
 
 @contextmanager
-def stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
+def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
     """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
 
     Raises:
@@ -54,7 +54,7 @@ def stop_signals(talk: Talk) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)  # before anything is told: that can fail, or wait for a lock
         if pressed:
-            threading.Thread(target=talk.warn, args=(_STOPPING,), daemon=True).start()
+            threading.Thread(target=console.warn, args=(_STOPPING,), daemon=True).start()
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

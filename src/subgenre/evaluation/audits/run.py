@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.core.progress import Talk
+from subgenre.core.progress import Console
 from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import (
@@ -58,7 +58,7 @@ class Audited:
         self.report |= show(found)
 
 
-def copies(material: Material, vectors: Floats, talk: Talk) -> Duplicates:
+def copies(material: Material, vectors: Floats, console: Console) -> Duplicates:
     """Search for recordings under two names: by fingerprints where `fpcalc` is installed.
 
     Args:
@@ -67,7 +67,7 @@ def copies(material: Material, vectors: Floats, talk: Talk) -> Duplicates:
     tracks = material.folder.tracks
     prints = None
     if duplicates.fpcalc() is not None:
-        talk.say("comparing acoustic fingerprints")
+        console.info("comparing acoustic fingerprints")
         prints = duplicates.fingerprints([t for t in tracks if t.path.is_file()])
     return duplicates.find(tracks, vectors, prints=prints or None)
 
