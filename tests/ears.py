@@ -17,7 +17,7 @@ class Ear(Silent):
     def info(self, text: str) -> None:
         self.told.append(text)
 
-    warn = say
+    warn = info
 
 
 class Signalled(Silent):

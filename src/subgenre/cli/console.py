@@ -14,7 +14,7 @@ from subgenre.core.progress import Progress
 
 
 class Terminal:
-    """Talks to a person, or stays quiet; never mixes console into the results.
+    """Talks to a person, or stays quiet; never mixes messages into the results.
 
     Args:
         quiet: only warnings and errors.

@@ -86,7 +86,7 @@ class Stoppable:
     """A listener whose progress ends the work when a stop has been asked for."""
 
     def __init__(self, console: Console, stop_asked: Callable[[], bool] | None) -> None:
-        self.say, self.warn = console.say, console.warn
+        self.info, self.warn = console.info, console.warn
         self.console, self.stop_asked = console, stop_asked
 
     @contextmanager
