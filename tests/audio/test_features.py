@@ -195,7 +195,7 @@ def test_statistics_hold_at_float16_chunks() -> None:
 
 
 def test_transformers_is_not_imported() -> None:
-    code = "import sys, subgenre.features; sys.exit('transformers' in sys.modules)"
+    code = "import sys, subgenre.audio.features; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -73,7 +73,7 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path):
     script.write_text(
         "import signal\n"
         "from pathlib import Path\n"
-        "from subgenre.parallel import map_files\n"
+        "from subgenre.core.parallel import map_files\n"
         "from tests import workers\n"
         "if __name__ == '__main__':\n"
         # a shell's background jobs ignore the interrupt, and their children inherit that
@@ -107,7 +107,7 @@ def _wait_for_mark(folder: Path, running: subprocess.Popen[bytes]) -> int:
 def test_a_start_that_fails_is_told_and_not_blamed_on_the_files():
     # a program read from standard input can't be imported by a spawned worker
     code = (
-        "from subgenre.parallel import map_files\n"
+        "from subgenre.core.parallel import map_files\n"
         "try: print(dict(map_files(len, ['a'], workers=1, timeout_s=9)))\n"
         "except Exception as problem: print(type(problem).__name__, problem)\n"
     )

@@ -166,8 +166,8 @@ def test_a_worker_that_dies_costs_one_track(
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
-from subgenre.features import MUSICNN_SPEC
-from subgenre.preprocess import preprocess
+from subgenre.audio.features import MUSICNN_SPEC
+from subgenre.dataset.building import preprocess
 
 def kill(done, total):
     if done == 3:

@@ -333,7 +333,7 @@ def test_reading_embeddings_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, subgenre.vectors; sys.exit('torch' in sys.modules)"
+    code = "import sys, subgenre.dataset.track_vectors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
