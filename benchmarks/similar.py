@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from subgenre.commands import index, playlist
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
 from subgenre.search.similarity import k_occurrence, skewness
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    run = open_stored(options.run)
+    run = ModelFolder.open(options.run)
     with tempfile.TemporaryDirectory() as place:
         started = time.perf_counter()
         done = index.index(options.library, run, path=Path(place) / "index")
@@ -46,11 +46,11 @@ def main() -> None:
             tell(run, tracks, seeds, mutual=mutual)
 
 
-def chosen(run: StoredRun, tracks: Collection, count: int, seed: int) -> list[str]:
+def chosen(run: ModelFolder, tracks: Collection, count: int, seed: int) -> list[str]:
     """Draw held-out tracks with a label; where there are too few, others make up the number."""
     ids = tracks.rows["id"].to_pylist()
     labelled = [ids[row] for row in np.flatnonzero(tracks.labelled)]
-    held = set(run.held_out)
+    held = set(run.test_ids)
     order = np.random.default_rng(seed).permutation(len(labelled))
     drawn = [labelled[i] for i in order]
     return sorted(drawn, key=lambda track_id: track_id not in held)[:count]
@@ -66,7 +66,7 @@ def chance(tracks: Collection, seeds: list[str]) -> float:
     return float(np.mean(shares))
 
 
-def tell(run: StoredRun, tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
+def tell(run: ModelFolder, tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
     """Print share, interval over tracks and k-occurrence skewness of one ranking."""
     limits = Limits(K)
     shares = []

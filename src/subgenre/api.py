@@ -26,7 +26,7 @@ from subgenre.commands import classify, model_map
 from subgenre.commands import index as indexing
 from subgenre.commands import playlist as lists
 from subgenre.commands.index import Indexed
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.commands.playlist import TRACKS, Wish
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
@@ -64,7 +64,7 @@ class Model:
         tracks: `Collection` of the index where one was built, else of the model's own tracks.
     """
 
-    def __init__(self, run: StoredRun, index: Path | None = None) -> None:
+    def __init__(self, run: ModelFolder, index: Path | None = None) -> None:
         self._run, self._index = run, index
 
     def __repr__(self) -> str:
@@ -244,12 +244,7 @@ class Model:
         Raises:
             RunError: the figures are damaged.
         """
-        from subgenre.commands import runs
-
-        found: Mapping[str, Mapping[str, float]] = (
-            runs.figures_of(self._run).get("models", {}).get(runs.TRAINED, {})
-        )
-        return found
+        return self._run.scores
 
 
 def load(run: str | Path | None = None, *, index: str | Path | None = None) -> Model:
@@ -262,7 +257,7 @@ def load(run: str | Path | None = None, *, index: str | Path | None = None) -> M
     Raises:
         RunError: there is no model, or it is damaged.
     """
-    opened = open_stored(None if run is None else Path(run))
+    opened = ModelFolder.open(None if run is None else Path(run))
     return Model(opened, None if index is None else Path(index))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from subgenre import metrics
 from subgenre.commands import evaluate, train
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
@@ -139,13 +140,9 @@ def test_features_that_are_gone_are_told_of_with_what_to_do(
 
 @pytest.mark.usefixtures("found")
 def test_a_damaged_model_is_no_score_of_zero(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(*_: Any, **__: Any) -> Any:
-        opened = original(run)
-        opened.encoder.pooled_mean[0] = float("nan")
-        return opened
-
-    original = evaluate.open_run
-    monkeypatch.setattr(evaluate, "open_run", damaged)
+    opened = ModelFolder.open(run)
+    opened.encoder.pooled_mean[0] = float("nan")
+    monkeypatch.setattr(ModelFolder, "open", lambda *_, **__: opened)
     before = (run / workspace.METRICS).read_bytes()
     with pytest.raises(EvaluationError, match="NaN or infinity"):
         evaluate.evaluate(run, max_mb=0)

@@ -14,7 +14,7 @@ import pytest
 
 from subgenre.cli import main
 from subgenre.commands import index, playlist, runs
-from subgenre.commands.model_folder import open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
@@ -111,7 +111,7 @@ def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, ask: Ask):
     write_wav(other / "deep/er/b.wav", 4.0, 51)
     told = ask("index", other, "--run", model(home))[1]
     assert (told["n_tracks"], told["forgotten"]) == (10, 0)
-    found = open_stored(model(home)).collection()
+    found = ModelFolder.open(model(home)).collection()
     assert found.track(found.row("b")).subgenre == ""  # no genre of the model: no labels
     (other / "a.wav").unlink()
     assert ask("index", other, "--run", model(home))[1]["n_tracks"] == 9
@@ -142,7 +142,7 @@ def test_an_index_begins_with_the_tracks_of_the_training(home: Path, ask: Ask):
 
 def made_at(home: Path) -> Path:
     """Folder of the library that the run's stored paths name."""
-    return open_stored(model(home)).embeddings.paths[0].parents[2]
+    return ModelFolder.open(model(home)).embeddings.paths[0].parents[2]
 
 
 def test_a_library_takes_the_place_of_all_others_where_that_is_asked(home: Path, ask: Ask):
@@ -168,7 +168,7 @@ def test_music_without_labels_takes_none_away(home: Path, ask: Ask):
     copy.parent.mkdir(parents=True)
     shutil.copy(trained, copy)
     assert ask("index", other, *run)[1]["n_tracks"] == 8
-    track = next(iter(open_stored(model(home)).embeddings.ids))
+    track = next(iter(ModelFolder.open(model(home)).embeddings.ids))
     assert (Index.open(place).get(track).path, Index.open(place).get(track).subgenre) == (
         trained,
         "dark",
@@ -202,7 +202,7 @@ def test_audio_anywhere_below_a_folder_is_indexed(home: Path, ask: Ask):
     assert code == 1
     assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
     assert (told["n_tracks"], told["embedded"]) == (10, 2)
-    found = open_stored(model(home)).collection()
+    found = ModelFolder.open(model(home)).collection()
     named = {t.path.name: t.subgenre for t in found.tracks(found.live)}
     assert (named["loose.wav"], named["beside.wav"]) == ("", "")
     assert named["dark, ü 0.wav"] == "dark"  # and not its copy, which has no label
@@ -219,7 +219,7 @@ def test_an_interrupted_index_keeps_what_was_embedded(
 ):
     for n in range(3):
         write_wav(home / f"WAV/techno/dark/new {n}.wav", 4.0, 60 + n)
-    run = open_stored(model(home))
+    run = ModelFolder.open(model(home))
     whole = type(run).embed_each
 
     def stopped(self: Any, paths: Any, **options: Any) -> Iterator[Any]:
@@ -281,7 +281,7 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
     assert [hit["id"] for hit in hits] == [stored.ids[i] for i in order[:3]]
     outside = tmp_path / "outside.wav"
     write_wav(outside, 5.0, 33)
-    vector = open_stored(model(made)).embed([outside]).vectors[0]
+    vector = ModelFolder.open(model(made)).embed([outside]).vectors[0]
     hits = ask("similar", outside, "-k", 2, "--plain", "--run", model(made))[1]["hits"]
     assert hits[0]["cosine"] == pytest.approx(float((stored.vectors @ vector).max()), abs=1e-5)
     only = ask("similar", copy, "--subgenre", "Emotional", "--run", model(made))[1]["hits"]
@@ -338,7 +338,7 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, a
     assert f"{tmp_path / 'copies'}: 2 files in {n_folders} folder" in err
     assert f"{tmp_path / 'lists'}: 2 tracks in {n_lists} playlist" in err
     assert [Path(s["path"]).name for s in told["skipped"]] == ["broken.mp3"]
-    run = open_stored(model(made))
+    run = ModelFolder.open(model(made))
     found = run.embed([new / "file 12.wav", new / "file 2.wav"])
     chances = run.classifier().probabilities(found.vectors)
     assert [p["probability"] for p in told["placements"]] == np.round(chances.max(1), 4).tolist()
@@ -479,7 +479,7 @@ def test_commands_say_which_model_they_took_unasked(
 
 def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[str]):
     run = vector_run(tmp_path / "fully_trained_models_1")
-    known = open_stored(run).collection()
+    known = ModelFolder.open(run).collection()
     where = journeys.positions(known, journeys.axis(known, "dark:deep"))
     inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
     assert 3 < len(inside) < playlist.TRACKS
@@ -784,7 +784,7 @@ def test_wishes_are_checked_where_they_are_made():
 
 
 def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):
-    run = open_stored(vector_run(tmp_path / "fully_trained_models_1"))
+    run = ModelFolder.open(vector_run(tmp_path / "fully_trained_models_1"))
     assert run.preprocess.chunk_s == 3.0
     data = json.loads((run.path / workspace.DATA).read_text())
     del data["preprocess"]
@@ -793,7 +793,7 @@ def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):
     old = {"config": validation.to_dict(run.preprocess) | {"chunk_s": 5.0}}
     files.write_json(features / "dataset.json", old)
     files.write_json(run.path / workspace.DATA, data | {"features": str(features)})
-    assert open_stored(run.path).preprocess.chunk_s == 5.0
+    assert ModelFolder.open(run.path).preprocess.chunk_s == 5.0
 
 
 def test_a_model_without_vectors_does_not_hide_the_one_in_use(
@@ -802,12 +802,12 @@ def test_a_model_without_vectors_does_not_hide_the_one_in_use(
     monkeypatch.chdir(tmp_path)
     used = vector_run(tmp_path / "fully_trained_models_1")
     trial = vector_run(tmp_path / "fully_trained_models_2")
-    assert open_stored().path.name == trial.name
+    assert ModelFolder.open().path.name == trial.name
     (trial / workspace.EMBEDDINGS).unlink()
-    assert open_stored().path.name == used.name
+    assert ModelFolder.open().path.name == used.name
     assert workspace.find_run(None).name == trial.name  # evaluate gives it its vectors
     (used / workspace.EMBEDDINGS).unlink()
-    assert open_stored().path.name == trial.name
+    assert ModelFolder.open().path.name == trial.name
 
 
 def test_a_test_run_is_marked_and_taken_only_where_there_is_no_other(

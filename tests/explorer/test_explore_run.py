@@ -18,7 +18,7 @@ import torch
 from subgenre import config
 from subgenre.cli import main
 from subgenre.commands import explore, refit
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import AudioError, EvaluationError
@@ -34,7 +34,7 @@ EACH = 4
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFolder]:
     """A run whose features are there: three subgenres of four tracks, one of each held out."""
     patch = pytest.MonkeyPatch()
     replace_workers(patch)
@@ -57,11 +57,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoredRun]:
     write_run(path, tracks, vectors, split, encoder=encoder.fingerprint(net), features=folder.path)
     plain = config.replace(settings(), "optim", epochs=8, lr=0.01)
     validation.save_toml(path / workspace.CONFIG, plain)
-    yield open_stored(path)
+    yield ModelFolder.open(path)
     patch.undo()
 
 
-def nearness(found: StoredRun, track_id: str, subgenre: str) -> float:
+def nearness(found: ModelFolder, track_id: str, subgenre: str) -> float:
     """Cosine of a track to the mean of a subgenre's other training tracks."""
     stored = found.embeddings
     rows = [
@@ -75,7 +75,7 @@ def nearness(found: StoredRun, track_id: str, subgenre: str) -> float:
     return float(stored.vectors[stored.ids.index(track_id)] @ mean / np.linalg.norm(mean))
 
 
-def test_refit_follows_the_corrections_and_writes_nothing(run: StoredRun):
+def test_refit_follows_the_corrections_and_writes_nothing(run: ModelFolder):
     stored = run.embeddings
     moved, wrong = stored.ids[0], stored.ids[1]
     assert stored.subgenres[:2] == ("one", "one")
@@ -84,10 +84,10 @@ def test_refit_follows_the_corrections_and_writes_nothing(run: StoredRun):
     again = refit.refit(run, {})
     np.testing.assert_array_equal(plain.embeddings.vectors, again.embeddings.vectors)
     assert plain.embeddings.ids == stored.ids
-    assert plain.learnt == run.learnt
+    assert plain.train_ids == run.train_ids
     found = refit.refit(run, {moved: ("b", "three")}, frozenset({wrong}))
     assert found.embeddings.subgenres[:2] == ("three", "one")
-    assert found.learnt == run.learnt - {wrong}
+    assert found.train_ids == run.train_ids - {wrong}
     assert found.fingerprint != plain.fingerprint
     assert nearness(found, moved, "three") > nearness(plain, moved, "three") + 0.1
     assert {p: p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()} == before
@@ -98,31 +98,31 @@ def test_refit_follows_the_corrections_and_writes_nothing(run: StoredRun):
         refit.refit(run, {}, frozenset(one))
 
 
-def test_refit_needs_the_features_of_all_that_is_shown(run: StoredRun, tmp_path: Path):
+def test_refit_needs_the_features_of_all_that_is_shown(run: ModelFolder, tmp_path: Path):
     assert refit.can_refit(run, run.collection())
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
     assert not refit.can_refit(run, Collection.of(more, vectors))
-    gone = open_stored(vector_run(tmp_path / "fully_trained_models_1"))
+    gone = ModelFolder.open(vector_run(tmp_path / "fully_trained_models_1"))
     assert not refit.can_refit(gone, gone.collection())
 
 
-def test_refit_learns_from_a_corrected_track_that_was_held_out(run: StoredRun):
+def test_refit_learns_from_a_corrected_track_that_was_held_out(run: ModelFolder):
     stored = run.embeddings
-    held = next(i for i in run.held_out if stored.subgenres[stored.ids.index(i)] == "one")
-    other = next(i for i in run.held_out if i != held)
+    held = next(i for i in run.test_ids if stored.subgenres[stored.ids.index(i)] == "one")
+    other = next(i for i in run.test_ids if i != held)
     plain = refit.refit(run, {})
     found = refit.refit(run, {held: ("b", "three")}, frozenset({other}))
-    assert found.learnt == run.learnt | {held}
-    assert set(found.held_out) == set(run.held_out) - {held, other}
+    assert found.train_ids == run.train_ids | {held}
+    assert set(found.test_ids) == set(run.test_ids) - {held, other}
     assert nearness(found, held, "three") > nearness(plain, held, "three") + 0.1
     assert found.classifier() is not None
-    every = refit.refit(run, dict.fromkeys(run.held_out, ("b", "three")))
-    assert every.held_out == ()
+    every = refit.refit(run, dict.fromkeys(run.test_ids, ("b", "three")))
+    assert every.test_ids == ()
     assert every.classifier() is not None
 
 
-def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
+def test_the_explorer_gets_the_run(run: ModelFolder, tmp_path: Path):
     finding = {
         "track": run.embeddings.ids[0],
         "path": "x",
@@ -140,7 +140,7 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
     (run.path / workspace.DOCTOR).unlink()
     assert len(shown.collection) == 3 * EACH
     assert shown.findings[0].why == "far away"
-    assert shown.trained == run.learnt
+    assert shown.trained == run.train_ids
     assert shown.windows[run.embeddings.ids[0]] == (0.0,)
     assert shown.classifier is not None
     assert shown.encode is not None
@@ -159,12 +159,12 @@ def test_the_explorer_gets_the_run(run: StoredRun, tmp_path: Path):
 
 
 def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
-    run: StoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
     shown = Collection.of(more, vectors)
-    monkeypatch.setattr(StoredRun, "collection", lambda *_: shown)
+    monkeypatch.setattr(ModelFolder, "collection", lambda *_: shown)
     ear = Ear()
     assert explore.library(run, console=ear).refit is None
     features = run.data["features"]
@@ -192,12 +192,12 @@ def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) 
     run = vector_run(tmp_path / "fully_trained_models_1", each=3)
     folder = FeatureFolder.open(out)
     data = {
-        **open_stored(run).data,
+        **ModelFolder.open(run).data,
         "features": str(out),
         "root": str(tmp_path / "WAV"),
         "preprocess": validation.to_dict(folder.config),
     }
-    stored = StoredRun(run, config.replace(settings(), "model", backbone="musicnn"), data)
+    stored = ModelFolder(run, config.replace(settings(), "model", backbone="musicnn"), data)
     told = explore._lacking(stored, Collection.of(list(stored.tracks), stored.embeddings.vectors))
     commands = re.findall("`(.*?)`", told)
     words = shlex.split(commands[0])
@@ -205,18 +205,18 @@ def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) 
     assert words[:2] == ["subgenre", "preprocess"]
     assert main([*words[1:], "--workers", "1", "--quiet"]) == 0  # refused with other settings
     assert (out / "chunks.parquet").read_bytes() == before
-    csv_library = StoredRun(run, stored.settings, {**data, "root": str(tmp_path / "elsewhere")})
+    csv_library = ModelFolder(run, stored.settings, {**data, "root": str(tmp_path / "elsewhere")})
     assert "`subgenre preprocess`" in explore._lacking(csv_library, csv_library.collection(None))
-    with_trash = StoredRun(run, stored.settings, {**data, "n_trash": 2})  # it lay somewhere else
+    with_trash = ModelFolder(run, stored.settings, {**data, "n_trash": 2})  # it lay somewhere else
     assert "`subgenre preprocess`" in explore._lacking(with_trash, with_trash.collection(None))
 
 
-def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: StoredRun) -> None:
+def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: ModelFolder) -> None:
     gpu = config.load_recipe("gpu")
     model = config.replace(settings(), "model", tune="last:1").model
     gpu = dataclasses.replace(gpu, model=model)
     gpu = config.replace(gpu, "optim", epochs=4)
-    new = refit.refit(StoredRun(run.path, gpu, run.data), {})
+    new = refit.refit(ModelFolder(run.path, gpu, run.data), {})
     assert new.embeddings.ids == run.embeddings.ids
     assert new.settings.model.tune == "head"
     assert new.settings.augment == config.AugmentConfig()

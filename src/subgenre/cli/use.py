@@ -130,7 +130,7 @@ def similar(
 
     terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
     limits, only = wanted.limits(k), wanted.filter()
-    opened = model_folder.open_stored(source.run, terminal)
+    opened = model_folder.ModelFolder.open(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, console=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
@@ -190,7 +190,10 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    opened, limits = model_folder.open_stored(source.run, terminal), wanted.limits(tracks, minutes)
+    opened, limits = (
+        model_folder.ModelFolder.open(source.run, terminal),
+        wanted.limits(tracks, minutes),
+    )
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, console=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)

@@ -13,7 +13,7 @@ import numpy as np
 
 from subgenre.audio import tags
 from subgenre.commands import sorting
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
@@ -54,7 +54,7 @@ class Classified:
 
 def classify(
     named: Sequence[Path],
-    run: Path | StoredRun | None = None,
+    run: Path | ModelFolder | None = None,
     *,
     alpha: float = ALPHA,
     out: Path | None = None,
@@ -81,7 +81,7 @@ def classify(
     console = console or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
-    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
+    opened = run if isinstance(run, ModelFolder) else ModelFolder.open(run, console)
     model = opened.classifier(alpha)
     if not model.held_out:
         console.warn("no track was held out of training: the probabilities are too kind")
@@ -123,8 +123,8 @@ def _track(track_id: str, path: Path, duration_s: float) -> IndexedTrack:
     )
 
 
-def _tell_learnt(run: StoredRun, placements: Sequence[Placement], console: Console) -> None:
-    count = sum(placement.track.id in run.learnt for placement in placements)
+def _tell_learnt(run: ModelFolder, placements: Sequence[Placement], console: Console) -> None:
+    count = sum(placement.track.id in run.train_ids for placement in placements)
     if count:
         console.warn(f"{count} of these files were learnt from: their probabilities are too kind")
 

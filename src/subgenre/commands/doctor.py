@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.audio.features import MUSICNN_SPEC
-from subgenre.commands import evaluate
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_output, check_range
@@ -112,8 +112,8 @@ def frozen_output(
 ) -> tuple[FeatureFolder, NDArray[np.float32]]:
     """Return the features and what the backbone before any training makes of their chunks."""
     if run is not None:
-        opened = evaluate.open_run(run)
-        folder, model = opened.folder, evaluate.frozen_encoder(opened)
+        opened = ModelFolder.open(run)
+        folder, model = opened.features, opened.frozen_encoder
         statistics = None
     else:
         folder = FeatureFolder.open(features)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subgenre.commands import evaluate, model_folder
-from subgenre.core import hardware, text, workspace
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.core import hardware, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.evaluation import scores
@@ -53,15 +53,15 @@ def embed(
     console = console or Silent()
     if audio:
         return _embed_audio(audio, run, out, console)
-    opened = evaluate.open_run(run, features, console)
+    opened = ModelFolder.open(run, console, features=features, vectors=False)
     device = hardware.pick_device(opened.settings.run.device)
-    rows = opened.folder.rows(opened.split.test)
+    rows = opened.features.rows(opened.split.test)
     with console.progress("embedding") as bar:
         chunks = room.chunk_vectors(
-            opened.encoder.to(device), opened.folder, rows, device=device, on_progress=bar
+            opened.encoder.to(device), opened.features, rows, device=device, on_progress=bar
         )
-    numbers, vectors = room.track_vectors(chunks, opened.folder.track_of[rows])
-    tracks = scores.tracks_of(opened.folder, numbers)
+    numbers, vectors = room.track_vectors(chunks, opened.features.track_of[rows])
+    tracks = scores.tracks_of(opened.features, numbers)
     room.write_embeddings(
         out,
         tracks,
@@ -77,9 +77,7 @@ def embed(
 
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Console) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = model_folder.open_stored(
-        workspace.find_run(run, console)
-    )  # it needs no vectors of tracks
+    opened = ModelFolder.open(run, console, vectors=False)
     listed = audio_files.find(audio)
     found = opened.embed(listed.paths, console=console)
     skipped = audio_files.tell(console, (*listed.skipped, *found.skipped))

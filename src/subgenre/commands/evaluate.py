@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from subgenre.about import VERSION
-from subgenre.config import TrainConfig
-from subgenre.core import files, hardware, validation, workspace
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.core import hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
-from subgenre.dataset import splits
-from subgenre.dataset.folder import FeatureFolder
-from subgenre.dataset.splits import Split
-from subgenre.errors import FeatureError, RunError
 from subgenre.evaluation import baselines, scores
 from subgenre.evaluation.audits import duplicates
 from subgenre.evaluation.audits import run as audits
@@ -35,8 +30,6 @@ from subgenre.report.html import MAX_MB
 from subgenre.report.writer import Evaluated
 from subgenre.training import fit
 
-__all__ = ["Evaluated", "Run", "evaluate", "frozen_encoder", "open_run"]
-
 VIEWED = ("frozen", "probe", "trained")  # rungs that are scored by genre too
 _MORE = (
     "One split: pairs, learning curve, confounders, leakage and rejection are measured by "
@@ -46,43 +39,6 @@ _TEST_RUN = (
     "This model is of a test run (a few tracks, one epoch): its figures show that all runs, "
     "not what can be learnt."
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A model folder, read."""
-
-    path: Path
-    encoder: Encoder
-    settings: TrainConfig
-    split: Split
-    folder: FeatureFolder
-    data: dict[str, Any]
-
-
-def open_run(run: Path | None, features: Path | None = None, console: Console | None = None) -> Run:
-    """Read a model folder, by default the newest here, and the feature folder it was trained on.
-
-    Raises:
-        RunError: no such model, or a damaged one.
-        FeatureError: its features are gone or are no longer those of its tracks.
-    """
-    path = workspace.find_run(run, console)
-    data = files.read_json(path / workspace.DATA, version=1, error=RunError)
-    settings = validation.from_dict(
-        TrainConfig, validation.load_toml(path / workspace.CONFIG), str(path / workspace.CONFIG)
-    )
-    source = features or Path(data["features"])
-    if not source.is_dir():
-        raise FeatureError(
-            f"the features of {path} are gone from {source}; run `subgenre preprocess` again, "
-            "or name where they are now with --features"
-        )
-    folder = FeatureFolder.open(source)
-    split = splits.load(path / workspace.SPLIT, folder.tracks)
-    if list(folder.labels) != data["labels"]:
-        raise FeatureError(f"{source} has other subgenres than {path} was trained on")
-    return Run(path, encoder.load(path), settings, split, folder, data)
 
 
 def evaluate(
@@ -109,16 +65,16 @@ def evaluate(
         RunError, FeatureError, SplitError, EvaluationError.
     """
     console = console or Silent()
-    opened = open_run(run, features, console)
-    material = Material(opened.folder, opened.folder.path / fit.CACHE)
-    frozen = frozen_encoder(opened)
+    opened = ModelFolder.open(run, console, features=features, vectors=False)
+    material = Material(opened.features, opened.features.path / fit.CACHE)
+    frozen = opened.frozen_encoder
     pooled, scored = _vectors(opened, frozen, console)
     seed = opened.settings.run.seed
     fold = material.fold(opened.split, _trained(scored, len(material.ids)), pooled, seed=seed)
     console.info("scoring the held-out tracks")
     found = _ladder(material, [fold], seed=seed)
     audited = Audited(notes=list(found.notes))
-    if workspace.tells_trial(opened.data):
+    if opened.is_test_run:
         audited.notes.append(_TEST_RUN)
         console.warn(_TEST_RUN)
     if not quick:
@@ -135,9 +91,11 @@ def evaluate(
     return Evaluated(opened.path, figures)
 
 
-def _vectors(run: Run, frozen: Encoder, console: Console) -> tuple[NDArray[np.float32], Scored]:
+def _vectors(
+    run: ModelFolder, frozen: Encoder, console: Console
+) -> tuple[NDArray[np.float32], Scored]:
     """Run the backbone as it was before training over all chunks, and the model over its tracks."""
-    device, folder = hardware.pick_device(run.settings.run.device), run.folder
+    device, folder = hardware.pick_device(run.settings.run.device), run.features
     with console.progress("backbone") as bar:
         pooled = embedding.pooled_vectors(
             frozen,
@@ -156,18 +114,6 @@ def _vectors(run: Run, frozen: Encoder, console: Console) -> tuple[NDArray[np.fl
         head_only=run.settings.model.tune == "head",
     )
     return pooled, scored
-
-
-def frozen_encoder(run: Run) -> Encoder:
-    """Return an encoder around the backbone as it was before training.
-
-    A frozen backbone is in the run's own folder; one that was tuned is loaded again.
-    """
-    if run.settings.model.tune == "head":
-        return run.encoder
-    backbone = fit.load_backbone(run.settings.model.backbone, run.folder)
-    rows = run.folder.rows(run.split.train)
-    return fit.new_encoder(backbone, run.settings.model, run.folder, rows, run.settings.run.seed)
 
 
 def _trained(scored: Scored, n_tracks: int) -> NDArray[np.float32]:
@@ -212,7 +158,7 @@ def _audit(
     audits.add_doctor(found, material, means, judged, same)
 
 
-def _figures(run: Run, found: Ladder, audited: Audited) -> dict[str, Any]:
+def _figures(run: ModelFolder, found: Ladder, audited: Audited) -> dict[str, Any]:
     """Build `metrics.json`."""
     return {
         "format_version": writer.FORMAT_VERSION,
@@ -226,20 +172,20 @@ def _figures(run: Run, found: Ladder, audited: Audited) -> dict[str, Any]:
         "grouped_by": list(run.split.grouped_by),
         "warnings": [*run.split.warnings, *audited.notes],
         "audits": audited.plain,
-        "fingerprint": run.folder.fingerprint,
+        "fingerprint": run.features.fingerprint,
         "seed": run.settings.run.seed,
         "versions": versions(),
     }
 
 
-def _write_vectors(run: Run, scored: Scored) -> None:
+def _write_vectors(run: ModelFolder, scored: Scored) -> None:
     """Keep the vectors of both sides in the model folder."""
     numbers = [*scored.train.tracks, *scored.test.tracks]
     vectors = np.concatenate([scored.train.vectors["trained"], scored.test.vectors["trained"]])
     sides = ["train"] * len(scored.train.tracks) + ["test"] * len(scored.test.tracks)
     embedding.write_embeddings(
         run.path / workspace.EMBEDDINGS,
-        scores.tracks_of(run.folder, numbers),
+        scores.tracks_of(run.features, numbers),
         vectors,
         split=sides,
         fingerprint=encoder.fingerprint(run.encoder),
@@ -247,10 +193,15 @@ def _write_vectors(run: Run, scored: Scored) -> None:
 
 
 def _report_data(
-    run: Run, material: Material, fold: Fold, found: Ladder, audited: Audited, origin: Origin
+    run: ModelFolder,
+    material: Material,
+    fold: Fold,
+    found: Ladder,
+    audited: Audited,
+    origin: Origin,
 ) -> ReportData:
     """Gather what the report of a single split shows."""
-    folder, vectors = run.folder, fold.vectors["trained"]
+    folder, vectors = run.features, fold.vectors["trained"]
     taken = baselines.out_of_fold([fold], material.labels)
     matrix = np.zeros((len(folder.labels),) * 2, dtype=np.int64)
     matrix[: len(taken.confusion), : len(taken.confusion)] = taken.confusion

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from subgenre.commands import model_map, refit
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
@@ -29,7 +29,7 @@ CACHE = "explorer"
 
 
 def explore(
-    run: Path | StoredRun | None = None,
+    run: Path | ModelFolder | None = None,
     *,
     index: Path | None = None,
     playlists: Path = Path("playlists"),
@@ -49,15 +49,15 @@ def explore(
 
     Raises:
         MissingExtraError: the web extra is not installed. RunError, IndexStoreError: as for
-        `StoredRun.collection`. ConfigError: the address can't be had.
+        `ModelFolder.collection`. ConfigError: the address can't be had.
     """
-    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
+    opened = run if isinstance(run, ModelFolder) else ModelFolder.open(run, console)
     shown = library(opened, index=index, playlists=playlists, console=console)
     serve(create_app(shown), host=host, port=port, on_ready=on_ready)
 
 
 def library(
-    run: StoredRun,
+    run: ModelFolder,
     *,
     index: Path | None = None,
     playlists: Path = Path("playlists"),
@@ -87,7 +87,7 @@ def library(
         title=run.path.name,
         note=model_map.note(fitted),
         classifier=classifier,
-        trained=run.learnt,
+        trained=run.train_ids,
         findings=_findings(run.path / workspace.DOCTOR),
         windows=_windows(run),
         chunk_s=run.preprocess.chunk_s,
@@ -99,7 +99,7 @@ def library(
     return dataclasses.replace(shown, refit=refitting(run, shown))
 
 
-def hearing(run: StoredRun) -> Callable[[Path], Encoded]:
+def hearing(run: ModelFolder) -> Callable[[Path], Encoded]:
     """Return the function that hears one file by a model."""
 
     def hear(path: Path) -> Encoded:
@@ -112,7 +112,7 @@ def hearing(run: StoredRun) -> Callable[[Path], Encoded]:
     return hear
 
 
-def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correction]], Library]:
+def refitting(run: ModelFolder, shown: Library) -> Callable[[Mapping[str, Correction]], Library]:
     """Return the function that trains the head anew with what the person said.
 
     Each call begins from the model as it was trained, so that a correction can be taken back.
@@ -138,7 +138,7 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
             place=fitted.place,
             note=model_map.note(fitted),
             classifier=new.classifier(),
-            trained=new.learnt,
+            trained=new.train_ids,
             encode=hearing(new),
         )
 
@@ -148,7 +148,7 @@ def refitting(run: StoredRun, shown: Library) -> Callable[[Mapping[str, Correcti
     return named
 
 
-def _lacking(run: StoredRun, tracks: Collection) -> str:
+def _lacking(run: ModelFolder, tracks: Collection) -> str:
     """Say what a refit lacks, and which commands mend it."""
     features = Path(run.data.get("features") or "preprocessed_features")
     out, path = shlex.quote(str(features)), shlex.quote(str(run.path))
@@ -167,7 +167,7 @@ def _lacking(run: StoredRun, tracks: Collection) -> str:
     )
 
 
-def _preprocess(run: StoredRun, out: str) -> str:
+def _preprocess(run: ModelFolder, out: str) -> str:
     """Name the command that makes the run's features, where the run can tell it."""
     root, own, usual = _root(run), vars(run.preprocess), vars(PreprocessConfig())
     others = {name: value for name, value in own.items() if value != usual[name]}
@@ -187,7 +187,7 @@ def _in_folder(track: IndexedTrack, root: Path) -> bool:
     return track.path.is_relative_to(root / track.genre / track.subgenre)
 
 
-def _root(run: StoredRun) -> Path:
+def _root(run: ModelFolder) -> Path:
     return Path(run.data.get("root") or Path.cwd())
 
 
@@ -205,7 +205,7 @@ def _findings(path: Path) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _windows(run: StoredRun) -> dict[str, tuple[float, ...]]:
+def _windows(run: ModelFolder) -> dict[str, tuple[float, ...]]:
     """Where the chunks of each track start, while the feature folder is there to tell."""
     try:
         table = pq.read_table(

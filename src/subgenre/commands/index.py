@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.commands.model_folder import StoredRun, open_stored
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
@@ -65,7 +65,7 @@ class Indexed:
 
 def index(
     source: Path | None,
-    run: Path | StoredRun | None = None,
+    run: Path | ModelFolder | None = None,
     *,
     path: Path | None = None,
     root: Path | None = None,
@@ -93,7 +93,7 @@ def index(
         LibraryError: no audio there, or neither source nor root is named.
     """
     console = console or Silent()
-    opened = run if isinstance(run, StoredRun) else open_stored(run, console)
+    opened = run if isinstance(run, ModelFolder) else ModelFolder.open(run, console)
     place = path or opened.index_path
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
@@ -123,7 +123,7 @@ def index(
     return done
 
 
-def _tell(done: Indexed, source: Path, run: StoredRun, store: Index, console: Console) -> None:
+def _tell(done: Indexed, source: Path, run: ModelFolder, store: Index, console: Console) -> None:
     """Say what was done, and what else lists choose from."""
     console.info(
         f"{done.path}: {text.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
@@ -188,7 +188,7 @@ def _relink(store: Index, root: Path, console: Console) -> Relinked:
     return relinked
 
 
-def _open(run: StoredRun, place: Path, listed: Found | None) -> Index:
+def _open(run: ModelFolder, place: Path, listed: Found | None) -> Index:
     """Open an index, or make one where there is something to put into it."""
     nothing = listed is None and not (place == run.index_path and _has_vectors(run))
     if nothing or (place / "index.json").is_file():
@@ -196,7 +196,7 @@ def _open(run: StoredRun, place: Path, listed: Found | None) -> Index:
     return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
 
 
-def _begin(run: StoredRun, store: Index) -> frozenset[str]:
+def _begin(run: ModelFolder, store: Index) -> frozenset[str]:
     """Put the run's own tracks into its own index while that is empty; return their ids."""
     if store.count or store.path != run.index_path or not _has_vectors(run):
         return frozenset()
@@ -204,7 +204,7 @@ def _begin(run: StoredRun, store: Index) -> frozenset[str]:
     return frozenset(run.embeddings.ids)
 
 
-def _has_vectors(run: StoredRun) -> bool:
+def _has_vectors(run: ModelFolder) -> bool:
     """Whether the vectors of the run's own tracks are there, by the model as it is."""
     return run.has_embeddings and run.embeddings.fingerprint == run.fingerprint
 
@@ -284,7 +284,7 @@ def _gone(
     return found, others
 
 
-def _reuse(run: StoredRun, store: Index, new: Sequence[Track]) -> list[Track]:
+def _reuse(run: ModelFolder, store: Index, new: Sequence[Track]) -> list[Track]:
     """Take the run's own vectors for tracks that it has; return the others."""
     if not _has_vectors(run):
         return list(new)
@@ -296,7 +296,7 @@ def _reuse(run: StoredRun, store: Index, new: Sequence[Track]) -> list[Track]:
 
 
 def _embed(
-    run: StoredRun, store: Index, tracks: Sequence[Track], workers: int | None, console: Console
+    run: ModelFolder, store: Index, tracks: Sequence[Track], workers: int | None, console: Console
 ) -> tuple[int, list[Skipped]]:
     """Embed tracks and keep them in the index every few seconds."""
     done = 0

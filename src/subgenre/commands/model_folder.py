@@ -1,6 +1,6 @@
-"""A model folder as the uses of it read it: stored vectors first, the encoder only when asked for.
+"""The one reader of a model folder: settings, features, split, vectors, index and encoder.
 
-Nothing here imports torch until a file has to be embedded.
+All but the settings is read when it is first used, and torch is loaded only for chunks and audio.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from subgenre.core import files, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
-from subgenre.errors import RunError
-from subgenre.search import classifier as classify
+from subgenre.errors import FeatureError, RunError
+from subgenre.search import classifier
 from subgenre.search.classifier import ALPHA, Classifier
 from subgenre.search.collection import Collection
 from subgenre.search.track_rows import IndexedTrack
@@ -30,6 +30,8 @@ from subgenre.search.vector_index import Index
 if TYPE_CHECKING:
     import torch
 
+    from subgenre.dataset.folder import FeatureFolder
+    from subgenre.dataset.splits import Split
     from subgenre.models.encoder import Encoder
     from subgenre.models.file_embedding import FileVectors
 
@@ -39,19 +41,119 @@ _TAGS = ("artist", "album", "title", "label", "year", "bpm", "duration_s", "size
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """A model folder: its settings, and on demand its vectors, classifier and encoder."""
+class ModelFolder:
+    """A trained model on disk.
+
+    Attributes:
+        path: of the folder.
+        settings: what it was trained with.
+        data: what `data.json` records of the training data.
+        moved_features: where its feature folder is now, if it has moved.
+    """
 
     path: Path
     settings: TrainConfig
     data: dict[str, Any]
+    moved_features: Path | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | None = None,
+        console: Console | None = None,
+        *,
+        features: Path | None = None,
+        vectors: bool = True,
+    ) -> ModelFolder:
+        """Open a model folder.
+
+        Args:
+            path: by default the newest model here; `console` gets its name.
+            features: where its feature folder is now, if it has moved.
+            vectors: by default, choose a model that has track vectors, if there is one.
+
+        Raises:
+            RunError: no model there, or a damaged one. ConfigError: damaged settings.
+        """
+        path = workspace.find_run(path, console, vectors=vectors)
+        data = files.read_json(path / workspace.DATA, version=1, error=RunError)
+        config = path / workspace.CONFIG
+        settings = validation.from_dict(TrainConfig, validation.load_toml(config), str(config))
+        return cls(path, settings, data, features)
+
+    @property
+    def is_test_run(self) -> bool:
+        """Whether `train --test-run` made it, from a few tracks."""
+        return self.data.get("test_run") is True
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """`metrics.json`; empty until the model is evaluated.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / workspace.METRICS
+        return files.read_json(path, version=1, error=RunError) if path.is_file() else {}
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Figures of the model on its held-out tracks, by metric; empty until it is evaluated."""
+        found: dict[str, dict[str, float]] = self.figures.get("models", {}).get("trained", {})
+        return found
+
+    @cached_property
+    def features(self) -> FeatureFolder:
+        """The feature folder that the model was trained on; loads torch.
+
+        Raises:
+            FeatureError: it is gone, damaged, or has other subgenres than the model.
+        """
+        from subgenre.dataset.folder import FeatureFolder
+
+        path = self.moved_features or Path(self.data["features"])
+        if not path.is_dir():
+            raise FeatureError(
+                f"the features of {self.path} are gone from {path}; run `subgenre preprocess` "
+                "again, or name where they are now with --features"
+            )
+        folder = FeatureFolder.open(path)
+        if list(folder.labels) != self.data["labels"]:
+            raise FeatureError(f"{path} has other subgenres than {self.path} was trained on")
+        return folder
+
+    @cached_property
+    def split(self) -> Split:
+        """The training and test tracks, checked against `features`.
+
+        Raises:
+            SplitError: the file is missing or damaged, or the split leaks.
+        """
+        from subgenre.dataset import splits
+
+        return splits.load(self.path / workspace.SPLIT, self.features.tracks)
+
+    @cached_property
+    def frozen_encoder(self) -> Encoder:
+        """An encoder around the backbone as it was before training.
+
+        A frozen backbone is in the model folder; one that was tuned is loaded again.
+        """
+        from subgenre.training import fit
+
+        if self.settings.model.tune == "head":
+            return self.encoder
+        backbone = fit.load_backbone(self.settings.model.backbone, self.features)
+        rows = self.features.rows(self.split.train)
+        seed = self.settings.run.seed
+        return fit.new_encoder(backbone, self.settings.model, self.features, rows, seed)
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """Vectors of the tracks on both sides of the split.
+        """Vectors of the training and test tracks.
 
         Raises:
-            RunError: the run has none yet.
+            RunError: the model has none yet.
         """
         path = self.path / workspace.EMBEDDINGS
         if not path.is_file():
@@ -62,12 +164,12 @@ class StoredRun:
 
     @property
     def has_embeddings(self) -> bool:
-        """Whether the vectors of the run's own tracks are there."""
+        """Whether the model folder holds vectors of its tracks."""
         return (self.path / workspace.EMBEDDINGS).is_file()
 
     @cached_property
     def tracks(self) -> tuple[IndexedTrack, ...]:
-        """Tell the tracks of `embeddings`, with tags where the feature folder is still there."""
+        """The tracks of `embeddings`, with tags while the feature folder is there."""
         tags = self._tags()
         stored = self.embeddings
         columns = zip(stored.ids, stored.paths, stored.genres, stored.subgenres, strict=True)
@@ -77,7 +179,7 @@ class StoredRun:
         )
 
     def _tags(self) -> dict[str, dict[str, Any]]:
-        """Read tags by track id from the feature folder; they only make lists readable."""
+        """Read the tags by track id from the feature folder; empty where they can't be read."""
         path = Path(self.data.get("features", "")) / _TRACKS
         try:
             rows = pq.read_table(path, columns=["id", *_TAGS]).to_pylist()
@@ -87,7 +189,7 @@ class StoredRun:
 
     @cached_property
     def labels(self) -> frozenset[tuple[str, str]]:
-        """Pairs (genre, subgenre) that the model has learnt, as far as its folder tells."""
+        """Pairs (genre, subgenre) that the model was trained on."""
         if self.has_embeddings:
             stored = self.embeddings
             return frozenset(zip(stored.genres, stored.subgenres, strict=True)) - {("", "")}
@@ -95,7 +197,7 @@ class StoredRun:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The model itself; loads torch.
+        """The trained encoder; loads torch.
 
         Raises:
             RunError: its files are missing or damaged.
@@ -106,7 +208,7 @@ class StoredRun:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the encoder, read from where it is written or computed from the model."""
+        """Fingerprint of the encoder: as written beside it, else computed."""
         if found := self.data.get("encoder"):
             return str(found)
         if self.has_embeddings:
@@ -123,19 +225,19 @@ class StoredRun:
 
     @cached_property
     def preprocess(self) -> PreprocessConfig:
-        """How tracks became chunks in training; files from outside are cut the same way."""
+        """How tracks were cut into chunks for training; other files are cut the same way."""
         plain = self.data.get("preprocess")
         if plain is None:
             try:
-                told = (Path(self.data["features"]) / _DATASET).read_text(encoding="utf-8")
-                plain = json.loads(told)["config"]
+                text = (Path(self.data["features"]) / _DATASET).read_text(encoding="utf-8")
+                plain = json.loads(text)["config"]
             except (OSError, ValueError, KeyError):
                 return PreprocessConfig(chunk_strategy="spaced")
         return validation.from_dict(PreprocessConfig, plain, str(self.path / workspace.DATA))
 
     @property
     def index_path(self) -> Path:
-        """Where the run's index is unless another place is named."""
+        """Where the model's own index is, or will be."""
         return self.path / INDEX
 
     def open_index(self, path: Path | None = None) -> Index:
@@ -147,10 +249,13 @@ class StoredRun:
         return Index.open(path or self.index_path, dim=self.dim, fingerprint=self.fingerprint)
 
     def collection(self, index: Path | None = None) -> Collection:
-        """Return the tracks to search: of the index, or of the run itself where none was built.
+        """Return the tracks to search: those of the index, else the model's own.
+
+        Args:
+            index: an index folder; by default the model's own, where there is one.
 
         Raises:
-            IndexStoreError: the index is of another model. RunError: there is neither.
+            IndexStoreError: the index is of another model. RunError: no index and no vectors.
         """
         if index is not None or (self.index_path / "index.json").is_file():
             return self.open_index(index).collection
@@ -161,25 +266,24 @@ class StoredRun:
             )
         return Collection.of(self.tracks, self.embeddings.vectors)
 
-    @property
-    def held_out(self) -> tuple[str, ...]:
-        """Ids of tracks held out of training; empty where the run has no vectors."""
+    @cached_property
+    def train_ids(self) -> frozenset[str]:
+        """Ids of the training tracks; empty without vectors."""
+        return frozenset(self._side("train"))
+
+    @cached_property
+    def test_ids(self) -> tuple[str, ...]:
+        """Ids of the tracks held out of training; empty without vectors."""
+        return self._side("test")
+
+    def _side(self, name: str) -> tuple[str, ...]:
         if not self.has_embeddings:
             return ()
         stored = self.embeddings
-        return tuple(i for i, s in zip(stored.ids, stored.splits, strict=True) if s == "test")
-
-    @property
-    def learnt(self) -> frozenset[str]:
-        """Ids of tracks that the model was trained on; empty where the run has no vectors."""
-        if not self.has_embeddings:
-            return frozenset()
-        stored = self.embeddings
-        told = zip(stored.ids, stored.splits, strict=True)
-        return frozenset(i for i, side in told if side == "train")
+        return tuple(i for i, side in zip(stored.ids, stored.splits, strict=True) if side == name)
 
     def classifier(self, alpha: float = ALPHA) -> Classifier:
-        """Fit on the run's training tracks, calibrated on those held out.
+        """Fit a classifier on the model's training tracks and calibrate it on the test tracks.
 
         Raises:
             RunError: no vectors. EvaluationError: fewer than two subgenres, or a bad alpha.
@@ -190,14 +294,16 @@ class StoredRun:
         known = {label[i] for i in train}
         test = [i for i, s in enumerate(stored.splits) if s == "test" and label[i] in known]
         calibration = (stored.vectors[test], [label[i] for i in test]) if test else None
-        return classify.fit(
+        return classifier.fit(
             stored.vectors[train], [label[i] for i in train], calibration=calibration, alpha=alpha
         )
 
     def embed(
         self, paths: Sequence[Path], *, workers: int | None = None, console: Console | None = None
     ) -> FileVectors:
-        """Embed audio files as the training tracks were; what can't be read is listed. Needs torch.
+        """Embed audio files, cut as the training tracks were; loads torch.
+
+        A file that can't be read is in `skipped` of the result.
 
         Raises:
             RunError: the model's files are missing or damaged.
@@ -217,7 +323,7 @@ class StoredRun:
     def embed_each(
         self, paths: Sequence[Path], *, workers: int | None = None
     ) -> Iterator[tuple[int, FileVectors]]:
-        """Embed audio files one by one: position, and the vectors of that file. Needs torch."""
+        """Embed audio files one by one: yield the position and the vectors of each; loads torch."""
         from subgenre.models import embedding
 
         return embedding.embed_each(
@@ -229,16 +335,3 @@ class StoredRun:
         from subgenre.core import hardware
 
         return hardware.pick_device(self.settings.run.device)
-
-
-def open_stored(run: Path | None = None, console: Console | None = None) -> StoredRun:
-    """Open a model folder, by default the newest here with vectors; `console` hears which that is.
-
-    Raises:
-        RunError: there is none, or its description is damaged. ConfigError: so are its settings.
-    """
-    path = workspace.find_run(run, console, vectors=True)
-    data = files.read_json(path / workspace.DATA, version=1, error=RunError)
-    config = path / workspace.CONFIG
-    settings = validation.from_dict(TrainConfig, validation.load_toml(config), str(config))
-    return StoredRun(path, settings, data)

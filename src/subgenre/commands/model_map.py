@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.commands.model_folder import StoredRun
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import EvaluationError
@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 _ARRAYS = ("coordinates", "vectors", "told")
 
 
-def load_map(run: StoredRun, *, console: Console | None = None) -> Map:
+def load_map(run: ModelFolder, *, console: Console | None = None) -> Map:
     """Return the map of a run's training tracks; the first time it is fitted and kept.
 
     Raises:
@@ -40,7 +40,7 @@ def load_map(run: StoredRun, *, console: Console | None = None) -> Map:
     return kept
 
 
-def fit(run: StoredRun) -> Map:
+def fit(run: ModelFolder) -> Map:
     """Fit the map of a run's training tracks; the same seed gives the same map.
 
     Raises:
@@ -49,7 +49,7 @@ def fit(run: StoredRun) -> Map:
     return fit_map(run.embeddings.vectors[_train(run)], run.settings.run.seed)
 
 
-def _train(run: StoredRun) -> list[int]:
+def _train(run: ModelFolder) -> list[int]:
     """Rows of the training tracks."""
     train = [i for i, side in enumerate(run.embeddings.splits) if side == "train"]
     if not train:
@@ -57,7 +57,7 @@ def _train(run: StoredRun) -> list[int]:
     return train
 
 
-def coordinates(fitted: Map, run: StoredRun, tracks: Collection) -> NDArray[np.float64]:
+def coordinates(fitted: Map, run: ModelFolder, tracks: Collection) -> NDArray[np.float64]:
     """Places [N, 2] of the rows `tracks.live`: training tracks where they were put, others by them.
 
     Equal vectors have equal places, so that a track stays where it is when the index grows.

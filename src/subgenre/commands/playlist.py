@@ -12,7 +12,7 @@ import numpy as np
 
 from subgenre.audio import reading
 from subgenre.commands.index import missing
-from subgenre.commands.model_folder import StoredRun
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
@@ -105,7 +105,7 @@ def ranking(tracks: Collection, wish: Wish) -> Ranking:
 
 
 def similar(
-    run: StoredRun,
+    run: ModelFolder,
     tracks: Collection,
     track: Seed,
     limits: Limits | None = None,
@@ -128,7 +128,7 @@ def similar(
 
 
 def make(
-    run: StoredRun,
+    run: ModelFolder,
     tracks: Collection,
     wish: Wish,
     limits: Limits | None = None,
@@ -171,7 +171,7 @@ def make(
 
 
 def _why_none(
-    run: StoredRun, tracks: Collection, wish: Wish, wanted: Filter | None, console: Console | None
+    run: ModelFolder, tracks: Collection, wish: Wish, wanted: Filter | None, console: Console | None
 ) -> str:
     """Say why a list is empty: no track fits well enough, or none is left to choose from."""
     if wish.axis and wish.between:
@@ -225,14 +225,14 @@ def floored(fit: float) -> str:
 
 
 def _expanded(
-    run: StoredRun,
+    run: ModelFolder,
     tracks: Collection,
     wish: Wish,
     limits: Limits,
     wanted: Filter | None,
     console: Console | None,
 ) -> list[Hit]:
-    held = [track_id for track_id in run.held_out if tracks.has(track_id)]
+    held = [track_id for track_id in run.test_ids if tracks.has(track_id)]
     return playlists.expand(
         tracks,
         wish.expand,
@@ -247,7 +247,7 @@ def _expanded(
 
 
 def seeds(
-    run: StoredRun, tracks: Collection, names: Sequence[Seed], console: Console | None = None
+    run: ModelFolder, tracks: Collection, names: Sequence[Seed], console: Console | None = None
 ) -> list[Seed]:
     """Find each seed: a file by its path or its sound, a track by id, path or name.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import config
-from subgenre.commands.model_folder import StoredRun
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset.track_vectors import Embeddings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 QUICK = "laptop"  # a person waits: seconds, where an epoch of drawn triplets alone takes some
 
 
-def can_refit(run: StoredRun, tracks: Collection) -> bool:
+def can_refit(run: ModelFolder, tracks: Collection) -> bool:
     """Whether every track shown is one whose features are still in the run's feature folder."""
     if not run.has_embeddings or not Path(run.data.get("features", "")).is_dir():
         return False
@@ -37,12 +37,12 @@ def can_refit(run: StoredRun, tracks: Collection) -> bool:
 
 
 def refit(
-    run: StoredRun,
+    run: ModelFolder,
     moved: Mapping[str, tuple[str, str]],
     wrong: frozenset[str] = frozenset(),
     *,
     console: Console | None = None,
-) -> StoredRun:
+) -> ModelFolder:
     """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
 
     The backbone stays as the run left it, so that its output is computed once and cached. A run
@@ -67,7 +67,7 @@ def refit(
 
     folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
     stored = run.embeddings
-    learnt = (run.learnt | (moved.keys() & set(stored.ids))) - wrong
+    learnt = (run.train_ids | (moved.keys() & set(stored.ids))) - wrong
     train = [track.id for track in folder.tracks if track.id in learnt]
     labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
     if len(labels) < 2:
@@ -99,16 +99,16 @@ def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
 
 
 def _in_memory(
-    run: StoredRun,
+    run: ModelFolder,
     settings: TrainConfig,
     trained: Encoder,
     tracks: Sequence[Track],
     vectors: NDArray[np.float32],
     side: Mapping[str, str],
-) -> StoredRun:
+) -> ModelFolder:
     from subgenre.models import encoder
 
-    new = StoredRun(run.path, settings, run.data)
+    new = ModelFolder(run.path, settings, run.data)
     new.__dict__["encoder"] = trained
     new.__dict__["fingerprint"] = encoder.fingerprint(trained)
     new.__dict__["embeddings"] = Embeddings(

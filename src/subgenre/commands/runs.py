@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import metrics
-from subgenre.commands.model_folder import StoredRun, open_stored
-from subgenre.core import files, workspace
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import EvaluationError, RunError, SubgenreError
 
-TRAINED = "trained"  # name of the model in `metrics.json`, beside its baselines
 REPLICATES = 10_000
 Label = tuple[str, str]
 
@@ -54,7 +53,7 @@ def runs(root: Path = Path(), *, console: Console | None = None) -> list[RunRow]
     rows = []
     for path in workspace.runs(root):
         try:
-            rows.append(_row(open_stored(path)))
+            rows.append(_row(ModelFolder.open(path)))
         except SubgenreError as problem:
             (console or Silent()).warn(f"{path}: {problem}")
     if not rows:
@@ -64,8 +63,7 @@ def runs(root: Path = Path(), *, console: Console | None = None) -> list[RunRow]
     return rows
 
 
-def _row(run: StoredRun) -> RunRow:
-    figures = figures_of(run)
+def _row(run: ModelFolder) -> RunRow:
     settings = run.settings
     return RunRow(
         run.path,
@@ -74,21 +72,11 @@ def _row(run: StoredRun) -> RunRow:
         settings.loss.name,
         settings.run.seed,
         float(run.data.get("train_s", 0.0)),
-        figures.get("n_train"),
-        figures.get("n_test"),
-        figures.get("models", {}).get(TRAINED, {}),
-        test_run=workspace.tells_trial(run.data),
+        run.figures.get("n_train"),
+        run.figures.get("n_test"),
+        run.scores,
+        test_run=run.is_test_run,
     )
-
-
-def figures_of(run: StoredRun) -> dict[str, Any]:
-    """Read the figures of a run; empty where it is not evaluated yet.
-
-    Raises:
-        RunError: damaged.
-    """
-    path = run.path / workspace.METRICS
-    return files.read_json(path, version=1, error=RunError) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -142,7 +130,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Compared:
     Raises:
         RunError: a run without vectors. EvaluationError: no track is held out of both.
     """
-    opened = (open_stored(a), open_stored(b))
+    opened = (ModelFolder.open(a), ModelFolder.open(b))
     truth = [_truth(run) for run in opened]
     common = [i for i in truth[0] if truth[1].get(i) == truth[0][i]]
     if not common:
@@ -164,10 +152,7 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Compared:
         high,
         int((difference < 0).sum()),
         int((difference > 0).sum()),
-        (
-            figures_of(opened[0]).get("models", {}).get(TRAINED, {}),
-            figures_of(opened[1]).get("models", {}).get(TRAINED, {}),
-        ),
+        (opened[0].scores, opened[1].scores),
     )
 
 
@@ -183,14 +168,14 @@ def paired_interval(difference: NDArray[np.integer], *, seed: int = 0) -> tuple[
     return float(low), float(high)
 
 
-def _truth(run: StoredRun) -> dict[str, Label]:
+def _truth(run: ModelFolder) -> dict[str, Label]:
     """Label of each held-out track by its id."""
     stored = run.embeddings
     told = zip(stored.ids, stored.genres, stored.subgenres, stored.splits, strict=True)
     return {i: (genre, subgenre) for i, genre, subgenre, side in told if side == "test"}
 
 
-def _right(run: StoredRun, ids: list[str]) -> NDArray[np.bool_]:
+def _right(run: ModelFolder, ids: list[str]) -> NDArray[np.bool_]:
     """Whether the nearest centroid of the run's training tracks is each track's own: [n]."""
     stored = run.embeddings
     labels = list(zip(stored.genres, stored.subgenres, strict=True))

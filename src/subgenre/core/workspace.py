@@ -88,11 +88,6 @@ def is_trial(run: Path) -> bool:
         data = json.loads((run / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return tells_trial(data)
-
-
-def tells_trial(data: object) -> bool:
-    """Tell whether what a run's `data.json` holds is of `train --test-run`."""
     return isinstance(data, dict) and data.get("test_run") is True
 
 
