@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from subgenre.core.text import percent
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.report import ReportData, html, palette, plots, previews, summary, write_card
 from subgenre.report.card import render_card
@@ -522,7 +523,7 @@ def test_the_card_of_folds_names_no_command_that_wants_a_model() -> None:
     ("share", "told"), [(15 / 81, "19 %"), (0.0949, "9.5 %"), (0.0951, "9.5 %"), (0.5, "50 %")]
 )
 def test_a_share_is_rounded_once(share: float, told: str) -> None:
-    assert summary.percent(share) == told
+    assert percent(share) == told
 
 
 def test_names_cannot_break_the_card_or_the_page():

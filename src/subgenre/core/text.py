@@ -17,6 +17,23 @@ _MADE_WITH = (
 )
 
 
+def percent(share: float) -> str:
+    """Write a share as a percentage: '83 %', one digit below ten: '9.5 %'."""
+    points = 100 * share
+    digits = 1 if abs(points) < 9.95 and round(points, 1) % 1 else 0  # rounded once
+    return f"{points:.{digits}f} %"
+
+
+def percent_interval(share: float, low: float, high: float) -> str:
+    """Write a share with its interval, in per cent: '83 % (78 to 86)'."""
+    return f"{percent(share)} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value: '0.021', '< 0.001'."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def counted(count: int, noun: str) -> str:
     """Say a number of things: '1 track', '2 tracks'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from subgenre.core.text import percent
 from subgenre.report.data import ReportData, Table, figure
-from subgenre.report.summary import METRIC, percent
+from subgenre.report.summary import METRIC
 from subgenre.report.wording import ACCURACY
 
 

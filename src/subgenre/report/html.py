@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from subgenre.core import files
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.report import chances, sections
 from subgenre.report.data import Point, ReportData, by_genre, drawable
 from subgenre.report.pairs import pairs
 from subgenre.report.palette import Style, styles
 from subgenre.report.previews import Previews, Wanted, collect
-from subgenre.report.summary import percent
 from subgenre.report.wording import esc
 
 MAX_MB = 15.0

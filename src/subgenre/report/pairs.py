@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from subgenre.core.text import p_value
 from subgenre.report.data import Pair, ReportData, figure
 from subgenre.report.sections import paragraph, section, table
 from subgenre.report.wording import ABSENT, esc, score_cell
@@ -26,7 +27,7 @@ def pairs(data: ReportData) -> str:
     rows = [
         f'<th scope="row">{esc(pair.a)} <i>and</i> {esc(pair.b)}</th>'
         + score_cell(figure(pair.accuracy), "centroid_accuracy")
-        + f'<td class="num">{ABSENT if pair.q is None else esc(_p(pair.q))}</td>'
+        + f'<td class="num">{ABSENT if pair.q is None else esc(p_value(pair.q))}</td>'
         + f"<td>{esc(pair.verdict)}</td>"
         for pair in sorted(data.pairs, key=_hardness)
     ]
@@ -41,7 +42,3 @@ def pairs(data: ReportData) -> str:
 def _hardness(pair: Pair) -> tuple[bool, float]:
     found = figure(pair.accuracy)
     return found is None, found.value if found else 0.0
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from subgenre.core.text import percent, percent_interval
 from subgenre.metrics import wilson
 from subgenre.report.data import UNSURE, Figure, Pair, ReportData
 
@@ -59,23 +60,11 @@ def main_figure(data: ReportData) -> Figure | None:
     return Figure(found.value, low, high, found.chance)
 
 
-def percent(share: float) -> str:
-    """A share as a percentage: whole, or with one digit below 10 %."""
-    points = 100 * share
-    digits = 1 if abs(points) < 9.95 and round(points, 1) % 1 else 0  # rounded once
-    return f"{points:.{digits}f} %"
-
-
 def with_interval(found: Figure) -> str:
     """A share with its interval, which may be lopsided: `83 % (78 to 86)`."""
     if found.low is None or found.high is None:
         return percent(found.value)
-    return f"{percent(found.value)} ({100 * found.low:.0f} to {100 * found.high:.0f})"
-
-
-def joined(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return percent_interval(found.value, found.low, found.high)
 
 
 def _no_better_than_guessing(found: Figure) -> bool:

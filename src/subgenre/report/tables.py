@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from subgenre.core.text import p_value, percent
 from subgenre.evaluation.audits.confounders import PHRASES, Confounder, Confounders
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.growth import LearningCurve
@@ -16,7 +17,6 @@ from subgenre.evaluation.audits.open_set import Interval, OpenSet
 from subgenre.library.scan import Track
 from subgenre.metrics import Score
 from subgenre.report.data import CurveStep, Figure, Pair, Suggestion, Table
-from subgenre.report.summary import percent
 from subgenre.report.wording import ACCURACY
 
 VIEW_METRICS = ("centroid_accuracy", "knn_accuracy", "map_at_r")
@@ -110,7 +110,13 @@ def confounders(found: Confounders) -> Table:
     """Columns that could give a playlist away, the most telling first."""
     everything = (found.together, *found.columns)
     rows = tuple(
-        (_column(c), c.accuracy, percent(c.known_share), _p(c.q_value), "yes" if c.named else "")
+        (
+            _column(c),
+            c.accuracy,
+            percent(c.known_share),
+            p_value(c.q_value),
+            "yes" if c.named else "",
+        )
         for c in everything
     )
     lead = (
@@ -128,10 +134,6 @@ def confounders(found: Confounders) -> Table:
 
 def _column(found: Confounder) -> str:
     return PHRASES.get(found.column, (found.column,))[0]
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def leakage(found: Leakage, copies: Duplicates) -> Table:

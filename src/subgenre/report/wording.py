@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from subgenre.core.text import percent
 from subgenre.report.data import Figure, figure
-from subgenre.report.summary import percent
 
 _CELL = re.compile(r"<t[hd](?=[ >])")
 # name in metrics.json -> heading, explanation, shown as a percentage
