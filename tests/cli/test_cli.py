@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from subgenre import cli
-from subgenre.cli import folding
+from subgenre.cli import console
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Recipe
 from subgenre.errors import ConfigError
@@ -183,7 +183,7 @@ def test_a_folder_in_the_way_is_named(
 
 
 def test_underscores_serve_as_dashes() -> None:
-    from subgenre.cli import _dashed
+    from subgenre.cli.main import _dashed
 
     assert _dashed("--test_run") == "--test-run"
     assert _dashed("--set=loss.genre_margin=1") == "--set=loss.genre_margin=1"
@@ -255,7 +255,7 @@ def test_tables_keep_words_whole_at_80_columns(
     columns = ["", "track", "subgenre", "cosine", "train/test"]
     Terminal().table("Tracks of " + NAMES[0], columns, rows, caption="ranked by " * 20)
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(folding.cell_len, lines)) == 80
+    assert max(map(console.cell_len, lines)) == 80
     cells = [line.split("│") for line in lines if line.startswith("│")]
     shown: list[list[str]] = []
     for _, number, *rest, _ in cells:
@@ -291,12 +291,12 @@ def test_tables_in_files_are_not_folded(
 @pytest.mark.parametrize("width", [3, 7, 10, 40])
 def test_folding_loses_nothing(width: int) -> None:
     for name in NAMES:
-        lines = folding.fold(name, width).split("\n")
+        lines = console._fold(name, width).split("\n")
         assert "".join("".join(lines).split()) == "".join(name.split())
-        words = [word for line in lines for word in folding._words(line)]
-        assert words == folding._words(name)
+        words = [word for line in lines for word in console._words(line)]
+        assert words == console._words(name)
         assert all(
-            folding.cell_len(line.strip()) <= width or len(folding._words(line)) == 1
+            console.cell_len(line.strip()) <= width or len(console._words(line)) == 1
             for line in lines
         )
 

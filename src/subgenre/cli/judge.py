@@ -1,23 +1,19 @@
-"""The commands that say how far a model, and a library, can be trusted: evaluate, doctor."""
+"""The commands that show how far a library and a model can be trusted."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cyclopts import App
-
-from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common, Recipe
 from subgenre.errors import ConfigError
 
+if TYPE_CHECKING:
+    from subgenre.commands.runs import RunRow
+
 MAX_MB = 15.0
+SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 OPTIONS = ("backbone", "tune", "loss", "epochs", "lr", "margin", "batch_size", "recipe")
-
-
-def register(app: App) -> None:
-    """Add the commands to the app."""
-    for command in (evaluate, doctor):
-        app.command(command)
 
 
 def evaluate(
@@ -59,7 +55,7 @@ def evaluate(
     from subgenre.commands import evaluate as single
     from subgenre.core import workspace
 
-    terminal = _terminal(common)
+    terminal = (common or Common()).terminal()
     if folds:
         evaluated = cross_validate.evaluate_folds(
             features or workspace.FEATURES,
@@ -115,7 +111,7 @@ def doctor(
     from subgenre.commands import doctor as stage
     from subgenre.core import workspace
 
-    terminal = _terminal(common)
+    terminal = (common or Common()).terminal()
     done = stage.doctor(
         features or workspace.FEATURES,
         run=run,
@@ -130,6 +126,62 @@ def doctor(
     if done.findings:
         terminal.table("To look at again", *done.table())
     terminal.result(done.to_dict())
+    return 0
+
+
+def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
+    """List the trained models of a folder with their figures on held-out tracks.
+
+    Example: subgenre runs
+
+    Args:
+        folder: where the models are; by default here.
+    """
+    from subgenre.commands import runs as stage
+
+    terminal = (common or Common()).terminal()
+    found = stage.runs(folder, console=terminal)
+    columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
+    bare = [row.path for row in found if not row.scores]
+    hint = f"-: not evaluated yet; for figures: subgenre evaluate --run {bare[0]}" if bare else None
+    terminal.table("Trained models", columns, [_run(row) for row in found], caption=hint)
+    terminal.result({"runs": [row.to_dict() for row in found]})
+    return 0
+
+
+def compare(a: Path | None = None, b: Path | None = None, *, common: Common | None = None) -> int:
+    """Set two models side by side on the tracks held out of both, with the interval.
+
+    Example: subgenre compare fully_trained_models_1 fully_trained_models_2
+
+    Args:
+        a: a model folder.
+        b: another.
+    """
+    if a is None or b is None:
+        raise ConfigError("compare sets two models side by side: name both of their folders")
+    from subgenre.commands import runs as stage
+
+    terminal = (common or Common()).terminal()
+    found = stage.compare(a, b)
+    names = [name for name in found.scores[0] if name in found.scores[1]]
+    table = [[name, *(_score(scores[name]) for scores in found.scores)] for name in names]
+    if table:
+        terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
+    for path in found.unevaluated:
+        terminal.warn(f"{path} has no figures of its own yet: subgenre evaluate --run {path}")
+    terminal.table(
+        f"Paired, {found.n_tracks} tracks held out of both",
+        ["centroid accuracy", "value"],
+        [
+            [a.name, f"{found.first:.3f}"],
+            [b.name, f"{found.second:.3f}"],
+            ["difference", f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"],
+            ["right by one only", f"{found.first_only} and {found.second_only}"],
+        ],
+    )
+    terminal.info(found.verdict)
+    terminal.result(found.to_dict())
     return 0
 
 
@@ -154,6 +206,18 @@ def _refuse_mixed(
         raise ConfigError(f"--{name} goes with --folds: a trained model stays as it is")
 
 
-def _terminal(common: Common | None) -> Terminal:
-    common = common or Common()
-    return Terminal(quiet=common.quiet, as_json=common.json)
+def _run(row: RunRow) -> list[str]:
+    scores = [row.scores.get(name) for name in SHOWN]
+    counts = "/".join("-" if n is None else str(n) for n in (row.n_train, row.n_test))
+    trial = " (test run)" if row.test_run else ""
+    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}{trial}", counts]
+    return [*told, *("-" if score is None else _score(score) for score in scores)]
+
+
+def _score(score: object) -> str:
+    """Tell a figure of `metrics.json` with its interval."""
+    if not isinstance(score, dict):
+        return "-"
+    low, high = score.get("low"), score.get("high")
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{score['value']:.3f}{interval}"

@@ -1,4 +1,4 @@
-"""The commands that put a model to use: index, classify, similar, playlist, and so on."""
+"""The commands that use a model: index, classify, similar, playlist, explore, embed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from subgenre.cli.console import Terminal
-from subgenre.cli.options import Common
-from subgenre.cli.wanted import Source, Wanted, clock, listed
-from subgenre.errors import ConfigError
+from subgenre.cli.options import Common, Source, Wanted, clock, listed
 
 if TYPE_CHECKING:
+    from subgenre.cli.console import Terminal
     from subgenre.commands.playlist import Ranking
-    from subgenre.commands.runs import RunRow
     from subgenre.search.classifier import Placement
     from subgenre.search.ranking import Hit
-
-SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
-
-
-def register(app: App) -> None:
-    """Add the commands to the app."""
-    for command in (index, classify, similar, playlist, explore, runs, compare):
-        app.command(command)
 
 
 def index(
@@ -51,7 +40,7 @@ def index(
     """
     from subgenre.commands import index as stage
 
-    terminal, source = _terminal(common), source or Source()
+    terminal, source = (common or Common()).terminal(), source or Source()
     done = stage.index(
         library,
         source.run,
@@ -90,7 +79,7 @@ def classify(
     """
     from subgenre.commands import classify as stage
 
-    terminal = _terminal(common)
+    terminal = (common or Common()).terminal()
     found = stage.classify(
         audio,
         run,
@@ -128,7 +117,11 @@ def similar(
     from subgenre.commands import model_folder
     from subgenre.commands import playlist as lists
 
-    terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
+    terminal, source, wanted = (
+        (common or Common()).terminal(),
+        source or Source(),
+        wanted or Wanted(),
+    )
     limits, only = wanted.limits(k), wanted.filter()
     opened = model_folder.ModelFolder.open(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
@@ -175,7 +168,11 @@ def playlist(
     from subgenre.commands import model_folder
     from subgenre.commands import playlist as lists
 
-    terminal, source, wanted = _terminal(common), source or Source(), wanted or Wanted()
+    terminal, source, wanted = (
+        (common or Common()).terminal(),
+        source or Source(),
+        wanted or Wanted(),
+    )
     if tracks is None and minutes is None and not (expand and until_fit):
         tracks = lists.TRACKS
     wish = lists.Wish(
@@ -239,7 +236,7 @@ def explore(
     """
     from subgenre.commands import explore as stage
 
-    terminal, source = _terminal(common), source or Source()
+    terminal, source = (common or Common()).terminal(), source or Source()
 
     def ready(address: str) -> None:
         terminal.info(f"the map is at {address} (stop with Ctrl+C)")
@@ -257,60 +254,27 @@ def explore(
     return 0
 
 
-def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
-    """List the trained models of a folder with their figures on held-out tracks.
+def embed(
+    *audio: Path,
+    run: Path | None = None,
+    out: Path = Path("embeddings.parquet"),
+    common: Common | None = None,
+) -> int:
+    """Write the vectors of audio files, or of the model's held-out tracks, as one table.
 
-    Example: subgenre runs
-
-    Args:
-        folder: where the models are; by default here.
-    """
-    from subgenre.commands import runs as stage
-
-    terminal = _terminal(common)
-    found = stage.runs(folder, console=terminal)
-    columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
-    bare = [row.path for row in found if not row.scores]
-    hint = f"-: not evaluated yet; for figures: subgenre evaluate --run {bare[0]}" if bare else None
-    terminal.table("Trained models", columns, [_run(row) for row in found], caption=hint)
-    terminal.result({"runs": [row.to_dict() for row in found]})
-    return 0
-
-
-def compare(a: Path | None = None, b: Path | None = None, *, common: Common | None = None) -> int:
-    """Set two models side by side on the tracks held out of both, with the interval.
-
-    Example: subgenre compare fully_trained_models_1 fully_trained_models_2
+    Example: subgenre embed new/*.mp3 --out new.parquet
 
     Args:
-        a: a model folder.
-        b: another.
+        audio: files or folders; without any, the held-out tracks of the model.
+        run: the model folder; by default the newest fully_trained_models_... here.
+        out: a Parquet file: id, path, genre, subgenre, vector.
     """
-    if a is None or b is None:
-        raise ConfigError("compare sets two models side by side: name both of their folders")
-    from subgenre.commands import runs as stage
+    from subgenre.commands import embed as stage
 
-    terminal = _terminal(common)
-    found = stage.compare(a, b)
-    names = [name for name in found.scores[0] if name in found.scores[1]]
-    table = [[name, *(_score(scores[name]) for scores in found.scores)] for name in names]
-    if table:
-        terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
-    for path in found.unevaluated:
-        terminal.warn(f"{path} has no figures of its own yet: subgenre evaluate --run {path}")
-    terminal.table(
-        f"Paired, {found.n_tracks} tracks held out of both",
-        ["centroid accuracy", "value"],
-        [
-            [a.name, f"{found.first:.3f}"],
-            [b.name, f"{found.second:.3f}"],
-            ["difference", f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"],
-            ["right by one only", f"{found.first_only} and {found.second_only}"],
-        ],
-    )
-    terminal.info(found.verdict)
-    terminal.result(found.to_dict())
-    return 0
+    terminal = (common or Common()).terminal()
+    done = stage.embed(audio, run, out, console=terminal)
+    terminal.result(done.to_dict())
+    return 1 if done.skipped else 0
 
 
 def _placed(placement: Placement, chunk_s: float) -> list[str]:
@@ -319,25 +283,3 @@ def _placed(placement: Placement, chunk_s: float) -> list[str]:
     heard = "-" if start is None else f"{clock(start)} to {clock(start + chunk_s)}"
     name = placement.subgenre or f"none of these (nearest: {placement.nearest[1]})"
     return [Path(told["path"]).name, name, f"{placement.probability:.2f}", heard]
-
-
-def _run(row: RunRow) -> list[str]:
-    scores = [row.scores.get(name) for name in SHOWN]
-    counts = "/".join("-" if n is None else str(n) for n in (row.n_train, row.n_test))
-    trial = " (test run)" if row.test_run else ""
-    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}{trial}", counts]
-    return [*told, *("-" if score is None else _score(score) for score in scores)]
-
-
-def _score(score: object) -> str:
-    """Tell a figure of `metrics.json` with its interval."""
-    if not isinstance(score, dict):
-        return "-"
-    low, high = score.get("low"), score.get("high")
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{score['value']:.3f}{interval}"
-
-
-def _terminal(common: Common | None) -> Terminal:
-    common = common or Common()
-    return Terminal(quiet=common.quiet, as_json=common.json)
