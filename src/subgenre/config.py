@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,21 @@ PRECISIONS = ("auto", "fp32", "bf16")
 MULTI = ("exclude", "keep")
 SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
 _MANY = 1_000_000
+
+# Options of earlier versions: the default that they had, and what to do about another value.
+REMOVED: dict[str, tuple[Any, str]] = {
+    "model.skip": (False, "leave it out"),
+    "model.members": (1, "leave it out: one head has the whole embedding_size"),
+    "augment.mixup": (0.0, "leave it out, or use augment.time_mask and augment.freq_mask"),
+    "augment.vector_mixup": (0.0, "leave it out, or use augment.vector_noise"),
+    "augment.crop": (False, "leave it out"),
+    "loss.genre_margin": (0.0, "leave it out"),
+}
+# Values of earlier versions, of options that remain.
+REMOVED_VALUES = {
+    ("model.layer", "weighted"): "give the number of one block, e.g. -1 for the last",
+    ("loss.name", "track_triplet"): 'use "triplet" or "multi_similarity" with batch.kind = "pk"',
+}
 
 T = TypeVar("T")
 
@@ -80,13 +96,11 @@ class ModelConfig:
     Attributes:
         backbone: a hub name, a folder, or `musicnn`.
         tune: how much of the backbone learns: `head`, `last:N`, `lora` or `full`.
-        layer: the block whose output is pooled, -1 for the last; `weighted` learns a sum of all.
+        layer: the block whose output is pooled, -1 for the last.
         pooling: `mean` over all tokens, or `cls` (AST: class and distillation token).
         head: sizes of the head's hidden layers.
         embedding_size: D.
         dropout: before each linear layer of the head.
-        skip: add a linear path around the head's hidden layers.
-        members: heads side by side, each with its share of D and a loss of its own: an ensemble.
         standardise: pooled vectors to zero mean and unit deviation by the training chunks:
             `auto` does so where the backbone is frozen.
         pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
@@ -98,13 +112,11 @@ class ModelConfig:
 
     backbone: str = DEFAULT_BACKBONE
     tune: str = "full"
-    layer: int | str = -1
+    layer: int = -1
     pooling: str = "mean"
     head: tuple[int, ...] = (768, 512)
     embedding_size: int = 128
     dropout: float = 0.0
-    skip: bool = False
-    members: int = 1
     standardise: str = "auto"
     pca: int = 0
     fusion: float = 0.0
@@ -117,12 +129,8 @@ class ModelConfig:
         check_tune(self.tune)
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("standardise", self.standardise, ("auto", "on", "off"))
-        if isinstance(self.layer, str) and self.layer != "weighted":
-            raise ConfigError(f"layer is '{self.layer}'; give a whole number or 'weighted'")
-        check_ranges(self, embedding_size=(2, 65_536), members=(1, 64), lora_rank=(1, 1024))
-        check_ranges(self, dropout=(0, 0.95), pca=(0, 65_536), fusion=(0, 100))
-        if self.embedding_size % self.members:
-            raise ConfigError(f"{self.members} members can't share {self.embedding_size} evenly")
+        check_ranges(self, embedding_size=(2, 65_536), lora_rank=(1, 1024), dropout=(0, 0.95))
+        check_ranges(self, pca=(0, 65_536), fusion=(0, 100))
         if any(size < 1 for size in self.head):
             raise ConfigError(f"head is {list(self.head)}; each size must be 1 or more")
 
@@ -234,24 +242,20 @@ class AugmentConfig:
 
     Attributes:
         time_mask, freq_mask: widest mask, as a share of the frames and of the bands.
-        gain_db: largest change of level, either way. mixup: share of another chunk of the batch.
-        crop: random crop inside the stored window (`store_s`).
+        gain_db: largest change of level, either way.
         patchout: share of the AST's patch tokens dropped in training.
-        vector_noise, vector_mixup: on cached vectors; noise in units of their deviation.
+        vector_noise: noise on cached vectors, in units of their deviation.
     """
 
     time_mask: float = 0.0
     freq_mask: float = 0.0
     gain_db: float = 0.0
-    mixup: float = 0.0
-    crop: bool = False
     patchout: float = 0.0
     vector_noise: float = 0.0
-    vector_mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, time_mask=(0, 0.9), freq_mask=(0, 0.9), gain_db=(0, 60), mixup=(0, 0.9))
-        check_ranges(self, patchout=(0, 0.9), vector_noise=(0, 10), vector_mixup=(0, 0.9))
+        check_ranges(self, time_mask=(0, 0.9), freq_mask=(0, 0.9), gain_db=(0, 60))
+        check_ranges(self, patchout=(0, 0.9), vector_noise=(0, 10))
 
 
 @dataclass(frozen=True)
@@ -343,4 +347,81 @@ def load_recipe(name: str) -> TrainConfig:
         )
     # a file that has the name of a recipe of the package is none
     own = name if name in recipe_names() else f"{Path(name).stem}.toml"
-    return validation.from_dict(TrainConfig, {**values, "recipe": own}, where)
+    return from_plain({**values, "recipe": own}, where)
+
+
+def load_settings(path: Path) -> TrainConfig:
+    """Read the `config.toml` of a model folder; one of an earlier version is readable.
+
+    Raises ConfigError: no TOML, an unknown key, a bad value, an option that was removed.
+    """
+    return from_plain(validation.load_toml(path), str(path))
+
+
+def from_plain(values: Mapping[str, Any], where: str) -> TrainConfig:
+    """Build the settings from plain values; a removed option at its former default is dropped.
+
+    Args:
+        where: the file or the option; begins the text of an error.
+
+    Raises:
+        ConfigError: an unknown key, a bad value, an option that was removed.
+    """
+    kept = {
+        section: _without_removed(section, part, where) if isinstance(part, Mapping) else part
+        for section, part in values.items()
+    }
+    return validation.from_dict(TrainConfig, kept, where)
+
+
+def _without_removed(section: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Drop options that were removed, if they have their former default.
+
+    Raises:
+        ConfigError: they have another value.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in options.items():
+        name = f"{section}.{key}"
+        default, advice = REMOVED.get(name, (None, REMOVED_VALUES.get((name, str(value)))))
+        if advice and value != default:
+            raise ConfigError(f"{where}: {name} = {value} no longer exists; {advice}")
+        if not advice:
+            kept[key] = value
+    return kept
+
+
+def override(
+    settings: TrainConfig,
+    given: Mapping[str, Any],
+    *,
+    fixed: Collection[str] = (),
+    where: str = "options",
+) -> TrainConfig:
+    """Return the settings with some options replaced, all at once.
+
+    Where `optim.epochs` becomes so small that the head alone would learn in all of them,
+    `optim.head_epochs` shrinks too: the backbone learns in the last epoch at least.
+
+    Args:
+        given: `section.key` -> value.
+        fixed: more options, set before by the user, that must not shrink.
+        where: begins the text of an error.
+
+    Raises:
+        ConfigError: an unknown option, or a bad value.
+    """
+    plain = validation.to_dict(settings)
+    sections = tuple(name for name, part in plain.items() if isinstance(part, dict))
+    for name, value in given.items():
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise ConfigError(f"no option '{name}': write it as section.key")
+        if section not in sections:
+            near = validation.nearest(section, sections)
+            raise ConfigError(f"no section '{section}'{near}; choose {either(sections)}")
+        plain[section][key] = value
+    epochs, optim = given.get("optim.epochs"), plain["optim"]
+    if isinstance(epochs, int) and "optim.head_epochs" not in {*given, *fixed}:
+        optim["head_epochs"] = min(optim["head_epochs"], max(0, epochs - 1))
+    return from_plain(plain, where)

@@ -186,7 +186,7 @@ def test_underscores_serve_as_dashes() -> None:
     from subgenre.cli.main import _dashed
 
     assert _dashed("--test_run") == "--test-run"
-    assert _dashed("--set=loss.genre_margin=1") == "--set=loss.genre_margin=1"
+    assert _dashed("--set=loss.margin=1") == "--set=loss.margin=1"
     assert _dashed("my_file.mp3") == "my_file.mp3"
 
 

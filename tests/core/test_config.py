@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from subgenre import config
 from subgenre.config import TrainConfig
@@ -74,7 +76,7 @@ def test_every_recipe_loads() -> None:
 
 
 def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
-    settings = config.replace(TrainConfig(), "model", head=(64,), layer="weighted")
+    settings = config.replace(TrainConfig(), "model", head=(64,), layer=3)
     validation.save_toml(tmp_path / "a.toml", settings)
     assert validation.from_dict(TrainConfig, validation.load_toml(tmp_path / "a.toml")) == settings
     named = dataclasses.replace(settings, recipe="a.toml")  # whatever the file calls itself
@@ -103,6 +105,34 @@ def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
         config.load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        *((name, "3", advice) for name, (_, advice) in config.REMOVED.items()),
+        *((name, f"'{value}'", text) for (name, value), text in config.REMOVED_VALUES.items()),
+    ],
+)
+def test_a_removed_option_is_refused_with_what_to_do(
+    tmp_path: Path, name: str, value: str, advice: str
+) -> None:
+    section, _, key = name.partition(".")
+    text = f"[{section}]\n{key} = {value}"
+    (tmp_path / "r.toml").write_text(text)
+    for read in (lambda path: config.load_recipe(str(path)), config.load_settings):
+        with pytest.raises(ConfigError, match=re.escape(name)) as raised:
+            read(tmp_path / "r.toml")
+        assert str(raised.value).endswith(advice)
+
+
+def test_a_model_of_an_earlier_version_with_the_former_defaults_is_read(tmp_path: Path) -> None:
+    plain = validation.to_dict(config.load_recipe("laptop"))
+    for name, (default, _) in config.REMOVED.items():
+        section, _, key = name.partition(".")
+        plain[section][key] = default
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(plain))
+    assert config.load_settings(tmp_path / "config.toml") == config.load_recipe("laptop")
 
 
 def test_a_missing_recipe_names_the_nearest() -> None:
@@ -148,7 +178,6 @@ def test_no_number_is_taken_that_makes_no_sense(section: Any, name: str, value: 
     [
         "optim.clip_norm = -1.0",
         "optim.weight_decay = -0.01",
-        "loss.genre_margin = -0.1",
         "loss.negative_margin = -0.1",
         "loss.trash_margin = -0.1",
         "loss.trash_weight = -1.0",
@@ -176,7 +205,7 @@ def test_zero_where_it_means_not_at_all_is_taken() -> None:
         (config.OptimConfig, ("clip_norm", "weight_decay", "backbone_lr")),
         (config.RunConfig, ("save_every", "seed")),
         (config.WatchConfig, ("patience", "val_share")),
-        (config.LossConfig, ("genre_margin", "trash_weight", "angular_margin", "base")),
+        (config.LossConfig, ("trash_weight", "angular_margin", "base")),
     ):
         made = section(**dict.fromkeys(names, 0))
         assert [getattr(made, name) for name in names] == [0] * len(names)

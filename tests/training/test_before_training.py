@@ -32,7 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     ("sections", "words"),
     [
         ({"loss": {"name": "supcon"}}, "compares whole batches"),
-        ({"loss": {"name": "track_triplet"}}, "batch.kind=pk"),
         ({"loss": {"mining": "hard"}}, "drawn triplets are not searched"),
         ({"batch": {**PK, "subgenres": 1}}, "a batch of 1 subgenres"),
         (
@@ -123,13 +122,9 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
         ("ab", {"batch": {**PK, "same_genre": 0.0}}, ""),
         ("aab", {"batch": {**PK, "same_genre": 1.0}}, "nothing is learnt of 2: alone"),
         ("aab", {"batch": {**PK, "same_genre": 0.5}}, ""),
-        ("aa", {"loss": {"genre_margin": 0.2}}, "loss.genre_margin can't act"),
-        ("ab", {"loss": {"genre_margin": 0.2}}, ""),
         ("ab", {"batch": {**PK, "same_genre": 0, "subgenres": 40}}, "but there are 2 subgenres"),
         ("ab", {"batch": {**PK, "same_genre": 0, "tracks": 99}}, "batch.tracks is 99, but there"),
         ("ab", {"batch": {**PK, "same_genre": 0, "chunks": 99}}, "batch.chunks is 99, but there"),
-        ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": {"genre_margin": 1}}, "can't act"),
-        ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": {"genre_margin": 1}}, ""),
         ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": QUADRUPLET}, "fourth is missing"),
         ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": QUADRUPLET}, "other genres stand in"),
         ("ab", {"batch": {"size": 999}}, "batch.size is 999, but there are 8 chunks"),

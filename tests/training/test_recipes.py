@@ -23,11 +23,11 @@ class Ear:
         self.told.append(text)
 
 
-def features(path: Path, front_end: str, store_s: float = 0.0) -> Path:
+def features(path: Path, front_end: str) -> Path:
     told = {
         "format_version": 1,
         "spec": {"front_end": front_end},
-        "config": {"chunk_s": 10.0, "store_s": store_s},
+        "config": {"chunk_s": 10.0},
     }
     path.mkdir()
     (path / "dataset.json").write_text(json.dumps(told), encoding="utf-8")
@@ -41,22 +41,19 @@ def front_end(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("recipe", [None, *config.recipe_names()])
 @pytest.mark.parametrize("tune", [None, "head", "last:1", "last:2", "full"])
-@pytest.mark.parametrize("store_s", [0.0, 12.0])
 def test_every_recipe_of_the_package_suits_every_choice_of_what_learns(
-    tmp_path: Path, front_end: str, recipe: str | None, tune: str | None, store_s: float
+    tmp_path: Path, front_end: str, recipe: str | None, tune: str | None
 ) -> None:
-    folder = features(tmp_path / "f", front_end, store_s)
+    folder = features(tmp_path / "f", front_end)
     terminal: Any = Ear()
     settings = Recipe(recipe=recipe, tune=tune, device="cpu").suited(folder, terminal)
     small = front_end == "musicnn"
     assert (settings.model.backbone == "musicnn") == small
     assert settings.model.tune == (tune or settings.model.tune)
-    left = list(compatibility.asleep(settings, transformer=not small, longer=store_s > 10))
+    left = list(compatibility.asleep(settings, transformer=not small))
     assert left == []
     planned = config.load_recipe(recipe or settings.recipe)
-    changed = [
-        o.name for o in compatibility.asleep(planned, transformer=not small, longer=store_s > 10)
-    ]
+    changed = [o.name for o in compatibility.asleep(planned, transformer=not small)]
     if planned.model.tune == settings.model.tune:
         assert all(name in " ".join(terminal.told) for name in changed)
 
@@ -137,11 +134,11 @@ def test_a_file_is_no_recipe_of_the_package_whatever_its_name(tmp_path: Path) ->
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_options_are_checked_together_in_any_order(turned: bool) -> None:
-    pairs = ("model.members=3", "model.embedding_size=126")
+    pairs = ("model.pca=3", "model.embedding_size=126")
     epochs = ("optim.head_epochs=25", "optim.epochs=26")
     given = pairs + epochs
     found = Recipe(recipe="gpu", set=given[::-1] if turned else given).settings("gpu")
-    assert (found.model.members, found.model.embedding_size) == (3, 126)
+    assert (found.model.pca, found.model.embedding_size) == (3, 126)
     assert (found.optim.head_epochs, found.optim.epochs) == (25, 26)
 
 

@@ -293,20 +293,6 @@ def test_an_own_recipe_that_a_change_would_leave_with_an_idle_option_takes_no_tr
     assert any("is left out: optim.backbone_lr is 1e-05, but can't act" in t for t in ear.told)
 
 
-def test_values_that_make_no_sense_together_are_left_out_and_told(folder: FeatureFolder) -> None:
-    vary = {"model.members": [1, 3], "model.embedding_size": [512, 384]}
-    ear = Ear()
-    found = search_space.propose([base()], vary, trials=9, features=folder.path, console=ear)
-    tried = [(o.settings.model.members, o.settings.model.embedding_size) for o in found[1:]]
-    assert tried == [(1, 512), (1, 384), (3, 384)]
-    told = "model.members=3, model.embedding_size=512 is left out: 3 members can't share 512"
-    assert any(told in text for text in ear.told)
-    with pytest.raises(ConfigError, match="3 members can't share 512"):
-        search_space.propose([base()], {**vary, "model.embedding_size": [512]}, trials=9)
-    with pytest.raises(ConfigError, match="embeding_size"):
-        search_space.propose([base()], {**vary, "model.embeding_size": [512]}, trials=9)
-
-
 def test_recipes_in_files_of_one_name_are_told_apart(tried: list[Candidate]) -> None:
     for name, rate in (("one", 0.1), ("two", 0.2)):
         Path(name).mkdir()

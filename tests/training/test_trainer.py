@@ -222,7 +222,6 @@ def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Pa
         ({"augment": {"patchout": 0.5}}, "no transformer"),
         ({"model": {"tune": "last:3"}}, "has 2 blocks to tune"),
         ({"model": {"tune": "lora"}}, "has none"),
-        ({"model": {"layer": "weighted"}}, "leave it at -1"),
         ({"model": {"tune": "last:1", "layer": 0}}, "leave it at -1"),
         ({"model": {"tune": "last:1"}, "optim": {"layer_decay": 0.5}}, "one block alone learns"),
         ({"model": {"tune": "last:1"}, "run": {"compile": True}}, "no transformer"),

@@ -173,15 +173,11 @@ def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
     ("sections", "rests"),
     [
         ({}, 0.3),
-        ({"name": "track_triplet", "margin": 0.5}, 0.5),
-        ({"genre_margin": 0.1}, None),
         ({"name": "supcon"}, None),
     ],
 )
 def test_the_loss_of_one_point(sections: dict[str, Any], rests: float | None) -> None:
-    settings = LossConfig(**sections)
-    assert collapse.resting_loss(settings, 1) == rests
-    assert collapse.resting_loss(settings, 4) == (rests and 4 * rests)
+    assert collapse.resting_loss(LossConfig(**sections)) == rests
 
 
 def test_the_end_is_judged_by_what_the_last_step_left() -> None:

@@ -16,7 +16,6 @@ from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
-from subgenre.training import overrides
 
 if TYPE_CHECKING:
     from subgenre.search.ranking import Hit, Limits
@@ -142,7 +141,7 @@ class Recipe:
         Raises:
             ConfigError: an unknown recipe, option or value.
         """
-        return overrides.put(config.load_recipe(self.recipe or default), self.given())
+        return config.override(config.load_recipe(self.recipe or default), self.given())
 
 
 def _assignment(words: str) -> tuple[str, Any]:

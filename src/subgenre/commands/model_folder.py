@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from subgenre import config
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
 from subgenre.core.progress import Console, Silent
@@ -77,9 +78,7 @@ class ModelFolder:
         """
         path = workspace.find_run(path, console, vectors=vectors)
         data = files.read_json(path / workspace.DATA, version=1, error=RunError)
-        config = path / workspace.CONFIG
-        settings = validation.from_dict(TrainConfig, validation.load_toml(config), str(config))
-        return cls(path, settings, data, features)
+        return cls(path, config.load_settings(path / workspace.CONFIG), data, features)
 
     @property
     def is_test_run(self) -> bool:

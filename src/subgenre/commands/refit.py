@@ -95,7 +95,7 @@ def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
-    return at_rest(settings, (), transformer=transformer, longer=False)[0]
+    return at_rest(settings, (), transformer=transformer)[0]
 
 
 def _in_memory(

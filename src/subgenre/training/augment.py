@@ -67,25 +67,12 @@ def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -
     return torch.where(stripe, features.mean((1, 2), keepdim=True), features)
 
 
-def mixup(values: Tensor, largest: float, generator: torch.Generator) -> Tensor:
-    """Blend each row [B, ...] with another of the batch by a share of up to `largest`; labels stay.
-
-    (Zhang et al. 2018, eq. 1, with the larger share always the row's own.)
-    """
-    other = torch.randperm(len(values), generator=generator).to(values.device)
-    share = (_uniform(len(values), generator) * largest).to(values.device)
-    share = share.view(-1, *[1] * (values.ndim - 1))
-    return values * (1 - share) + values[other] * share
-
-
 def features(
     values: Tensor, config: AugmentConfig, generator: torch.Generator, *, front_end: str
 ) -> Tensor:
     """Apply what `config` asks of log-mels [B, T, F], in a fixed order."""
     if config.gain_db:
         values = gain(values, config.gain_db, generator, front_end=front_end)
-    if config.mixup:
-        values = mixup(values, config.mixup, generator)
     if config.time_mask:
         values = mask(values, config.time_mask, 1, generator)
     if config.freq_mask:
@@ -97,14 +84,12 @@ def vectors(
     values: Tensor, deviation: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
     """Apply what `config` asks of pooled vectors [B, H]; noise is in units of `deviation` [H]."""
-    if config.vector_mixup:
-        values = mixup(values, config.vector_mixup, generator)
-    if config.vector_noise:
-        flat, scale = values.flatten(1), deviation.flatten() * config.vector_noise
-        varies = scale.nonzero().flatten()  # of musicnn's columns hardly a third does
-        noise = torch.randn((len(flat), len(varies)), generator=generator).to(values.device)
-        values = flat.index_add(1, varies, noise * scale[varies]).view_as(values)
-    return values
+    if not config.vector_noise:
+        return values
+    scale = deviation * config.vector_noise
+    varies = scale.nonzero().flatten()  # of musicnn's columns hardly a third does
+    noise = torch.randn((len(values), len(varies)), generator=generator).to(values.device)
+    return values.index_add(1, varies, noise * scale[varies])
 
 
 def _uniform(n: int, generator: torch.Generator) -> Tensor:

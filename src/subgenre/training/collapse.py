@@ -176,18 +176,16 @@ def of_run(config: TrainConfig) -> CollapseWatch:
     """Return a watch over a run by this recipe."""
     loss, model = config.loss, config.model
     mines = loss.name in MINING_LOSSES and loss.mining == "hard"
-    return CollapseWatch(resting_loss(loss, model.members), len(model.head) + 1, mines)
+    return CollapseWatch(resting_loss(loss), len(model.head) + 1, mines)
 
 
-def resting_loss(config: LossConfig, members: int) -> float | None:
+def resting_loss(config: LossConfig) -> float | None:
     """Return the loss of embeddings that are all one point, where it is one number.
 
-    It is not where the margin depends on the pair, nor for a loss that is not made of triplets.
-    Of several members, each has a loss and they are summed.
-    """
+    It is not where the margin depends on the pair, nor for a loss that is not made of triplets."""
     if config.name not in ("triplet", "track_triplet") or config.genre_margin:
         return None
-    return config.margin * members
+    return config.margin
 
 
 def check_finite(parameters: Iterable[Tensor]) -> None:

@@ -15,7 +15,7 @@ from subgenre.models.backbones import Backbone
 from subgenre.training import inputs
 
 # What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.
-_READS = {
+_READS: dict[str, tuple[str, ...]] = {
     "triplet": ("margin", "genre_margin"),
     "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "genre_margin"),
     "track_triplet": ("margin", "genre_margin"),
@@ -42,23 +42,19 @@ class Option:
         return getattr(getattr(settings, section), key)
 
 
-def asleep(settings: TrainConfig, *, transformer: bool, longer: bool) -> Iterator[Option]:
+def asleep(settings: TrainConfig, *, transformer: bool) -> Iterator[Option]:
     """Yield each option that is set, though nothing would read it.
 
     Args:
         transformer: whether the backbone is one.
-        longer: whether the stored windows are longer than a chunk.
     """
-    for option in _options(settings, transformer=transformer, longer=longer):
+    for option in _options(settings, transformer=transformer):
         if option.value(settings) != option.rest:
             yield option
 
 
-def refuse_idle(settings: TrainConfig, backbone: Backbone, *, longer: bool) -> None:
+def refuse_idle(settings: TrainConfig, backbone: Backbone) -> None:
     """Raise where an option would be read by nothing, or asks what the backbone hasn't, and say so.
-
-    Args:
-        longer: as of `asleep`.
 
     Raises:
         ConfigError: naming the option and what to set it to.
@@ -66,21 +62,21 @@ def refuse_idle(settings: TrainConfig, backbone: Backbone, *, longer: bool) -> N
     """
     if settings.model.tune == "lora":
         lora.check(backbone)
-    if problem := barred(settings, transformer=backbone.transformer, longer=longer):
+    if problem := barred(settings, transformer=backbone.transformer):
         raise ConfigError(problem)
     _check_layer(settings.model, backbone)
     backbone.check_pooling(settings.model.pooling)
 
 
-def barred(settings: TrainConfig, *, transformer: bool, longer: bool) -> str:
+def barred(settings: TrainConfig, *, transformer: bool) -> str:
     """Tell what keeps a training from its start, "" where nothing does.
 
     Args:
-        transformer, longer: as of `asleep`.
+        transformer: as of `asleep`.
     """
     if problem := conflict(settings):
         return problem
-    for option in asleep(settings, transformer=transformer, longer=longer):
+    for option in asleep(settings, transformer=transformer):
         return (
             f"{option.name} is {option.value(settings)}, but can't act: {option.why}; "
             f"give --set {option.name}={str(option.rest).lower()}"
@@ -141,7 +137,7 @@ def unread(settings: TrainConfig) -> dict[str, str]:
     return dict(_unread(settings))
 
 
-def _options(settings: TrainConfig, *, transformer: bool, longer: bool) -> Iterator[Option]:
+def _options(settings: TrainConfig, *, transformer: bool) -> Iterator[Option]:
     model, n_last = settings.model, check_tune(settings.model.tune)
     if model.tune == "head":
         frozen = "the backbone is frozen (tune head)"
@@ -163,16 +159,14 @@ def _options(settings: TrainConfig, *, transformer: bool, longer: bool) -> Itera
         yield Option("run.checkpointing", False, alone)
         if n_last:
             yield Option("run.compile", False, f"{alone}, whose blocks are compiled apart")
-    yield from _augmentations(model.tune, longer=longer)
+    yield from _augmentations(model.tune)
 
 
-def _augmentations(tune: str, *, longer: bool) -> Iterator[Option]:
+def _augmentations(tune: str) -> Iterator[Option]:
     """Options of `[augment]`; what each source of chunks refuses too, told before it is built."""
     where = {"head": "cached vectors", "last": "cached activations"}.get(tune.partition(":")[0])
-    why = dict.fromkeys(inputs.ON_FEATURES, f"the network learns on {where} (tune {tune})")
-    if not where:
-        short = "chunks are stored as they are (preprocess with --store-s to keep a longer window)"
-        why = {} if longer else {"crop": short}
+    reason = f"the network learns on {where} (tune {tune})"
+    why = dict.fromkeys(inputs.ON_FEATURES, reason) if where else {}
     if tune == "head":
         why["patchout"] = "no token passes the head (tune head)"
     else:
@@ -213,11 +207,6 @@ def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
             f"tune is '{model.tune}', but {backbone.kind} has {backbone.n_blocks} blocks to tune "
             "apart; choose fewer, or --tune head or full"
         )
-    if isinstance(model.layer, str):
-        raise ConfigError(
-            f"layer is '{model.layer}', which needs every block; with tune '{model.tune}' choose "
-            "one layer (--set model.layer=-1), or tune head or full"
-        )
     if model.layer % backbone.n_blocks < backbone.n_blocks - n_last:
         raise ConfigError(
             f"layer {model.layer} lies below the last {n_last} of {backbone.n_blocks} blocks, so "
@@ -226,12 +215,12 @@ def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
 
 
 def at_rest(
-    settings: TrainConfig, asked: Collection[str], *, transformer: bool, longer: bool
+    settings: TrainConfig, asked: Collection[str], *, transformer: bool
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Lay options to rest that can't act and that nobody asked for; return their names too."""
     laid: list[str] = []
     while True:
-        found = asleep(settings, transformer=transformer, longer=longer)
+        found = asleep(settings, transformer=transformer)
         option = next((option for option in found if option.name not in asked), None)
         if option is None:
             return settings, tuple(laid)

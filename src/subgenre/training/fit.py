@@ -86,8 +86,6 @@ def new_encoder(
         head=settings.head,
         embedding_size=settings.embedding_size,
         dropout=settings.dropout,
-        skip=settings.skip,
-        members=settings.members,
         pca=settings.pca,
         fusion=settings.fusion,
         centre=settings.centre,
@@ -163,7 +161,7 @@ def fit(
 def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: FeatureFolder) -> Backbone:
     """Load the backbone, or take the one given, as a copy where training would change it."""
     backbone = given or load_backbone(settings.model.backbone, folder)
-    refuse_idle(settings, backbone, longer=folder.config.window_s > folder.config.chunk_s)
+    refuse_idle(settings, backbone)
     if given is None or settings.model.tune == "head":
         return backbone
     return copy.deepcopy(given)
@@ -187,7 +185,6 @@ def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
         n_labels=len(folder.labels),
         embedding_size=settings.model.embedding_size,
         label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
-        members=settings.model.members,
         seed=settings.run.seed,
     )
 

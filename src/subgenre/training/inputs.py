@@ -28,8 +28,8 @@ _MEMORY_SHARE = 0.4
 # Cached vectors live on the device when they take less than this, bytes.
 _ON_DEVICE = 2**30
 _AHEAD = 2  # batches that are read while one is computed
-ON_FEATURES = ("time_mask", "freq_mask", "gain_db", "mixup", "crop")
-ON_VECTORS = ("vector_noise", "vector_mixup")
+ON_FEATURES = ("time_mask", "freq_mask", "gain_db")
+ON_VECTORS = ("vector_noise",)
 
 
 class Source(Protocol):
@@ -61,8 +61,8 @@ class VectorSource:
 
     Args:
         rows: of the feature folder, ascending.
-        vectors: their pooled outputs [n, H], or [n, L, H] for a learnt sum over L layers.
-        config: augmentation; only `vector_noise` and `vector_mixup` can act.
+        vectors: their pooled outputs [n, H].
+        config: augmentation; only `vector_noise` has an effect.
         train_rows: of the training side, validation too: noise is a share of their deviation.
         device: where they are held, if they are not too many.
 
@@ -81,7 +81,7 @@ class VectorSource:
         train_rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
     ) -> None:
-        refuse(config, (*ON_FEATURES, "patchout"), "cached vectors", "vector_noise, vector_mixup")
+        refuse(config, (*ON_FEATURES, "patchout"), "cached vectors", "vector_noise")
         held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
         self.rows, self.config = np.asarray(rows), config
@@ -93,7 +93,7 @@ class VectorSource:
         return self.vectors.index_select(0, at)
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Add noise and mixup in training."""
+        """Add noise in training."""
         if generator is None:
             return inputs
         return augment.vectors(inputs, self.deviation, self.config, generator)
@@ -131,7 +131,7 @@ class FeatureSource:
         *,
         frames: int,
     ) -> None:
-        instead = "time_mask, freq_mask, gain_db, mixup, patchout"
+        instead = "time_mask, freq_mask, gain_db, patchout"
         refuse(config, ON_VECTORS, "log-mels (they act on vectors cached by tune head)", instead)
         self.folder, self.config, self.frames = folder, config, frames
         self.rows = np.unique(np.asarray(rows))
@@ -157,8 +157,7 @@ class FeatureSource:
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Cut to the chunk's length, and augment in training."""
-        random = generator if self.config.crop else None
-        values = augment.crop(inputs, self.frames, random).float()
+        values = augment.crop(inputs, self.frames).float()
         if generator is None:
             return values
         front_end = self.folder.spec.front_end

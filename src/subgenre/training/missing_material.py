@@ -14,7 +14,7 @@ from subgenre.dataset.folder import FeatureFolder
 
 def lacking(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
     """Return sentences on what the library lacks: trash, siblings, a second genre, tracks."""
-    checks = (_trash, _siblings, _genres, _batches)
+    checks = (_trash, _siblings, _batches)
     return [sentence for check in checks for sentence in check(folder, settings)]
 
 
@@ -51,14 +51,6 @@ def _siblings(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
             f"batch.same_genre is 1, so that nothing is learnt of {', '.join(alone)}: alone in "
             "their genre; give less than 1"
         )
-
-
-def _genres(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
-    """Tell that the margin between genres can't act in one genre."""
-    if settings.loss.genre_margin and len(set(folder.genres)) < 2:
-        yield "there is one genre: loss.genre_margin can't act"
-    elif settings.loss.genre_margin and _of_one_genre(folder, settings):
-        yield "batch.same_genre is 1, each batch of one genre: loss.genre_margin can't act"
 
 
 def _of_one_genre(folder: FeatureFolder, settings: TrainConfig) -> bool:

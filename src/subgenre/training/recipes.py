@@ -94,16 +94,13 @@ def suit(
 
 
 def of_features(features: Path) -> dict[str, bool]:
-    """Tell what `idle.asleep` asks of features: are they a transformer's, and longer than a chunk.
+    """Tell what `idle.asleep` asks of features: are they a transformer's.
 
     Raises:
         FeatureError: no feature folder.
     """
     found = _described(features)
-    return {
-        "transformer": found["spec"]["front_end"] != MUSICNN,
-        "longer": found["config"].get("store_s", 0) > found["config"]["chunk_s"],
-    }
+    return {"transformer": found["spec"]["front_end"] != MUSICNN}
 
 
 def _shortened(settings: TrainConfig, planned: int, known: Collection[str]) -> list[str]:

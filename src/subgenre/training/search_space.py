@@ -20,7 +20,6 @@ from subgenre.models import backbones
 from subgenre.models.backbones import MUSICNN, Backbone
 from subgenre.training import compatibility as idle
 from subgenre.training import recipes as choice
-from subgenre.training.overrides import put
 
 LOSSES = ("multi_similarity", "supcon", "triplet")  # tried where nothing else is asked for
 RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate
@@ -198,7 +197,9 @@ def _made(
     resting: dict[str, Any] = {}
     why: dict[str, str] = {}
     while True:
-        settings = put(base, {**first, **acting, **resting}, asked=asked, where="--vary")
+        settings = config.override(
+            base, {**first, **acting, **resting}, fixed=asked, where="--vary"
+        )
         unread = idle.unread(settings)
         wanted = {*asked, *change} - unread.keys()  # what waits for another loss is no error here
         settings, told = _suited(settings, wanted, features, base)
@@ -235,7 +236,7 @@ def _problem(settings: TrainConfig, features: Path | None) -> str:
     if settings.model.backbone != MUSICNN:
         return idle.barred(settings, **found)
     try:
-        idle.refuse_idle(settings, _built_in(), longer=found["longer"])
+        idle.refuse_idle(settings, _built_in())
     except ConfigError as problem:
         return str(problem)
     return ""
