@@ -16,7 +16,8 @@ import uvicorn
 
 from subgenre.audio import reading
 from subgenre.evaluation.audits.mislabels import Finding
-from subgenre.explorer import Correction, Encoded, Library, create_app
+from subgenre.explorer import Correction, Encoded, Library
+from subgenre.explorer.app import create_app
 from subgenre.explorer.server import bind
 from subgenre.search import classifier
 from subgenre.search.collection import Collection
@@ -106,7 +107,7 @@ def make_library(folder: Path, **more: Any) -> Library:
                 wrong.id, str(wrong.path), "wrong playlist", wrong.subgenre, "Deep House", 0.93, why
             ),
         ),
-        "windows": {t.id: (0.0, 3.0) for t in tracks},
+        "chunk_starts": {t.id: (0.0, 3.0) for t in tracks},
         "chunk_s": 2.0,
         "encode": encode,
     }

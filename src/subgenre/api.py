@@ -8,12 +8,12 @@
     model.similar("Some Title", k=10, per_artist=1)
     model.playlist(expand="Dark Techno", until_fit=0.9)
 
-What files sound like is worked out by torch; all the rest reads stored vectors and loads none.
+Only the embedding of files loads torch; all else reads stored vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from subgenre.commands import classify, model_map
 from subgenre.commands import index as indexing
 from subgenre.commands import playlist as lists
+from subgenre.commands.classify import Classified
 from subgenre.commands.index import Indexed
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.commands.playlist import TRACKS, Wish
@@ -40,14 +41,16 @@ from subgenre.search.track_rows import Filter, IndexedTrack
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
 
+Paths = str | Path | Iterable[str | Path]
+
 
 @dataclass(frozen=True)
 class LibraryMap:
-    """Where every track lies on the map.
+    """The map of a library.
 
     Attributes:
-        tracks: N of them. coordinates: [N, 2].
-        method: `UMAP` or `PCA`. note: how far the map can be trusted, in a sentence.
+        tracks: N tracks. coordinates: [N, 2].
+        method: `UMAP` or `PCA`. note: how far the map can be trusted, in words.
     """
 
     tracks: tuple[IndexedTrack, ...]
@@ -57,15 +60,15 @@ class LibraryMap:
 
 
 class Model:
-    """A trained model and the tracks it knows; made by `load`.
+    """A trained model and the tracks it knows; `load` opens one.
 
     Attributes:
         path: the model folder.
-        tracks: `Collection` of the index where one was built, else of the model's own tracks.
+        tracks: those of the index if there is one, else the model's own.
     """
 
-    def __init__(self, run: ModelFolder, index: Path | None = None) -> None:
-        self._run, self._index = run, index
+    def __init__(self, folder: ModelFolder, index: Path | None = None) -> None:
+        self._folder, self._index = folder, index
 
     def __repr__(self) -> str:
         return f"<subgenre.Model {self.path}>"
@@ -73,80 +76,137 @@ class Model:
     @property
     def path(self) -> Path:
         """The model folder."""
-        return self._run.path
+        return self._folder.path
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (genre, subgenre) that the model has learnt, sorted."""
-        return tuple(sorted(self._run.labels))
+        """Pairs (genre, subgenre) that the model was trained on, sorted."""
+        return tuple(sorted(self._folder.labels))
 
     @cached_property
     def tracks(self) -> Collection:
-        """Tracks and vectors that are searched: vectors [N, D] of unit norm.
+        """The tracks that are searched, with vectors [N, D] of unit norm.
 
         Raises:
             IndexStoreError: the index is of another model. RunError: there are no vectors.
         """
-        return self._run.collection(self._index)
+        return self._folder.collection(self._index)
+
+    def scores(self) -> Mapping[str, Mapping[str, float]]:
+        """Return the figures on held-out tracks by metric: value, low, high, chance.
+
+        They are empty until the model is evaluated.
+
+        Raises:
+            RunError: the figures are damaged.
+        """
+        return self._folder.scores
 
     def index(
-        self, library: str | Path, *, replace: bool = False, console: Console | None = None
+        self,
+        library: str | Path | None = None,
+        *,
+        root: str | Path | None = None,
+        replace: bool = False,
+        workers: int | None = None,
+        console: Console | None = None,
     ) -> Indexed:
         """Bring the model's index up to date with a library; later calls search it.
 
         Args:
-            replace: forget the tracks of all other libraries, the model's own among them.
+            root: where an indexed library that has moved is now.
+            replace: remove the tracks of all other libraries, the model's own among them.
+            workers: processes; by default all cores.
 
         Raises:
             LibraryError: no audio there. IndexStoreError: the index is of another model.
         """
-        done = indexing.index(
-            Path(library), self._run, path=self._index, replace=replace, console=console
+        indexed = indexing.index(
+            _path(library),
+            self._folder,
+            path=self._index,
+            root=_path(root),
+            replace=replace,
+            workers=workers,
+            console=console,
         )
         self.__dict__.pop("tracks", None)
-        return done
+        return indexed
 
-    def embed(
-        self, files: str | Path | Iterable[str | Path], *, console: Console | None = None
-    ) -> FileVectors:
-        """Embed audio files, folders or playlists; what can't be read is listed in `skipped`.
+    def embed(self, files: Paths, *, console: Console | None = None) -> FileVectors:
+        """Embed audio files, folders or playlists; files that can't be read are in `skipped`.
 
         Returns:
-            vectors [N, D] of the files, those of their chunks [n, D], and where those start.
+            vectors [N, D] of the files, vectors [n, D] of their chunks, and where those start.
 
         Raises:
-            LibraryError: no audio in what was named.
+            LibraryError: no audio there.
         """
-        listed = audio_files.find(_paths(files))
-        return self._run.embed(listed.paths, console=console)
+        return self._folder.embed(audio_files.find(_paths(files)).paths, console=console)
 
     def classify(
         self,
-        what: FileVectors | str | Path | Iterable[str | Path],
+        tracks: FileVectors | Paths,
         *,
         alpha: float = ALPHA,
         console: Console | None = None,
     ) -> list[Placement]:
-        """Place files, what `embed` gave, or tracks of the index by id or title.
+        """Classify files, the result of `embed`, or tracks of the index by id or title.
 
-        Names that the index knows are placed by their stored vectors, without torch and without
-        a word on which seconds spoke; all others are files, and embedded.
+        If the index has all of them, their stored vectors are used: no torch, but the placements
+        don't name the most typical chunk. Otherwise all are files, and embedded.
 
         Args:
-            alpha: share of belonging tracks that may be called none of these.
+            alpha: share of tracks of the subgenres that may be rejected as none of these.
 
         Raises:
-            RunError: the run has no vectors. LibraryError: no audio in what was named.
+            RunError: the model has no vectors. LibraryError: no audio there.
         """
-        model = self._run.classifier(alpha)
-        if not isinstance(what, str | Path | Iterable):
-            return classify.place(model, what)
-        names = _paths(what)
+        classifier = self._folder.classifier(alpha)
+        if not isinstance(tracks, str | Path | Iterable):
+            return classify.place(classifier, tracks)
+        names = _paths(tracks)
         try:
             rows = [self.tracks.row(str(name)) for name in names]
         except IndexStoreError:
-            return classify.place(model, self.embed(names, console=console))
-        return model.place(self.tracks.tracks(rows), self.tracks.vectors(rows))
+            return classify.place(classifier, self.embed(names, console=console))
+        return classifier.place(self.tracks.tracks(rows), self.tracks.vectors(rows))
+
+    def classify_files(
+        self,
+        files: Paths,
+        *,
+        alpha: float = ALPHA,
+        out: str | Path | None = None,
+        copy_to: str | Path | None = None,
+        m3u_to: str | Path | None = None,
+        workers: int | None = None,
+        console: Console | None = None,
+    ) -> Classified:
+        """Classify audio files, and write or sort the result; the files stay as they are.
+
+        Args:
+            files: files, folders or playlists.
+            alpha: as in `classify`.
+            out: a .csv or .json of the placements.
+            copy_to: copy each file into this folder, by genre/subgenre.
+            m3u_to: add each file to the playlist of its subgenre in this folder.
+            workers: processes; by default all cores.
+
+        Raises:
+            RunError: the model has no vectors. LibraryError: no audio, or none of it can be read.
+            PlaylistError: `out` is of another kind, or a copy would replace another file.
+        """
+        return classify.classify(
+            _paths(files),
+            self._folder,
+            alpha=alpha,
+            out=_path(out),
+            copy_to=_path(copy_to),
+            m3u_to=_path(m3u_to),
+            workers=workers,
+            console=console,
+        )
 
     def similar(
         self,
@@ -162,15 +222,15 @@ class Model:
 
         Args:
             filter: which tracks may be found.
-            per_artist: tracks of one artist at most; 0: no limit.
+            per_artist: most tracks of one artist; 0: no limit.
             versions: keep several versions of one recording.
             mutual: rank by mutual proximity, which corrects hubs; else by cosine.
 
         Raises:
-            PlaylistError: unknown; the nearest name is told.
+            PlaylistError: unknown; the message names the most similar name.
         """
         limits = Limits(k, None, per_artist, versions)
-        return lists.similar(self._run, self.tracks, track, limits, filter, mutual=mutual)
+        return lists.similar(self._folder, self.tracks, track, limits, filter, mutual=mutual)
 
     def playlist(
         self,
@@ -220,48 +280,81 @@ class Model:
         if tracks is None and minutes is None and not (expand and until_fit):
             tracks = TRACKS
         limits = Limits(tracks, minutes, per_artist, versions)
-        hits = lists.make(self._run, self.tracks, wish, limits, filter)
-        lists.write(None if out is None else Path(out), hits)
+        hits = lists.make(self._folder, self.tracks, wish, limits, filter)
+        lists.write(_path(out), hits)
         return hits
 
     def map(self) -> LibraryMap:
-        """Lay the tracks out in two dimensions; the first call fits the map and keeps it.
+        """Return the map of all tracks; the first call fits it and keeps it.
 
         Raises:
-            RunError: the run has no vectors.
+            RunError: the model has no vectors.
         """
-        fitted = model_map.load_map(self._run)
+        fitted = model_map.load_map(self._folder)
         return LibraryMap(
             tuple(self.tracks.tracks(self.tracks.live)),
-            model_map.coordinates(fitted, self._run, self.tracks),
+            model_map.coordinates(fitted, self._folder, self.tracks),
             fitted.method,
             model_map.note(fitted),
         )
 
-    def scores(self) -> Mapping[str, Mapping[str, float]]:
-        """Figures on held-out tracks, by metric: value, low, high, chance; empty until evaluated.
+    def explore(
+        self,
+        *,
+        playlists: str | Path = "playlists",
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        on_ready: Callable[[str], None] = print,
+        console: Console | None = None,
+    ) -> None:
+        """Serve the map in the browser, with sound, until it is interrupted.
+
+        Args:
+            playlists: folder for saved playlists.
+            host: address to listen on; the page has no password. port: 0 takes a free one.
+            on_ready: is called with the page's address.
 
         Raises:
-            RunError: the figures are damaged.
+            MissingExtraError: the web extra is not installed. ConfigError: the address or port is
+                not available. RunError: the model has no vectors.
         """
-        return self._run.scores
+        from subgenre.commands import explore
+
+        explore.explore(
+            self._folder,
+            index=self._index,
+            playlists=Path(playlists),
+            host=host,
+            port=port,
+            on_ready=on_ready,
+            console=console,
+        )
 
 
-def load(run: str | Path | None = None, *, index: str | Path | None = None) -> Model:
+def load(
+    run: str | Path | None = None,
+    *,
+    index: str | Path | None = None,
+    console: Console | None = None,
+) -> Model:
     """Open a trained model.
 
     Args:
         run: the model folder; by default the newest with vectors here.
-        index: an index folder; by default the model's own, where there is one.
+        index: an index folder; by default the model's own, if there is one.
+        console: gets the name of the chosen model.
 
     Raises:
         RunError: there is no model, or it is damaged.
     """
-    opened = ModelFolder.open(None if run is None else Path(run))
-    return Model(opened, None if index is None else Path(index))
+    return Model(ModelFolder.open(_path(run), console), _path(index))
 
 
-def _paths(files: str | Path | Iterable[str | Path]) -> list[Path]:
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _paths(files: Paths) -> list[Path]:
     if isinstance(files, str | Path):
         return [Path(files)]
     return [Path(file) for file in files]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,8 @@ from subgenre.cli import main
 from subgenre.commands import explore, refit
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
-from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import AudioError, EvaluationError
-from subgenre.explorer import Correction
+from subgenre.explorer import Correction, Library
 from subgenre.models import backbones, embedding, encoder
 from subgenre.search.collection import Collection
 from tests.ears import Ear
@@ -91,7 +88,7 @@ def test_refit_follows_the_corrections_and_writes_nothing(run: ModelFolder):
     assert found.fingerprint != plain.fingerprint
     assert nearness(found, moved, "three") > nearness(plain, moved, "three") + 0.1
     assert {p: p.read_bytes() for p in sorted(run.path.rglob("*")) if p.is_file()} == before
-    with pytest.raises(EvaluationError, match="b/nine is no subgenre"):
+    with pytest.raises(EvaluationError, match="b/nine is not a subgenre"):
         refit.refit(run, {moved: ("b", "nine")})
     one = {i for i, s in zip(stored.ids, stored.subgenres, strict=True) if s != "two"}
     with pytest.raises(EvaluationError, match="fewer than two subgenres"):
@@ -99,12 +96,12 @@ def test_refit_follows_the_corrections_and_writes_nothing(run: ModelFolder):
 
 
 def test_refit_needs_the_features_of_all_that_is_shown(run: ModelFolder, tmp_path: Path):
-    assert refit.can_refit(run, run.collection())
+    assert not refit.obstacle(run, run.collection())
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
-    assert not refit.can_refit(run, Collection.of(more, vectors))
+    assert refit.obstacle(run, Collection.of(more, vectors))
     gone = ModelFolder.open(vector_run(tmp_path / "fully_trained_models_1"))
-    assert not refit.can_refit(gone, gone.collection())
+    assert refit.obstacle(gone, gone.collection())
 
 
 def test_refit_learns_from_a_corrected_track_that_was_held_out(run: ModelFolder):
@@ -141,7 +138,7 @@ def test_the_explorer_gets_the_run(run: ModelFolder, tmp_path: Path):
     assert len(shown.collection) == 3 * EACH
     assert shown.findings[0].why == "far away"
     assert shown.trained == run.train_ids
-    assert shown.windows[run.embeddings.ids[0]] == (0.0,)
+    assert shown.chunk_starts[run.embeddings.ids[0]] == (0.0,)
     assert shown.classifier is not None
     assert shown.encode is not None
     write_wav(tmp_path / "new.wav", 7.0, 3)
@@ -166,49 +163,13 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     shown = Collection.of(more, vectors)
     monkeypatch.setattr(ModelFolder, "collection", lambda *_: shown)
     ear = Ear()
-    assert explore.library(run, console=ear).refit is None
+    assert explore.library(run, playlists=tmp_path, console=ear).refit is None
     features = run.data["features"]
-    line = next(line for line in ear.told if "not refitted" in line)
+    line = next(line for line in ear.told if "can't be refitted" in line)
     assert f"1 of {len(more)} tracks shown" in line
-    # the folders of these tracks say nothing of their labels: only the person knows the command
-    assert f"then the `subgenre preprocess` command that made {features} and" in line
     assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
     monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))
-    ear = Ear()
-    assert explore.library(run, console=ear).refit is None
-    line = next(line for line in ear.told if "not refitted" in line)
-    assert f"gone; the `subgenre preprocess` command that made {tmp_path / 'gone'}" in line
-
-
-def test_the_command_that_is_told_makes_the_same_features_again(tmp_path: Path) -> None:
-    """It is read from the run's own settings, and runs as it is told."""
-    for number, subgenre in enumerate(("one", "two")):
-        for i in range(3):
-            write_wav(tmp_path / "WAV" / "a" / subgenre / f"{i}.wav", 6.0, 3 * number + i)
-    out = tmp_path / "my features"
-    cut = ("--chunk-strategy", "spaced", "--chunk-s", "4", "--max-chunks", "1", "--seed", "3")
-    made = ["preprocess", str(tmp_path / "WAV"), "--out", str(out), "--backbone", "musicnn"]
-    assert main([*made, *cut, "--workers", "1", "--quiet"]) == 0
-    run = vector_run(tmp_path / "fully_trained_models_1", each=3)
-    folder = FeatureFolder.open(out)
-    data = {
-        **ModelFolder.open(run).data,
-        "features": str(out),
-        "root": str(tmp_path / "WAV"),
-        "preprocess": validation.to_dict(folder.config),
-    }
-    stored = ModelFolder(run, config.replace(settings(), "model", backbone="musicnn"), data)
-    told = explore._lacking(stored, Collection.of(list(stored.tracks), stored.embeddings.vectors))
-    commands = re.findall("`(.*?)`", told)
-    words = shlex.split(commands[0])
-    before = (out / "chunks.parquet").read_bytes()
-    assert words[:2] == ["subgenre", "preprocess"]
-    assert main([*words[1:], "--workers", "1", "--quiet"]) == 0  # refused with other settings
-    assert (out / "chunks.parquet").read_bytes() == before
-    csv_library = ModelFolder(run, stored.settings, {**data, "root": str(tmp_path / "elsewhere")})
-    assert "`subgenre preprocess`" in explore._lacking(csv_library, csv_library.collection(None))
-    with_trash = ModelFolder(run, stored.settings, {**data, "n_trash": 2})  # it lay somewhere else
-    assert "`subgenre preprocess`" in explore._lacking(with_trash, with_trash.collection(None))
+    assert "the features are gone" in refit.obstacle(run, shown)
 
 
 def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: ModelFolder) -> None:
@@ -229,14 +190,16 @@ def test_explore_serves_it_and_tells_the_address(
     path = vector_run(tmp_path / "fully_trained_models_1", each=3)
     asked: dict[str, Any] = {}
 
-    def serve(app: Any, *, host: str, port: int, on_ready: Any) -> None:
+    def serve(library: Library, *, host: str, port: int, on_ready: Any) -> None:
         from starlette.testclient import TestClient
 
-        client = TestClient(app, base_url="http://127.0.0.1")
+        from subgenre.explorer.app import create_app
+
+        client = TestClient(create_app(library), base_url="http://127.0.0.1")
         asked.update(client.get("/api/library").json(), host=host, port=port)
         on_ready("http://127.0.0.1:1/")
 
-    monkeypatch.setattr(explore, "serve", serve)
+    monkeypatch.setattr("subgenre.explorer.server.serve", serve)
     assert main(["explore", "--run", str(path), "--port", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:1/"}
     assert (asked["host"], asked["port"]) == ("127.0.0.1", 0)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+import subgenre
 from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
+    from subgenre.api import Model
     from subgenre.search.ranking import Hit, Limits
     from subgenre.search.track_rows import Filter
 
@@ -160,12 +162,16 @@ def _assignment(words: str) -> tuple[str, Any]:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Source:
-    """Whose vectors are searched."""
+    """The model, and the tracks that are searched."""
 
     run: Path | None = None
     "The model folder; by default the newest with vectors."
     index: Path | None = None
-    "An index folder; by default the model's own, or the tracks it was trained and tested on."
+    "An index folder; by default the model's own, or its training and test tracks."
+
+    def load(self, terminal: Terminal) -> Model:
+        """Open the model."""
+        return subgenre.load(self.run, index=self.index, console=terminal)
 
 
 @Parameter(name="*")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+import subgenre
 from subgenre.cli.options import Common, Source, Wanted, clock, listed
 
 if TYPE_CHECKING:
@@ -38,20 +39,14 @@ def index(
         replace: forget the tracks of all other libraries, those of the training among them.
         workers: processes; by default all cores.
     """
-    from subgenre.commands import index as stage
-
-    terminal, source = (common or Common()).terminal(), source or Source()
-    done = stage.index(
-        library,
-        source.run,
-        path=source.index,
-        root=root,
-        replace=replace,
-        workers=workers,
-        console=terminal,
+    terminal = (common or Common()).terminal()
+    indexed = (
+        (source or Source())
+        .load(terminal)
+        .index(library, root=root, replace=replace, workers=workers, console=terminal)
     )
-    terminal.result(done.to_dict())
-    return 1 if done.skipped or (done.relinked and done.relinked.missing) else 0
+    terminal.result(indexed.to_dict())
+    return 1 if indexed.skipped or (indexed.relinked and indexed.relinked.missing) else 0
 
 
 def classify(
@@ -77,12 +72,9 @@ def classify(
         m3u_to: add each file to FOLDER/genre/subgenre.m3u8.
         workers: processes; by default all cores.
     """
-    from subgenre.commands import classify as stage
-
     terminal = (common or Common()).terminal()
-    found = stage.classify(
+    classified = subgenre.load(run, console=terminal).classify_files(
         audio,
-        run,
         alpha=alpha,
         out=out,
         copy_to=copy_to,
@@ -90,10 +82,10 @@ def classify(
         workers=workers,
         console=terminal,
     )
-    placed = [_placed(placement, found.chunk_s) for placement in found.placements]
-    terminal.table("Placements", ["file", "subgenre", "probability", "heard at"], placed)
-    terminal.result(found.to_dict())
-    return 1 if found.skipped else 0
+    rows = [_placement_row(placement, classified.chunk_s) for placement in classified.placements]
+    terminal.table("Placements", ["file", "subgenre", "probability", "heard at"], rows)
+    terminal.result(classified.to_dict())
+    return 1 if classified.skipped else 0
 
 
 def similar(
@@ -114,8 +106,8 @@ def similar(
         k: how many.
         out: write the list as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.commands import model_folder
     from subgenre.commands import playlist as lists
+    from subgenre.commands.model_folder import ModelFolder
 
     terminal, source, wanted = (
         (common or Common()).terminal(),
@@ -123,7 +115,7 @@ def similar(
         wanted or Wanted(),
     )
     limits, only = wanted.limits(k), wanted.filter()
-    opened = model_folder.ModelFolder.open(source.run, terminal)
+    opened = ModelFolder.open(source.run, terminal)
     known, mutual = opened.collection(source.index), not wanted.plain
     hits = lists.similar(opened, known, track, limits, only, mutual=mutual, console=terminal)
     by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
@@ -165,14 +157,11 @@ def playlist(
         minutes: length in minutes.
         out: write it as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.commands import model_folder
     from subgenre.commands import playlist as lists
+    from subgenre.commands.model_folder import ModelFolder
 
-    terminal, source, wanted = (
-        (common or Common()).terminal(),
-        source or Source(),
-        wanted or Wanted(),
-    )
+    terminal = (common or Common()).terminal()
+    source, wanted = source or Source(), wanted or Wanted()
     if tracks is None and minutes is None and not (expand and until_fit):
         tracks = lists.TRACKS
     wish = lists.Wish(
@@ -187,10 +176,8 @@ def playlist(
         smooth=smooth,
         mutual=not wanted.plain,
     )
-    opened, limits = (
-        model_folder.ModelFolder.open(source.run, terminal),
-        wanted.limits(tracks, minutes),
-    )
+    opened = ModelFolder.open(source.run, terminal)
+    limits = wanted.limits(tracks, minutes)
     known, only = opened.collection(source.index), wanted.filter()
     hits = lists.make(opened, known, wish, limits, only, console=terminal)
     return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
@@ -234,22 +221,14 @@ def explore(
         host: address to listen on; the page has no password, so leave it on loopback.
         port: 0 takes a free one.
     """
-    from subgenre.commands import explore as stage
-
-    terminal, source = (common or Common()).terminal(), source or Source()
+    terminal = (common or Common()).terminal()
 
     def ready(address: str) -> None:
         terminal.info(f"the map is at {address} (stop with Ctrl+C)")
         terminal.result({"address": address})
 
-    stage.explore(
-        source.run,
-        index=source.index,
-        playlists=playlists,
-        host=host,
-        port=port,
-        on_ready=ready,
-        console=terminal,
+    (source or Source()).load(terminal).explore(
+        playlists=playlists, host=host, port=port, on_ready=ready, console=terminal
     )
     return 0
 
@@ -277,9 +256,9 @@ def embed(
     return 1 if done.skipped else 0
 
 
-def _placed(placement: Placement, chunk_s: float) -> list[str]:
-    told = placement.row()
-    start = told["chunk_start_s"]
-    heard = "-" if start is None else f"{clock(start)} to {clock(start + chunk_s)}"
+def _placement_row(placement: Placement, chunk_s: float) -> list[str]:
+    row = placement.row()
+    start = row["chunk_start_s"]
+    heard_at = "-" if start is None else f"{clock(start)} to {clock(start + chunk_s)}"
     name = placement.subgenre or f"none of these (nearest: {placement.nearest[1]})"
-    return [Path(told["path"]).name, name, f"{placement.probability:.2f}", heard]
+    return [Path(row["path"]).name, name, f"{placement.probability:.2f}", heard_at]

@@ -1,8 +1,9 @@
-"""A trained model's head, fitted anew with corrected labels: seconds, on cached vectors."""
+"""A new head for a trained model, fitted with corrected labels on cached vectors in seconds."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from subgenre import config
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
+from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
@@ -24,37 +26,51 @@ if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
     from subgenre.models.encoder import Encoder
 
-QUICK = "laptop"  # a person waits: seconds, where an epoch of drawn triplets alone takes some
+RECIPE = "laptop"  # takes seconds, which a person can wait
 
 
-def can_refit(run: ModelFolder, tracks: Collection) -> bool:
-    """Whether every track shown is one whose features are still in the run's feature folder."""
-    if not run.has_embeddings or not Path(run.data.get("features", "")).is_dir():
-        return False
-    known = set(run.embeddings.ids)
-    ids = tracks.rows["id"].to_pylist()
-    return all(ids[row] in known for row in tracks.live)
+def obstacle(model: ModelFolder, tracks: Collection) -> str:
+    """Return why the head can't be refitted on these tracks, and what to do; "" if it can be."""
+    features = Path(model.data.get("features") or workspace.FEATURES)
+    if not features.is_dir():
+        return (
+            f"the features are gone from {features}; compute them again with the `subgenre "
+            "preprocess` command that made them"
+        )
+    out, path = shlex.quote(str(features)), shlex.quote(str(model.path))
+    if not model.has_embeddings:
+        return f"the model has no vectors of tracks; `subgenre evaluate --run {path}` writes them"
+    known = set(model.embeddings.ids)
+    others = sum(track.id not in known for track in tracks.tracks(tracks.live))
+    if not others:
+        return ""
+    return (
+        f"{others} of {len(tracks)} tracks shown are neither training nor test tracks of the "
+        f"model. Sort them into the library's subgenres (classify --copy-to helps), run the "
+        f"`subgenre preprocess` command that made {out} again, then `subgenre train --features "
+        f"{out} --recipe {path}/config.toml`"
+    )
 
 
 def refit(
-    run: ModelFolder,
+    model: ModelFolder,
     moved: Mapping[str, tuple[str, str]],
     wrong: frozenset[str] = frozenset(),
     *,
     console: Console | None = None,
 ) -> ModelFolder:
-    """Train a new head on the run's own backbone, with the labels corrected. Needs torch.
+    """Train a new head on the model's own backbone with corrected labels; loads torch.
 
-    The backbone stays as the run left it, so that its output is computed once and cached. A run
-    that was trained on drawn triplets gets a head of the same form by the recipe `laptop`. A track
-    that was moved is learnt from even where it was held out: the person's word is there to be used.
+    The backbone stays as it is, so its output is computed once and cached. A model trained on
+    drawn triplets gets a head of the same form by the recipe `laptop`. A corrected test track
+    becomes a training track.
 
     Args:
-        moved: track id -> (genre, subgenre) where it belongs. wrong: ids that belong nowhere
-            known: they are left out of training, and keep their label for the eye.
+        moved: track id -> (genre, subgenre) where it belongs.
+        wrong: ids whose label is wrong, and the right one unknown: they leave training.
 
     Returns:
-        a run in memory, with vectors of all tracks; nothing is written.
+        the new model, in memory, with vectors of all tracks; nothing is written.
 
     Raises:
         FeatureError: the features are gone or damaged. EvaluationError: an unknown subgenre, or
@@ -65,33 +81,33 @@ def refit(
     from subgenre.models import embedding, encoder
     from subgenre.training import fit
 
-    folder = _corrected(FeatureFolder.open(Path(run.data["features"])), moved)
-    stored = run.embeddings
-    learnt = (run.train_ids | (moved.keys() & set(stored.ids))) - wrong
-    train = [track.id for track in folder.tracks if track.id in learnt]
+    folder = _corrected(FeatureFolder.open(Path(model.data["features"])), moved)
+    stored = model.embeddings
+    train_ids = (model.train_ids | (moved.keys() & set(stored.ids))) - wrong
+    train = [track.id for track in folder.tracks if track.id in train_ids]
     labels = {(t.genre, t.subgenre) for t in folder.tracks if t.id in set(train)}
     if len(labels) < 2:
-        raise EvaluationError("fewer than two subgenres are left to learn; take a correction back")
-    backbone = encoder.load(run.path).backbone
-    settings = _settings(run.settings, transformer=backbone.transformer)
+        raise EvaluationError("fewer than two subgenres are left to learn; remove a correction")
+    backbone = encoder.load(model.path).backbone
+    settings = _settings(model.settings, transformer=backbone.transformer)
     device = hardware.pick_device(settings.run.device)
     fitted = fit.fit(
         folder, train, settings, backbone=backbone, device=device, console=console or Silent()
     )
     if fitted.pooled is None:
-        raise EvaluationError(f"{run.path} has no frozen part to refit a head on")
+        raise EvaluationError(f"{model.path} has no frozen part to refit a head on")
     rows = folder.rows(stored.ids)
     chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
     numbers, vectors = embedding.track_vectors(chunks, folder.track_of[rows])
     tracks = [folder.tracks[int(number)] for number in numbers]
     side = dict(zip(stored.ids, stored.splits, strict=True))
     side |= dict.fromkeys(train, "train") | dict.fromkeys(wrong, "")
-    return _in_memory(run, settings, fitted.encoder, tracks, vectors, side)
+    return _in_memory(model, settings, fitted.encoder, tracks, vectors, side)
 
 
 def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
-    """Train the head alone, on everything, in seconds; lay to rest what was for the backbone."""
-    quick = own if own.batch.kind == "pk" else config.load_recipe(QUICK)
+    """Return settings that train the head alone, on all tracks, without validation."""
+    quick = own if own.batch.kind == "pk" else config.load_recipe(RECIPE)
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
@@ -99,7 +115,7 @@ def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
 
 
 def _in_memory(
-    run: ModelFolder,
+    model: ModelFolder,
     settings: TrainConfig,
     trained: Encoder,
     tracks: Sequence[Track],
@@ -108,7 +124,8 @@ def _in_memory(
 ) -> ModelFolder:
     from subgenre.models import encoder
 
-    new = ModelFolder(run.path, settings, run.data)
+    new = ModelFolder(model.path, settings, model.data)
+    # cached properties that would otherwise be read from the folder
     new.__dict__["encoder"] = trained
     new.__dict__["fingerprint"] = encoder.fingerprint(trained)
     new.__dict__["embeddings"] = Embeddings(
@@ -124,14 +141,14 @@ def _in_memory(
 
 
 def _corrected(folder: FeatureFolder, moved: Mapping[str, tuple[str, str]]) -> FeatureFolder:
-    """Put other labels on tracks and their chunks; on disk nothing changes."""
+    """Return the feature folder with other labels of these tracks and their chunks."""
     number: dict[tuple[str, str], int] = {}
     for at, label in zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True):
         if at < len(folder.tracks):
             number[folder.tracks[at].genre, folder.tracks[at].subgenre] = label
     unknown = sorted(set(moved.values()) - set(number))
     if unknown:
-        raise EvaluationError(f"{'/'.join(unknown[0])} is no subgenre that the model has learnt")
+        raise EvaluationError(f"{'/'.join(unknown[0])} is not a subgenre of the model")
     tracks = tuple(
         dataclasses.replace(track, genre=moved[track.id][0], subgenre=moved[track.id][1])
         if track.id in moved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -16,50 +16,51 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.staticfiles import StaticFiles
 from threadpoolctl import threadpool_limits
 
-from subgenre.errors import AudioError, SubgenreError
-from subgenre.explorer import changes, routes, schemas, state
+from subgenre.errors import SubgenreError
+from subgenre.explorer import routes, schemas
 from subgenre.explorer.content import Library
+from subgenre.explorer.routes import TooLargeError
 from subgenre.explorer.security import Guard
+from subgenre.explorer.state import BusyError, Explorer
 from subgenre.explorer.view import UnknownTrackError
 
-_STATUS: tuple[tuple[type[SubgenreError], int], ...] = (
-    (UnknownTrackError, 404),
-    (state.BusyError, 409),
-    (state.TooLargeError, 413),
-    (AudioError, 422),
-    (SubgenreError, 422),
-)
+_STATUS = {UnknownTrackError: 404, BusyError: 409, TooLargeError: 413}  # all other errors: 422
 _STYLES = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
 
 
-def create_app(library: Library, *, hosts: Sequence[str] = ()) -> FastAPI:
-    """Make the application; see `explorer.create_app`."""
-    explorer = state.Explorer(library)
+def create_app(library: Library, host: str = "localhost") -> FastAPI:
+    """Make the application of one library.
+
+    Args:
+        host: name of the server, which requests may use besides `localhost` and IP addresses.
+
+    Raises:
+        LibraryError: the corrections can't be read.
+    """
     app = FastAPI(
         title="subgenre explorer",
         description="The functions of the explorer's page, as JSON.",
-        docs_url=None,  # those pages load their scripts from elsewhere
+        docs_url=None,  # FastAPI's own pages load their scripts from another site
         redoc_url=None,
         openapi_url="/api/openapi.json",
-        lifespan=_warmed,
+        lifespan=_lifespan,
         responses={status: {"model": schemas.Problem} for status in (403, 404, 413, 422)},
     )
-    app.state.explorer = explorer
-    app.state.max_upload_bytes = state.MAX_UPLOAD_BYTES
-    app.include_router(routes.router(), prefix="/api")
-    app.include_router(changes.router(), prefix="/api")
+    app.state.explorer = Explorer(library)
+    app.state.max_upload_bytes = routes.MAX_UPLOAD_BYTES
+    app.include_router(routes.router, prefix="/api")
     app.add_exception_handler(SubgenreError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     _add_page(app)
-    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.add_middleware(Guard, host=host)
     return app
 
 
 @asynccontextmanager
-async def _warmed(app: FastAPI) -> AsyncIterator[None]:
-    """Prepare what the first requests ask for, beside them.
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Compute what the first requests need, beside them.
 
-    Requests run side by side: a matrix product that took all cores for each would slow them all.
+    Requests run in parallel, so each matrix product is limited to one thread.
     """
     with threadpool_limits(1, user_api="blas"):
         threading.Thread(target=app.state.explorer.view.warm, daemon=True).start()
@@ -67,12 +68,11 @@ async def _warmed(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _refused(_request: Request, problem: Exception) -> Response:
-    status = next(status for kind, status in _STATUS if isinstance(problem, kind))
-    return JSONResponse({"detail": str(problem)}, status)
+    return JSONResponse({"detail": str(problem)}, _STATUS.get(type(problem), 422))
 
 
 async def _invalid(_request: Request, problem: Any) -> Response:
-    """Tell the first thing that is wrong with a request, in one line."""
+    """Return the first fault of a request, in one line."""
     first = problem.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
     return JSONResponse({"detail": f"{where or 'the body'}: {first['msg']}"}, 422)
@@ -80,13 +80,12 @@ async def _invalid(_request: Request, problem: Any) -> Response:
 
 def _add_page(app: FastAPI) -> None:
     folder = Path(str(resources.files("subgenre.explorer") / "static"))
-    plotly = Path(str(resources.files("plotly") / "package_data" / "plotly.min.js"))
+    plotly = Path(str(resources.files("plotly") / "package_data" / "plotly.min.js")).read_bytes()
     page = (folder / "index.html").read_text(encoding="utf-8")
-    # plotly adds the style of its street maps as a text, which the policy forbids, unless an
-    # element of this id is there; it has no use here
-    library = plotly.read_bytes()
-    styles = {found.decode() for found in _STYLES.findall(library)}
-    page = page.replace("<!-- ids -->", "".join(f'<i hidden id="{name}"></i>' for name in styles))
+    # Plotly writes a style element for its street maps, which the security policy forbids, unless
+    # an element of this id exists. The page has no street maps.
+    ids = {match.decode() for match in _STYLES.findall(plotly)}
+    page = page.replace("<!-- ids -->", "".join(f'<i hidden id="{name}"></i>' for name in ids))
 
     async def index() -> Response:
         return HTMLResponse(page, headers={"cache-control": "no-cache"})
@@ -95,8 +94,8 @@ def _add_page(app: FastAPI) -> None:
         return FileResponse(folder / "docs.html", headers={"cache-control": "no-cache"})
 
     async def script() -> Response:
-        fresh = {"cache-control": "public, max-age=86400"}
-        return Response(library, media_type="text/javascript", headers=fresh)
+        headers = {"cache-control": "public, max-age=86400"}
+        return Response(plotly, media_type="text/javascript", headers=headers)
 
     for path, call in (("/", index), ("/docs", docs), ("/plotly.js", script)):
         app.add_api_route(path, call, methods=["GET"], include_in_schema=False)

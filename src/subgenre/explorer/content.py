@@ -1,4 +1,4 @@
-"""What the explorer shows, as plain data, and the two functions that are handed to it."""
+"""What the explorer shows: a library, its map, and functions that encode a file and refit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import LibraryError
-from subgenre.explorer.corrections import Correction
 from subgenre.search.classifier import Classifier
 from subgenre.search.collection import Collection
 
@@ -19,8 +18,24 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What a person said about a track: another label, or that its label is wrong.
+
+    Attributes:
+        genre, subgenre: where it belongs; "" if it was only marked as wrong.
+        wrong: its label is wrong, and the right one is not known.
+        path: of the track at that time, for a reader of the file.
+    """
+
+    genre: str = ""
+    subgenre: str = ""
+    wrong: bool = False
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """One audio file as the model hears it.
+    """The vectors of one audio file.
 
     Attributes:
         vector: [D]. chunks: [n, D]. starts_s: of the chunks. duration_s: of the file.
@@ -38,23 +53,24 @@ class Library:
 
     Attributes:
         collection: tracks and their vectors.
-        coordinates: [N, 2], on the map, of the rows `collection.live` in their order.
-        place: vectors [M, D] -> [M, 2] on the same map, such as `report.maps.Map.place`.
-        playlists: folder that saved playlists go to. corrections: JSON file of the corrections.
-        cache: folder for peaks, transcoded sound and what is dropped on the page meanwhile.
+        coordinates: [N, 2], map coordinates of the rows `collection.live`, in their order.
+        place: vectors [M, D] -> map coordinates [M, 2], such as `report.maps.Map.place`.
+        playlists: folder for saved playlists. corrections: JSON file of the corrections.
+        cache: folder for peaks, transcoded audio and uploads.
         root: folder that shown paths are relative to.
         title: of the page. note: one sentence on the map's quality, or "".
         classifier: places tracks; None: no placements are shown.
-        trained: ids that the classifier or the encoder was fitted on: their placements flatter.
-        findings: what the doctor found (`audit.doctor.Finding`).
-        windows: starts in seconds of the chunks that were used, by track id.
+        trained: ids that the classifier or the encoder was fitted on; their placements look better
+            than they are.
+        findings: of the doctor (`evaluation.audits.mislabels.Finding`).
+        chunk_starts: by track id, where its chunks start, in seconds.
         chunk_s: length of a chunk, seconds.
-        encode: hears a file; None: no file can be dropped. Raises `AudioError` for no audio.
-        refit: corrections by track id -> the library after retraining with them; None: no refit.
+        encode: encodes a file, or raises `AudioError`; None: no file can be dropped.
+        refit: corrections by track id -> the library after a refit; None: no refit.
     """
 
     collection: Collection
-    coordinates: NDArray[np.floating]
+    coordinates: Floats
     place: Callable[[Floats], Floats]
     playlists: Path
     corrections: Path
@@ -65,21 +81,21 @@ class Library:
     classifier: Classifier | None = None
     trained: frozenset[str] = frozenset()
     findings: Sequence[Any] = ()
-    windows: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    chunk_starts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     chunk_s: float = 10.0
     encode: Callable[[Path], Encoded] | None = None
     refit: Callable[[Mapping[str, Correction]], Library] | None = None
 
     def __post_init__(self) -> None:
-        """Check the shapes.
+        """Check the coordinates.
 
         Raises:
-            LibraryError: coordinates of another count than the tracks, or not finite.
+            LibraryError: their shape does not fit the tracks, or a value is not finite.
         """
-        wanted = (len(self.collection), 2)
-        if np.shape(self.coordinates) != wanted:
+        shape = (len(self.collection), 2)
+        if np.shape(self.coordinates) != shape:
             raise LibraryError(
-                f"coordinates have shape {np.shape(self.coordinates)}; the map takes {wanted}"
+                f"the coordinates have shape {np.shape(self.coordinates)}; the map needs {shape}"
             )
         if not np.isfinite(self.coordinates).all():
             raise LibraryError("a coordinate of the map is not finite; fit the map again")

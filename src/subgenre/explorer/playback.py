@@ -1,4 +1,4 @@
-"""The sound of a track for a browser: its file, an MP3 of it where browsers can't, its peaks."""
+"""The audio of a track for a browser: a file that browsers play, and peaks to draw."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from subgenre.audio import decoder
 from subgenre.core import files
 from subgenre.errors import AudioError
 
-PEAKS = 1000  # bars of a track; more than a canvas is wide
+PEAKS = 1000  # of a track: more than the canvas is wide
 CACHED_FILES = 200  # transcoded tracks kept
 MEDIA_TYPES = {
     ".mp3": "audio/mpeg",
@@ -26,8 +26,8 @@ MEDIA_TYPES = {
     ".opus": "audio/ogg",
     ".m4a": "audio/mp4",
     ".aac": "audio/aac",
-}  # what is missing here is transcoded
-_BLOCK = 256  # samples whose loudest is kept while a track is read
+}  # all other formats are transcoded
+_BLOCK = 256  # samples; only the loudest of each block is kept while a track is read
 _RATE, _BIT_RATE = 44_100, 128_000
 _one_at_a_time = threading.Lock()
 
@@ -36,17 +36,17 @@ def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tup
     """Return a file that a browser plays, and its media type.
 
     Args:
-        path: of the track. cache: folder of transcoded ones. name: under which it is kept there.
-        as_mp3: transcode also what most browsers play.
+        path: of the track. cache: folder of transcoded files. name: of the file there.
+        as_mp3: transcode formats that most browsers play, too.
 
     Raises:
-        AudioError: no regular file, or no audio that can be read.
+        AudioError: no such file, or no audio in it.
     """
-    kind = MEDIA_TYPES.get(path.suffix.lower())
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
     if not path.is_file():
-        raise AudioError(f"{path.name} is gone or no file; index the library again")
-    if kind is not None and not as_mp3:
-        return path, kind
+        raise AudioError(f"{path.name} is gone; index the library again")
+    if media_type is not None and not as_mp3:
+        return path, media_type
     made = _fresh(path, cache / "sound", name, ".mp3")
     if not made.exists():
         with _one_at_a_time:
@@ -104,13 +104,13 @@ def peaks(path: Path) -> NDArray[np.uint8]:
 
 
 def cached_peaks(path: Path, cache: Path, name: str) -> NDArray[np.uint8]:
-    """Return `peaks` of a track, kept on disk until the file changes.
+    """Return the peaks of a track, from the cache until its file changes.
 
     Raises:
         AudioError: no audio that can be read.
     """
     if not path.is_file():
-        raise AudioError(f"{path.name} is gone or no file; index the library again")
+        raise AudioError(f"{path.name} is gone; index the library again")
     kept = _fresh(path, cache / "peaks", name, ".bin")
     data = kept.read_bytes() if kept.exists() else b""
     if len(data) != PEAKS:
@@ -120,17 +120,17 @@ def cached_peaks(path: Path, cache: Path, name: str) -> NDArray[np.uint8]:
 
 
 def packed(levels: NDArray[np.uint8]) -> str:
-    """Pack peaks as base64, a byte each."""
+    """Encode peaks as base64, one byte each."""
     return base64.b64encode(levels.tobytes()).decode("ascii")
 
 
 def _fresh(path: Path, folder: Path, name: str, suffix: str) -> Path:
-    """Name of a cached file that changes when the track's file does."""
+    """Return the path of a cached file; it changes when the track's file does."""
     return folder / f"{files.safe_name(name)}-{path.stat().st_mtime_ns:x}{suffix}"
 
 
 def _prune(folder: Path) -> None:
-    """Keep the newest files of a cache."""
+    """Remove all but the newest files of a cache."""
     newest = sorted(folder.glob("[!.]*"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
     for old in newest[CACHED_FILES:]:
         old.unlink(missing_ok=True)

@@ -1,37 +1,48 @@
-"""The API's questions: what is there, where it lies, what it resembles, how it sounds."""
+"""The JSON API: one function for each route, with its request and response in `schemas`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
 from subgenre.audio.decoder import EXTENSIONS
-from subgenre.errors import PlaylistError
+from subgenre.core import files
+from subgenre.errors import AudioError, PlaylistError, SubgenreError
 from subgenre.explorer import playback, schemas
-from subgenre.explorer.state import MAX_UPLOAD_BYTES, Explorer
+from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import DECIMALS, View
-from subgenre.search import journeys, playlists
-from subgenre.search.ordering import smooth
+from subgenre.library import formats
+from subgenre.search import journeys, ordering, playlists
 from subgenre.search.ranking import Hit
 
+MAX_UPLOAD_BYTES = 200 * 2**20
 
-async def explorer_of(request: Request) -> Explorer:
-    """Hand a request the explorer of its application."""
-    found: Explorer = request.app.state.explorer
-    return found
+router = APIRouter()
 
 
-Here: TypeAlias = Annotated[Explorer, Depends(explorer_of)]
+async def _explorer(request: Request) -> Explorer:
+    explorer: Explorer = request.app.state.explorer
+    return explorer
 
 
-def library(explorer: Here) -> dict[str, Any]:
-    """Tell the library: its subgenres, how they are drawn, and what can be done with it."""
+Current: TypeAlias = Annotated[Explorer, Depends(_explorer)]
+
+
+# The library and its tracks
+
+
+@router.get("/library", response_model=schemas.Library)
+def library(explorer: Current) -> dict[str, Any]:
+    """Describe the library: its subgenres, how they are drawn, and what can be done with it."""
     view = explorer.view
-    told = zip(view.labels, view.counts, view.styles, strict=True)
+    labels = zip(view.labels, view.counts, view.styles, strict=True)
     return {
         "title": view.library.title,
         "note": view.library.note,
@@ -46,7 +57,7 @@ def library(explorer: Here) -> dict[str, Any]:
                 "symbol": style.symbol,
                 "outline": style.outline,
             }
-            for (genre, subgenre), count, style in told
+            for (genre, subgenre), count, style in labels
         ],
         "can_place": view.library.encode is not None,
         "can_refit": view.library.refit is not None,
@@ -55,170 +66,284 @@ def library(explorer: Here) -> dict[str, Any]:
     }
 
 
-def points(explorer: Here) -> Response:
-    """Give all points of the map, column by column."""
+@router.get("/points", response_model=None, responses={200: {"model": schemas.Points}})
+def points(explorer: Current) -> Response:
+    """Return all points of the map, column by column."""
     return Response(explorer.view.points, media_type="application/json")
 
 
+@router.get("/search", response_model=schemas.Tracks)
 def search(
-    explorer: Here,
+    explorer: Current,
     q: Annotated[str, Query(max_length=200, description="words of artist, title or path")],
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> dict[str, Any]:
-    """Find tracks by their artist, title or path."""
+    """Find tracks by artist, title or path."""
     view = explorer.view
     return {"tracks": view.summaries(view.find(q, limit))}
 
 
-def track(explorer: Here, track_id: str) -> dict[str, Any]:
-    """Tell everything of one track: tags, placement, what the doctor and the person said."""
-    said = explorer.corrections.all().get(track_id)
-    return {**explorer.view.detail(track_id), "correction": said and vars(said)}
+@router.get("/tracks/{track_id}", response_model=schemas.TrackDetail)
+def track(explorer: Current, track_id: str) -> dict[str, Any]:
+    """Return the tags of a track, its placement, the doctor's findings and its correction."""
+    correction = explorer.corrections.all().get(track_id)
+    return {**explorer.view.detail(track_id), "correction": correction and vars(correction)}
 
 
+@router.get("/tracks/{track_id}/similar", response_model=schemas.Hits)
 def similar(
-    explorer: Here, track_id: str, wanted: Annotated[schemas.SimilarQuery, Query()]
+    explorer: Current, track_id: str, query: Annotated[schemas.SimilarQuery, Query()]
 ) -> dict[str, Any]:
     """Find the tracks most similar to one, most similar first."""
     view = explorer.view
     view.row(track_id)
-    found = playlists.similar(
-        view.library.collection, track_id, wanted.limits(), wanted.filter(), mutual=wanted.mutual
+    hits = playlists.similar(
+        view.library.collection, track_id, query.limits(), query.filter(), mutual=query.mutual
     )
-    return {"tracks": view.hits(found)}
+    return {"tracks": view.hits(hits)}
 
 
-def peaks(explorer: Here, track_id: str) -> dict[str, Any]:
-    """Give the loudest sample of each part of a track, for drawing."""
+# Audio
+
+
+@router.get("/tracks/{track_id}/peaks", response_model=schemas.Peaks)
+def peaks(explorer: Current, track_id: str) -> dict[str, Any]:
+    """Return the loudest sample of each part of a track, for drawing."""
     view = explorer.view
     path = view.library.collection.track(view.row(track_id)).path
     levels = playback.cached_peaks(path, view.library.cache, track_id)
     return {"count": len(levels), "peaks": playback.packed(levels)}
 
 
-def sound_of(
-    explorer: Here,
+@router.get("/tracks/{track_id}/audio", response_class=FileResponse, response_model=None)
+def audio(
+    explorer: Current,
     track_id: str,
-    mp3: Annotated[bool, Query(description="transcode also what browsers play")] = False,
+    mp3: Annotated[bool, Query(description="transcode formats that browsers play, too")] = False,
 ) -> FileResponse:
-    """Give a track's sound; ranges are served."""
+    """Return the audio of a track; byte ranges are supported."""
     view = explorer.view
     path = view.library.collection.track(view.row(track_id)).path
-    file, kind = playback.playable(path, view.library.cache, track_id, as_mp3=mp3)
-    return FileResponse(file, media_type=kind, headers={"cache-control": "no-cache"})
+    file, media_type = playback.playable(path, view.library.cache, track_id, as_mp3=mp3)
+    return FileResponse(file, media_type=media_type, headers={"cache-control": "no-cache"})
 
 
+# Lists
+
+
+@router.get("/axis", response_model=schemas.Axis)
 def axis(
-    explorer: Here,
+    explorer: Current,
     name: Annotated[str, Query(max_length=600, description="'Subgenre A:Subgenre B'")],
 ) -> dict[str, Any]:
-    """Tell where every track lies between two subgenres."""
+    """Return the position of every track between two subgenres."""
     view = explorer.view
     tracks = view.library.collection
     line = journeys.axis(tracks, name)
-    where = np.round(journeys.positions(tracks, line)[tracks.live], DECIMALS)
     start, end = ("/".join(pair) for pair in (line.start, line.end))
+    positions = np.round(journeys.positions(tracks, line)[tracks.live], DECIMALS)
     return {
         "start": start,
         "end": end,
         "revision": view.revision,
-        "positions": where.tolist(),
+        "positions": positions.tolist(),
     }
 
 
-def axis_near(explorer: Here, wanted: Annotated[schemas.AxisQuery, Query()]) -> dict[str, Any]:
-    """Find the tracks nearest to a place between two subgenres, nearest first.
+@router.get("/axis/near", response_model=schemas.Hits)
+def axis_near(explorer: Current, query: Annotated[schemas.AxisQuery, Query()]) -> dict[str, Any]:
+    """Find the tracks nearest to a point of the line between two subgenres, nearest first.
 
-    By the rule of an axis playlist: a track that sounds like neither of the two lies somewhere
-    along their line as well, so that its position alone says nothing of its sound.
+    A track that is like neither of the two has a position on the line as well. Distance from the
+    point leaves it out; position alone would not.
     """
     view = explorer.view
     tracks = view.library.collection
-    point = journeys.axis(tracks, wanted.name).point(wanted.at)
-    return {"tracks": view.hits(playlists.similar(tracks, point, wanted.limits(), wanted.filter()))}
+    point = journeys.axis(tracks, query.name).point(query.at)
+    return {"tracks": view.hits(playlists.similar(tracks, point, query.limits(), query.filter()))}
 
 
-def make_playlist(explorer: Here, wanted: schemas.PlaylistRequest) -> dict[str, Any]:
+@router.post("/playlist", response_model=schemas.Hits)
+def make_playlist(explorer: Current, request: schemas.PlaylistRequest) -> dict[str, Any]:
     """Make a playlist: by agreement of seeds, of a subgenre, from A to B, or along an axis."""
     view = explorer.view
-    for one in (*wanted.seeds, *wanted.like, *wanted.unlike):
-        view.row(one)
-    found = _KINDS[wanted.kind](view, wanted)
-    if wanted.smooth:
-        found = playlists.smoothed(view.library.collection, found)
-    return {"tracks": view.hits(found)}
+    for track_id in (*request.seeds, *request.like, *request.unlike):
+        view.row(track_id)
+    hits = _KINDS[request.kind](view, request)
+    if request.smooth:
+        hits = playlists.smoothed(view.library.collection, hits)
+    return {"tracks": view.hits(hits)}
 
 
-def order(explorer: Here, wanted: schemas.OrderRequest) -> dict[str, Any]:
-    """Put tracks in a smooth order."""
-    view = explorer.view
-    rows = smooth(view.library.collection, view.rows(wanted.ids), start=wanted.keep_first)
-    return {"tracks": view.summaries(rows)}
-
-
-def _agreement(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
+def _agreement(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
     return playlists.agreement(
-        view.library.collection, wanted.seeds, wanted.limits(), wanted.filter()
+        view.library.collection, request.seeds, request.limits(), request.filter()
     )
 
 
-def _expand(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
+def _expand(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
     return playlists.expand(
         view.library.collection,
-        wanted.subgenre_name,
-        wanted.limits(),
-        wanted.filter(),
-        until_fit=wanted.until_fit,
-        like=wanted.like,
-        unlike=wanted.unlike,
+        request.subgenre_name,
+        request.limits(),
+        request.filter(),
+        until_fit=request.until_fit,
+        like=request.like,
+        unlike=request.unlike,
     )
 
 
-def _journey(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
-    if len(wanted.seeds) != 2:
-        raise PlaylistError(f"a journey has two ends; {len(wanted.seeds)} seeds are named")
-    start, end = wanted.seeds
-    return journeys.journey(view.library.collection, start, end, wanted.limits(), wanted.filter())
+def _journey(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
+    if len(request.seeds) != 2:
+        raise PlaylistError(f"a journey has two ends, but {len(request.seeds)} seeds are given")
+    start, end = request.seeds
+    return journeys.journey(view.library.collection, start, end, request.limits(), request.filter())
 
 
-def _axis(view: View, wanted: schemas.PlaylistRequest) -> list[Hit]:
+def _along(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
     tracks = view.library.collection
-    return journeys.along(
-        tracks, journeys.axis(tracks, wanted.axis), wanted.limits(), wanted.filter()
-    )
+    line = journeys.axis(tracks, request.axis)
+    return journeys.along(tracks, line, request.limits(), request.filter())
 
 
 _KINDS: dict[str, Callable[[View, schemas.PlaylistRequest], list[Hit]]] = {
     "agreement": _agreement,
     "expand": _expand,
     "journey": _journey,
-    "axis": _axis,
+    "axis": _along,
 }
 
 
-def router() -> APIRouter:
-    """Return the routes of this module."""
-    made = APIRouter()
-    get, post = ["GET"], ["POST"]
-    for path, call, methods, model in (
-        ("/library", library, get, schemas.LibraryModel),
-        ("/search", search, get, schemas.Tracks),
-        ("/tracks/{track_id}", track, get, schemas.TrackDetail),
-        ("/tracks/{track_id}/similar", similar, get, schemas.Hits),
-        ("/tracks/{track_id}/peaks", peaks, get, schemas.PeaksModel),
-        ("/axis", axis, get, schemas.AxisModel),
-        ("/axis/near", axis_near, get, schemas.Hits),
-        ("/playlist", make_playlist, post, schemas.Hits),
-        ("/order", order, post, schemas.Tracks),
-    ):
-        made.add_api_route(path, call, methods=methods, response_model=model)
-    given: dict[int | str, dict[str, Any]] = {200: {"model": schemas.Points}}
-    made.add_api_route("/points", points, methods=get, responses=given, response_model=None)
-    made.add_api_route(
-        "/tracks/{track_id}/audio",
-        sound_of,
-        methods=get,
-        response_class=FileResponse,
-        response_model=None,
+@router.post("/order", response_model=schemas.Tracks)
+def order(explorer: Current, request: schemas.OrderRequest) -> dict[str, Any]:
+    """Put tracks in a smooth order."""
+    view = explorer.view
+    rows = ordering.smooth(
+        view.library.collection, view.rows(request.ids), start=request.keep_first
     )
-    return made
+    return {"tracks": view.summaries(rows)}
+
+
+@router.post("/playlists", response_model=schemas.Saved)
+def save(explorer: Current, request: schemas.SaveRequest) -> dict[str, Any]:
+    """Save a playlist in the playlists folder."""
+    view = explorer.view
+    tracks = view.library.collection.tracks([view.row(i) for i in request.ids])
+    path = view.library.playlists / f"{files.safe_name(request.name)}.{request.format}"
+    if path.exists() and not request.replace:
+        raise HTTPException(409, f"'{path.name}' exists; replace it, or choose another name")
+    formats.write_playlist(path, tracks)
+    return {"file": path.name, "tracks": len(tracks), "folder": str(view.library.playlists)}
+
+
+@router.get("/playlists", response_model=schemas.SavedList)
+def saved(explorer: Current) -> dict[str, Any]:
+    """List the saved playlists."""
+    folder = explorer.view.library.playlists
+    paths = folder.iterdir() if folder.is_dir() else ()
+    names = [p.name for p in paths if p.suffix in formats.EXTENSIONS and p.name[0] != "."]
+    return {"folder": str(folder), "files": sorted(names)}
+
+
+@router.get("/playlists/{file}", response_class=FileResponse, response_model=None)
+def download(explorer: Current, file: str) -> FileResponse:
+    """Return a saved playlist as a file."""
+    if file not in saved(explorer)["files"]:
+        raise HTTPException(404, f"there is no playlist '{file[:80]}'")
+    path = explorer.view.library.playlists / file
+    types = {".m3u8": "audio/x-mpegurl", ".csv": "text/csv", ".xml": "application/xml"}
+    media_type = types.get(path.suffix, "application/octet-stream")
+    return FileResponse(path, media_type=media_type, filename=file)
+
+
+# Corrections
+
+
+@router.get("/corrections", response_model=schemas.Corrections)
+def corrections(explorer: Current) -> dict[str, Any]:
+    """Return all corrections, and whether a refit would change the map."""
+    by_track = explorer.corrections.all()
+    plain = {track_id: vars(correction) for track_id, correction in by_track.items()}
+    return {"corrections": plain, "pending": by_track != explorer.fitted}
+
+
+@router.put("/corrections/{track_id}", response_model=schemas.Correction)
+def correct(explorer: Current, track_id: str, request: schemas.CorrectionRequest) -> dict[str, Any]:
+    """Correct the label of a track; the audio file stays as it is."""
+    if bool(request.subgenre) == request.wrong:
+        raise HTTPException(422, "give either the right subgenre or 'wrong'")
+    return vars(explorer.correct(track_id, request.subgenre, request.wrong))
+
+
+@router.delete("/corrections/{track_id}", response_model=schemas.Corrections)
+def uncorrect(explorer: Current, track_id: str) -> dict[str, Any]:
+    """Remove the correction of a track."""
+    if not explorer.corrections.drop(track_id):
+        raise HTTPException(404, "this track has no correction")
+    remaining: dict[str, Any] = corrections(explorer)
+    return remaining
+
+
+@router.post("/refit", response_model=schemas.Refitted)
+def refit(explorer: Current) -> dict[str, Any]:
+    """Refit the model with the corrections; tracks move on the map."""
+    view = explorer.refit()
+    return {"revision": view.revision, "corrections": len(explorer.corrections.all())}
+
+
+# Files from outside
+
+
+class TooLargeError(SubgenreError):
+    """An upload over the limit."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(f"'{name}' is larger than {limit // 2**20} MB, the limit of an upload")
+
+
+_AUDIO_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+
+
+@router.post("/place", response_model=schemas.Placed, openapi_extra=_AUDIO_BODY)
+async def place(
+    explorer: Current, request: Request, name: Annotated[str, Query(max_length=300)] = "file"
+) -> dict[str, Any]:
+    """Place an audio file, sent as the body, on the map; the file is not kept."""
+    limit = request.app.state.max_upload_bytes
+    shown = files.safe_name(Path(name.replace("\\", "/")).name or "file", 120)
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise TooLargeError(shown, limit)
+    folder = explorer.view.library.cache / "uploads"
+    path = await _store_upload(request.stream(), folder, shown, limit)
+    try:
+        placed: dict[str, Any] = await run_in_threadpool(explorer.place, path, shown)
+        return placed
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _store_upload(stream: AsyncIterator[bytes], folder: Path, name: str, limit: int) -> Path:
+    """Write an upload to a temporary file, part by part; the caller removes it.
+
+    Raises:
+        TooLargeError: more than `limit` bytes. AudioError: no bytes.
+    """
+    suffix = Path(name).suffix.lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it outlives this function
+        prefix=".upload-", suffix=suffix if suffix in EXTENSIONS else "", dir=folder, delete=False
+    )
+    path, size = Path(file.name), 0
+    try:
+        with file:
+            async for part in stream:
+                size += len(part)
+                if size > limit:
+                    raise TooLargeError(name, limit)
+                file.write(part)
+        if not size:
+            raise AudioError(f"'{name}' is an empty file")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path

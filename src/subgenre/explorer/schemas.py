@@ -1,4 +1,4 @@
-"""What the API takes and gives, as pydantic models: FastAPI checks and documents by them."""
+"""The API's requests and responses as pydantic models, which FastAPI checks and documents."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Name = Annotated[str, Field(max_length=300)]
 Names = Annotated[list[Name], Field(max_length=100)]
 
 
-class Strict(BaseModel):
+class Request(BaseModel):
     """A body or query in which an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Wanted(Strict):
-    """How long a list is, and which tracks it may hold."""
+class ListRequest(Request):
+    """The length of a list, and which tracks it may hold."""
 
     k: int = Field(10, ge=1, le=MAX_TRACKS, description="tracks")
     minutes: float | None = Field(None, gt=0, le=10_000, description="of music, instead of k")
-    per_artist: int = Field(0, ge=0, description="tracks of one artist at most; 0: no limit")
+    per_artist: int = Field(0, ge=0, description="most tracks of one artist; 0: no limit")
     versions: bool = Field(False, description="keep several versions of one recording")
     genre: Names = []
     subgenre: Names = []
@@ -37,12 +37,12 @@ class Wanted(Strict):
     duration_max_s: float | None = None
 
     def limits(self) -> Limits:
-        """Say how long the list is."""
+        """Return the limits of the list."""
         k = None if self.minutes is not None else self.k
         return Limits(k, self.minutes, self.per_artist, self.versions)
 
     def filter(self) -> Filter:
-        """Say which tracks may stand in it."""
+        """Return the filter of its tracks."""
         return Filter(
             genre=tuple(self.genre),
             subgenre=tuple(self.subgenre),
@@ -52,57 +52,61 @@ class Wanted(Strict):
         )
 
 
-class SimilarQuery(Wanted):
-    """Which similar tracks are asked for."""
+class SimilarQuery(ListRequest):
+    """A list of similar tracks."""
 
     mutual: bool = Field(True, description="rank by mutual proximity, else by cosine")
 
 
-class AxisQuery(Wanted):
-    """A place between two subgenres, and which tracks near it are asked for."""
+class AxisQuery(ListRequest):
+    """A list of tracks near a point between two subgenres."""
 
     name: str = Field(max_length=600, description="'Subgenre A:Subgenre B'")
-    at: float = Field(ge=-1, le=2, description="the place: 0 and 1 are the middles of the two")
+    at: float = Field(
+        ge=-1, le=2, description="position of the point: 0 and 1 are the centroids of the two"
+    )
 
 
-class PlaylistRequest(Wanted):
-    """A playlist to be made; nothing is saved."""
+class PlaylistRequest(ListRequest):
+    """A playlist to make; nothing is saved."""
 
     kind: Literal["agreement", "expand", "journey", "axis"]
-    seeds: Ids = Field([], description="ids: of agreement; the two ends of a journey")
+    seeds: Ids = Field([], description="track ids; two for a journey")
     subgenre_name: Name = Field("", description="the subgenre to expand")
     axis: Name = Field("", description="'Subgenre A:Subgenre B'")
-    until_fit: float | None = Field(0.9, gt=0, le=1, description="least probability of expand")
+    until_fit: float | None = Field(
+        0.9, gt=0, le=1, description="for expand: lowest probability of belonging"
+    )
     like: Ids = []
     unlike: Ids = []
-    smooth: bool = Field(False, description="order by nearness, and by tempo where tags have it")
+    smooth: bool = Field(False, description="order by similarity, and by tempo where known")
 
 
-class OrderRequest(Strict):
-    """Tracks to be put in a smooth order."""
+class OrderRequest(Request):
+    """Tracks to put in a smooth order."""
 
     ids: Ids
     keep_first: bool = False
 
 
-class SaveRequest(Strict):
-    """A playlist to be saved."""
+class SaveRequest(Request):
+    """A playlist to save."""
 
     name: str = Field(min_length=1, max_length=200)
     ids: Annotated[Ids, Field(min_length=1)]
     format: Literal["m3u8", "csv", "xml"] = "m3u8"
-    replace: bool = Field(False, description="write over a playlist of this name")
+    replace: bool = Field(False, description="overwrite a playlist of this name")
 
 
-class CorrectionRequest(Strict):
-    """What is said of a track: its subgenre ('subgenre' or 'genre/subgenre'), or wrong."""
+class CorrectionRequest(Request):
+    """The right subgenre of a track ('subgenre' or 'genre/subgenre'), or `wrong`."""
 
     subgenre: Name = ""
     wrong: bool = False
 
 
 class TrackLine(BaseModel):
-    """A track on one line; 0 and "" where a value is not known."""
+    """A track in a list; 0 or "" for an unknown value."""
 
     id: str
     title: str
@@ -114,7 +118,7 @@ class TrackLine(BaseModel):
 
 
 class HitLine(TrackLine):
-    """A track that was found: its cosine, and the score that ranked it."""
+    """A track found by a search: its cosine, and the score that ranks it."""
 
     cosine: float
     score: float
@@ -127,7 +131,7 @@ class Tracks(BaseModel):
 
 
 class Hits(BaseModel):
-    """Tracks that were found, best first or in the order of the path."""
+    """Tracks found by a search, best first or in playing order."""
 
     tracks: list[HitLine]
 
@@ -140,17 +144,17 @@ class Chance(BaseModel):
     probability: float
 
 
-class PlacementModel(BaseModel):
-    """Where a track belongs: calibrated probabilities, and whether it fits any subgenre."""
+class Placement(BaseModel):
+    """The subgenre of a track: calibrated probabilities, and whether it fits any subgenre."""
 
     none_of_these: bool
     fit: float = Field(description="p-value of belonging to any of the subgenres")
     chances: list[Chance]
-    chunk_start_s: float | None = Field(description="the chunk that speaks most for the first")
+    chunk_start_s: float | None = Field(description="start of the chunk most typical of the first")
 
 
-class FindingModel(BaseModel):
-    """What the doctor says of a track."""
+class Finding(BaseModel):
+    """A finding of the doctor."""
 
     kind: str
     suggestion: str
@@ -158,8 +162,8 @@ class FindingModel(BaseModel):
     why: str
 
 
-class CorrectionModel(BaseModel):
-    """What a person said of a track."""
+class Correction(BaseModel):
+    """The correction of a track."""
 
     genre: str = ""
     subgenre: str = ""
@@ -167,24 +171,24 @@ class CorrectionModel(BaseModel):
 
 
 class TrackDetail(TrackLine):
-    """Everything of one track."""
+    """All that is known of one track."""
 
     album: str
     year: int
     path: str
     x: float
     y: float
-    there: bool = Field(description="its file is where the index says")
-    windows_s: list[float] = Field(description="starts of the chunks that were used")
+    there: bool = Field(description="whether its file exists")
+    windows_s: list[float] = Field(description="starts of its chunks")
     chunk_s: float
-    trained: bool = Field(description="it was trained on, so that its placement flatters")
-    placement: PlacementModel | None
-    doctor: list[FindingModel]
-    correction: CorrectionModel | None
+    trained: bool = Field(description="a training track: its placement looks better than it is")
+    placement: Placement | None
+    doctor: list[Finding]
+    correction: Correction | None
 
 
-class LabelModel(BaseModel):
-    """A subgenre, and how it is drawn."""
+class Label(BaseModel):
+    """A subgenre and how it is drawn."""
 
     genre: str
     subgenre: str
@@ -194,14 +198,14 @@ class LabelModel(BaseModel):
     outline: str = Field(description="SVG path in a box of 16 by 16")
 
 
-class LibraryModel(BaseModel):
+class Library(BaseModel):
     """The library as a whole."""
 
     title: str
     note: str
     tracks: int
     revision: int
-    labels: list[LabelModel]
+    labels: list[Label]
     can_place: bool
     can_refit: bool
     max_upload_mb: int
@@ -220,8 +224,8 @@ class Points(BaseModel):
     label: list[int]
 
 
-class AxisModel(BaseModel):
-    """Where every track lies between two subgenres: 0 and 1 are their centroids."""
+class Axis(BaseModel):
+    """Positions of all tracks between two subgenres: 0 and 1 are their centroids."""
 
     start: str
     end: str
@@ -229,26 +233,26 @@ class AxisModel(BaseModel):
     positions: list[float] = Field(description="in the order of the points")
 
 
-class PeaksModel(BaseModel):
-    """Loudest sample of equal parts of a track, a byte each, base64."""
+class Peaks(BaseModel):
+    """The loudest sample of equal parts of a track, one byte each, base64."""
 
     count: int
     peaks: str
 
 
 class Placed(BaseModel):
-    """A file that was heard: where it lies, what it is, what it resembles."""
+    """A file placed on the map: its coordinates, subgenre and neighbours."""
 
     name: str
-    known_as: str = Field(description="id of the track with the same audio, or empty")
+    known_as: str = Field(description='id of the track with the same audio, or ""')
     duration_s: float
     x: float
     y: float
     windows_s: list[float]
     chunk_s: float
-    placement: PlacementModel | None
+    placement: Placement | None
     neighbours: list[HitLine]
-    peaks: PeaksModel
+    peaks: Peaks
 
 
 class Saved(BaseModel):
@@ -260,16 +264,16 @@ class Saved(BaseModel):
 
 
 class SavedList(BaseModel):
-    """The playlists that were saved."""
+    """The saved playlists."""
 
     folder: str
     files: list[str]
 
 
-class CorrectionsModel(BaseModel):
-    """All corrections, by track id, and whether a refit would change something."""
+class Corrections(BaseModel):
+    """All corrections, by track id, and whether a refit would change the map."""
 
-    corrections: dict[str, CorrectionModel]
+    corrections: dict[str, Correction]
     pending: bool
 
 

@@ -1,15 +1,16 @@
-"""Who may ask: loopback names against DNS rebinding, same origin for changes, strict headers.
+"""Checks of every request, and the security headers of every response.
 
-The page can change playlists and corrections, so a page of another site must not be able to ask
-for that. A browser tells where a request comes from (`Origin`, `Sec-Fetch-Site`) and can't be made
-by a foreign page to send a header of one's own without asking first, which is never granted.
+Only the page itself may change playlists and corrections. So requests must name a known host
+(against DNS rebinding) and changes must come from the same origin: browsers report the origin of a
+request (`Origin`, `Sec-Fetch-Site`), and a page of another site can't send a custom header without
+a preflight request, which is never granted.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -17,10 +18,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-HEADER = "x-subgenre"  # what the page sends with every change
-MAX_BODY_BYTES = 4 * 2**20  # of JSON; uploads have their own limit
-# The map's WebGL library compiles its draw calls with `Function`, hence 'unsafe-eval'; nothing of
-# ours does. The hash is that of an empty style element, which plotly fills through the CSSOM.
+HEADER = "x-subgenre"  # the page sends it with every change
+MAX_BODY_BYTES = 4 * 2**20  # of JSON; uploads have a limit of their own
+# 'unsafe-eval': the map's WebGL library compiles its draw calls with `Function`. The hash is that
+# of an empty style element, which plotly fills through the CSSOM.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -46,15 +47,15 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Guard:
-    """ASGI middleware that refuses what a foreign page could ask for, and sets the headers.
+    """ASGI middleware that refuses requests of other sites and sets the security headers.
 
     Args:
-        app: the application. hosts: names allowed beside `localhost` and IP addresses.
+        app: the application. host: name of the server, allowed besides IP addresses.
     """
 
-    def __init__(self, app: Any, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: Any, host: str = "localhost") -> None:
         self.app = app
-        self.hosts = frozenset({"localhost", *(host.lower() for host in hosts)})
+        self.hosts = frozenset({"localhost", host.lower()})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -64,26 +65,25 @@ class Guard:
         headers = {key.decode("latin-1"): v.decode("latin-1") for key, v in scope["headers"]}
         refusal = self.refusal(scope["method"], headers, scope.get("scheme", "http"))
         if refusal is not None:
-            await _refuse(_hardened(send), *refusal)
+            await _refuse(_with_headers(send), *refusal)
             return
-        limited = receive
         if scope["path"] != "/api/place":
             if int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
-                told = f"the request is larger than {MAX_BODY_BYTES // 2**20} MB"
-                await _refuse(_hardened(send), 413, told)
+                detail = f"the request is larger than {MAX_BODY_BYTES // 2**20} MB"
+                await _refuse(_with_headers(send), 413, detail)
                 return
-            limited = _limited(receive)
-        await self.app(scope, limited, _hardened(send))
+            receive = _limited(receive)
+        await self.app(scope, receive, _with_headers(send))
 
     def refusal(
         self, method: str, headers: dict[str, str], scheme: str = "http"
     ) -> tuple[int, str] | None:
-        """Say why a request is refused, as status and sentence; None where it may pass."""
+        """Return why a request is refused, as status and sentence; None if it is allowed."""
         host = headers.get("host", "")
         if not headers.get("content-length", "0").isdecimal():
-            return 400, "content-length is no number"
+            return 400, "content-length is not a number"
         if not self._known(host):
-            return 400, f"unknown host '{host[:80]}'; ask by localhost or an IP address"
+            return 400, f"unknown host '{host[:80]}'; use localhost or an IP address"
         if headers.get("sec-fetch-site") == "cross-site" and (
             headers.get("sec-fetch-mode") != "navigate" or method not in _SAFE
         ):
@@ -110,7 +110,7 @@ class Guard:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Count a body that does not tell its length; what is too much ends the request."""
+    """End a request whose body is too large, even if it does not state its length."""
     size = 0
 
     async def counted() -> Message:
@@ -122,18 +122,18 @@ def _limited(receive: Receive) -> Receive:
     return counted
 
 
-def _hardened(send: Send) -> Send:
-    async def hardened(message: Message) -> None:
+def _with_headers(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             extra = [(k.encode(), v.encode()) for k, v in HEADERS.items()]
             message["headers"] = [*message.get("headers", []), *extra]
         await send(message)
 
-    return hardened
+    return with_headers
 
 
-async def _refuse(send: Send, status: int, told: str) -> None:
-    body = json.dumps({"detail": told}).encode()
+async def _refuse(send: Send, status: int, detail: str) -> None:
+    body = json.dumps({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,45 +1,53 @@
-"""uvicorn on a socket that is bound before anything is told, so that the port is known."""
+"""uvicorn on a socket that is bound first, so that the port is known before the page is served."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import uvicorn
 
 from subgenre.errors import ConfigError
+from subgenre.explorer.app import create_app
+from subgenre.explorer.content import Library
 
 
-def serve(app: Any, *, host: str, port: int, on_ready: Callable[[str], None] | None) -> None:
-    """Serve until interrupted; see `explorer.serve`."""
-    bound = bind(host, port)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    try:
-        if on_ready is not None:
-            on_ready(address(host, bound.getsockname()[1]))
+def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the explorer of a library until it is interrupted.
+
+    Args:
+        host: address to listen on. port: 0 takes a free one.
+        on_ready: is called with the page's address.
+
+    Raises:
+        ConfigError: the address or port is not available.
+    """
+    app = create_app(library, host)
+    with bind(host, port) as bound:
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        on_ready(address(host, bound.getsockname()[1]))
         uvicorn.Server(config).run(sockets=[bound])
-    finally:
-        bound.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Listen on an address.
 
     Raises:
-        ConfigError: it can't be had.
+        ConfigError: it is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as problem:
-        told = f"{host} port {port} can't be listened on ({problem})"
-        raise ConfigError(f"{told}; give another --port, or 0 for a free one") from problem
+        raise ConfigError(
+            f"can't listen on {host} port {port} ({problem}); give another --port, or 0 for a "
+            "free one"
+        ) from problem
 
 
 def address(host: str, port: int) -> str:
-    """Return the page's address; one that means every interface is told as loopback."""
+    """Return the page's address; for a host that stands for all interfaces, that of loopback."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""One state of the library as the page sees it: frozen, so that requests may share it."""
+"""One state of the library as the page shows it; frozen, because requests share it."""
 
 from __future__ import annotations
 
@@ -24,63 +24,63 @@ DECIMALS = 4  # of coordinates and positions: finer than a pixel
 
 
 class UnknownTrackError(SubgenreError):
-    """A track id that the library has not."""
+    """A track id that is not in the library."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A library and its revision, which a refit raises by one."""
+    """A library and its revision; a refit makes a new view of the next revision."""
 
     library: Library
     revision: int
 
     @cached_property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (genre, subgenre), sorted; the position is the label's number on the page."""
+        """Pairs (genre, subgenre), sorted; the page numbers the labels by this order."""
         return self.library.collection.labels
 
     @cached_property
     def styles(self) -> list[Style]:
         """Colour and shape of each label."""
         names = ["/".join(pair) for pair in self.labels]
-        found = styles(names, [genre for genre, _ in self.labels])
-        return [found[name] for name in names]
+        by_name = styles(names, [genre for genre, _ in self.labels])
+        return [by_name[name] for name in names]
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
-        """The columns of the live rows that the page reads, in their order."""
+        """The columns that the page reads, in the order of the points."""
         table = self.library.collection.rows
         names = ["id", "path", "artist", "title", "genre", "subgenre"]
         return dict(table.select(names).take(self.library.collection.live).to_pydict())
 
     @cached_property
     def position(self) -> NDArray[np.int64]:
-        """Position on the page of each row of the collection; -1 for rows that are gone."""
-        found = np.full(self.library.collection.rows.num_rows, -1, dtype=np.int64)
-        found[self.library.collection.live] = np.arange(len(self.library.collection))
-        return found
+        """Position among the points of each row of the collection; -1 for deleted rows."""
+        positions = np.full(self.library.collection.rows.num_rows, -1, dtype=np.int64)
+        positions[self.library.collection.live] = np.arange(len(self.library.collection))
+        return positions
 
     @cached_property
     def titles(self) -> list[str]:
-        """Title of each track on the page; the file's name where it has none."""
-        told = self.columns
-        return [t or Path(p).stem for t, p in zip(told["title"], told["path"], strict=True)]
+        """Title of each point; the file's name if it has none."""
+        pairs = zip(self.columns["title"], self.columns["path"], strict=True)
+        return [title or Path(path).stem for title, path in pairs]
 
     @cached_property
     def paths(self) -> list[str]:
-        """Path of each track on the page, relative to the library's folder where it lies in it."""
+        """Path of each point, relative to the library's folder if it lies there."""
         root = f"{self.library.root.absolute()}{os.sep}"
         return [path.removeprefix(root) for path in self.columns["path"]]
 
     @cached_property
     def counts(self) -> list[int]:
-        """How many tracks each label has."""
+        """Number of tracks of each label."""
         known = self.label_of[self.label_of >= 0]
         return [int(n) for n in np.bincount(known, minlength=len(self.labels))]
 
     @cached_property
     def label_of(self) -> NDArray[np.int64]:
-        """Number of each track's label, [n]; -1 where it has none."""
+        """Label number of each point, [n]; -1 without a label."""
         number = {pair: i for i, pair in enumerate(self.labels)}
         pairs = zip(self.columns["genre"], self.columns["subgenre"], strict=True)
         return np.array([number.get(pair, -1) for pair in pairs], dtype=np.int64)
@@ -89,7 +89,7 @@ class View:
     def points(self) -> bytes:
         """All points as JSON, column by column."""
         x, y = np.round(np.asarray(self.library.coordinates, dtype=np.float64), DECIMALS).T
-        told = {
+        columns = {
             "revision": self.revision,
             "ids": self.columns["id"],
             "titles": self.titles,
@@ -98,30 +98,31 @@ class View:
             "y": y.tolist(),
             "label": self.label_of.tolist(),
         }
-        text = json.dumps(told, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(columns, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 
     @cached_property
-    def _folded(self) -> list[str]:
-        told = zip(self.columns["artist"], self.titles, self.paths, strict=True)
-        return [fold("\n".join(one)) for one in told]
+    def _searched(self) -> list[str]:
+        """The text of each point that `find` searches: artist, title and path."""
+        rows = zip(self.columns["artist"], self.titles, self.paths, strict=True)
+        return [fold("\n".join(row)) for row in rows]
 
     @cached_property
     def _findings(self) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+        by_track: dict[str, list[Any]] = {}
         for finding in self.library.findings:
-            found.setdefault(finding.track, []).append(finding)
-        return found
+            by_track.setdefault(finding.track, []).append(finding)
+        return by_track
 
     def warm(self) -> None:
         """Compute what the first requests need."""
-        _ = self.points, self._folded
+        _ = self.points, self._searched
         collection = self.library.collection
         if len(collection):
             collection.rank(collection.vectors(collection.live[:1]), 1, own=True)
 
     def row(self, track_id: str) -> int:
-        """Find a track by its id.
+        """Return the row of a track.
 
         Raises:
             UnknownTrackError: the library has no such track.
@@ -131,31 +132,36 @@ class View:
         return self.library.collection.row_of_id(track_id)
 
     def rows(self, track_ids: list[str]) -> list[int]:
-        """Find tracks by their ids, in order, each once; see `row`."""
+        """Return the rows of tracks, in order, each once; see `row`."""
         return [self.row(track_id) for track_id in dict.fromkeys(track_ids)]
 
     def find(self, query: str, limit: int) -> list[int]:
-        """Rows whose artist, title and path hold all words of a query.
+        """Return the rows whose artist, title and path contain all words of a query.
 
-        The title itself first, then titles that begin with it, then artists, then the rest.
+        An equal title comes first, then titles and artists that begin with the query.
         """
         words = fold(query).split()
         if not words:
             return []
-        hits = [i for i, text in enumerate(self._folded) if all(word in text for word in words)]
+        hits = [i for i, text in enumerate(self._searched) if all(word in text for word in words)]
         start = fold(query).strip()
 
-        def late(i: int) -> tuple[bool, bool, bool, bool, str, int]:
-            title, artist = fold(self.titles[i]), self._folded[i].split("\n")[0]
-            inside = any(word in title or word in artist for word in words)
-            begins, by = title.startswith(start), artist.startswith(start)
-            return title.strip() != start, not begins, not by, not inside, title, i
+        def order(i: int) -> tuple[bool, bool, bool, bool, str, int]:
+            title, artist = fold(self.titles[i]), self._searched[i].split("\n")[0]
+            return (
+                title.strip() != start,
+                not title.startswith(start),
+                not artist.startswith(start),
+                not any(word in title or word in artist for word in words),
+                title,
+                i,
+            )
 
         live = self.library.collection.live
-        return [int(live[i]) for i in sorted(hits, key=late)[:limit]]
+        return [int(live[i]) for i in sorted(hits, key=order)[:limit]]
 
     def summary(self, track: IndexedTrack) -> dict[str, Any]:
-        """Tell a track on one line."""
+        """Return the fields of `schemas.TrackLine`."""
         return {
             "id": track.id,
             "title": track.title or track.path.stem,
@@ -166,23 +172,23 @@ class View:
             "bpm": round(track.bpm, 1),
         }
 
-    def hits(self, found: list[Hit]) -> list[dict[str, Any]]:
-        """Tell what a search found."""
+    def hits(self, hits: list[Hit]) -> list[dict[str, Any]]:
+        """Return the fields of `schemas.HitLine` for each hit."""
         return [
             {
                 **self.summary(hit.track),
                 "cosine": round(hit.cosine, DECIMALS),
                 "score": round(hit.score, DECIMALS),
             }
-            for hit in found
+            for hit in hits
         ]
 
     def summaries(self, rows: list[int]) -> list[dict[str, Any]]:
-        """Tell several rows, in order."""
+        """Return the fields of `schemas.TrackLine` for each row."""
         return [self.summary(track) for track in self.library.collection.tracks(rows)]
 
     def detail(self, track_id: str) -> dict[str, Any]:
-        """Tell everything of one track.
+        """Return the fields of `schemas.TrackDetail`, but for the correction.
 
         Raises:
             UnknownTrackError: the library has no such track.
@@ -199,7 +205,7 @@ class View:
             "x": x,
             "y": y,
             "there": track.path.is_file(),
-            "windows_s": [round(float(s), 2) for s in self.library.windows.get(track_id, ())],
+            "windows_s": [round(float(s), 2) for s in self.library.chunk_starts.get(track_id, ())],
             "chunk_s": self.library.chunk_s,
             "trained": track_id in self.library.trained,
             "placement": self._placement(track, row),
@@ -214,23 +220,23 @@ class View:
 
 
 def placement(placed: Placement, most: int = 6) -> dict[str, Any]:
-    """Tell a placement: the most probable subgenres first."""
-    told = placed.row()
+    """Return the fields of `schemas.Placement`, the most probable subgenres first."""
+    row = placed.row()
     chances = [
         {"genre": genre, "subgenre": subgenre, "probability": round(p, DECIMALS)}
         for (genre, subgenre), p in placed.chances[:most]
     ]
     return {
-        "none_of_these": told["none_of_these"],
-        "fit": told["fit"],
+        "none_of_these": row["none_of_these"],
+        "fit": row["fit"],
         "chances": chances,
-        "chunk_start_s": told["chunk_start_s"],
+        "chunk_start_s": row["chunk_start_s"],
     }
 
 
 def fold(text: str) -> str:
-    """Fold text for searching: compatible forms, case and accents alike."""
-    if text.isascii():  # most of it, and ten times as fast
+    """Remove differences of case, accent and Unicode form, for searching."""
+    if text.isascii():  # most text is, and this is ten times as fast
         return text.lower()
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in parts if not unicodedata.combining(c)) if parts else ""
