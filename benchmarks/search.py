@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60)
     options = parser.parse_args()
     x, queries = vectors(options.tracks, 1), vectors(options.queries, 2)
-    searches = [lambda q: similarity.top_k([x], q, K)[0][0]]
+    searches = [lambda q: similarity.top_k(x, q, K)[0][0]]
     try:
         import faiss
 

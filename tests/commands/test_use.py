@@ -91,7 +91,11 @@ def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
     assert (told["n_tracks"], told["embedded"], told["reused"]) == (9, 1, 8)
     embedded = track_vectors.read_embeddings(model(home) / workspace.EMBEDDINGS)
     opened = Index.open(model(home) / "index", dim=DIM, fingerprint=embedded.fingerprint)
-    np.testing.assert_allclose(opened.vector(embedded.ids[0]), embedded.vectors[0], atol=1e-6)
+    np.testing.assert_allclose(
+        opened.collection.vectors([opened.collection.row_of_id(embedded.ids[0])])[0],
+        embedded.vectors[0],
+        atol=1e-6,
+    )
     told = ask("index", library, "--run", model(home))[1]
     assert (told["embedded"], told["updated"], told["forgotten"]) == (0, 0, 0)
     (library / "techno/dark/new.wav").rename(library / "techno/emotional/new.wav")

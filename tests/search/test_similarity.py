@@ -21,7 +21,7 @@ def test_top_k_equals_a_full_sort(monkeypatch, mask):
     allowed = None
     if mask:
         allowed = np.random.default_rng(2).random(1000) < (0.5 if mask == "half" else 0.05)
-    found = similarity.top_k([x[:333], x[333:]], q, 10, allowed=allowed)
+    found = similarity.top_k(x, q, 10, allowed=allowed)
     for (rows, scores), query in zip(found, q, strict=True):
         cosine = x @ query
         naive = [i for i in np.argsort(-cosine, kind="stable") if allowed is None or allowed[i]]
@@ -32,13 +32,13 @@ def test_top_k_equals_a_full_sort(monkeypatch, mask):
 def test_equal_vectors_come_in_the_order_of_their_rows(monkeypatch):
     monkeypatch.setattr(similarity, "BLOCK", 64)
     x = np.ones((500, 4), np.float32) / 2
-    assert similarity.top_k([x], x[:1], 7)[0][0].tolist() == list(range(7))
+    assert similarity.top_k(x, x[:1], 7)[0][0].tolist() == list(range(7))
 
 
 def test_fewer_rows_than_k():
     x = unit_vectors(5, 4)
-    assert sorted(similarity.top_k([x], x[:1], 10)[0][0].tolist()) == list(range(5))
-    assert len(similarity.top_k([x], x[:1], 10, allowed=np.zeros(5, bool))[0][0]) == 0
+    assert sorted(similarity.top_k(x, x[:1], 10)[0][0].tolist()) == list(range(5))
+    assert len(similarity.top_k(x, x[:1], 10, allowed=np.zeros(5, bool))[0][0]) == 0
 
 
 def naive_mutual(x):
@@ -60,8 +60,8 @@ def test_mutual_proximity_equals_the_papers_definition(monkeypatch):
     x = unit_vectors(70, 6) + np.float32(0.3)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     score = naive_mutual(x)
-    spread = similarity.spread_of([x], similarity.moments([x]))
-    found = similarity.top_k([x], x, 9, skip=np.arange(70), mutual=(spread, spread))
+    spread = similarity.spread_of(x, similarity.moments(x))
+    found = similarity.top_k(x, x, 9, skip=np.arange(70), mutual=(spread, spread))
     for i, (rows, logs) in enumerate(found):
         wanted = np.sort(np.delete(score[i], i))[::-1][:9]
         np.testing.assert_allclose(np.exp(logs), wanted, rtol=1e-4)

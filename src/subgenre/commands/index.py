@@ -18,6 +18,7 @@ from subgenre.errors import LibraryError
 from subgenre.library import audio_files, scan, sources
 from subgenre.library.scan import Track
 from subgenre.library.sources import Entry, Found, Skipped
+from subgenre.search import storage
 from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index, Plan, Relinked
 
@@ -113,6 +114,7 @@ def index(
     left = _reuse(opened, store, plan.new)
     embedded, failed = _embed(opened, store, left, workers, console)
     forgotten = store.delete(gone)
+    store.keep_proximity()
     skipped = audio_files.tell(console, (*listed.skipped, *unread, *failed))
     reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
     updated = sum(track.id not in begun for track in plan.updated)
@@ -191,7 +193,7 @@ def _relink(store: Index, root: Path, console: Console) -> Relinked:
 def _open(run: ModelFolder, place: Path, listed: Found | None) -> Index:
     """Open an index, or make one where there is something to put into it."""
     nothing = listed is None and not (place == run.index_path and _has_vectors(run))
-    if nothing or (place / "index.json").is_file():
+    if nothing or storage.exists(place):
         return run.open_index(place)
     return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
 

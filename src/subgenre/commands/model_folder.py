@@ -22,7 +22,7 @@ from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import FeatureError, RunError
-from subgenre.search import classifier
+from subgenre.search import classifier, storage
 from subgenre.search.classifier import ALPHA, Classifier
 from subgenre.search.collection import Collection
 from subgenre.search.track_rows import IndexedTrack
@@ -256,7 +256,7 @@ class ModelFolder:
         Raises:
             IndexStoreError: the index is of another model. RunError: no index and no vectors.
         """
-        if index is not None or (self.index_path / "index.json").is_file():
+        if index is not None or storage.exists(self.index_path):
             return self.open_index(index).collection
         if not self.has_embeddings:
             raise RunError(

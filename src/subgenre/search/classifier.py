@@ -229,14 +229,14 @@ def _left_out(
     cosines = x @ centroids.T
     own = _unit(sums[y[kept]] - x[kept])
     cosines[kept, y[kept]] = (x[kept] * own).sum(axis=1)
-    found = top_k([x], x, NEIGHBOURS, skip=np.arange(len(x)))
+    found = top_k(x, x, NEIGHBOURS, skip=np.arange(len(x)))
     near = np.array([scores.mean() if len(scores) else -1.0 for _, scores in found])
     return cosines[kept], y[kept], near[kept]
 
 
 def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Doubles:
     """Mean cosine to the `NEIGHBOURS` nearest training tracks."""
-    return np.array([s.mean() for _, s in top_k([training], vectors, NEIGHBOURS)], dtype=np.float64)
+    return np.array([s.mean() for _, s in top_k(training, vectors, NEIGHBOURS)], dtype=np.float64)
 
 
 def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:

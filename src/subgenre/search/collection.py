@@ -29,20 +29,20 @@ class Collection:
     """N tracks and their unit vectors.
 
     Args:
-        parts: vectors [n, D] of unit norm, together the rows; memory maps serve.
-        rows: pyarrow table of `vector_files.SCHEMA`, a row a vector.
-        alive: [N], rows that count; all where None.
-        stored: moments, and spread of the first rows, as kept on disk.
+        all_vectors: [N, D] of unit norm; a memory map serves.
+        rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
+        alive: [N], rows that hold a track; all where None.
+        stored: moments, and the spread of the first rows, as cached on disk.
     """
 
     def __init__(
         self,
-        parts: Sequence[NDArray[np.float32]],
+        all_vectors: NDArray[np.float32],
         rows: pa.Table,
         alive: Mask | None = None,
         stored: tuple[Moments, Spread] | None = None,
     ) -> None:
-        self.parts = tuple(parts)
+        self.all_vectors = all_vectors
         self.rows = rows
         self.alive = np.ones(rows.num_rows, dtype=bool) if alive is None else alive
         self._stored = stored
@@ -55,7 +55,7 @@ class Collection:
             IndexStoreError: vectors of another count, zero or not finite.
         """
         rows = table_of(tracks)
-        return cls([unit(vectors, rows.num_rows)], rows)
+        return cls(unit(vectors, rows.num_rows), rows)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))
@@ -63,7 +63,7 @@ class Collection:
     @property
     def dim(self) -> int:
         """D."""
-        return int(self.parts[0].shape[1])
+        return int(self.all_vectors.shape[1])
 
     @cached_property
     def live(self) -> Ints:
@@ -113,14 +113,7 @@ class Collection:
 
     def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
         """Vectors [n, D] of rows, in order."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        found = np.empty((len(wanted), self.dim), dtype=np.float32)
-        offset = 0
-        for part in self.parts:
-            inside = (wanted >= offset) & (wanted < offset + len(part))
-            found[inside] = part[wanted[inside] - offset]
-            offset += len(part)
-        return found
+        return np.asarray(self.all_vectors[np.asarray(rows, dtype=np.int64)])
 
     def row(self, name: str | Path) -> int:
         """Find a track by its id, its path, or its title or file name where only one has it.
@@ -254,25 +247,19 @@ class Collection:
         return np.asarray(self.rows[column].to_numpy(), dtype=np.float64)
 
     @cached_property
-    def _mutual(self) -> tuple[Moments, Spread]:
-        """Moments of all tracks and the spread of each; those on disk while little has changed."""
+    def proximity(self) -> tuple[Moments, Spread]:
+        """Moments of all tracks and the spread of each row; as cached while little has changed."""
         if self._stored is not None:
             whole, known = self._stored
-            changed = self.rows.num_rows - len(known.mean) + np.count_nonzero(~self.alive)
-            if changed <= 0.1 * whole.count:
-                later = similarity.spread_of(self.parts[1:], whole, own=False)
+            later = self.all_vectors[len(known.mean) :]
+            if len(later) + np.count_nonzero(~self.alive) <= 0.1 * whole.count:
+                spread = similarity.spread_of(later, whole, own=False)
                 return whole, Spread(
-                    np.concatenate([known.mean, later.mean]),
-                    np.concatenate([known.inverse, later.inverse]),
+                    np.concatenate([known.mean, spread.mean]),
+                    np.concatenate([known.inverse, spread.inverse]),
                 )
-        whole = similarity.moments(self.parts, self.alive)
-        return whole, similarity.spread_of(self.parts, whole)
-
-    def fresh_proximity(self) -> tuple[Moments, Spread]:
-        """Compute the moments of all tracks anew, and the spread of each that counts."""
-        whole = similarity.moments(self.parts, self.alive)
-        spread = similarity.spread_of(self.parts, whole)
-        return whole, Spread(spread.mean[self.alive], spread.inverse[self.alive])
+        whole = similarity.moments(self.all_vectors, self.alive)
+        return whole, similarity.spread_of(self.all_vectors, whole)
 
     def rank(
         self,
@@ -292,8 +279,8 @@ class Collection:
         """
         both = None
         if mutual and len(self) >= MIN_MUTUAL:
-            whole, spread = self._mutual
+            whole, spread = self.proximity
             both = (whole.spread(queries, own=own), spread)
         mask = self.alive if allowed is None else allowed
         every = mask if not mask.all() else None
-        return similarity.top_k(self.parts, queries, k, allowed=every, mutual=both)
+        return similarity.top_k(self.all_vectors, queries, k, allowed=every, mutual=both)

@@ -18,7 +18,7 @@ One query costs D^2 operations for its own two numbers and then the same scan as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,16 +71,15 @@ class Spread:
     inverse: Floats
 
 
-def moments(parts: Sequence[Floats], allowed: Mask | None = None) -> Moments:
-    """Compute both moments over parts of a collection, each [n, D], in float64.
+def moments(vectors: Floats, allowed: Mask | None = None) -> Moments:
+    """Compute both moments of unit vectors [N, D], in float64.
 
     Args:
-        parts: unit vectors; all parts are of one D.
-        allowed: which rows of the parts, one after another, count; all where None.
+        vectors: [N, D]; a memory map serves. allowed: [N], which rows count; all where None.
     """
-    size = parts[0].shape[1]
+    size = vectors.shape[1]
     total, second, count = np.zeros(size), np.zeros((size, size)), 0
-    for start, block in _blocks(parts):
+    for start, block in _blocks(vectors):
         rows = block if allowed is None else block[allowed[start : start + len(block)]]
         x = np.asarray(rows, dtype=np.float64)
         total += x.sum(axis=0)
@@ -89,9 +88,9 @@ def moments(parts: Sequence[Floats], allowed: Mask | None = None) -> Moments:
     return Moments(count, total / max(count, 1), second / max(count, 1))
 
 
-def spread_of(parts: Sequence[Floats], whole: Moments, *, own: bool = True) -> Spread:
-    """Compute the spread of every row of the parts, block by block."""
-    found = [whole.spread(block, own=own) for _, block in _blocks(parts)]
+def spread_of(vectors: Floats, whole: Moments, *, own: bool = True) -> Spread:
+    """Compute the spread of every row of `vectors` [N, D], block by block."""
+    found = [whole.spread(block, own=own) for _, block in _blocks(vectors)]
     none = np.zeros(0, dtype=np.float32)
     return Spread(
         np.concatenate([none, *(s.mean for s in found)]),
@@ -152,7 +151,7 @@ class _Best:
 
 
 def top_k(
-    parts: Sequence[Floats],
+    vectors: Floats,
     queries: NDArray[np.floating],
     k: int,
     *,
@@ -163,7 +162,7 @@ def top_k(
     """Find the k best rows of each query, exactly; rows and scores, best first.
 
     Args:
-        parts: unit vectors [n, D] each, together the N rows; memory maps serve.
+        vectors: unit vectors [N, D]; a memory map serves.
         queries: unit vectors [B, D].
         k: how many; fewer come back where fewer rows are allowed.
         allowed: [N], rows that may come back.
@@ -181,7 +180,7 @@ def top_k(
         return [(b.rows, b.scores) for b in best]
     for first in range(0, len(queries), QUERIES):
         group = slice(first, first + QUERIES)
-        for start, block in _blocks(parts):
+        for start, block in _blocks(vectors):
             rows = slice(start, start + len(block))
             mask = None if allowed is None else allowed[rows]
             if mask is not None and not mask.any():
@@ -206,9 +205,9 @@ def neighbours(vectors: Floats, k: int, *, mutual: bool) -> Ints:
     """
     both = None
     if mutual:
-        spread = spread_of([vectors], moments([vectors]))
+        spread = spread_of(vectors, moments(vectors))
         both = (spread, spread)
-    found = top_k([vectors], vectors, k, skip=np.arange(len(vectors)), mutual=both)
+    found = top_k(vectors, vectors, k, skip=np.arange(len(vectors)), mutual=both)
     return np.stack([rows for rows, _ in found])
 
 
@@ -228,14 +227,10 @@ def skewness(counts: Ints) -> float:
     return float(np.mean((counts - np.mean(counts)) ** 3)) / deviation**3
 
 
-def _blocks(parts: Sequence[Floats]) -> list[tuple[int, Floats]]:
-    """Cut the parts into blocks; number of the first row, and the rows [n, D]."""
-    found, offset = [], 0
-    for part in parts:
-        for start in range(0, len(part), BLOCK):
-            found.append((offset + start, np.asarray(part[start : start + BLOCK])))
-        offset += len(part)
-    return found
+def _blocks(vectors: Floats) -> Iterator[tuple[int, Floats]]:
+    """Cut vectors [N, D] into blocks: number of the first row, and the rows [n, D]."""
+    for start in range(0, len(vectors), BLOCK):
+        yield start, np.asarray(vectors[start : start + BLOCK])
 
 
 def _cosines(block: Floats, queries: Floats, allowed: Mask | None) -> Floats:

@@ -1,245 +1,319 @@
-"""The index on disk: vectors, rows and a journal, so that a killed writer loses nothing.
+"""The index on disk: rows in SQLite, vectors in one append-only file.
 
-    index.json                  format version, D, the model's fingerprint, count, generation G
-    vectors-G.npy               [N, D] float32, unit norm, read as a memory map
-    tracks-G.parquet            one row a vector
-    proximity-G.npz             moments of all vectors and each track's own spread
-    journal-G-000001.parquet    later rows with their vectors, and ids that are gone
+    index.sqlite       meta: format version, D, the model's fingerprint; tracks: a row per track
+    vectors-<n>.f32    [places, D] float32 of unit norm, read as a memory map
+    proximity.npz      a cache: moments of all vectors, and the spread of each
 
-Writing a batch adds one journal file. Compacting writes the files of generation G + 1 and then
-replaces `index.json`: that one rename is the change, and before it the old generation is whole.
-Readers with open maps keep what they have.
+A writer appends vectors, syncs the file, and then commits the rows that point at them. After a
+crash the committed rows are whole; the next writer overwrites what was appended but not committed.
+A reader maps the file as far as its transaction sees. A deleted row leaves a hole; when more than
+half of the places are holes, the vectors are copied to a new file, and the commit that names this
+file is the change.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
-from subgenre.search.similarity import Moments, Spread
+from subgenre.search.similarity import Floats, Mask, Moments, Spread
 from subgenre.search.track_rows import SCHEMA
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
+_EARLIER = "index.json"  # stands in an index of format version 1
+_BLOCK = 65_536  # vectors copied at a time
+_WAIT_S = 60.0  # how long a reader or a writer waits for another one
+
+_NAMES = ", ".join(SCHEMA.names)
+_MARKS = ", ".join("?" * len(SCHEMA.names))
+_CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA.names)
+# the statements hold names of columns; values are always bound
+_CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, UNIQUE (id))"
+_SELECT = f"SELECT place, {_NAMES} FROM tracks ORDER BY place"  # noqa: S608
+_INSERT = f"INSERT OR REPLACE INTO tracks (place, {_NAMES}) VALUES (?, {_MARKS})"  # noqa: S608
+_UPDATE = f"UPDATE tracks SET {_CHANGES} WHERE id = ?"  # noqa: S608
 
 
 @dataclass(frozen=True)
 class Header:
-    """What `index.json` says."""
+    """What the table `meta` says.
+
+    Attributes:
+        dim: D. fingerprint: of the model that made the vectors.
+        vectors: name of the file of vectors. places: vectors in it that are committed.
+        version: number of the last change.
+    """
 
     dim: int
     fingerprint: str
-    count: int = 0
-    generation: int = 0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One journal file: rows with vectors [n, D], and ids that they replace or that are gone."""
-
-    rows: pa.Table
-    vectors: NDArray[np.float32]
-    gone: list[str]
+    vectors: str = "vectors-1.f32"
+    places: int = 0
+    version: int = 0
 
 
 @dataclass(frozen=True)
 class Stored:
-    """All that is on disk; `proximity` belongs to the vectors of the base alone."""
+    """The content of an index.
+
+    Attributes:
+        vectors: [places, D], a memory map. rows: [places], empty where a place is a hole.
+        alive: [places], which places hold a track.
+        proximity: of the first places, as far as they were there when it was computed.
+    """
 
     header: Header
-    vectors: NDArray[np.float32]
+    vectors: Floats
     rows: pa.Table
+    alive: Mask
     proximity: tuple[Moments, Spread] | None
-    journal: list[Entry]
+
+
+def exists(folder: Path) -> bool:
+    """Say whether a folder holds an index, of this format or of an earlier one."""
+    return (folder / DATABASE).is_file() or (folder / _EARLIER).is_file()
+
+
+def create(folder: Path, dim: int, fingerprint: str) -> None:
+    """Make an empty index.
+
+    Raises:
+        IndexStoreError: there is an index already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if exists(folder):
+        raise IndexStoreError(f"{folder} holds an index already; open it or remove it")
+    with files.atomic_path(folder / DATABASE) as temporary, _open(temporary) as db:
+        db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
+        db.execute(_CREATE)
+        _set(db, format_version=FORMAT_VERSION, **vars(Header(dim, fingerprint)))
 
 
 def read_header(folder: Path) -> Header:
-    """Read `index.json`.
+    """Read the table `meta`.
 
     Raises:
         IndexStoreError: missing, damaged or of another format.
     """
-    path = folder / "index.json"
-    if not path.is_file():
-        raise IndexStoreError(f"{folder} holds no index; make one with: subgenre index LIBRARY")
-    found = files.read_json(path, version=FORMAT_VERSION, error=IndexStoreError)
-    try:
-        return Header(
-            int(found["dim"]),
-            str(found["fingerprint"]),
-            int(found["count"]),
-            int(found["generation"]),
-        )
-    except (KeyError, TypeError, ValueError) as problem:
-        raise IndexStoreError(f"{path} is damaged ({problem!r}); make the index anew") from problem
-
-
-def write_header(folder: Path, header: Header) -> None:
-    """Write `index.json`: from here on the files of its generation count."""
-    values = {"dim": header.dim, "fingerprint": header.fingerprint, "count": header.count}
-    told = {"format_version": FORMAT_VERSION, **values, "generation": header.generation}
-    files.write_json(folder / "index.json", told)
+    with _transaction(folder) as db:
+        return _header(db)
 
 
 def read(folder: Path) -> Stored:
-    """Open an index: the base as a memory map, the journal in memory.
+    """Open an index: the rows in memory, the vectors as a memory map.
 
     Raises:
         IndexStoreError: missing, damaged or of another format.
     """
-    header = read_header(folder)
-    while True:
-        try:
-            return _read(folder, header)
-        except IndexStoreError:
-            newer = read_header(folder)
-            if newer.generation == header.generation:
-                raise
-            header = newer  # a writer compacted the index while it was read
-
-
-def _read(folder: Path, header: Header) -> Stored:
-    names = _names(folder, header.generation)
+    with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
+        header = _header(db)
+        records = db.execute(_SELECT).fetchall()
+        vectors = _map(folder, header)
     try:
-        if header.count:
-            vectors = np.load(names["vectors"], mmap_mode="r", allow_pickle=False)
-            rows = pq.read_table(names["tracks"], memory_map=True).select(SCHEMA.names).cast(SCHEMA)
-        else:
-            vectors, rows = np.zeros((0, header.dim), np.float32), SCHEMA.empty_table()
-        journal = [_read_entry(path, header.dim) for path in journal_files(folder, header)]
-        proximity = _read_proximity(names["proximity"]) if header.count else None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
-        raise IndexStoreError(
-            f"{folder} is damaged ({problem}); make the index anew with: subgenre index LIBRARY"
-        ) from problem
-    if vectors.shape != (header.count, header.dim) or rows.num_rows != header.count:
-        raise IndexStoreError(
-            f"{folder} is damaged: index.json says {header.count} x {header.dim}, the vectors are "
-            f"{vectors.shape} and there are {rows.num_rows} rows; make the index anew"
-        )
-    return Stored(header, vectors, rows, proximity, journal)
+        places, rows = _table(records)
+        alive = np.zeros(header.places, dtype=bool)
+        alive[places] = True
+        if not alive.all():
+            rows = _with_holes(rows, alive)
+    except (IndexError, OverflowError, pa.ArrowException) as problem:
+        raise _damaged(folder, problem) from problem
+    return Stored(header, vectors, rows, alive, _read_proximity(folder, header))
 
 
-def journal_files(folder: Path, header: Header) -> list[Path]:
-    """Name the journal files of a generation, oldest first."""
-    return sorted(folder.glob(f"journal-{header.generation}-*.parquet"))
+def write(folder: Path, rows: pa.Table, vectors: Floats) -> None:
+    """Add rows with vectors [n, D]; a row with a known id replaces it. Safe once it returns."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        _append(folder, header, vectors)
+        places = range(header.places, header.places + len(vectors))
+        db.executemany(_INSERT, zip(places, *_columns(rows), strict=True))
+        _set(db, places=header.places + len(vectors), version=header.version + 1)
+    _shrink(folder)
 
 
-def append(folder: Path, header: Header, entry: Entry) -> None:
-    """Add one file to the journal; once this returns, its rows are safe."""
-    flat = pa.array(np.ascontiguousarray(entry.vectors, dtype=np.float32).ravel())
-    rows = entry.rows.append_column("vector", pa.FixedSizeListArray.from_arrays(flat, header.dim))
-    present = rows.append_column("gone", pa.array(np.zeros(rows.num_rows, dtype=bool)))
-    lost = pa.table({"id": pa.array(entry.gone, pa.string()), "gone": [True] * len(entry.gone)})
-    table = pa.concat_tables([lost, present], promote_options="default")
-    past = journal_files(folder, header)
-    number = int(past[-1].stem.rpartition("-")[2]) + 1 if past else 1
-    with files.atomic_path(
-        folder / f"journal-{header.generation}-{number:06d}.parquet"
-    ) as temporary:
-        pq.write_table(table, temporary, use_dictionary=False)  # vectors never repeat
+def update(folder: Path, rows: pa.Table) -> None:
+    """Replace the fields of tracks that are in the index; their vectors stay.
 
-
-def write_base(
-    folder: Path,
-    header: Header,
-    parts: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]],
-    rows: pa.Table,
-    proximity: tuple[Moments, Spread] | None,
-) -> None:
-    """Write a generation and make it the one that counts; older files go.
-
-    Args:
-        folder: of the index. header: of the new generation.
-        parts: vectors [n, D] and which of them stay; copied block by block.
-        rows: one a vector that stays. proximity: of them.
+    Raises:
+        IndexStoreError: an id is not in the index.
     """
-    names = _names(folder, header.generation)
-    if header.count:
-        with files.atomic_path(names["vectors"]) as temporary:
-            _copy(temporary, header, parts)
-        with files.atomic_path(names["tracks"]) as temporary:
-            pq.write_table(rows, temporary)
-        if proximity is not None:
-            with files.atomic_path(names["proximity"]) as temporary:
-                _write_proximity(temporary, *proximity)
-    write_header(folder, header)
-    _remove_others(folder, header)
+    with _transaction(folder, "IMMEDIATE") as db:
+        header, before = _header(db), db.total_changes
+        ids = rows["id"].to_pylist()
+        db.executemany(_UPDATE, zip(*_columns(rows), ids, strict=True))
+        if db.total_changes - before != len(ids):
+            raise IndexStoreError(f"a track to update is not in the index {folder}; add it first")
+        _set(db, version=header.version + 1)
 
 
-def _names(folder: Path, generation: int) -> dict[str, Path]:
-    kinds = {"vectors": "npy", "tracks": "parquet", "proximity": "npz"}
-    return {kind: folder / f"{kind}-{generation}.{end}" for kind, end in kinds.items()}
+def delete(folder: Path, ids: Sequence[str]) -> int:
+    """Delete tracks by id; return how many there were."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        before = db.total_changes
+        db.executemany("DELETE FROM tracks WHERE id = ?", [(track_id,) for track_id in ids])
+        count = db.total_changes - before
+        _set(db, version=header.version + 1)
+    _shrink(folder)
+    return count
 
 
-def _copy(
-    path: Path, header: Header, parts: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]]
-) -> None:
-    """Write the vectors that stay, in blocks, so that they are never all in memory."""
-    shape = (header.count, header.dim)
-    with path.open("wb") as out:
-        np.lib.format.write_array_header_2_0(
-            out, {"descr": "<f4", "fortran_order": False, "shape": shape}
-        )
-        for vectors, stays in parts:
-            for start in range(0, len(vectors), 65_536):
-                block = slice(start, start + 65_536)
-                out.write(np.asarray(vectors[block][stays[block]], dtype="<f4").tobytes())
-
-
-def _read_entry(path: Path, dim: int) -> Entry:
-    table = pq.read_table(path)
-    gone = table["gone"].to_numpy(zero_copy_only=False).astype(bool)
-    present = table.filter(pa.array(~gone))
-    flat = present["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = np.asarray(flat, dtype=np.float32).reshape(-1, dim)
-    rows = present.select(SCHEMA.names).cast(SCHEMA)
-    return Entry(rows, vectors, table.filter(pa.array(gone))["id"].to_pylist())
-
-
-def _write_proximity(path: Path, moments: Moments, spread: Spread) -> None:
-    values: dict[str, Any] = {"count": np.int64(moments.count), "mean": moments.mean}
-    with path.open("wb") as out:
+def write_proximity(folder: Path, header: Header, moments: Moments, spread: Spread) -> None:
+    """Cache the moments of all vectors and the spread of each place."""
+    with files.atomic_path(folder / PROXIMITY) as temporary, temporary.open("wb") as out:
         np.savez(
             out,
-            **values,
+            vectors=np.array(header.vectors),
+            count=np.int64(moments.count),
+            mean=moments.mean,
             second=moments.second,
             track_mean=spread.mean,
             track_inverse=spread.inverse,
         )
 
 
-def _read_proximity(path: Path) -> tuple[Moments, Spread] | None:
-    if not path.is_file():
+def _read_proximity(folder: Path, header: Header) -> tuple[Moments, Spread] | None:
+    """Read the cache; None where there is none, or one of another file of vectors."""
+    try:
+        with np.load(folder / PROXIMITY, allow_pickle=False) as found:
+            if str(found["vectors"]) != header.vectors or found["mean"].shape != (header.dim,):
+                return None
+            moments = Moments(int(found["count"]), found["mean"], found["second"])
+            return moments, Spread(found["track_mean"], found["track_inverse"])
+    except (OSError, ValueError, KeyError, EOFError):
         return None
-    with np.load(path, allow_pickle=False) as found:
-        whole = Moments(int(found["count"]), found["mean"], found["second"])
-        return whole, Spread(found["track_mean"], found["track_inverse"])
 
 
-def _remove_others(folder: Path, header: Header) -> None:
-    """Remove what belongs to other generations; a file that a reader maps may refuse to go.
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database that exists, closed again at the end; each statement stands for itself."""
+    with contextlib.closing(
+        sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None
+        )
+    ) as db:
+        yield db
 
-    What a killed writer left half written goes too: only the holder of the lock comes here.
+
+@contextlib.contextmanager
+def _transaction(folder: Path, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
+    """Run one transaction; an error inside it changes nothing.
+
+    Raises:
+        IndexStoreError: no index, one of another format, a damaged one, or no room on the disk.
     """
-    keep = set(_names(folder, header.generation).values())
-    for pattern in (
-        f"{files.TEMPORARY}*",
-        "vectors-*.npy",
-        "tracks-*.parquet",
-        "proximity-*.npz",
-        "journal-*.parquet",
-    ):
-        for path in folder.glob(pattern):
-            if path not in keep and not path.name.startswith(f"journal-{header.generation}-"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+    if not (folder / DATABASE).is_file():
+        if exists(folder):
+            raise IndexStoreError(
+                f"{folder} holds an index of an earlier format; "
+                "delete that folder and run: subgenre index LIBRARY"
+            )
+        raise IndexStoreError(f"{folder} holds no index; make one with: subgenre index LIBRARY")
+    try:
+        with _open(folder / DATABASE) as db:
+            db.execute(f"BEGIN {kind}")
+            try:
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+    except sqlite3.Error as problem:
+        raise _damaged(folder, problem) from problem
+
+
+def _damaged(folder: Path, problem: object) -> IndexStoreError:
+    return IndexStoreError(
+        f"the index {folder} can't be used ({problem}); free the disk if it is full, else delete "
+        "that folder and run: subgenre index LIBRARY"
+    )
+
+
+def _header(db: sqlite3.Connection) -> Header:
+    meta = dict(db.execute("SELECT name, value FROM meta"))
+    if meta.pop("format_version", None) != FORMAT_VERSION:
+        raise IndexStoreError("the index is of another format version; update subgenre")
+    try:
+        return Header(**meta)
+    except TypeError as problem:
+        raise sqlite3.DatabaseError(str(problem)) from problem
+
+
+def _set(db: sqlite3.Connection, **values: object) -> None:
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def _columns(rows: pa.Table) -> list[list[object]]:
+    return [rows[name].to_pylist() for name in SCHEMA.names]
+
+
+def _table(records: list[tuple[object, ...]]) -> tuple[NDArray[np.int64], pa.Table]:
+    """Return the places of records, ascending, and their fields as a table."""
+    places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, SCHEMA.types, strict=True)]
+    return np.array(places, dtype=np.int64), pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _with_holes(rows: pa.Table, alive: Mask) -> pa.Table:
+    """Spread rows over all places; a hole has empty fields."""
+    number = pa.array(np.cumsum(alive) - 1, mask=~alive)
+    columns = [
+        rows[name].combine_chunks().take(number).fill_null("" if kind == pa.string() else 0)
+        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _map(folder: Path, header: Header) -> Floats:
+    """Map the committed vectors [places, D]."""
+    if not header.places:
+        return np.zeros((0, header.dim), np.float32)
+    shape = (header.places, header.dim)
+    try:
+        return np.memmap(folder / header.vectors, dtype="<f4", mode="r", shape=shape)
+    except (OSError, ValueError) as problem:
+        raise _damaged(folder, problem) from problem
+
+
+def _append(folder: Path, header: Header, vectors: Floats) -> None:
+    """Write vectors behind the committed ones, over what a killed writer may have left there."""
+    with (folder / header.vectors).open("r+b" if header.places else "wb") as out:
+        out.seek(header.places * header.dim * 4)
+        out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+        out.truncate()
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _shrink(folder: Path) -> None:
+    """Copy the vectors to a new file where more than half of the old one is holes."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        (count,) = db.execute("SELECT count(*) FROM tracks").fetchone()
+        if 2 * count >= header.places:
+            return
+        places = [place for (place,) in db.execute("SELECT place FROM tracks ORDER BY place")]
+        number = int(header.vectors.removeprefix("vectors-").removesuffix(".f32")) + 1
+        name, old = f"vectors-{number}.f32", _map(folder, header)
+        with (folder / name).open("wb") as out:
+            for start in range(0, len(places), _BLOCK):
+                out.write(old[places[start : start + _BLOCK]].tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        # places only move down, in ascending order, so no two rows ever share one
+        db.executemany("UPDATE tracks SET place = ? WHERE place = ?", enumerate(places))
+        _set(db, vectors=name, places=len(places), version=header.version + 1)
+    for path in folder.glob("vectors-*.f32"):
+        if path.name != name:
+            with contextlib.suppress(OSError):  # Windows keeps a file that a reader maps
+                path.unlink()

@@ -1,12 +1,11 @@
 """The index of a library: vectors on disk, kept up to date track by track, searched exactly.
 
-Reading needs no lock: `index.collection` is a frozen view, and writing replaces it. Each write is
-safe on disk when the call returns (see `vector_files` for how).
+Reading takes no lock: `index.collection` is frozen, and a change replaces it. A change is safe on
+disk when the call returns (`storage` says how).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,21 +13,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subgenre.core import files
-from subgenre.errors import IndexStoreError
-from subgenre.search import ranking as searching
+from subgenre.audio import reading
+from subgenre.errors import AudioError, IndexStoreError
 from subgenre.search import storage
 from subgenre.search.collection import Collection
-from subgenre.search.ranking import Hit, Limits
-from subgenre.search.relink import find, identify_audio
-from subgenre.search.storage import Entry, Header
-from subgenre.search.track_rows import SCHEMA, Filter, IndexedTrack, table_of, unit
+from subgenre.search.track_rows import IndexedTrack, table_of, unit
 
-JOURNAL_ROWS = 4096  # a journal of more rows than this, and a quarter of the base, is compacted
-_KEPT = (
+# what a library says of a track; the index is updated where one of these differs
+_COMPARED = (
     "path",
     "genre",
     "subgenre",
@@ -45,38 +39,35 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What an index lacks of a library.
+    """What has to change in an index so that it holds a library.
 
     Attributes:
-        new: tracks whose id is not in the index: to embed. changed: those of them whose path is
-            in the index with other audio.
-        updated: same audio, other path, labels or tags: `Index.update` writes them, no embedding.
-        gone: ids that the library has no more.
+        new: tracks whose id is not in the index; they have to be embedded.
+        updated: tracks with the same audio and another path, label or tag.
+        gone: ids that the library no longer has.
     """
 
     new: tuple[Any, ...]
-    changed: tuple[Any, ...]
     updated: tuple[Any, ...]
     gone: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Relinked:
-    """Result of `Index.relink`: ids whose path was mended, and ids that were not found."""
+    """Result of `Index.relink`: ids that were found at the new place, and ids that were not."""
 
     found: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 class Index:
-    """An index folder, open. Threads may read and write one `Index`; processes may too.
+    """An open index folder. Threads and processes may read and write it at the same time.
 
     Make one with `Index.create` or `Index.open`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._writing = threading.RLock()
         self._load()
 
     @classmethod
@@ -86,15 +77,12 @@ class Index:
         Raises:
             IndexStoreError: there is an index already.
         """
-        with files.locked(path / ".lock"):
-            if (path / "index.json").exists():
-                raise IndexStoreError(f"{path} holds an index already; open it or remove it")
-            storage.write_header(path, Header(dim, fingerprint))
+        storage.create(path, dim, fingerprint)
         return cls(path)
 
     @classmethod
     def open(cls, path: Path, *, dim: int | None = None, fingerprint: str | None = None) -> Index:
-        """Open an index, and check that it was made by the model that will ask it.
+        """Open an index, and check that it belongs to this model.
 
         Raises:
             IndexStoreError: missing, damaged, or of another dimension or model; both are named.
@@ -114,34 +102,22 @@ class Index:
         return cls(path)
 
     @property
-    def dim(self) -> int:
-        """Size of a vector, D."""
-        return self._header.dim
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the model that made the vectors."""
-        return self._header.fingerprint
-
-    @property
     def count(self) -> int:
         """Number of tracks."""
         return len(self.collection)
 
     def refresh(self) -> bool:
-        """Read again what another process has written; say whether anything had changed."""
-        with self._writing:
-            if self._state == self._on_disk():
-                return False
-            self._load()
-            return True
+        """Read the index again if another process has changed it; return whether it had."""
+        if storage.read_header(self.path) == self._header:
+            return False
+        self._load()
+        return True
 
     def upsert(self, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> None:
         """Add tracks with vectors [n, D], replacing those with the same id; safe once it returns.
 
         Args:
-            tracks: objects with the fields of `IndexedTrack`, such as `library.Track`. Of several
-                with one id the last counts.
+            tracks: objects with the fields of `IndexedTrack`; of two with one id the last counts.
             vectors: of any norm but zero; stored with norm 1.
 
         Raises:
@@ -149,24 +125,22 @@ class Index:
         """
         rows = table_of(tracks)
         values = unit(vectors, rows.num_rows)
-        if values.shape[1] != self.dim:
+        if values.shape[1] != self._header.dim:
             raise IndexStoreError(
                 f"vectors of {values.shape[1]} values don't fit {self.path}, which holds "
-                f"{self.dim} by model {self.fingerprint}"
+                f"{self._header.dim} by model {self._header.fingerprint}"
             )
-        last = {track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}
-        chosen = sorted(last.values())
-        with self._writing, files.locked(self.path / ".lock"):
-            self._write(Entry(rows.take(pa.array(chosen, pa.int64())), values[chosen], list(last)))
+        chosen = sorted({track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}.values())
+        if chosen:
+            storage.write(self.path, rows.take(pa.array(chosen)), values[chosen])
+            self._load()
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Forget tracks; return how many there were. Unknown ids are passed over."""
-        with self._writing, files.locked(self.path / ".lock"):
-            self.refresh()
-            known = [i for i in dict.fromkeys(ids) if self.collection.has(i)]
-            nothing = np.zeros((0, self.dim), np.float32)
-            self._write(Entry(SCHEMA.empty_table(), nothing, known))
-            return len(known)
+        """Delete tracks; return how many there were. Unknown ids are ignored."""
+        chosen = list(ids)
+        count = storage.delete(self.path, chosen) if chosen else 0
+        self._load()
+        return count
 
     def update(self, tracks: Iterable[Any]) -> None:
         """Replace path, labels and tags of tracks that are in the index; vectors stay.
@@ -174,10 +148,10 @@ class Index:
         Raises:
             IndexStoreError: an id that is not in the index.
         """
-        chosen = list(tracks)
-        rows = [self.collection.row_of_id(track.id) for track in chosen]
-        if rows:
-            self.upsert(chosen, self.collection.vectors(rows))
+        rows = table_of(tracks)
+        if rows.num_rows:
+            storage.update(self.path, rows)
+            self._load()
 
     def plan(self, tracks: Sequence[Any]) -> Plan:
         """Compare a library with the index, by ids; of two copies of a recording the first counts.
@@ -185,17 +159,15 @@ class Index:
         Args:
             tracks: of `library.scan`.
         """
-        held = _told(self.collection.rows.filter(pa.array(self.collection.alive)))
-        wanted: dict[str, tuple[Any, tuple[Any, ...]]] = {}
-        for track, told in zip(tracks, _rows(table_of(tracks)), strict=True):
-            wanted.setdefault(track.id, (track, told))
-        paths = {told[0] for told in held.values()}
-        new = [(t, told) for i, (t, told) in wanted.items() if i not in held]
+        alive = self.collection.rows.filter(pa.array(self.collection.alive))
+        indexed = dict(zip(alive["id"].to_pylist(), _compared(alive), strict=True))
+        library: dict[str, tuple[Any, tuple[Any, ...]]] = {}
+        for track, fields in zip(tracks, _compared(table_of(tracks)), strict=True):
+            library.setdefault(track.id, (track, fields))
         return Plan(
-            tuple(t for t, _ in new),
-            tuple(t for t, told in new if told[0] in paths),
-            tuple(t for i, (t, told) in wanted.items() if i in held and told != held[i]),
-            tuple(i for i in held if i not in wanted),
+            tuple(t for i, (t, _) in library.items() if i not in indexed),
+            tuple(t for i, (t, f) in library.items() if i in indexed and f != indexed[i]),
+            tuple(i for i in indexed if i not in library),
         )
 
     def relink(
@@ -209,15 +181,15 @@ class Index:
 
         Args:
             root: the library's new place.
-            identify: id of a file, by default of its audio packets (`audio.probe`).
-            on_progress: called with how many files were looked at, of how many.
+            identify: id of a file, by default of its audio packets (`reading.probe`).
+            on_progress: called with (files done, files).
 
         Raises:
             IndexStoreError: `root` is no folder.
         """
         tracks = {t.id: t for t in self.collection.tracks(self.collection.live)}
         sizes = {t.size for t in tracks.values()}
-        found = find(root, set(tracks), sizes, identify or identify_audio, on_progress)
+        found = _find(root, set(tracks), sizes, identify or _identify, on_progress)
         self.move(found)
         return Relinked(tuple(found), tuple(i for i in tracks if i not in found))
 
@@ -226,115 +198,71 @@ class Index:
         moved = []
         for track_id, path in paths.items():
             status = path.stat()
-            track = self.collection.track(self.collection.row_of_id(track_id))
             moved.append(
-                replace(track, path=path, size=status.st_size, mtime_ns=status.st_mtime_ns)
+                replace(
+                    self.get(track_id),
+                    path=path,
+                    size=status.st_size,
+                    mtime_ns=status.st_mtime_ns,
+                )
             )
         self.update(moved)
 
-    def search(
-        self,
-        query: NDArray[np.floating],
-        k: int = 10,
-        wanted: Filter | None = None,
-        *,
-        per_artist: int = 0,
-        versions: bool = False,
-        mutual: bool = True,
-    ) -> list[Hit]:
-        """Find the k tracks nearest to a vector [D]; see `search.search`."""
-        limits = Limits(k=k, per_artist=per_artist, versions=versions)
-        return searching.search(self.collection, query, limits, wanted, mutual=mutual)
-
     def get(self, track_id: str) -> IndexedTrack:
-        """Tell one track by its id.
+        """Return one track by its id.
 
         Raises:
             IndexStoreError: not in the index.
         """
         return self.collection.track(self.collection.row_of_id(track_id))
 
-    def vector(self, track_id: str) -> NDArray[np.float32]:
-        """Vector [D] of a track by its id.
-
-        Raises:
-            IndexStoreError: not in the index.
-        """
-        vector: NDArray[np.float32] = self.collection.vectors(
-            [self.collection.row_of_id(track_id)]
-        )[0]
-        return vector
-
-    def compact(self) -> None:
-        """Write base files without dead rows and with fresh moments; the journal becomes empty."""
-        with self._writing, files.locked(self.path / ".lock"):
-            self.refresh()
-            self._compact()
-
-    def _write(self, entry: Entry) -> None:
-        """Add to the journal and to the view; whoever calls holds the lock."""
-        if not entry.rows.num_rows and not entry.gone:
-            return
-        self.refresh()
-        storage.append(self.path, self._header, entry)
-        self._state = self._on_disk()
-        self._apply([entry])
-        later = self.collection.rows.num_rows - self._header.count
-        if later > max(JOURNAL_ROWS, self._header.count // 4):
-            self._compact()
-
-    def _compact(self) -> None:
-        now = self.collection
-        sizes = np.cumsum([0, *(len(part) for part in now.parts)])
-        parts = [
-            (part, now.alive[start : start + len(part)])
-            for part, start in zip(now.parts, sizes, strict=False)
-        ]
-        header = replace(self._header, count=len(now), generation=self._header.generation + 1)
-        rows = now.rows.filter(pa.array(now.alive)).combine_chunks()
-        storage.write_base(
-            self.path, header, parts, rows, now.fresh_proximity() if len(now) else None
-        )
-        self._load()
-
-    def _on_disk(self) -> tuple[Header, int]:
-        header = storage.read_header(self.path)
-        return header, len(storage.journal_files(self.path, header))
+    def keep_proximity(self) -> None:
+        """Cache what mutual proximity needs, so that the next process does not compute it."""
+        if self.count:
+            storage.write_proximity(self.path, self._header, *self.collection.proximity)
 
     def _load(self) -> None:
         stored = storage.read(self.path)
         self._header = stored.header
-        self._state = (stored.header, len(stored.journal))
-        self._stored = stored.proximity
-        self.collection = Collection([stored.vectors], stored.rows, stored=stored.proximity)
-        self._apply(stored.journal)
-
-    def _apply(self, entries: Sequence[Entry]) -> None:
-        """Replace the view by one with journal entries added: rows die, others are appended."""
-        if not entries:
-            return
-        base, later = self.collection.parts[0], list(self.collection.parts[1:])
-        rows, alive = [self.collection.rows], self.collection.alive.copy()
-        for entry in entries:
-            ids = pa.concat_tables(rows)["id"]
-            dead = pc.is_in(ids, value_set=pa.array(entry.gone, pa.string()))
-            alive = np.concatenate(
-                [alive & ~np.asarray(dead), np.ones(entry.rows.num_rows, dtype=bool)]
-            )
-            rows.append(entry.rows)
-            later.append(entry.vectors)
-        self.collection = Collection(
-            [base, np.concatenate(later)],
-            pa.concat_tables(rows),
-            alive,
-            self._stored,
-        )
+        self.collection = Collection(stored.vectors, stored.rows, stored.alive, stored.proximity)
 
 
-def _rows(table: pa.Table) -> Iterable[tuple[Any, ...]]:
-    """What an index tells of each track, the path first, for comparison."""
-    return zip(*(table[name].to_pylist() for name in _KEPT), strict=True)
+def _compared(table: pa.Table) -> Iterable[tuple[Any, ...]]:
+    return zip(*(table[name].to_pylist() for name in _COMPARED), strict=True)
 
 
-def _told(table: pa.Table) -> dict[str, tuple[Any, ...]]:
-    return dict(zip(table["id"].to_pylist(), _rows(table), strict=True))
+def _find(
+    root: Path,
+    ids: set[str],
+    sizes: set[int],
+    identify: Callable[[Path], str],
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Path]:
+    """Find files below `root` by their ids; of two copies the first by path.
+
+    Files of a known size come first; the others are read only while tracks are still missing
+    (retagging changes the size of a file, not its id).
+    """
+    if not root.is_dir():
+        raise IndexStoreError(f"{root} is no folder; name the library's new place")
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    files.sort(key=lambda p: p.stat().st_size not in sizes)
+    found: dict[str, Path] = {}
+    for done, path in enumerate(files):
+        if on_progress is not None:
+            on_progress(done, len(files))
+        if len(found) == len(ids):
+            break
+        try:
+            track_id = identify(path)
+        except AudioError:
+            continue
+        if track_id in ids:
+            found.setdefault(track_id, path)
+    return found
+
+
+def _identify(path: Path) -> str:
+    if path.suffix.lower() not in reading.EXTENSIONS:
+        raise AudioError(f"{path} has no audio extension")
+    return reading.probe(path).id
