@@ -29,7 +29,7 @@ from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Measured, Score
 from subgenre.models import embedding
 from subgenre.report import summary
-from subgenre.report.data import ReportData, Rung
+from subgenre.report.data import ModelScores, ReportData
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
@@ -180,19 +180,19 @@ def accuracy(x: np.ndarray, y: np.ndarray, seed: int) -> Score:
 
 
 def verdict(score: Score) -> str:
-    rung = Rung("trained", "", {"centroid_accuracy": score})
-    return summary.sentences(ReportData("x", ladder=(rung,), n_test=60))[0]
+    model = ModelScores("trained", "", {"centroid_accuracy": score})
+    return summary.sentences(ReportData("x", models=(model,), n_test=60))[0]
 
 
 def test_a_model_that_learnt_nothing_is_reported_as_such() -> None:
     x, y = blobs(20, apart=1.0)
-    assert "can be told apart" in verdict(accuracy(x, y, 0))
+    assert "separates your playlists" in verdict(accuracy(x, y, 0))
     held = 0
     for seed in range(20):
         score = accuracy(x, np.random.default_rng(seed).permutation(y), seed)
         if score.low <= score.chance <= score.high:
             held += 1
-            assert "Nothing was learnt" in verdict(score)
+            assert "no better than chance" in verdict(score)
     assert held >= 17
 
 

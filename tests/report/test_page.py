@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subgenre.audio import mp3
 from subgenre.report import html, previews
 from tests.conftest import need
-from tests.report.test_report import EVIL, full_data
+from tests.report.example import EVIL, full_data
 
 pytestmark = pytest.mark.browser
 
@@ -68,15 +69,15 @@ OVERLAPPING = """() => {
 
 def tone(hertz: float, rate: int = 44_100) -> bytes:
     t = np.arange(10 * rate) / rate
-    return previews.encode_mp3((0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), rate)
+    return previews.encode((0.3 * np.sin(2 * np.pi * hertz * t)).astype(np.float32), rate)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = full_data()
-    evil = dataclasses.replace(data.points[5], title=EVIL, artist=EVIL)
+    evil = dataclasses.replace(data.points[5], title=EVIL, artist=EVIL, x=30.0, y=30.0)
     data = dataclasses.replace(data, points=(*data.points[:5], evil, *data.points[6:]))
-    order, rates = html.listening_order(data)[:12], previews.MP3_RATES
+    order, rates = html.preview_order(data)[:12], mp3.RATES
     sound = {
         p.id: tone(200.0 + 40 * i, rates[i % len(rates)]) for i, p in enumerate([evil, *order])
     }
@@ -148,8 +149,7 @@ def test_the_audio_element_itself_plays(opened: Any) -> None:
     assert not opened.evaluate("document.getElementById('audio').paused")
 
 
-def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:
-    heard = "t005"
+def test_a_point_of_the_map_shows_its_track_and_plays(opened: Any) -> None:
     opened.locator("#none").click()
     opened.locator('[data-label="5"]').click()
     opened.locator("[data-split=train]").click()
@@ -165,19 +165,19 @@ def test_a_point_of_the_map_tells_its_track_and_plays(opened: Any) -> None:
                 box.top + l.yaxis._offset + l.yaxis.d2p(trace.y[i])];
       }
     }""",
-        heard,
+        "t005",
     )
     opened.mouse.move(place[0] + 40, place[1])
     opened.mouse.move(place[0], place[1], steps=4)
     opened.wait_for_selector("#plot .hoverlayer .hovertext", state="attached")
-    told = opened.locator("#plot .hoverlayer").text_content()
-    assert "</script><script>window.broken" in told  # shown as text
+    text = opened.locator("#plot .hoverlayer").text_content()
+    assert "</script><script>window.broken" in text  # shown as text
     opened.mouse.click(*place)
     opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
 
 
 def test_the_player_works_by_keyboard(opened: Any) -> None:
-    opened.locator("#misplaced [data-play]").first.focus()
+    opened.locator("#mistakes [data-play]").first.focus()
     opened.keyboard.press("Enter")
     opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
     opened.keyboard.press("Space")

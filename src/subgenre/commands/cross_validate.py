@@ -23,7 +23,7 @@ from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError, EvaluationError, RunError
 from subgenre.evaluation import baselines, rejection
 from subgenre.evaluation import cross_validation as folds
-from subgenre.evaluation.audits import run
+from subgenre.evaluation.audits import run, sections
 from subgenre.evaluation.audits.probe import Fold as Positions
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.baselines import Fold, Ladder
@@ -31,7 +31,7 @@ from subgenre.evaluation.cross_validation import FoldResult, Job
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.report import maps, tables, writer
+from subgenre.report import maps, writer
 from subgenre.report.data import Backbone as Origin
 from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
@@ -222,10 +222,10 @@ def _audit(
             only=VIEWED,
             seed=plan.seed,
         ).scores
-        for view in tables.VIEW_NAMES
+        for view in sections.VIEWS
     }
     found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
-    found.report["views"] = tables.views(by_view)
+    found.sections.append(sections.views(by_view))
     same = run.copies(material, means, console)
     console.info("pairs of subgenres")
     trained = [fold.vectors["trained"] for fold in scored]
@@ -316,7 +316,7 @@ def _report_data(
         n_test=len(tested),
         folds=plan.folds,
         repeats=plan.repeats,
-        ladder=writer.rungs(found.scores),
+        models=writer.model_scores(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in taken.confusion),
@@ -330,5 +330,5 @@ def _report_data(
         fingerprint=folder.fingerprint,
         split_by=", ".join(plan.jobs[0].split.grouped_by),
         skipped=writer.n_skipped(material),
-        **audited.report,
+        sections=tuple(audited.sections),
     )

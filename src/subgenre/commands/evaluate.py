@@ -15,7 +15,7 @@ from subgenre.core import hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.evaluation import baselines, scores
-from subgenre.evaluation.audits import duplicates
+from subgenre.evaluation.audits import duplicates, sections
 from subgenre.evaluation.audits import run as audits
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.baselines import Fold, Ladder
@@ -23,9 +23,9 @@ from subgenre.evaluation.scores import Scored
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
 from subgenre.models.encoder import Encoder
-from subgenre.report import maps, tables, writer
+from subgenre.report import maps, writer
 from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import Epoch, ReportData
+from subgenre.report.data import ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.report.writer import Evaluated
 from subgenre.training import fit
@@ -137,7 +137,7 @@ def _audit(
     """Add what one split can show: genres, hubs; and the doctor, whose probes are its own."""
     means = material.means(pooled)
     by_view = {}
-    for view in tables.VIEW_NAMES:
+    for view in sections.VIEWS:
         told = baselines.ladder(
             [fold],
             material.labels,
@@ -149,7 +149,7 @@ def _audit(
         )
         by_view[view] = told.scores
     found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
-    found.report["views"] = tables.views(by_view)
+    found.sections.append(sections.views(by_view))
     both = np.sort(np.concatenate([fold.train, fold.test]))
     audits.add_hubs(found, material, np.asarray(fold.vectors["trained"], np.float64), both)
     same = duplicates.find(material.folder.tracks, means)
@@ -216,7 +216,7 @@ def _report_data(
         made=f"subgenre {VERSION}",
         n_train=len(fold.train),
         n_test=len(fold.test),
-        ladder=writer.rungs(found.scores),
+        models=writer.model_scores(found.scores),
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),
@@ -233,11 +233,9 @@ def _report_data(
         warnings=(*run.split.warnings, *audited.notes, _MORE),
         skipped=writer.n_skipped(material),
         backbone=origin,
-        **audited.report,
+        sections=tuple(audited.sections),
     )
 
 
-def _history(run: Path) -> tuple[Epoch, ...]:
-    names = ("epoch", "loss", "active", "spread", "val_map_at_r")
-    rows = pq.read_table(run / workspace.HISTORY).to_pylist()
-    return tuple(Epoch(**{name: row[name] for name in names}) for row in rows)
+def _history(run: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(pq.read_table(run / workspace.HISTORY).to_pylist())

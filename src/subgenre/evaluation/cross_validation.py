@@ -22,7 +22,6 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import RunError, SubgenreError, TrainingError
 from subgenre.models import embedding
-from subgenre.report.data import Epoch
 from subgenre.training import checkpoint, fit
 
 FORMAT_VERSION = 1
@@ -188,7 +187,7 @@ class _Quiet(Silent):
         self.console.warn(text)
 
 
-def mean_history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:
+def mean_history(results: Sequence[FoldResult]) -> tuple[dict[str, Any], ...]:
     """Average the epochs over the trainings, as far as all of them went."""
     found = []
     for rows in zip(*(result.history for result in results), strict=False):
@@ -197,5 +196,5 @@ def mean_history(results: Sequence[FoldResult]) -> tuple[Epoch, ...]:
             values = [row[name] for row in rows]
             known = all(value is not None for value in values)
             means[name] = float(np.mean(values)) if known else None
-        found.append(Epoch(epoch=int(rows[0]["epoch"]), **means))
+        found.append({"epoch": int(rows[0]["epoch"]), **means})
     return tuple(found)

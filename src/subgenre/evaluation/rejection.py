@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from subgenre.core.progress import Console
 from subgenre.dataset.splits import Split
 from subgenre.evaluation import cross_validation
 from subgenre.evaluation.audits import open_set as open_sets
+from subgenre.evaluation.audits import sections
 from subgenre.evaluation.audits.open_set import OpenSet
 from subgenre.evaluation.audits.run import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import Material
-from subgenre.report import tables
 
 FOLDER = "open_set"
 SCORE = "centroid"  # what `classify` turns tracks away by
@@ -52,7 +53,10 @@ def add(
         console.info(f"rejection: {name}")
         rows[name] = _left_out(material, recipe, fold, out / FOLDER / str(number), workers, console)
     found.plain["open_set_trained"] = {name: one.to_dict() for name, one in rows.items()}
-    found.report["open_set"] = _joined(found, rows)
+    trained = sections.open_set(rows)
+    found.sections.append(
+        dataclasses.replace(trained, name="open_set_trained", title="Unknown subgenres, trained")
+    )
 
 
 def _left_out(
@@ -83,17 +87,3 @@ def _left_out(
     results = cross_validation.train_all(list(jobs.values()), workers=workers, console=console)
     vectors = {c: result.vectors for c, result in zip(jobs, results, strict=True)}
     return open_sets.open_set(vectors, labels, material.folder.labels, positions, score=SCORE)
-
-
-def _joined(found: Audited, rows: dict[str, OpenSet]) -> object:
-    """Put the trained rows below those of the frozen vectors."""
-    frozen = found.report.get("open_set")
-    table = tables.open_set(rows)
-    if frozen is None:
-        return table
-    return type(frozen)(
-        frozen.columns,
-        (*frozen.rows, *table.rows),
-        (*frozen.words, *(f"Trained without each subgenre: {w}" for w in table.words[1:])),
-        frozen.headline,
-    )

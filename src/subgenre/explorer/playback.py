@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import threading
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.audio import decoder
+from subgenre.audio import decoder, mp3
 from subgenre.core import files
 from subgenre.errors import AudioError
 
@@ -63,23 +61,11 @@ def transcode(path: Path, out: Path) -> None:
     Raises:
         AudioError: no audio that can be read.
     """
-    count = 0
-    with decoder.opened(path) as (container, stream), av.open(str(out), "w", format="mp3") as made:
-        track: Any = made.add_stream("libmp3lame", rate=_RATE, layout="stereo")
-        track.bit_rate = _BIT_RATE
-        resampler = av.AudioResampler("fltp", "stereo", _RATE)
-        for packet in decoder.packets(container, stream):
-            for frame in decoder.decode(packet):
-                frame.pts = None
-                for part in resampler.resample(frame):
-                    part.pts, count = count, count + part.samples
-                    made.mux(track.encode(part))
-        if not count:
-            raise AudioError(f"{path.name} holds no audio that can be decoded")
-        for part in resampler.resample(None):
-            part.pts, count = count, count + part.samples
-            made.mux(track.encode(part))
-        made.mux(track.encode(None))
+    with decoder.opened(path) as (container, stream):
+        frames = (f for p in decoder.packets(container, stream) for f in decoder.decode(p))
+        count = mp3.write(out, frames, rate=_RATE, layout="stereo", bit_rate=_BIT_RATE)
+    if not count:
+        raise AudioError(f"{path.name} holds no audio that can be decoded")
 
 
 def peaks(path: Path) -> NDArray[np.uint8]:

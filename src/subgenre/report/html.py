@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
 from subgenre.core import files
-from subgenre.core.text import percent
+from subgenre.core.text import counted, percent
 from subgenre.errors import EvaluationError
-from subgenre.report import chances, sections
-from subgenre.report.data import Point, ReportData, by_genre, drawable
-from subgenre.report.pairs import pairs
-from subgenre.report.palette import Style, styles
-from subgenre.report.previews import Previews, Wanted, collect
-from subgenre.report.wording import esc
+from subgenre.evaluation.audits.base import Bar, Bars, Lines, Suggestions, Table
+from subgenre.report import summary
+from subgenre.report.charts import line_chart
+from subgenre.report.data import SPLITS, Point, ReportData, by_genre, drawable
+from subgenre.report.palette import styles
+from subgenre.report.previews import Previews, Request, collect
+from subgenre.report.wording import METRICS, chance_note, score_text, split_note, title
 
 MAX_MB = 15.0
-SVG_POINTS = 4000  # beyond it the map is drawn with WebGL
+WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
 LISTED_TRACKS = 3000
-_MIME = (("audio/ogg", b"OggS"), ("audio/mpeg", b""))
+CHARTED_METRICS = ("centroid_accuracy", "map_at_r")
+TITLES = {
+    "summary": "Summary",
+    "baselines": "The model beside its baselines",
+    "map": "Map",
+    "confusion": "Confusion matrix",
+    "mistakes": "Mistakes to listen to",
+    "training": "Training",
+    "about": "Data and settings",
+}
+TRAINING_CHARTS = {
+    "loss": "Loss",
+    "active": "Share of active triplets",
+    "spread": "Spread of the embeddings",
+    "val_map_at_r": "Validation MAP@R",
+}
 
 
 def write_report(
     path: Path, data: ReportData, *, max_mb: float = MAX_MB, previews: Previews | None = None
 ) -> Previews:
-    """Write the report and return the previews in it, which say how many were left out.
+    """Write the report and return the previews in it.
 
-    `max_mb` bounds the sound in the file, in megabytes; 0: none. Confusions get their previews
-    first, then the doctor's tracks, the other held-out and new ones, the training tracks last.
-    With `previews` given, none are made.
+    `max_mb` limits the audio in the file, in megabytes; 0: none. Mistakes get their previews
+    first, then the tracks that an audit suggests, the other held-out and new tracks, and the
+    training tracks last. Given `previews` are used as they are.
 
     Raises:
         EvaluationError: `max_mb` is negative.
@@ -41,228 +60,302 @@ def write_report(
     if not max_mb >= 0:
         raise EvaluationError(f"max_mb is {max_mb}; give 0 or more megabytes")
     if previews is None:
-        wanted = listening_order(data) if max_mb else []
-        previews = collect((Wanted(p.id, p.path, p.start_s) for p in wanted), max_mb=max_mb)
+        points = preview_order(data) if max_mb else []
+        previews = collect((Request(p.id, p.path, p.start_s) for p in points), max_mb=max_mb)
     files.write_text(path, render(data, previews))
     return previews
 
 
-def listening_order(data: ReportData) -> list[Point]:
+def preview_order(data: ReportData) -> list[Point]:
     """Tracks in the order in which they get a preview, each once."""
     by_id = {point.id: point for point in data.points}
-    doctors = [by_id[s.id] for s in data.doctor or () if s.id in by_id]
+    suggested = [
+        by_id[row.id]
+        for section in data.sections
+        for block in section.blocks
+        if isinstance(block, Suggestions)
+        for row in block.rows
+        if row.id in by_id
+    ]
     held_out = [point for point in data.points if point.split != "train"]
-    order = [*data.confusions(), *doctors, *held_out, *data.points]
+    order = [*data.mistakes(), *suggested, *held_out, *data.points]
     return list({point.id: point for point in order}.values())
 
 
 def render(data: ReportData, previews: Previews) -> str:
     """Return the report as HTML."""
-    parts = _sections(data, previews)
-    links = "".join(f'<a href="#{anchor}">{esc(name)}</a>' for anchor, name, body in parts if body)
-    shown = _map_payload(data, previews.audio)
-    return _filled(
-        _package_text("report.html"),
-        {
-            "title": esc(data.title),
-            "made": esc(data.made),
-            "css": _package_text("report.css"),
-            "nav": links,
-            "main": "".join(body for _, _, body in parts),
-            "player": _player(previews.audio),
-            "data": embedded_json(shown),
-            "previews": "".join(_preview(i, sound) for i, sound in previews.audio.items()),
-            "plotly": _plotly() if shown["points"] else "",
-            "js": _package_text("report.js"),
-        },
+    environment = _environment()
+    playable = previews.audio.keys()
+    context = {
+        "data": data,
+        "playable": playable,
+        "menu": _menu(data),
+        **_summary(data),
+        "metrics": [(title(m), METRICS[m].explanation) for m in data.metrics()],
+        "baselines": _baselines(data),
+        "chance_note": chance_note(data),
+        **_map(data, previews),
+        "confusion": _confusion(data),
+        "mistakes": [_track_row(point) for point in data.mistakes()],
+        "training": _training(data),
+        "facts": _facts(data),
+        "settings": _flat(data.settings),
+        "previews": {i: base64.b64encode(mp3).decode("ascii") for i, mp3 in previews.audio.items()},
+        "css": _source("report.css"),
+        "js": _source("report.js"),
+        "plotly": _plotly(),
+    }
+    page = environment.get_template("report.html").render(context)
+    return page.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no UTF-8
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("subgenre.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {"position": _position, "unbroken": _unbroken, "layout": line_chart}
+    environment.tests |= {
+        "table": lambda block: isinstance(block, Table),
+        "bars": lambda block: isinstance(block, Bars),
+        "lines": lambda block: isinstance(block, Lines),
+        "suggestions": lambda block: isinstance(block, Suggestions),
+        "number_text": lambda text: re.match(r"[-+<]?\s?\d|–$", text) is not None,  # noqa: RUF001
+    }
+    return environment
 
 
-def embedded_json(value: Any) -> str:
-    """JSON that can stand inside a script element: nothing in it can end the element."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _position(value: float) -> float:
+    """Place of a value on a bar from 0 to 1, in per cent."""
+    return round(100 * min(1.0, max(0.0, value)), 2)
 
 
-def _sections(data: ReportData, previews: Previews) -> list[tuple[str, str, str]]:
-    heard = previews.audio.keys()
-    table = sections.words_and_table
-    return [
-        ("summary", "Summary", sections.summary_section(data)),
-        ("ladder", "Ladder", sections.ladder(data)),
-        ("map", "Map", _map(data, previews)),
-        ("confusion", "Confusions", sections.confusion(data)),
-        ("views", "Levels", table(
-            "views", "Within a genre, and across", data.views, chances.of_the_views(data))),
-        ("misplaced", "Listen", sections.misplaced(data, heard)),
-        ("pairs", "Pairs", pairs(data)),
-        ("curve", "Learning curve", sections.learning_curve(data)),
-        ("confounders", "Confounders", table(
-            "confounders", "What else tells them apart", data.confounders,
-            chances.beside(data, chances.of_a_table(data.confounders)))),
-        ("leakage", "Leakage", table("leakage", "Leakage", data.leakage)),
-        ("open", "None of these", table("open", "None of my playlists", data.open_set)),
-        ("hubness", "Hubs", table("hubness", "Hubs", data.hubness)),
-        ("doctor", "Doctor", sections.doctor(data, heard)),
-        ("history", "Training", sections.history(data)),
-        ("about", "About", sections.about(data)),
-    ]  # fmt: skip
+def _unbroken(text: str) -> Markup:
+    """Keep a percentage and its interval on one line."""
+    shares = r"(\d[\d.]* %(?: \(\d+ to \d+\))?)"
+    return Markup(re.sub(shares, r'<span class="nb">\1</span>', str(escape(text))))  # noqa: S704
 
 
-def _map(data: ReportData, previews: Previews) -> str:
-    drawn = drawable(data.points)
-    if not drawn:
-        return ""
-    lead = (
-        f"Each mark is a track: colour and shape say the subgenre. {_map_quality(data)} "
-        "Distances across the whole map mean little; look at who lies beside whom."
-    )
-    lost = len(data.points) - len(drawn)
-    notes = [
-        f"{len(previews.audio)} previews of 10 s are in this file." if previews.audio else "",
-        f"{previews.left_out} more did not fit into its size limit." if previews.left_out else "",
-        f"{len(previews.unreadable)} files could not be read." if previews.unreadable else "",
-        f"{lost} tracks have no place on the map." if lost else "",
-    ]
-    note = " ".join(text for text in notes if text)
-    body = (
-        f'<div class="map"><div class="plot"><div id="plot" role="img" aria-label="Map of '
-        f'{len(drawn)} tracks; the table below lists them"></div></div>{_legend(data)}</div>'
-        f'<p class="note">{esc(note)}</p>{_track_list(data, previews.audio)}'
-    )
-    return sections.section("map", "Map", body, lead)
+def _source(name: str) -> Markup:
+    """Read a file of the templates as it is."""
+    folder = resources.files("subgenre.report") / "templates"
+    return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704
 
 
-def _map_quality(data: ReportData) -> str:
-    method = (
-        f"Drawn by {data.map_method}: there are too few tracks for UMAP."
-        if data.map_method != "UMAP"
-        else "Drawn by UMAP: each track by an encoder that had not heard it, the encoders' spaces "
-        "turned onto one another."
-        if data.folds
-        else "Drawn by UMAP, fitted on the training tracks; held-out tracks lie beside their "
-        "neighbours."
-    )
-    if data.trustworthiness is None or data.knn_agreement is None:
-        return method
-    return (
-        f"{method} Trustworthiness {data.trustworthiness:.2f} (1 is perfect); "
-        f"{percent(data.knn_agreement)} of a track's {data.map_k} nearest are its nearest here too."
-    )
-
-
-def _legend(data: ReportData) -> str:
-    known = styles(data.labels, data.genres)
-    counts = data.counts()
-    groups: dict[str, list[str]] = {}
-    for i in by_genre(data.genres):
-        label = data.labels[i]
-        button = (
-            f'<button type="button" aria-pressed="true" data-label="{i}">{_icon(known[label])}'
-            f"<span>{esc(label)}</span><small>{sum(counts[label].values())}</small></button>"
-        )
-        groups.setdefault(data.genres[i], []).append(button)
-    listed = "".join(
-        f'<div class="group"><h3>{esc(genre)}</h3>{"".join(buttons)}</div>'
-        for genre, buttons in groups.items()
-    )
-    words = {"train": "training", "test": "held out", "new": "new"}
-    present = [split for split in words if any(p.split == split for p in data.points)]
-    boxes = "".join(
-        f'<label><input type="checkbox" checked data-split="{split}">'
-        f'<i class="mark {split}"></i>{words[split]}</label>'
-        for split in present
-    )
-    return (
-        f'<div class="legend" aria-label="Legend"><div class="choices">{boxes}'
-        '<button type="button" id="all">show all</button>'
-        f'<button type="button" id="none">hide all</button></div>{listed}</div>'
-    )
-
-
-def _icon(style: Style) -> str:
-    return (
-        f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{style.outline}" '
-        f'fill="{style.colour}"/></svg>'
-    )
-
-
-def _track_list(data: ReportData, heard: Collection[str]) -> str:
-    shown = [p for p in data.points if p.id in heard] if heard else list(data.points)
-    rows = [
-        f"<td>{sections.play_button(p.id, sections.name_of(p), heard)}</td>"
-        f'<th scope="row">{esc(sections.name_of(p))}<small>{esc(p.artist)}</small></th>'
-        f"<td>{esc(p.subgenre)}</td><td>{esc(p.predicted)}</td>"
-        for p in sorted(shown, key=lambda p: (p.genre, p.subgenre, sections.name_of(p)))
-    ][:LISTED_TRACKS]
-    head = ("", "Track", "Subgenre", "Taken for")
-    body = sections.table(head, rows, "Tracks of the map", LISTED_TRACKS)
-    what = "previews" if heard else "tracks"
-    return f"<details><summary>The {len(rows)} {what} as a table</summary>{body}</details>"
-
-
-def _map_payload(data: ReportData, heard: Collection[str]) -> dict[str, Any]:
-    known = styles(data.labels, data.genres)
-    number = {label: i for i, label in enumerate(data.labels)}
-    points = [
-        {
-            "id": p.id,
-            "x": round(p.x, 4),
-            "y": round(p.y, 4),
-            "title": sections.name_of(p),
-            "artist": p.artist,
-            "label": number[p.subgenre],
-            "split": p.split,
-            "predicted": p.predicted,
-            "heard": p.id in heard,
-        }
-        for p in drawable(data.points)
-        if p.subgenre in number
-    ]
-    looks = [
-        {
-            "name": label,
-            "genre": genre,
-            "colour": known[label].colour,
-            "symbol": known[label].symbol,
-        }
-        for label, genre in zip(data.labels, data.genres, strict=True)
-    ]
-    tracks = {p.id: [sections.name_of(p), p.artist, p.subgenre] for p in data.points}
-    return {"points": points, "labels": looks, "tracks": tracks, "gl": len(points) > SVG_POINTS}
-
-
-def _player(heard: Collection[str]) -> str:
-    if not heard:
-        return ""
-    return (
-        '<div class="player" id="player" role="region" aria-label="Player">'
-        '<div class="now"><b id="now-title"></b><small id="now-by"></small></div>'
-        '<audio id="audio" controls preload="metadata" aria-label="Preview of a track"></audio>'
-        "</div>"
-    )
-
-
-def _preview(track: str, sound: bytes) -> str:
-    mime = next(name for name, start in _MIME if sound.startswith(start))
-    text = base64.b64encode(sound).decode("ascii")
-    return (
-        f'<script type="text/plain" data-preview="{esc(track)}" data-mime="{mime}">{text}</script>'
-    )
-
-
-def _plotly() -> str:
+def _plotly() -> Markup:
     from plotly.offline import get_plotlyjs
 
-    source: str = get_plotlyjs()
-    return re.sub(r"</(script)", r"<\\/\1", source, flags=re.IGNORECASE)
+    return Markup(re.sub(r"</(script)", r"<\\/\1", get_plotlyjs(), flags=re.IGNORECASE))  # noqa: S704
 
 
-def _package_text(name: str) -> str:
-    return resources.files("subgenre.report").joinpath(name).read_text(encoding="utf-8")
+def _menu(data: ReportData) -> dict[str, str]:
+    """Name and title of each section that has something to show, in their order."""
+    present = {
+        "summary": True,
+        "baselines": data.models,
+        "map": drawable(data.points),
+        "confusion": data.confusion,
+        "mistakes": data.mistakes(),
+        **{section.name: section for section in data.sections},
+        "training": data.history,
+        "about": _facts(data) or data.settings or data.versions,
+    }
+    titles = TITLES | {section.name: section.title for section in data.sections}
+    return {name: titles[name] for name, content in present.items() if content}
 
 
-def _filled(template: str, values: dict[str, str]) -> str:
-    # one pass: what a value holds is never read as a place to fill
-    page = re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
-    return page.encode("utf-8", "replace").decode()
+def _summary(data: ReportData) -> dict[str, Any]:
+    warnings = list(data.warnings)
+    if data.skipped:
+        skipped = counted(data.skipped, "file")
+        warnings.append(f"{skipped} skipped; skipped.csv in the feature folder lists the reasons.")
+    return {
+        "sentences": summary.sentences(data),
+        "doubtful": summary.learnt_nothing(data) or summary.inconclusive(data),
+        "warnings": warnings,
+    }
+
+
+def _baselines(data: ReportData) -> list[Bars | Table]:
+    """Bars for the two main metrics, and a table of all."""
+    metrics = data.metrics()
+    table = Table(
+        ("Model", *map(title, metrics)),
+        tuple(
+            (title(model.name), *(score_text(model.scores.get(m), m) for m in metrics))
+            for model in data.models
+        ),
+        "All figures",
+    )
+    return [*(_bars(data, m) for m in CHARTED_METRICS if m in metrics), table]
+
+
+def _bars(data: ReportData, metric: str) -> Bars:
+    rows = [
+        Bar(
+            title(model.name),
+            score.value,
+            score_text(score, metric),
+            score.low,
+            score.high,
+            score.chance,
+            note=model.description,
+            strong=model.name == data.main,
+        )
+        for model in data.models
+        if (score := model.scores.get(metric)) is not None
+    ]
+    return Bars(tuple(rows), title(metric), METRICS[metric].explanation)
+
+
+def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
+    """The map's data for the script, its legend, its explanation, and the list of its tracks."""
+    points = drawable(data.points)
+    look = styles(data.labels, data.genres)
+    number = {label: i for i, label in enumerate(data.labels)}
+    playable = previews.audio.keys()
+    payload = {
+        "points": [
+            {
+                "id": p.id,
+                "x": round(p.x, 4),
+                "y": round(p.y, 4),
+                "title": p.name,
+                "artist": p.artist,
+                "label": number[p.subgenre],
+                "split": p.split,
+                "predicted": p.predicted,
+                "playable": p.id in playable,
+            }
+            for p in points
+            if p.subgenre in number
+        ],
+        "labels": [
+            {"name": label, "colour": look[label].colour, "symbol": look[label].symbol}
+            for label in data.labels
+        ],
+        "tracks": {p.id: [p.name, p.artist, p.subgenre] for p in data.points},
+        "gl": len(points) > WEBGL_POINTS,
+    }
+    counts = data.counts()
+    labels = [
+        {
+            "number": i,
+            "name": data.labels[i],
+            "genre": data.genres[i],
+            "style": look[data.labels[i]],
+            "n_tracks": sum(counts[data.labels[i]].values()),
+        }
+        for i in by_genre(data.genres)
+    ]
+    lost = len(data.points) - len(points)
+    unreadable = len(previews.unreadable)
+    notes = [
+        f"{counted(len(playable), 'preview')} of 10 s are in this file." if playable else "",
+        f"{previews.left_out} more did not fit into its size limit." if previews.left_out else "",
+        f"{counted(unreadable, 'file')} could not be read." if unreadable else "",
+        f"{counted(lost, 'track')} could not be placed on the map." if lost else "",
+    ]
+    listed = [p for p in data.points if p.id in playable or not playable]
+    listed.sort(key=lambda p: (p.genre, p.subgenre, p.name))
+    return {
+        "payload": payload,
+        "legend": [
+            {"genre": genre, "labels": list(group)}
+            for genre, group in groupby(labels, key=lambda label: label["genre"])
+        ],
+        "splits": {s: name for s, name in SPLITS.items() if any(p.split == s for p in points)},
+        "map_explanation": _map_explanation(data),
+        "map_notes": [note for note in notes if note],
+        "listed": [_track_row(point) for point in listed[:LISTED_TRACKS]],
+    }
+
+
+def _map_explanation(data: ReportData) -> str:
+    how = "UMAP draws it from the training tracks; held-out tracks stand beside their neighbours."
+    if data.map_method != "UMAP":
+        how = f"{data.map_method} draws it: there are too few tracks for UMAP."
+    elif data.folds:
+        how = (
+            "UMAP draws it. Each track's vector comes from the model that did not train on it; the "
+            "models' vectors are rotated onto one another."
+        )
+    quality = ""
+    if data.trustworthiness is not None and data.knn_agreement is not None:
+        quality = (
+            f" Trustworthiness is {data.trustworthiness:.2f} (1: neighbours on the map are always "
+            f"neighbours for the model). {percent(data.knn_agreement)} of a track's {data.map_k} "
+            "nearest tracks are also its nearest on the map."
+        )
+    return (
+        f"Each mark is a track; colour and shape show its subgenre. {how}{quality} Neighbours on "
+        "the map are similar; long distances mean little."
+    )
+
+
+def _track_row(point: Point) -> dict[str, Any]:
+    """A row of the macro `tracks`."""
+    cells = [point.subgenre, point.predicted]
+    return {"id": point.id, "title": point.name, "note": point.artist, "cells": cells}
+
+
+def _confusion(data: ReportData) -> list[dict[str, Any]]:
+    """Rows of the matrix, those of a genre together; a cell is shaded by its share of the row."""
+    if not data.confusion:
+        return []
+    order = by_genre(data.genres)
+    first = {i for i, before in zip(order, [None, *order], strict=False)
+             if before is None or data.genres[i] != data.genres[before]}  # fmt: skip
+    rows = []
+    for i in order:
+        total = max(1, sum(data.confusion[i]))
+        cells = []
+        for j in order:
+            count = data.confusion[i][j]
+            share = max(8, round(100 * count / total)) if count else 0
+            classes = ["right" if i == j else "wrong"]
+            classes += ["dark"] * (share > 55) + ["edge"] * (j in first)
+            title = f"{count} of {total}: {data.labels[i]} predicted as {data.labels[j]}"
+            cells.append(
+                {"count": count, "share": share, "classes": " ".join(classes), "title": title}
+            )
+        row = {"label": data.labels[i], "genre": data.genres[i], "first": i in first}
+        rows.append(row | {"cells": cells})
+    return rows
+
+
+def _training(data: ReportData) -> list[Lines]:
+    epochs = [float(row["epoch"]) for row in data.history]
+    values = {name: [row[name] for row in data.history] for name in TRAINING_CHARTS}
+    return [
+        Lines(name, "epoch", epochs, values[key], top=1.0 if key == "active" else None)
+        for key, name in TRAINING_CHARTS.items()
+        if any(value is not None for value in values[key])
+    ]
+
+
+def _facts(data: ReportData) -> dict[str, str]:
+    """What it takes to compute these figures again."""
+    facts = {
+        "evaluation": split_note(data) if data.n_test else "",
+        "kept on one side of a split": data.split_by,
+        "fingerprint of the data": data.fingerprint,
+    }
+    if data.backbone is not None:
+        parts = (data.backbone.name, data.backbone.licence, data.backbone.source)
+        facts["backbone"] = ", ".join(part for part in parts if part)
+    return {name: value for name, value in facts.items() if value}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings on one level: `loss.margin`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

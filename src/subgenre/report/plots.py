@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subgenre.core import files
-from subgenre.report.data import Point, by_genre, drawable
+from subgenre.report.data import SPLITS, Point, by_genre, drawable
 from subgenre.report.palette import Style, styles
 
 DPI = 150
@@ -21,8 +21,7 @@ INK = "#22252b"
 NAME = 34  # letters of a name in the legend
 LONG_LEGEND = 28  # subgenres; more take two columns
 # size of a marker in points squared, its opacity and the width of its outline, by split
-_LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7), "new": (90.0, 1.0, 1.6)}
-_SPLIT_WORDS = {"train": "training", "test": "held out", "new": "new"}
+_LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7)}
 
 
 def save_map(
@@ -159,7 +158,7 @@ def _split_legend(figure: Figure, splits: set[str]) -> None:
     looks = [_LOOK[split] for split in present]
     figure.legend(
         [_handle("o", "#6b7280", size**0.5, opacity, line) for size, opacity, line in looks],
-        [_SPLIT_WORDS[split] for split in present],
+        [SPLITS[split] for split in present],
         loc="lower right",
         bbox_to_anchor=(0.985, 0.0),
         frameon=False,

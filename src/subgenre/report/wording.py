@@ -1,102 +1,91 @@
-"""Names and formats of the metrics, and text made safe for HTML and Markdown."""
+"""Wording that report and card share: metrics, scores, chance, the split."""
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
-from subgenre.core.text import percent
-from subgenre.report.data import Figure, figure
+from subgenre.core.text import counted, percent, percent_interval
+from subgenre.metrics import Score
+from subgenre.report.data import ReportData
 
-_CELL = re.compile(r"<t[hd](?=[ >])")
-# name in metrics.json -> heading, explanation, shown as a percentage
-METRICS: dict[str, tuple[str, str, bool]] = {
-    "centroid_accuracy": ("Centroid accuracy", "nearest subgenre centroid is the right one", True),
-    "knn_accuracy": ("k-NN accuracy", "majority of the nearest training tracks is right", True),
-    "precision_at_1": ("P@1", "the nearest training track is of the same subgenre", True),
-    "map_at_r": ("MAP@R", "own subgenre ranked first among the held-out tracks", False),
-    "r_precision": ("R-precision", "share of own subgenre among the R nearest", False),
-    "triplet_accuracy": ("Triplet accuracy", "positive nearer than negative", True),
-    "nmi": ("NMI", "k-means clusters against subgenres", False),
-    "ari": ("ARI", "k-means clusters against subgenres, adjusted", False),
-    "silhouette": ("Silhouette", "how compact the subgenres are, -1 to 1", False),
-}
-ACCURACY = "Held-out accuracy"  # of anything: written as centroid accuracy is
 ABSENT = "–"  # noqa: RUF001  an en dash is what an empty cell shows
 
 
-def esc(text: Any) -> str:
-    """Text for HTML, also inside a quoted attribute; what is no Unicode is replaced."""
-    return html.escape(str(text).encode("utf-8", "replace").decode(), quote=True)
+class Metric(NamedTuple):
+    """How a metric is shown."""
+
+    title: str
+    explanation: str
+    is_share: bool  # of tracks or triplets, written as a percentage
 
 
-def md(text: Any) -> str:
-    """Text for one line of Markdown: nothing in it is read as markup, link or table cell."""
-    line = " ".join(str(text).encode("utf-8", "replace").decode().split())
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!~$" else c for c in line)
+METRICS = {
+    "centroid_accuracy": Metric(
+        "Centroid accuracy", "Share of tracks whose nearest subgenre centroid is their own.", True
+    ),
+    "knn_accuracy": Metric(
+        "k-NN accuracy",
+        "Share of tracks whose own subgenre is the most frequent among their nearest tracks.",
+        True,
+    ),
+    "precision_at_1": Metric(
+        "P@1", "Share of tracks whose nearest training track is of their subgenre.", True
+    ),
+    "map_at_r": Metric(
+        "MAP@R",
+        "How high tracks of the same subgenre rank among the R nearest held-out tracks; R is the "
+        "subgenre's size. 1 is perfect.",
+        False,
+    ),
+    "r_precision": Metric(
+        "R-precision", "Share of the same subgenre among the R nearest held-out tracks.", False
+    ),
+    "triplet_accuracy": Metric(
+        "Triplet accuracy",
+        "How often a track is nearer to one of its subgenre than to one of another.",
+        True,
+    ),
+    "nmi": Metric("NMI", "How well k-means clusters match the subgenres, 0 to 1.", False),
+    "ari": Metric("ARI", "The same, corrected for chance.", False),
+    "silhouette": Metric(
+        "Silhouette", "How compact and separate the subgenres are, -1 to 1.", False
+    ),
+}
 
 
-def metric_name(metric: str) -> str:
-    """Heading of a metric; an unknown one keeps its own name."""
-    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
+def title(metric: str) -> str:
+    """Return a metric's title; another name is written with spaces."""
+    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
 
 
-def number(value: float, metric: str = "") -> str:
-    """A value in the metric's manner: a percentage, or three digits after the point."""
-    if metric in METRICS:
-        return percent(value) if METRICS[metric][2] else f"{round(value, 3) + 0.0:.3f}"
-    return f"{value:.3g}" if abs(value) < 1e6 else f"{value:.0f}"
+def score_text(score: Score | None, metric: str) -> str:
+    """Write a score with its interval: '83 % (78 to 86)', '0.443 (0.41 to 0.47)'."""
+    if score is None:
+        return ABSENT
+    exact = score.low == score.high
+    if METRICS[metric].is_share:
+        if exact:
+            return percent(score.value)
+        return percent_interval(score.value, score.low, score.high)
+    text = f"{round(score.value, 3) + 0.0:.3f}"  # + 0.0: no "-0.000"
+    return text if exact else f"{text} ({score.low:.2f} to {score.high:.2f})"
 
 
-def interval(found: Figure, metric: str = "") -> str:
-    """`79 to 87 %`, empty where there is no interval."""
-    if found.low is None or found.high is None:
-        return ""
-    if metric in METRICS and METRICS[metric][2]:
-        return f"{100 * found.low:.0f} to {100 * found.high:.0f} %"
-    return f"{number(found.low, metric)} to {number(found.high, metric)}"
+def chance_note(data: ReportData) -> str:
+    """Explain the chance level of the scores."""
+    averaged = " of a fold, averaged over the folds" if data.folds else ""
+    return (
+        "Chance for centroid and k-NN accuracy is the share of the largest subgenre among the "
+        f"held-out tracks{averaged}; for the other figures it is the score of shuffled labels."
+    )
 
 
-def glued(text: str) -> str:
-    """Text for HTML in which a number, its unit and its interval stay on one line."""
-    return re.sub(r"(\d[\d.]* %(?: \(\d+ to \d+\))?)", r'<span class="nb">\1</span>', esc(text))
-
-
-def metric_of(heading: str) -> str:
-    """The metric that a column's heading names, "" where it names none."""
-    if heading == ACCURACY:
-        return "centroid_accuracy"
-    return next((name for name, (head, *_) in METRICS.items() if heading in (name, head)), "")
-
-
-def cell(value: Any, metric: str = "") -> str:
-    """One cell of a table as HTML: text, a number, or a figure with interval and chance."""
-    if value is None:
-        return f'<td class="num">{ABSENT}</td>'
-    if isinstance(value, str):
-        return f"<td>{esc(value)}</td>"
-    if isinstance(value, bool | int):
-        return f'<td class="num">{esc(value)}</td>'
-    found = figure(value)
-    if found is None:
-        return f'<td class="num">{ABSENT}</td>'
-    return score_cell(found, metric)
-
-
-def score_cell(found: Figure | None, metric: str = "") -> str:
-    """A figure as a cell: the value, and small below it interval and chance."""
-    if found is None:
-        return f'<td class="num">{ABSENT}</td>'
-    small = [interval(found, metric)] if found.has_interval else []
-    if found.chance is not None:
-        small.append(f"chance {number(found.chance, metric)}")
-    below = "".join(f"<small>{esc(line)}</small>" for line in small)
-    return f'<td class="num"><b>{esc(number(found.value, metric))}</b>{below}</td>'
-
-
-def named_cells(row: str, head: Sequence[str]) -> str:
-    """Give each cell of a row, HTML, the name of its column: a narrow screen shows it beside it."""
-    names = iter(head)
-    return _CELL.sub(lambda cell: f'{cell[0]} data-name="{esc(next(names, ""))}"', row)
+def split_note(data: ReportData) -> str:
+    """Say how many tracks were held out: of folds, of one split."""
+    if not data.folds:
+        return f"One split: {counted(data.n_train, 'training track')}, {data.n_test} held out."
+    repeats = f", {data.repeats} repeats" if data.repeats > 1 else ""
+    return (
+        f"{data.folds} folds{repeats}: each of {counted(data.n_test, 'track')} is held out once"
+        f"{' a repeat' if repeats else ''}; {data.n_train} train at a time."
+    )

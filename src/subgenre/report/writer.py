@@ -19,7 +19,7 @@ from subgenre.evaluation.audits.mislabels import Finding, csv_rows
 from subgenre.evaluation.tracks import Material
 from subgenre.metrics import Score
 from subgenre.report import plots
-from subgenre.report.data import Figure, Point, ReportData, Rung
+from subgenre.report.data import ModelScores, Point, ReportData
 
 FORMAT_VERSION = 1
 
@@ -80,15 +80,10 @@ def plain_scores(found: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str
     }
 
 
-def rungs(found: Mapping[str, Mapping[str, Score]]) -> tuple[Rung, ...]:
-    """Return the ladder as the report shows it; chance has no interval of its own."""
+def model_scores(scores: Mapping[str, Mapping[str, Score]]) -> tuple[ModelScores, ...]:
+    """Return scores by model and metric as the report shows them."""
     return tuple(
-        Rung(
-            name,
-            baselines.RUNGS[name],
-            {m: Figure(s.value) for m, s in scores.items()} if name == "chance" else scores,
-        )
-        for name, scores in found.items()
+        ModelScores(name, baselines.RUNGS[name], by_metric) for name, by_metric in scores.items()
     )
 
 

@@ -20,13 +20,14 @@ from subgenre.evaluation.audits import (
     leakage,
     learnability,
     mislabels,
+    sections,
 )
 from subgenre.evaluation.audits import open_set as open_sets
+from subgenre.evaluation.audits.base import Section
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.probe import Fold, grouped_folds
 from subgenre.evaluation.audits.result import plain
 from subgenre.evaluation.tracks import Material
-from subgenre.report import tables
 
 Floats = NDArray[np.float64]
 FOLDS, DOCTOR_REPEATS = 5, 3
@@ -38,16 +39,16 @@ class Audited:
     """What was found, as parts of the report, as plain values, and what could not be done.
 
     Attributes:
-        report: arguments of `ReportData`. plain: for `metrics.json`, by audit.
+        sections: of the report. plain: for `metrics.json`, by audit.
         findings: the doctor's.
     """
 
-    report: dict[str, Any] = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
     plain: dict[str, Any] = field(default_factory=dict)
     findings: list[mislabels.Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, find: Callable[[], T], show: Callable[[T], dict[str, Any]]) -> None:
+    def add(self, name: str, find: Callable[[], T], show: Callable[[T], Section]) -> None:
         """Run one audit; one that has nothing to go by costs a note."""
         try:
             found = find()
@@ -55,7 +56,7 @@ class Audited:
             self.notes.append(f"{name}: {problem}")
             return
         self.plain[name] = plain(found)
-        self.report |= show(found)
+        self.sections.append(show(found))
 
 
 def copies(material: Material, vectors: Floats, console: Console) -> Duplicates:
@@ -78,7 +79,7 @@ def add_hubs(found: Audited, material: Material, vectors: Floats, rows: NDArray[
     found.add(
         "hubness",
         lambda: hubness.hubness(vectors[rows], material.labels[rows]),
-        lambda hubs: {"hubness": tables.hubs(hubs, tracks)},
+        lambda hubs: sections.hubs(hubs, tracks),
     )
 
 
@@ -109,9 +110,9 @@ def add_doctor(
             measures=measured,
         )
 
-    def show(findings: list[mislabels.Finding]) -> dict[str, Any]:
+    def show(findings: list[mislabels.Finding]) -> Section:
         found.findings = findings
-        return {"doctor": tables.suggestions(findings, tracks)}
+        return sections.suggestions(findings, tracks)
 
     found.add("doctor", find, show)
 
@@ -157,12 +158,12 @@ def add_frozen(
             repeats=1,
             seed=seed,
         ),
-        lambda gaps: {"leakage": tables.leakage(gaps, same)},
+        lambda gaps: sections.leakage(gaps, same),
     )
     found.add(
         "learning_curve",
         lambda: growth.learning_curve(means, labels, folds, seed=seed),
-        lambda grown: dict(zip(("curve", "curve_words"), tables.curve(grown), strict=True)),
+        sections.curve,
     )
     found.add(
         "confounders",
@@ -173,7 +174,7 @@ def add_frozen(
             grouped_folds(labels, np.arange(len(labels)), FOLDS, seed=seed),
             seed=seed,
         ),
-        lambda told: {"confounders": tables.confounders(told)},
+        sections.confounders,
     )
     found.add(
         "open_set",
@@ -181,7 +182,7 @@ def add_frozen(
             score: open_sets.open_set(means, labels, folder.labels, folds, score=score, seed=seed)
             for score in open_sets.SCORES
         },
-        lambda told: {"open_set": tables.open_set(told)},
+        sections.open_set,
     )
 
 
@@ -200,5 +201,5 @@ def add_pairs(
         lambda: learnability.pairs(
             means, material.labels, material.folder.labels, folds, trained=trained, seed=seed
         ),
-        lambda judged: {"pairs": tables.pairs(judged)},
+        sections.pairs,
     )

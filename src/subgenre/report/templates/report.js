@@ -1,4 +1,4 @@
-// The parts of the report that move: the map, its legend, and the player.
+// The interactive parts of the report: the map, its legend, and the player.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -7,18 +7,18 @@
 
   // ---- the player: one audio element, a button beside each track ----
   const audio = document.getElementById("audio");
-  const sounds = new Map();
+  const previews = new Map();
   for (const node of document.querySelectorAll("script[data-preview]")) {
-    sounds.set(node.dataset.preview, node);
+    previews.set(node.dataset.preview, node);
   }
   let current = null;
 
   function load(id) {
-    const node = sounds.get(id);
+    const node = previews.get(id);
     const text = atob(node.textContent);
     const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
     if (audio.src) URL.revokeObjectURL(audio.src);
-    audio.src = URL.createObjectURL(new Blob([bytes], { type: node.dataset.mime }));
+    audio.src = URL.createObjectURL(new Blob([bytes], { type: "audio/mpeg" }));
     current = id;
     const [title, artist, subgenre] = data.tracks[id] || ["", "", ""];
     document.getElementById("now-title").textContent = title;
@@ -27,7 +27,7 @@
   }
 
   function toggle(id) {
-    if (!sounds.has(id)) return;
+    if (!previews.has(id)) return;
     if (id === current && !audio.paused) return audio.pause();
     if (id !== current) load(id);
     document.getElementById("player").classList.add("stuck");
@@ -43,7 +43,7 @@
   }
 
   if (audio) {
-    load(sounds.keys().next().value);
+    load(previews.keys().next().value);
     for (const name of ["play", "pause", "ended", "emptied"]) audio.addEventListener(name, mark);
     document.addEventListener("click", (event) => {
       const button = event.target.closest("[data-play]");
@@ -58,11 +58,10 @@
   const looks = {
     train: { size: 8, opacity: 0.42, line: 0 },
     test: { size: 12, opacity: 1, line: 1.2 },
-    new: { size: 15, opacity: 1, line: 2.5 },
   };
   // faint marks sink into a dark ground more than into a light one
   const opacityOf = (look) => (dark.matches && look.opacity < 1 ? 0.6 : look.opacity);
-  const words = { train: "training", test: "held out", new: "new" };
+  const splitNames = { train: "training", test: "held out" };
   // Plotly reads markup in its texts; a title is never markup
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const shortened = (text) => (text.length > 60 ? text.slice(0, 42) + "…" + text.slice(-16) : text);
@@ -77,11 +76,11 @@
   function hover(point, label) {
     const lines = ["<b>" + plain(shortened(point.title)) + "</b>"];
     if (point.artist) lines.push(plain(shortened(point.artist)));
-    lines.push(plain(label.name) + " · " + words[point.split]);
+    lines.push(plain(label.name) + " · " + splitNames[point.split]);
     if (point.predicted) {
-      lines.push(point.predicted === label.name ? "found home" : "taken for " + plain(point.predicted));
+      lines.push("predicted: " + plain(point.predicted));
     }
-    if (point.heard) lines.push("<i>click to play</i>");
+    if (point.playable) lines.push("<i>click to play</i>");
     return lines.join("<br>");
   }
 

@@ -1,0 +1,100 @@
+"""The pictures: every subgenre looks different, any name can be drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from subgenre.report import palette, plots
+from subgenre.report.data import Point
+from tests.report.example import GENRES, LABEL_GENRES, LABELS, points
+
+
+def test_every_subgenre_looks_different():
+    labels = [f"s{i}" for i in range(64)]
+    genres = [f"g{i // 8}" for i in range(64)]
+    assert len(set(palette.styles(labels, genres).values())) == 64
+    looks = palette.styles(LABELS, LABEL_GENRES)
+    assert len(set(looks.values())) == len(LABELS)
+    for genre, names in GENRES.items():
+        assert len({looks[name].colour for name in names}) == len(names), genre
+        assert len({looks[name].shape for name in names}) == 1, genre
+
+
+def test_a_subgenre_looks_the_same_in_whatever_order_they_come():
+    turned = palette.styles(LABELS[::-1], LABEL_GENRES[::-1])
+    assert turned == palette.styles(LABELS, LABEL_GENRES)
+
+
+def test_more_subgenres_than_looks_still_draw():
+    labels = [f"s{i}" for i in range(200)]
+    assert len(palette.styles(labels, ["g"] * 200)) == 200
+
+
+def test_plots_are_pictures_with_every_subgenre_in_its_colour(tmp_path):
+    plots.save_map(tmp_path / "map.png", points(), LABELS, LABEL_GENRES, "trustworthiness 0.93")
+    with Image.open(tmp_path / "map.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+        assert picture.size == (1650, 990)
+    seen = {"#%02X%02X%02X" % tuple(p) for p in np.unique(pixels, axis=0)}  # noqa: UP031
+    looks = palette.styles(LABELS, LABEL_GENRES)
+    assert {style.colour for style in looks.values()} <= seen
+    again = tmp_path / "again.png"
+    plots.save_map(again, points(), LABELS, LABEL_GENRES, "trustworthiness 0.93")
+    assert again.read_bytes() == (tmp_path / "map.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name", ["$x_1$ \\frac", "_hidden", "静かな夜", "a" * 300, "a\nb", "caf\udce9"]
+)
+def test_plots_take_any_name(tmp_path, name):
+    point = dataclasses.replace(points()[0], subgenre=name, genre=name)
+    plots.save_map(tmp_path / "map.png", [point], [name], [name])
+    plots.save_confusion(tmp_path / "confusion.png", [[3]], [name], [name])
+    assert (tmp_path / "map.png").stat().st_size > 5_000
+
+
+def legends(monkeypatch: pytest.MonkeyPatch, shown: tuple[Point, ...]) -> list[list[str]]:
+    """The words of each legend of the picture."""
+    found: list[list[str]] = []
+
+    def keep(figure: Any, _path: Path) -> None:
+        found.extend([t.get_text().strip() for t in one.get_texts()] for one in figure.legends)
+
+    monkeypatch.setattr(plots, "_save", keep)
+    plots.save_map(Path("map.png"), shown, LABELS, LABEL_GENRES)
+    return found
+
+
+def test_splits_stand_in_a_legend_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    subgenres, sides = legends(monkeypatch, points())
+    assert not {"training", "held out", "new"} & set(subgenres)
+    assert set(subgenres) == {*LABELS, *LABEL_GENRES}
+    assert sides == ["training", "held out"]
+
+
+def test_one_split_alone_needs_no_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tuple(dataclasses.replace(p, split="test") for p in points())
+    (subgenres,) = legends(monkeypatch, held)
+    assert set(subgenres) == {*LABELS, *LABEL_GENRES}
+
+
+def test_a_long_legend_stays_above_the_line_of_the_splits(tmp_path: Path) -> None:
+    labels = [f"s{i}" for i in range(28)]
+    genres = [f"g{i // 2}" for i in range(28)]
+    shown = [
+        dataclasses.replace(
+            points()[i], subgenre=label, genre=genre, split=("train", "test")[i % 2]
+        )
+        for i, (label, genre) in enumerate(zip(labels, genres, strict=True))
+    ]
+    plots.save_map(tmp_path / "map.png", shown, labels, genres)
+    with Image.open(tmp_path / "map.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    gap = pixels[int(0.935 * pixels.shape[0]) : int(0.945 * pixels.shape[0])]
+    assert (gap == 255).all()

@@ -1,0 +1,118 @@
+"""The summary claims no more than the figures show."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from subgenre.metrics import Score, wilson
+from subgenre.report import ReportData, summary
+from subgenre.report.card import render_card
+from subgenre.report.data import ModelScores
+from subgenre.report.wording import chance_note
+from tests.report.example import full_data, models, points
+
+
+def counted(right: int, n: int, chance: float) -> Score:
+    return Score(right / n, *wilson(right / n, n), chance)
+
+
+def with_models(n_test: int, **scores: Score) -> ReportData:
+    found = tuple(ModelScores(n, "", {"centroid_accuracy": s}) for n, s in scores.items())
+    return ReportData("x", n_test=n_test, models=found)
+
+
+def test_a_model_that_learnt_nothing_is_called_so():
+    data = full_data(models=models(trained=0.14))
+    assert summary.sentences(data)[0].startswith("The model is no better than chance")
+    assert summary.learnt_nothing(data)
+    assert "do not use it" in render_card(data)
+    better = full_data()
+    assert not summary.learnt_nothing(better)
+    assert "do not use it" not in render_card(better)
+    assert summary.sentences(better)[0].startswith("The model separates your playlists: 83 %")
+
+
+def test_without_a_score_nothing_is_claimed():
+    (sentence,) = summary.sentences(ReportData("x"))
+    assert "unknown" in sentence
+
+
+def test_shuffled_labels_are_reported_as_nothing_learnt():
+    # the verdict is right as often as the interval: guessing models, 17 of 20 at least
+    rng = np.random.default_rng(5)
+    data = [
+        with_models(100, trained=counted(rng.binomial(100, 0.12), 100, 0.12)) for _ in range(20)
+    ]
+    assert sum(map(summary.learnt_nothing, data)) >= 17
+
+
+def test_the_headlines_of_the_sections_stand_in_the_summary():
+    lines = summary.sentences(full_data())
+    assert "Not told apart: flare and wesnoth." in lines
+
+
+def test_the_weight_of_one_track_is_given_where_it_is_large():
+    few = summary.sentences(full_data(n_test=20, folds=0, points=points(100)))
+    assert any("is worth 5 points" in line for line in few)
+    assert any("smallest subgenre has 1 held-out track;" in line for line in few)
+
+
+def test_the_gain_over_the_frozen_backbone_is_given_and_doubted_where_intervals_overlap():
+    lines = summary.sentences(full_data())
+    assert "The frozen backbone alone reaches 61 % (56 to 66); training added 22 points." in lines
+    close = summary.sentences(full_data(models=models(trained=0.64)))
+    assert any("intervals overlap" in line for line in close)
+
+
+def test_five_tracks_cannot_show_that_nothing_was_learnt() -> None:
+    data = with_models(5, trained=counted(3, 5, 0.4))
+    assert summary.sentences(data)[0].startswith("Too few tracks were held out")
+    assert (summary.inconclusive(data), summary.learnt_nothing(data)) == (True, False)
+    card = render_card(data)
+    assert "do not use it" not in card
+    assert "Too few tracks were held out to know" in card
+
+
+def test_a_wide_interval_cannot_show_it_either() -> None:
+    assert summary.inconclusive(with_models(40, trained=Score(0.5, 0.2, 0.8, 0.25)))
+
+
+@pytest.mark.parametrize(("right", "n", "chance"), [(0, 10, 0.4), (25, 100, 0.25), (20, 60, 1 / 3)])
+def test_chance_is_called_chance_where_it_is_shown(right: int, n: int, chance: float) -> None:
+    data = with_models(n, trained=counted(right, n, chance))
+    assert summary.sentences(data)[0].startswith("The model is no better than chance")
+    assert summary.learnt_nothing(data)
+
+
+def test_ten_tracks_do_not_show_how_good_the_model_is() -> None:
+    data = with_models(
+        10,
+        tempo_loudness=Score(0.5, 0.2, 0.8, 0.2),
+        frozen=Score(0.5, 0.2, 0.8, 0.2),
+        trained=Score(0.7, 0.4, 1.0, 0.2),
+    )
+    first, *rest = summary.sentences(data)
+    assert "10 held-out tracks are too few" in first
+    (tempo,) = [line for line in rest if "Tempo" in line]
+    assert "as much as the frozen backbone" in tempo
+    assert "intervals overlap" in tempo
+
+
+def test_a_baseline_that_the_model_does_not_reach_is_named_and_one_far_behind_is_not() -> None:
+    data = with_models(
+        200,
+        tempo_loudness=counted(50, 200, 0.1),
+        mean_log_mel=counted(170, 200, 0.1),
+        trained=counted(120, 200, 0.1),
+    )
+    lines = " ".join(summary.sentences(data))
+    assert re.search(r"mean spectrum alone reaches 85 % \(79 to 89\), more than this model", lines)
+    assert "Tempo" not in lines
+
+
+def test_chance_over_folds_is_an_average() -> None:
+    assert "averaged over the folds" in chance_note(full_data())
+    assert "averaged" not in chance_note(full_data(folds=0))
