@@ -279,7 +279,7 @@ def test_a_playlist_that_exists_is_written_over_only_when_told(page: Any, librar
     page.fill("#list-name", "Twice")
     page.click("#list form button.main")
     told = page.wait_for_selector("#toasts .bad").text_content()
-    assert told.startswith("“Twice” is saved already. ")
+    assert told.startswith("“Twice” exists. ")
     assert told.lower().count("replace") == 1
     page.click("#list form button:has-text('Replace')")
     page.wait_for_selector("#list form a")
@@ -329,8 +329,8 @@ def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> N
     page.drag_and_drop(
         "#track .head", "#labels button:has-text('Deep House')", source_position={"x": 8, "y": 8}
     )
-    page.wait_for_selector("#said:not([hidden])")
-    word = "Deep House (you said so)"
+    page.wait_for_selector("#corrections:not([hidden])")
+    word = "Deep House (corrected)"
     page.wait_for_function(
         "w => document.querySelector('#track .head').textContent.includes(w)", arg=word
     )
@@ -341,11 +341,11 @@ def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> N
         own = page.eval_on_selector_all(f"#labels button:has-text('{name}') small", counts)
         assert own == [str(count)]
     assert page.locator("#refit").get_attribute("class") == "main"
-    assert "not learnt" in page.locator("#refit-note").text_content()
+    assert "does not include" in page.locator("#refit-note").text_content()
     assert "until the explorer is stopped" in page.locator("#refit-note").text_content()
-    assert "1 correction" in page.locator("#said-count").text_content()
+    assert "1 correction" in page.locator("#correction-count").text_content()
     assert "Deep House" in library.corrections.read_text()
-    page.wait_for_selector("#track .said button:has-text('Take it back')")
+    page.wait_for_selector("#track .correction button:has-text('Undo')")
     before = page.evaluate(PLACE, moved.id)
     page.click("#refit")
     page.wait_for_selector("body[data-revision='2']", timeout=30_000)
@@ -358,28 +358,28 @@ def test_a_correction_and_a_refit_move_the_map(page: Any, library: Library) -> N
     assert word in page.locator("#track .head").text_content()
     assert page.locator("#refit").is_disabled()  # nothing is pending
     assert not page.locator("#refit").get_attribute("class")
-    assert "has learnt" in page.locator("#refit-note").text_content()
-    page.click("#track .said button:has-text('Take it back')")
+    assert "includes all" in page.locator("#refit-note").text_content()
+    page.click("#track .correction button:has-text('Undo')")
     page.wait_for_selector("#refit.main:enabled")  # the map still shows what was taken back
     assert moved.path.exists()
 
 
-def test_a_track_marked_wrong_can_be_taken_back(page: Any, library: Library) -> None:
+def test_the_mark_wrong_can_be_undone(page: Any, library: Library) -> None:
     page.fill("#query", track(library, 1, 1).title)
     page.wait_for_selector("#found [data-id]")
     page.keyboard.press("Enter")
     page.click("#wrong")
-    take_back = page.locator("#track .said button:has-text('Take it back')")
-    take_back.wait_for()
+    undo = page.locator("#track .correction button:has-text('Undo')")
+    undo.wait_for()
     assert '"wrong": true' in library.corrections.read_text()
-    assert "Emotional Techno (you said: wrong)" in page.locator("#track .head").text_content()
+    assert "Emotional Techno (marked wrong)" in page.locator("#track .head").text_content()
     own = page.locator("#labels button:has-text('Emotional Techno') small")
     assert own.text_content() == str(EACH - 1)
     page.click("#track button:has-text('Add to the list')")
-    assert "you said: wrong" in page.locator("#list .track").text_content()
+    assert "marked wrong" in page.locator("#list .track").text_content()
     crossed = page.locator("#labels button:has-text('marked wrong')")
     assert crossed.locator("small").text_content() == "1"
-    take_back.click()
+    undo.click()
     page.wait_for_selector("#wrong")
     assert '"wrong"' not in library.corrections.read_text()
     assert own.text_content() == str(EACH)
@@ -387,7 +387,7 @@ def test_a_track_marked_wrong_can_be_taken_back(page: Any, library: Library) -> 
     page.click("#tab-list")
     page.focus("#list .track .name")
     page.keyboard.press("w")
-    page.wait_for_selector("#list .track:has-text('you said: wrong')")
+    page.wait_for_selector("#list .track:has-text('marked wrong')")
     assert page.evaluate("document.activeElement.className") == "name"
 
 
@@ -497,7 +497,7 @@ def test_a_map_that_can_t_be_refitted_says_what_to_do(browser: Any, library: Lib
         app.state.explorer.correct(track(library, 0, 1).id, "Deep House", False)
         opened = browser.new_page(viewport={"width": 1400, "height": 900})
         opened.goto(url)
-        opened.wait_for_selector("#said:not([hidden])")
+        opened.wait_for_selector("#corrections:not([hidden])")
         assert opened.locator("#refit").is_hidden()
         told = opened.locator("#refit-note")
         assert told.is_visible()

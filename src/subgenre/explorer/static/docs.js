@@ -11,27 +11,27 @@ const nameOf = (schema) => {
 };
 
 function fields(rows) {
-  return make("table", {}, ...rows.map(([name, kind, words, needed]) => make("tr", {},
-    make("th", { scope: "row" }, name, needed ? " *" : ""), make("td", {}, kind), make("td", {}, words || ""))));
+  return make("table", {}, ...rows.map(([name, type, description, required]) => make("tr", {},
+    make("th", { scope: "row" }, name, required ? " *" : ""), make("td", {}, type), make("td", {}, description || ""))));
 }
 
-function call(path, method, told, schemas) {
-  const body = told.requestBody?.content?.["application/json"]?.schema;
-  const rows = (told.parameters || []).map((p) => [p.name, nameOf(p.schema), p.description, p.required]);
+function call(path, method, operation, schemas) {
+  const body = operation.requestBody?.content?.["application/json"]?.schema;
+  const rows = (operation.parameters || []).map((p) => [p.name, nameOf(p.schema), p.description, p.required]);
   if (body) {
     const schema = schemas[nameOf(body)];
-    for (const [name, one] of Object.entries(schema.properties || {})) rows.push([name, nameOf(one), one.description, (schema.required || []).includes(name)]);
+    for (const [name, field] of Object.entries(schema.properties || {})) rows.push([name, nameOf(field), field.description, (schema.required || []).includes(name)]);
   }
-  const gives = nameOf(told.responses?.["200"]?.content?.["application/json"]?.schema);
-  return make("section", { class: "call" }, make("h2", {}, make("code", {}, `${method.toUpperCase()} ${path}`)), make("p", {}, told.description || told.summary || ""),
-    rows.length ? fields(rows) : "", gives ? make("p", { class: "soft" }, `Gives ${gives}.`) : "");
+  const returns = nameOf(operation.responses?.["200"]?.content?.["application/json"]?.schema);
+  return make("section", { class: "call" }, make("h2", {}, make("code", {}, `${method.toUpperCase()} ${path}`)), make("p", {}, operation.description || operation.summary || ""),
+    rows.length ? fields(rows) : "", returns ? make("p", { class: "soft" }, `Returns ${returns}.`) : "");
 }
 
 try {
   const api = await (await fetch("/api/openapi.json")).json();
   const schemas = api.components.schemas;
-  const calls = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, told]) => call(path, method, told, schemas)));
+  const calls = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, operation]) => call(path, method, operation, schemas)));
   byId("calls").replaceChildren(...calls);
 } catch {
-  byId("calls").replaceChildren(make("p", { class: "empty bad" }, "The description can't be read."));
+  byId("calls").replaceChildren(make("p", { class: "empty bad" }, "The description could not be loaded."));
 }

@@ -1,4 +1,4 @@
-// Elements, words and times. Texts are always set as text, never as markup.
+// Elements, texts and times. Text is always set as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -45,12 +45,12 @@ export function say(text, bad = false) {
   setTimeout(() => toast.remove(), bad ? 9000 : 4500);
 }
 
-// run a slow job behind a button: disabled meanwhile, its error told
-export async function busy(button, words, job) {
+// run a slow job of a button, which is disabled meanwhile; show its error
+export async function busy(button, label, job) {
   const before = button.textContent;
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
-  if (words) button.textContent = words;
+  if (label) button.textContent = label;
   try {
     return await job();
   } catch (problem) {
@@ -59,25 +59,24 @@ export async function busy(button, words, job) {
   } finally {
     button.disabled = false;
     button.removeAttribute("aria-busy");
-    if (words) button.textContent = before;
+    if (label) button.textContent = before;
   }
 }
 
-// resolves when neither pointer nor key was used for so long, or at a turn of the wheel, which
-// asks for more than the first map can
+// resolve after a time without pointer or key, or at a turn of the wheel: only plotly can zoom
 export function quiet(milliseconds) {
   return new Promise((resolve) => {
-    const used = ["pointermove", "pointerdown", "keydown"];
+    const events = ["pointermove", "pointerdown", "keydown"];
     let timer = setTimeout(done, milliseconds);
     function wait() { clearTimeout(timer); timer = setTimeout(done, milliseconds); }
     function done() {
       clearTimeout(timer);
       removeEventListener("wheel", done, true);
-      for (const kind of used) removeEventListener(kind, wait, true);
+      for (const kind of events) removeEventListener(kind, wait, true);
       resolve();
     }
     addEventListener("wheel", done, { capture: true, passive: true });
-    for (const kind of used) addEventListener(kind, wait, true);
+    for (const kind of events) addEventListener(kind, wait, true);
   });
 }
 

@@ -1,10 +1,10 @@
-// A file from anywhere: dropped on the page or picked, heard by the server, placed on the map.
+// A file that is dropped on the page or picked: the server places it on the map.
 
 import { upload } from "./api.js";
 import { byId, say } from "./dom.js";
 import { showPlaced } from "./map.js";
 import { loadPlaced } from "./player.js";
-import { state, tell } from "./store.js";
+import { state, emit } from "./store.js";
 import { openPlaced } from "./track.js";
 
 const cover = byId("drop"), pick = byId("pick"), file = byId("file");
@@ -30,7 +30,7 @@ export function start() {
 }
 
 async function place(chosen) {
-  if (working) { say("One file at a time.", true); return; }
+  if (working) { say("Another file is being placed; wait for it.", true); return; }
   const limit = state.library.max_upload_mb;
   if (chosen.size > limit * 2 ** 20) {
     say(`“${chosen.name}” is larger than ${limit} MB, the limit of an upload.`, true);
@@ -40,14 +40,14 @@ async function place(chosen) {
   pick.disabled = true;
   pick.setAttribute("aria-busy", "true");
   try {
-    const told = (share) => { pick.textContent = share < 1 ? `Sending ${Math.round(100 * share)} %` : "Listening"; };
-    const placed = await upload(`/place?name=${encodeURIComponent(chosen.name)}`, chosen, told);
-    tell("tab", "track");
-    tell("placed");
+    const show = (share) => { pick.textContent = share < 1 ? `Sending ${Math.round(100 * share)}\u00a0%` : "Encoding"; };
+    const placed = await upload(`/place?name=${encodeURIComponent(chosen.name)}`, chosen, show);
+    emit("tab", "track");
+    emit("placed");
     openPlaced(placed);
     loadPlaced(placed, chosen);
     await showPlaced(placed);
-    say(`“${placed.name}” is the star on the map.`);
+    say(`“${placed.name}” is marked by a star.`);
   } catch (problem) {
     say(problem.message, true);
   } finally {

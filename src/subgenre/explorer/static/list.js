@@ -1,12 +1,12 @@
-// The list that becomes a playlist: by lasso or button, in any order, saved by the server.
+// The list of chosen tracks, by lasso or button; it can be reordered and saved as a playlist.
 
 import { post } from "./api.js";
 import { busy, byId, counted, make, say } from "./dom.js";
 import { ring } from "./map.js";
 import { row } from "./rows.js";
-import { lineOf, on, state, tell } from "./store.js";
+import { lineOf, on, state, emit } from "./store.js";
 
-const MOST = 1000;
+const MAX = 1000;
 const panel = byId("list");
 let ids = [];
 let replace = false;
@@ -17,25 +17,25 @@ let saved = null;
 export function start() {
   on("lasso", (found) => {
     add(found);
-    tell("tab", "list");
+    emit("tab", "list");
   });
   on("add", add);
   on("corrected", () => draw(focused()));
-  ids = kept();
+  ids = stored();
   draw();
 }
 
-// the list outlives a reload of the page, in this tab and for this library
-const shelf = () => `subgenre.list.${state.library.title}`;
+// the list survives a reload of the page, in this tab and for this library
+const storageKey = () => `subgenre.list.${state.library.title}`;
 
-function keep() {
-  try { sessionStorage.setItem(shelf(), JSON.stringify(ids)); } catch { /* a browser may forbid it */ }
+function store() {
+  try { sessionStorage.setItem(storageKey(), JSON.stringify(ids)); } catch { /* a browser may forbid storage */ }
 }
 
-function kept() {
+function stored() {
   try {
-    const found = JSON.parse(sessionStorage.getItem(shelf()));
-    return Array.isArray(found) ? [...new Set(found)].filter((id) => state.place.has(id)).slice(0, MOST) : [];
+    const found = JSON.parse(sessionStorage.getItem(storageKey()));
+    return Array.isArray(found) ? [...new Set(found)].filter((id) => state.place.has(id)).slice(0, MAX) : [];
   } catch { return []; }
 }
 
@@ -44,15 +44,15 @@ export const listed = () => ids;
 function add(found) {
   const held = new Set(ids);
   const fresh = found.filter((id) => !held.has(id) && state.place.has(id));
-  const room = Math.max(0, MOST - ids.length);
-  if (fresh.length > room) say(`A list holds ${MOST} tracks; ${fresh.length - room} are left out.`, true);
+  const room = Math.max(0, MAX - ids.length);
+  if (fresh.length > room) say(`A list holds ${MAX} tracks; ${fresh.length - room} are left out.`, true);
   set([...ids, ...fresh.slice(0, room)]);
-  say(fresh.length ? `${counted(Math.min(fresh.length, room), "track")} added to the list.` : "In the list already.");
+  say(fresh.length ? `${counted(Math.min(fresh.length, room), "track")} added to the list.` : "Already in the list.");
 }
 
 function set(order, focus) {
   ids = order.filter((id) => state.place.has(id));
-  keep();
+  store();
   saved = null;
   replace = false;
   draw(focus);
@@ -62,7 +62,7 @@ export function refresh() {
   set(ids);
 }
 
-// the button of a line that has the focus, to give it back after the lines are drawn anew
+// the focused button of a line, to focus it again after the lines are redrawn
 function focused() {
   const button = document.activeElement, line = button && button.closest("#list .track");
   return line && { id: line.dataset.id, button: [...button.classList].at(-1) };
@@ -72,7 +72,7 @@ function draw(focus) {
   byId("list-count").textContent = String(ids.length);
   ring("picked", ids);
   if (!ids.length) {
-    panel.replaceChildren(make("p", { class: "empty" }, "Draw a lasso around points of the map, or press + beside a track. The list that comes of it can be put in order and saved."));
+    panel.replaceChildren(make("p", { class: "empty" }, "Draw a lasso around points of the map, or press + beside a track. You can reorder the list and save it as a playlist."));
     return;
   }
   const items = make("ol", { class: "tracks order", "aria-label": "Playlist" }, ...ids.map((id, i) => item(id, i)));
@@ -82,8 +82,8 @@ function draw(focus) {
 
 function item(id, i) {
   const track = lineOf(id);
-  const button = (kind, sign, words, to) => make("button", {
-    type: "button", class: `small ${kind}`, "aria-label": `${words} ${track.title}`, title: words,
+  const button = (kind, sign, action, to) => make("button", {
+    type: "button", class: `small ${kind}`, "aria-label": `${action} ${track.title}`, title: action,
     disabled: to !== null && (to < 0 || to >= ids.length),
     onclick: () => (to === null ? set(ids.filter((other) => other !== id)) : move(i, to, { id, button: to === 0 ? "down" : to === ids.length - 1 ? "up" : kind })),
   }, sign);
@@ -119,7 +119,7 @@ function tools() {
   const smooth = make("button", { type: "button", onclick: () => busy(smooth, "Ordering", async () => {
     set((await post("/order", { ids, keep_first: true })).tracks.map((t) => t.id));
   }) }, "Smooth order");
-  const more = make("button", { type: "button", title: "The 10 tracks that these agree on", onclick: () => busy(more, "Looking", async () => {
+  const more = make("button", { type: "button", title: "Add the 10 tracks most similar to these", onclick: () => busy(more, "Searching", async () => {
     add((await post("/playlist", { kind: "agreement", seeds: ids.slice(0, 200), k: 10 })).tracks.map((t) => t.id));
   }) }, "10 more like these");
   return make("div", { class: "actions" }, smooth, more, make("button", { type: "button", onclick: () => set([]) }, "Clear"));
@@ -129,18 +129,18 @@ function saver() {
   const field = make("input", { id: "list-name", type: "text", maxlength: 200, value: name, required: true, oninput: () => { name = field.value; replace = false; } });
   const kind = make("select", { "aria-label": "Format", onchange: () => { format = kind.value; replace = false; } },
     ...[["m3u8", "M3U8"], ["xml", "rekordbox"], ["csv", "CSV"]].map(([value, text]) => make("option", { value, selected: value === format }, text)));
-  const save = make("button", { type: "submit", class: "main" }, replace ? "Replace" : "Save");
+  const submit = make("button", { type: "submit", class: "main" }, replace ? "Replace" : "Save");
   const form = make("form", { class: "save" }, make("label", { for: "list-name" }, `Save ${counted(ids.length, "track")} as`),
-    make("div", { class: "actions" }, field, kind, save),
+    make("div", { class: "actions" }, field, kind, submit),
     saved ? make("p", { class: "soft", role: "status" }, `Saved in ${saved.folder}. `, make("a", { href: `/api/playlists/${encodeURIComponent(saved.file)}`, download: saved.file }, `Download ${saved.file}`)) : "");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    store(save);
+    save(submit);
   });
   return form;
 }
 
-async function store(button) {
+async function save(button) {
   await busy(button, null, async () => {
     try {
       saved = await post("/playlists", { name, ids, format, replace });
@@ -149,7 +149,7 @@ async function store(button) {
     } catch (problem) {
       if (problem.status !== 409) throw problem;
       replace = true;
-      say(`“${name}” is saved already. Press Replace to write over it, or choose another name.`, true);
+      say(`“${name}” exists. Press Replace to overwrite it, or choose another name.`, true);
     }
   });
   draw();

@@ -1,4 +1,4 @@
-// The page: it loads the library, joins the parts, and listens to the keyboard.
+// The page: loads the library, starts the parts, and handles the keyboard.
 
 import * as axis from "./axis.js";
 import { byId, calm, counted, narrow, quiet, say } from "./dom.js";
@@ -9,20 +9,20 @@ import * as map from "./map.js";
 import * as player from "./player.js";
 import * as search from "./search.js";
 import * as sketch from "./sketch.js";
-import { load, markWrong, on, state, tell } from "./store.js";
+import { load, markWrong, on, state, emit } from "./store.js";
 import * as track from "./track.js";
 
 const TABS = ["track", "list", "axis"];
-const trail = []; // ids in the order they were looked at
+const trail = []; // ids in the order they were chosen
 let step = -1;
 
-function drawer() {
+function loadPlotly() {
   return new Promise((resolve, reject) => {
     if (window.Plotly) { resolve(); return; }
     const script = document.createElement("script");
     script.src = "/plotly.js";
     script.onload = resolve;
-    script.onerror = () => { script.remove(); reject(new Error("The library that draws the map did not load.")); };
+    script.onerror = () => { script.remove(); reject(new Error("The map could not be loaded.")); };
     document.head.append(script);
   });
 }
@@ -31,7 +31,7 @@ async function start() {
   document.body.dataset.state = "loading";
   byId("wait").hidden = false;
   byId("again").hidden = true;
-  byId("wait-text").textContent = "Reading the library";
+  byId("wait-text").textContent = "Loading the library";
   try {
     await load();
     head();
@@ -39,8 +39,8 @@ async function start() {
     parts();
     sketch.start();
     byId("wait").hidden = true;
-    await quiet(700); // first clicks are answered before plotly stops the page for its own start
-    await drawer();
+    await quiet(700); // the first clicks work before plotly blocks the page while it starts
+    await loadPlotly();
     await map.start();
     sketch.stop();
     document.body.dataset.state = "ready";
@@ -55,14 +55,14 @@ async function start() {
 function head() {
   const { title, tracks, labels, note } = state.library;
   document.title = `${title} · subgenre`;
-  byId("title").replaceChildren(...folding(title));
-  byId("title").title = title; // where it is cut
+  byId("title").replaceChildren(...breakable(title));
+  byId("title").title = title; // the whole, if it is cut
   byId("count").textContent = `${counted(tracks, "track")}, ${counted(labels.length, "subgenre")}`;
   byId("note").textContent = note;
 }
 
-// a name that folds behind its joints, before it would fold within a word
-function folding(name) {
+// a name that breaks after a separator rather than within a word
+function breakable(name) {
   return name.split(/(?<=[_\-./])/).flatMap((part) => [part, document.createElement("wbr")]);
 }
 
@@ -71,11 +71,11 @@ function empty() {
   byId("wait-text").textContent = "No tracks yet. Index a library first: subgenre index LIBRARY";
 }
 
-let joined = false;
+let started = false;
 
 function parts() {
-  if (joined) return;
-  joined = true;
+  if (started) return;
+  started = true;
   for (const part of [legend, track, list, axis, player, search, drop]) part.start();
   byId("move").onclick = () => map.setMode("pan");
   byId("lasso").onclick = () => map.setMode("lasso");
@@ -111,7 +111,7 @@ function tabKeys(event) {
   byId(`tab-${next}`).focus();
 }
 
-// chosen by pointer or search; where the panel lies below the map, it comes into sight
+// chosen by pointer or search: on a narrow screen, scroll to the panel
 async function pick({ id, play }) {
   await choose(id, play);
   if (narrow.matches && state.current === id && !byId("track").hidden) {
@@ -132,17 +132,17 @@ async function choose(id, play, walking = false) {
   if (detail && state.current === id) player.load(detail, play);
 }
 
-// to the nearest neighbour that was not heard on this walk, or back
+// to the nearest neighbour not played on this walk, or back
 function walk(by) {
   if (by < 0) {
     if (step > 0) choose(trail[--step], true, true);
     return;
   }
   if (step < trail.length - 1) { choose(trail[++step], true, true); return; }
-  const been = new Set(trail);
-  const next = state.current === null ? state.points.ids[0] : track.neighbours().map((t) => t.id).find((id) => !been.has(id));
+  const played = new Set(trail);
+  const next = state.current === null ? state.points.ids[0] : track.neighbours().map((t) => t.id).find((id) => !played.has(id));
   if (next) choose(next, true);
-  else say("All its neighbours were heard.");
+  else say("All its neighbours were played.");
 }
 
 const inField = (target) => target.closest("input, select, textarea, dialog");
@@ -152,7 +152,7 @@ function keys(event) {
   const onMap = event.target === document.body || event.target.closest("#map");
   if (event.key === "/") { event.preventDefault(); byId("query").focus(); byId("query").select(); }
   else if (["1", "2", "3"].includes(event.key)) tab(TABS[Number(event.key) - 1]);
-  else if (event.key === "l" && state.current) tell("add", [state.current]);
+  else if (event.key === "l" && state.current) emit("add", [state.current]);
   else if (event.key === "w" && state.current) markWrong(state.current);
   else if (event.key === " " && !event.target.closest("button, a")) { event.preventDefault(); player.toggle(); }
   else if (onMap && event.key === "Enter" && !event.target.closest("button")) { if (state.current) player.toggle(); else walk(1); }
@@ -173,7 +173,7 @@ async function refitted() {
     player.named();
     if (state.current) await track.open(state.current);
     document.body.dataset.revision = state.points.revision;
-    say("Refitted: the map has moved.");
+    say("Refitted: this is the new map.");
   } catch (problem) {
     say(problem.message, true);
   }

@@ -1,20 +1,20 @@
-// The map: WebGL points by subgenre, rings around what is looked at, lasso, tooltip.
+// The map: WebGL points by subgenre, rings around chosen tracks, lasso, tooltip.
 
 import { byId, calm, coarse, dark, make, styleOf } from "./dom.js";
-import { WRONG, labelOf, lineOf, on, state, tell, wordOf } from "./store.js";
+import { WRONG, labelOf, lineOf, on, state, emit, shownLabel } from "./store.js";
 
 const plot = byId("plot");
 const tip = byId("tip");
-const hidden = new Set(); // numbers of labels that are not shown
+const hidden = new Set(); // numbers of hidden labels
 const rings = { current: [], near: [], picked: [] }; // ids
-let traced = []; // one a trace: { label, rows }
+let traced = []; // { label, rows } of each trace
 let placed = null; // a dropped file: { x, y, name }
-let moving = null; // columns x, y while the map moves
+let moving = null; // { x, y } while points move
 let mode = coarse.matches ? false : "pan";
 
 const ready = () => Boolean(plot.dataset.ready);
 
-// tracks by the label they are drawn with: [{ label, rows }]
+// the tracks by drawn label: [{ label, rows }]
 export function groups() {
   const found = new Map();
   state.points.ids.forEach((_, i) => {
@@ -33,7 +33,7 @@ export function look(label) {
   return state.library.labels[label] || { symbol: "circle", colour: styleOf("--faint") };
 }
 
-// at 3 pixels a shape can't be told, and circles are drawn in a third of the time
+// a shape of 3 pixels can't be recognised, and circles are three times as fast
 const many = () => state.points.ids.length >= 30000;
 const xs = () => (moving ? moving.x : state.points.x);
 const ys = () => (moving ? moving.y : state.points.y);
@@ -42,7 +42,7 @@ const column = (values, rows) => Float32Array.from(rows, (i) => values[i]);
 export function marks() {
   const n = state.points.ids.length;
   const size = n < 600 ? 9 : n < 6000 ? 7 : many() ? 3 : 5;
-  return { size, opacity: n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6 }; // faint marks sink into a dark ground
+  return { size, opacity: n < 6000 ? (dark.matches ? 1 : 0.85) : 0.6 }; // faint marks are hard to see on a dark background
 }
 
 function traces() {
@@ -62,7 +62,7 @@ function overlays() {
     x: at(ids).map((i) => xs()[i]), y: at(ids).map((i) => ys()[i]),
     marker: { symbol, size, color: colour, line: { width, color: colour } },
   });
-  return [ // what is picked has a shape of its own: on a thin line a hue is hard to tell
+  return [ // squares for picked tracks: the colours of thin rings are hard to tell apart
     ring(rings.picked, "square-open", 15, 1.5, styleOf("--accent")),
     ring(rings.near, "circle-open", 14, 1.5, styleOf("--soft")),
     ring(rings.current, "circle-open", 19, 2.5, styleOf("--ink")),
@@ -93,7 +93,7 @@ function layout() {
   };
 }
 
-// plotly draws WebGL at twice the screen's resolution unless told; for many points, at the screen's
+// plotly draws WebGL at twice the screen's resolution; for many points, that is slow
 const config = () => ({
   displayModeBar: false, scrollZoom: true, doubleClick: "reset",
   plotGlPixelRatio: many() ? Math.min(2, Math.max(1, devicePixelRatio)) : 2,
@@ -110,7 +110,7 @@ export async function start() {
   await Plotly.newPlot(plot, traces(), layout(), config());
   plot.on("plotly_click", (event) => {
     const id = idOf(event.points[0]);
-    if (id) tell("choose", { id, play: true });
+    if (id) emit("choose", { id, play: true });
   });
   plot.on("plotly_hover", (event) => point(event));
   plot.on("plotly_unhover", () => { tip.hidden = true; });
@@ -118,7 +118,7 @@ export async function start() {
     if (!event || !event.points) return;
     const ids = event.points.map(idOf).filter(Boolean);
     clearSelection();
-    if (ids.length) tell("lasso", [...new Set(ids)]);
+    if (ids.length) emit("lasso", [...new Set(ids)]);
   });
   dark.addEventListener("change", draw);
   on("corrected", draw);
@@ -126,7 +126,7 @@ export async function start() {
   follow();
 }
 
-// not the window alone changes its size: the player takes room when it is first needed
+// The player, which appears later, changes the size as well as the window does.
 function follow() {
   let width = plot.clientWidth, height = plot.clientHeight;
   new ResizeObserver(() => {
@@ -152,13 +152,13 @@ function point(event) {
   name(state.place.get(id), event.event);
 }
 
-// show what a track is called beside the pointer
+// show the name of a track beside the pointer
 export function name(i, { clientX, clientY }) {
-  const { words } = wordOf(lineOf(state.points.ids[i]));
+  const { text } = shownLabel(lineOf(state.points.ids[i]));
   tip.replaceChildren(
     make("b", {}, state.points.titles[i]),
     state.points.artists[i] ? make("span", {}, state.points.artists[i]) : "",
-    make("span", { class: "soft" }, words || "no subgenre"),
+    make("span", { class: "soft" }, text || "no subgenre"),
   );
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
@@ -190,7 +190,7 @@ export function show(label, visible) {
   if (visible) hidden.delete(label);
   else hidden.add(label);
   if (ready()) Plotly.restyle(plot, { visible: traced.map((g) => shown(g.label)) }, traced.map((_, i) => i));
-  else tell("shown");
+  else emit("shown");
 }
 
 export function setMode(name) {
@@ -204,7 +204,7 @@ export function whole() {
   if (ready()) Plotly.relayout(plot, { "xaxis.range": extent(state.points.x, placed?.x), "yaxis.range": extent(state.points.y, placed?.y) });
 }
 
-// bring a track into sight where it is outside of what is shown
+// zoom out if a track is outside the visible part
 export function reveal(id) {
   const i = state.place.get(id), full = plot._fullLayout;
   if (i === undefined || !ready()) return;
@@ -214,7 +214,7 @@ export function reveal(id) {
   }
 }
 
-// move every point from where it was to where it is now
+// move every point from its old coordinates to its new ones
 export async function travel(before) {
   const after = state.points;
   const was = after.ids.map((id) => before.get(id));

@@ -1,10 +1,10 @@
-// The player: one audio element, its peaks on a canvas, marks at the chunks that were used.
+// The player: one audio element, and a canvas with the peaks and the chunks of the track.
 
 import { get, trackPath } from "./api.js";
 import { byId, clock, dark, say, styleOf } from "./dom.js";
-import { lineOf, on, state, wordOf } from "./store.js";
+import { lineOf, on, state, shownLabel } from "./store.js";
 
-const audio = byId("audio"), canvas = byId("peaks"), button = byId("play"), told = byId("wave-state");
+const audio = byId("audio"), canvas = byId("peaks"), button = byId("play"), status = byId("wave-state");
 let sound = null; // { id, title, peaks, windows, chunk, duration, retried, url }
 let asked = 0;
 
@@ -20,11 +20,11 @@ export function start() {
   on("corrected", named);
 }
 
-// artist and subgenre, which a correction or a refit changes while the track plays
+// artist and subgenre: a correction or a refit may change them while the track plays
 export function named() {
   if (!sound) return;
   const line = state.place.has(sound.id) ? lineOf(sound.id) : null;
-  byId("now-by").textContent = line ? [line.artist, wordOf(line).words].filter(Boolean).join(" · ") : sound.by;
+  byId("now-by").textContent = line ? [line.artist, shownLabel(line).text].filter(Boolean).join(" · ") : sound.by;
 }
 
 const duration = () => (Number.isFinite(audio.duration) && audio.duration > 0 ? audio.duration : sound ? sound.duration : 0);
@@ -43,22 +43,22 @@ export async function load(detail, play) {
   }
   begin({ id: detail.id, title: detail.title, by: detail.artist, windows: detail.windows_s, chunk: detail.chunk_s, duration: detail.duration_s, peaks: null }, `/api${trackPath(detail.id, "/audio")}`, play);
   const mine = ++asked;
-  told.textContent = "Reading the wave";
+  status.textContent = "Loading the waveform";
   try {
-    const found = await get(trackPath(detail.id, "/peaks"));
+    const answer = await get(trackPath(detail.id, "/peaks"));
     if (mine !== asked) return;
-    sound.peaks = unpack(found.peaks);
-    told.textContent = "";
+    sound.peaks = unpack(answer.peaks);
+    status.textContent = "";
   } catch (problem) {
-    if (mine === asked) told.textContent = problem.message;
+    if (mine === asked) status.textContent = problem.message;
   }
   draw();
 }
 
-// play a file that was dropped: the browser has it, the server does not keep it
+// play a dropped file, which only the browser has
 export function loadPlaced(placed, file) {
   asked++;
-  told.textContent = "";
+  status.textContent = "";
   const url = URL.createObjectURL(file);
   begin({ id: null, title: placed.name, by: "dropped file", windows: placed.windows_s, chunk: placed.chunk_s, duration: placed.duration_s, peaks: unpack(placed.peaks.peaks), url }, url, true);
 }
@@ -71,11 +71,11 @@ function begin(next, source, play) {
   named();
   audio.src = source;
   audio.setAttribute("aria-label", sound.title);
-  if (play) audio.play().catch(() => {}); // a browser that forbids it leaves the button to the person
+  if (play) audio.play().catch(() => {}); // if the browser forbids it, the person presses the button
   draw();
 }
 
-// levels as shares of the loudest, so that a quiet track is seen too
+// levels as shares of the loudest, so that a quiet track is visible, too
 function unpack(text) {
   const levels = Float32Array.from(atob(text), (c) => c.charCodeAt(0));
   const top = Math.max(1, ...levels);
@@ -87,7 +87,7 @@ function failed() {
     if (sound) say(`“${sound.title}” can't be played.`, true);
     return;
   }
-  sound.retried = true; // a codec that this browser lacks: the server makes an MP3 of it
+  sound.retried = true; // this browser lacks the codec: get an MP3
   audio.src = `/api${trackPath(sound.id, "/audio?mp3=true")}`;
   audio.play().catch(() => {});
 }
@@ -129,7 +129,7 @@ function draw() {
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, wide, high);
   if (!sound) return;
-  const length = duration() || 1, middle = (high - 5) / 2, heard = (audio.currentTime / length) * wide;
+  const length = duration() || 1, middle = (high - 5) / 2, played = (audio.currentTime / length) * wide;
   const used = styleOf("--used"), rest = styleOf("--faint"), done = styleOf("--accent");
   for (const start of sound.windows) {
     const x = (start / length) * wide, w = Math.max(2, (Math.min(sound.chunk, length - start) / length) * wide);
@@ -142,15 +142,12 @@ function draw() {
   for (let b = 0; b < bars; b++) {
     const level = sound.peaks ? loudest(sound.peaks, b / bars, (b + 1) / bars) : 0.02;
     const h = Math.max(1, level * (middle - 1));
-    pen.fillStyle = b * 3 < heard ? done : rest;
+    pen.fillStyle = b * 3 < played ? done : rest;
     pen.fillRect(b * 3, middle - h, 2, 2 * h);
   }
 }
 
 function loudest(levels, from, to) {
-  let found = 0;
-  for (let i = Math.floor(from * levels.length); i < Math.max(Math.floor(from * levels.length) + 1, Math.floor(to * levels.length)); i++) {
-    if (levels[i] > found) found = levels[i];
-  }
-  return found;
+  const first = Math.floor(from * levels.length);
+  return Math.max(...levels.subarray(first, Math.max(first + 1, Math.floor(to * levels.length))));
 }

@@ -1,8 +1,8 @@
-// Search by title, artist and path: a field with a list beneath it.
+// Search by title, artist and path: a field with a list of results.
 
 import { get } from "./api.js";
 import { byId, make, mark } from "./dom.js";
-import { tell, wordOf } from "./store.js";
+import { emit, shownLabel } from "./store.js";
 
 const field = byId("query"), map = byId("plot"), list = byId("found");
 let timer = 0, asked = 0, active = -1;
@@ -30,7 +30,7 @@ async function look() {
     const found = await get(`/search?limit=30&q=${encodeURIComponent(query)}`);
     if (mine !== asked) return;
     list.replaceChildren(...found.tracks.map(option));
-    if (!found.tracks.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, `Nothing holds “${query}”`));
+    if (!found.tracks.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, `No track with “${query}”`));
   } catch (problem) {
     list.replaceChildren(make("li", { class: "none bad", role: "option", "aria-disabled": "true" }, problem.message));
   }
@@ -39,13 +39,13 @@ async function look() {
 }
 
 function option(track, i) {
-  const { label, words } = wordOf(track);
+  const { label, text } = shownLabel(track);
   return make("li", { role: "option", id: `found-${i}`, "aria-selected": "false", "data-id": track.id, onpointerdown: (event) => { event.preventDefault(); choose(track.id); } },
     label ? mark(label) : make("i", { class: "dot" }),
-    make("span", {}, make("b", {}, track.title), make("small", {}, [track.artist, words].filter(Boolean).join(" · "))));
+    make("span", {}, make("b", {}, track.title), make("small", {}, [track.artist, text].filter(Boolean).join(" · "))));
 }
 
-// shortcut keys are for the map again, and no answer that is on its way opens the list
+// close the list: keys control the map again, and a late answer is ignored
 function leave() {
   clearTimeout(timer);
   asked++;
@@ -55,7 +55,7 @@ function leave() {
 
 function choose(id) {
   leave();
-  tell("choose", { id, play: true });
+  emit("choose", { id, play: true });
 }
 
 function activate(i) {

@@ -1,11 +1,11 @@
-// The map until plotly has drawn it: the same points in the same places on a canvas, which answer
-// the pointer at once. Plotly's megabytes are asked for only when this is on the screen.
+// The first map: the same points at the same places on a canvas, which reacts to the pointer at once.
+// It is shown while plotly, which is several megabytes, is loaded.
 
 import { byId } from "./dom.js";
 import { extent, groups, look, marks, name, shown } from "./map.js";
-import { on, state, tell } from "./store.js";
+import { on, state, emit } from "./store.js";
 
-const NEAR = 14; // pixels, as on the drawn map
+const NEAR = 14; // pixels, as in map.js
 const canvas = byId("sketch");
 let view = null; // data -> pixels
 
@@ -42,7 +42,7 @@ function dot(pen, x, y, size) {
   pen.fill();
 }
 
-// a hundred thousand squares: written as pixels, a tenth of the time of fillRect
+// 100,000 squares: ten times as fast as fillRect
 function squares({ data, width, height }, rows, size, hex, alpha) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const side = Math.max(1, Math.round(size));
@@ -85,7 +85,7 @@ export function start() {
   draw();
   canvas.onclick = (event) => {
     const i = nearest(event);
-    if (i !== null) tell("choose", { id: state.points.ids[i], play: true });
+    if (i !== null) emit("choose", { id: state.points.ids[i], play: true });
   };
   canvas.onpointermove = point;
   canvas.onpointerleave = () => { byId("tip").hidden = true; };
@@ -101,4 +101,4 @@ function again() {
 
 on("shown", again);
 on("corrected", again);
-new ResizeObserver(again).observe(canvas); // the player takes room when it is first needed
+new ResizeObserver(again).observe(canvas); // the player, which appears later, changes its size

@@ -1,18 +1,18 @@
-// The panel of one track: what it is, where it belongs, what the doctor says, what is near.
+// The panel of one track: tags, placement, findings of the doctor, correction, neighbours.
 
 import { get, trackPath } from "./api.js";
-import { byId, make, mark, percent } from "./dom.js";
+import { byId, clock, make, mark, percent } from "./dom.js";
 import { DRAGGED } from "./legend.js";
 import { ring } from "./map.js";
 import { adder, row } from "./rows.js";
-import { markWrong, moveTo, on, pairIndex, state, takeBack, tell, wordOf } from "./store.js";
+import { markWrong, moveTo, on, pairIndex, state, undo, emit, shownLabel } from "./store.js";
 
 const panel = byId("track");
 let shown = null; // { detail, near }
 let asked = 0;
 
 export function start() {
-  panel.replaceChildren(make("p", { class: "empty" }, "Click a point of the map to hear it. Its neighbours and its placement stand here then."));
+  panel.replaceChildren(make("p", { class: "empty" }, "Click a point of the map to play its track. Its placement and its neighbours then appear here."));
   on("corrected", async () => {
     if (shown && shown.detail.id) await open(shown.detail.id);
   });
@@ -22,7 +22,7 @@ export const neighbours = () => (shown ? shown.near : []);
 
 export async function open(id) {
   const mine = ++asked;
-  if (!shown || shown.detail.id !== id) panel.replaceChildren(make("p", { class: "empty", role: "status" }, "Looking for its neighbours"));
+  if (!shown || shown.detail.id !== id) panel.replaceChildren(make("p", { class: "empty", role: "status" }, "Loading its neighbours"));
   try {
     const [detail, near] = await Promise.all([get(trackPath(id)), get(trackPath(id, "/similar?k=12"))]);
     if (mine !== asked) return null;
@@ -46,42 +46,42 @@ export function openPlaced(placed) {
     make("h2", {}, placed.name),
     make("p", { class: "soft" }, placed.known_as ? "This audio is in the library already." : "Not in the library; it is not kept."),
     placement(placed.placement, false),
-    list("What it resembles", placed.neighbours));
+    list("Most similar tracks", placed.neighbours));
   ring("near", placed.neighbours.map((t) => t.id));
 }
 
 function draw(detail, near) {
-  const { label, words } = wordOf(detail);
+  const { label, text } = shownLabel(detail);
   const facts = [detail.album, detail.year || "", detail.bpm ? `${Math.round(detail.bpm)} bpm` : ""].filter(Boolean).join(" · ");
   const head = make("div", { class: "head", draggable: "true", title: "Drag it to a subgenre of the legend to move it" },
     make("h2", {}, detail.title), detail.artist ? make("p", {}, detail.artist) : "",
-    make("p", { class: "soft" }, label ? mark(label) : "", ` ${words || "no subgenre"}`, facts ? ` · ${facts}` : ""),
+    make("p", { class: "soft" }, label ? mark(label) : "", ` ${text || "no subgenre"}`, facts ? ` · ${facts}` : ""),
     make("p", { class: "path" }, detail.path));
   head.addEventListener("dragstart", (event) => event.dataTransfer.setData(DRAGGED, detail.id));
   panel.replaceChildren(head,
-    detail.there ? "" : make("p", { class: "notice" }, "Its file is gone from where the index has it. Index the library again."),
-    make("div", { class: "actions" }, make("button", { type: "button", onclick: () => tell("add", [detail.id]) }, "Add to the list"),
-      make("button", { type: "button", onclick: () => tell("add", [detail.id, ...near.map((t) => t.id)]) }, "Add it and its neighbours")),
+    detail.there ? "" : make("p", { class: "notice" }, "Its file is missing. Index the library again."),
+    make("div", { class: "actions" }, make("button", { type: "button", onclick: () => emit("add", [detail.id]) }, "Add to the list"),
+      make("button", { type: "button", onclick: () => emit("add", [detail.id, ...near.map((t) => t.id)]) }, "Add it and its neighbours")),
     placement(detail.placement, detail.trained), doctor(detail.doctor), correction(detail),
     list("Neighbours", near));
 }
 
-function placement(told, trained) {
-  if (!told) return "";
-  const lead = told.none_of_these
-    ? "None of your subgenres: nothing in them is near enough."
-    : "By its sound:";
-  const bars = told.chances.map((chance) => {
+function placement(placed, trained) {
+  if (!placed) return "";
+  const lead = placed.none_of_these
+    ? "None of your subgenres: no track in them is similar enough."
+    : "Probability by its sound:";
+  const bars = placed.chances.map((chance) => {
     const label = state.library.labels[pairIndex(chance.genre, chance.subgenre)];
     const fill = make("b");
     fill.style.width = `${Math.round(100 * chance.probability)}%`;
-    const bar = make("i", { class: "meter", "aria-hidden": "true" }, fill); // the figure stands beside it
+    const bar = make("i", { class: "meter", "aria-hidden": "true" }, fill); // the figure is beside it
     return make("li", {}, label ? mark(label) : make("i", { class: "dot" }), make("span", {}, chance.subgenre), bar, make("small", {}, percent(chance.probability)));
   });
-  const heard = told.chunk_start_s === null ? "" : make("p", { class: "soft" }, `What speaks most for it begins at ${Math.floor(told.chunk_start_s / 60)}:${String(Math.floor(told.chunk_start_s % 60)).padStart(2, "0")}.`);
-  return make("section", {}, make("h3", {}, "Placement"), make("p", { class: told.none_of_these ? "notice" : "soft" }, lead),
-    make("ul", { class: "bars" }, ...bars), heard,
-    trained ? make("p", { class: "soft" }, "The model was trained on this track: these figures flatter it.") : "");
+  const typical = placed.chunk_start_s === null ? "" : make("p", { class: "soft" }, `Its most typical part begins at ${clock(placed.chunk_start_s)}.`);
+  return make("section", {}, make("h3", {}, "Placement"), make("p", { class: placed.none_of_these ? "notice" : "soft" }, lead),
+    make("ul", { class: "bars" }, ...bars), typical,
+    trained ? make("p", { class: "soft" }, "The model was trained on this track, so these figures are too high.") : "");
 }
 
 function doctor(findings) {
@@ -91,24 +91,23 @@ function doctor(findings) {
 }
 
 function correction(detail) {
-  const said = detail.correction;
-  if (said) {
-    const words = said.wrong ? "You marked it wrong here." : `You said: ${said.subgenre}.`;
-    return make("section", { class: "said" }, make("h3", {}, "Your word"), make("p", {}, words),
-      make("button", { type: "button", onclick: () => takeBack(detail.id) }, "Take it back"));
+  if (detail.correction) {
+    const { wrong, subgenre } = detail.correction;
+    return make("section", { class: "correction" }, make("h3", {}, "Your correction"), make("p", {}, wrong ? "Marked wrong." : `Moved to ${subgenre}.`),
+      make("button", { type: "button", onclick: () => undo(detail.id) }, "Undo"));
   }
   const hint = likely(detail);
   const select = make("select", { "aria-label": "Subgenre to move it to" },
     ...state.library.labels.map((label, i) => [label, i])
       .filter(([label]) => label.genre !== detail.genre || label.subgenre !== detail.subgenre)
       .map(([label, i]) => make("option", { value: i, selected: i === hint }, `${label.subgenre} (${label.genre})`)));
-  return make("section", { class: "said" }, make("h3", {}, "Is it in the wrong place?"),
+  return make("section", { class: "correction" }, make("h3", {}, "Wrong subgenre?"),
     make("div", { class: "actions" }, select,
-      make("button", { type: "button", id: "move-to", onclick: () => select.value !== "" && moveTo(detail.id, state.library.labels[Number(select.value)]) }, "Move it there"),
-      make("button", { type: "button", id: "wrong", onclick: () => markWrong(detail.id) }, "Wrong here")));
+      make("button", { type: "button", id: "move-to", onclick: () => select.value !== "" && moveTo(detail.id, state.library.labels[Number(select.value)]) }, "Move"),
+      make("button", { type: "button", id: "wrong", onclick: () => markWrong(detail.id) }, "Mark wrong")));
 }
 
-// where it would go: the doctor's suggestion, else the most probable other subgenre
+// the subgenre to suggest: that of the doctor, else the most probable other one
 function likely(detail) {
   const doctor = detail.doctor.find((f) => f.suggestion && f.kind === "wrong playlist");
   const named = doctor && state.library.labels.findIndex((l) => l.subgenre === doctor.suggestion);
@@ -117,6 +116,6 @@ function likely(detail) {
 }
 
 function list(name, tracks) {
-  if (!tracks.length) return make("p", { class: "empty" }, "Nothing near it.");
+  if (!tracks.length) return make("p", { class: "empty" }, "No similar tracks.");
   return make("section", {}, make("h3", {}, name), make("ol", { class: "tracks" }, ...tracks.map((t) => row(t, adder(t)))));
 }
