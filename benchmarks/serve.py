@@ -41,12 +41,12 @@ def vectors(count: int) -> tuple[np.ndarray, np.ndarray]:
 def explorer_app(count: int, folder: Path) -> Any:
     """The real application over synthetic tracks without files."""
     from subgenre import explorer
+    from subgenre.library.track import Track
     from subgenre.search.collection import Collection
-    from subgenre.search.track_rows import IndexedTrack
 
     x, number = vectors(count)
     tracks = [
-        IndexedTrack(
+        Track(
             f"{i:032x}",
             folder / f"{i}.mp3",
             f"Genre {n % 6}",

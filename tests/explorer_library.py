@@ -19,9 +19,9 @@ from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.explorer.app import create_app
 from subgenre.explorer.server import bind
+from subgenre.library.track import Track
 from subgenre.search import classifier
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import IndexedTrack
 
 RATE, LENGTH_S, EACH, DIM = 8000, 6.0, 8, 12
 SUBGENRES = (
@@ -63,7 +63,7 @@ def place(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors, float)[:, :4] @ np.array([[-3, 2], [3, 2], [-3, -2], [3, -2.0]])
 
 
-def make_tracks(root: Path) -> list[IndexedTrack]:
+def make_tracks(root: Path) -> list[Track]:
     made = []
     for label, (genre, subgenre) in enumerate(SUBGENRES):
         for n in range(EACH):
@@ -72,9 +72,9 @@ def make_tracks(root: Path) -> list[IndexedTrack]:
             found = reading.probe(path)
             title = EVIL if (label, n) == (1, 3) else f"Tone {label}-{n}"
             made.append(
-                IndexedTrack(
+                Track(
                     found.id, path, genre, subgenre, f"Artist {n % 3}", title=title,
-                    folder=str(path.parent), bpm=120.0 + n, duration_s=found.duration_s,
+                    bpm=120.0 + n, duration_s=found.duration_s,
                 )
             )  # fmt: skip
     return made

@@ -11,7 +11,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.dataset import feature_tables, folder
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 
 
 def make_folder(

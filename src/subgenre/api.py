@@ -32,11 +32,12 @@ from subgenre.commands.playlist import TRACKS, Wish
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import audio_files
+from subgenre.library.track import Track
 from subgenre.search.classifier import ALPHA, Placement
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit, Limits
-from subgenre.search.track_rows import Filter, IndexedTrack
+from subgenre.search.track_rows import Filter
 
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
@@ -53,7 +54,7 @@ class LibraryMap:
         method: `UMAP` or `PCA`. note: how far the map can be trusted, in words.
     """
 
-    tracks: tuple[IndexedTrack, ...]
+    tracks: tuple[Track, ...]
     coordinates: NDArray[np.float64]
     method: str
     note: str

@@ -20,8 +20,8 @@ from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files, formats, sources
 from subgenre.library import scan as library_room
+from subgenre.library.track import Track
 from subgenre.search import journeys
-from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -607,7 +607,7 @@ def test_playlists_are_labels_again(tmp_path: Path, ask: Ask, suffix: str):
 
 def test_rekordbox_folders_are_genres(tmp_path: Path):
     source = tmp_path / "collection.xml"
-    track = IndexedTrack("1", tmp_path / "a.mp3")
+    track = Track("1", tmp_path / "a.mp3")
     formats.write_rekordbox(source, {"deep": [track], "trash": [track]})
     text = source.read_text().replace(
         '<NODE Name="deep" Type="1"', '<NODE Name="house" Type="0"><NODE Name="deep" Type="1"'

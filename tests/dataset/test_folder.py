@@ -22,7 +22,7 @@ from subgenre.dataset import feature_tables
 from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 
 SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=8, hop=256, normalise="none")
 CONFIG = PreprocessConfig(chunk_s=1.0)

@@ -13,7 +13,7 @@ from subgenre.errors import EvaluationError, MissingExtraError
 from subgenre.evaluation.audits import duplicates as dup
 from subgenre.evaluation.audits.leakage import leakage, straddlers
 from subgenre.evaluation.audits.probe import grouped_folds, mean_interval
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from tests.conftest import need
 
 

@@ -15,7 +15,7 @@ from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import mislabels
 from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
 from subgenre.evaluation.audits.probe import grouped_folds, lda_scores
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 
 
 def stand(

@@ -20,7 +20,7 @@ from subgenre.dataset import folder as store
 from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, RunError
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from subgenre.models import backbones, cache, embedding
 from subgenre.models.encoder import Encoder
 from tests.toy import make_ast_folder

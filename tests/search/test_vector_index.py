@@ -8,13 +8,14 @@ import shutil
 import signal
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from subgenre.errors import IndexStoreError
+from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits, search
@@ -23,19 +24,8 @@ from subgenre.search.vector_index import Index, Plan
 from subgenre.search.versions import recording_key
 
 
-@dataclass(frozen=True)
-class Song:
-    id: str
-    path: Path
-    genre: str = "Techno"
-    subgenre: str = ""
-    artist: str = ""
-    album: str = ""
-    title: str = ""
-    bpm: float = 0.0
-    duration_s: float = 200.0
-    size: int = 0
-    mtime_ns: int = 0
+def Song(track_id, path, genre="Techno", duration_s=200.0, **values):  # noqa: N802 - a track
+    return Track(track_id, path, genre, duration_s=duration_s, **values)
 
 
 def songs(count, first=0, **values):

@@ -19,8 +19,8 @@ from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
+from subgenre.library.track import Track
 from subgenre.search.classifier import ALPHA, Classifier, Placement
-from subgenre.search.track_rows import IndexedTrack
 
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
@@ -112,9 +112,9 @@ def place(model: Classifier, found: FileVectors) -> list[Placement]:
     )
 
 
-def _track(track_id: str, path: Path, duration_s: float) -> IndexedTrack:
+def _track(track_id: str, path: Path, duration_s: float) -> Track:
     """Describe a file from outside by its tags."""
-    return IndexedTrack(
+    return Track(
         id=track_id,
         path=path.absolute(),
         duration_s=duration_s,

@@ -14,9 +14,9 @@ from subgenre.errors import LibraryError
 from subgenre.evaluation import scores
 from subgenre.library import audio_files
 from subgenre.library.sources import Skipped
+from subgenre.library.track import Track
 from subgenre.models import embedding as room
 from subgenre.models import encoder
-from subgenre.search.track_rows import IndexedTrack
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Co
     if not found.paths:
         named = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")
-    tracks = [IndexedTrack(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
+    tracks = [Track(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
     room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
     console.info(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.library import audio_files, scan, sources
-from subgenre.library.scan import Track
 from subgenre.library.sources import Entry, Found, Skipped
+from subgenre.library.track import Track
 from subgenre.search import storage
-from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index, Plan, Relinked
 
 KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _KEEP_EVERY = 256  # tracks
-_SHARED = {f.name for f in fields(IndexedTrack)} & {f.name for f in fields(Track)}
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,7 @@ def _with_labels(
         elif not held.subgenre or held.path == track.path or replace or not held.path.is_file():
             found.append(dataclasses.replace(track, genre=held.genre, subgenre=held.subgenre))
         else:
-            found.append(_as_track(held))
+            found.append(held)
     return sorted(found, key=lambda track: not track.subgenre)
 
 
@@ -259,11 +257,7 @@ def _absolute(entry: Entry) -> Entry:
 def _known(store: Index) -> dict[str, Track]:
     """Tracks of the index by path, in the library's words."""
     rows = store.collection.tracks(store.collection.live)
-    return {str(row.path): _as_track(row) for row in rows}
-
-
-def _as_track(row: IndexedTrack) -> Track:
-    return Track(**{name: getattr(row, name) for name in _SHARED})
+    return {str(row.path): row for row in rows}
 
 
 def _gone(

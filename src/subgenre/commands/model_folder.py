@@ -22,10 +22,10 @@ from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import FeatureError, RunError
+from subgenre.library.track import Track
 from subgenre.search import classifier, storage
 from subgenre.search.classifier import ALPHA, Classifier
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import IndexedTrack
 from subgenre.search.vector_index import Index
 
 if TYPE_CHECKING:
@@ -167,13 +167,13 @@ class ModelFolder:
         return (self.path / workspace.EMBEDDINGS).is_file()
 
     @cached_property
-    def tracks(self) -> tuple[IndexedTrack, ...]:
+    def tracks(self) -> tuple[Track, ...]:
         """The tracks of `embeddings`, with tags while the feature folder is there."""
         tags = self._tags()
         stored = self.embeddings
         columns = zip(stored.ids, stored.paths, stored.genres, stored.subgenres, strict=True)
         return tuple(
-            IndexedTrack(track_id, path, genre, subgenre, **tags.get(track_id, {}))
+            Track(track_id, path, genre, subgenre, **tags.get(track_id, {}))
             for track_id, path, genre, subgenre in columns
         )
 

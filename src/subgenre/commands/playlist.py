@@ -17,12 +17,13 @@ from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats
+from subgenre.library.track import Track
 from subgenre.search import journeys as journey
 from subgenre.search import playlists
 from subgenre.search.collection import MIN_MUTUAL, Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit, Limits
-from subgenre.search.track_rows import Filter, IndexedTrack
+from subgenre.search.track_rows import Filter
 
 TRACKS = 20  # of a playlist whose length is not named
 NONE_LEFT = (
@@ -309,7 +310,7 @@ def write(out: Path | None, hits: Sequence[Hit], console: Console | None = None)
 
 def row(hit: Hit) -> dict[str, Any]:
     """Tell a hit in plain values."""
-    track: IndexedTrack = hit.track
+    track: Track = hit.track
     return {
         "id": track.id,
         "path": str(track.path),

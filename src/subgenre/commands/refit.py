@@ -18,7 +18,7 @@ from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from subgenre.search.collection import Collection
 from subgenre.training.compatibility import at_rest
 

@@ -14,8 +14,8 @@ from typing import Any
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.formats import append_m3u8
+from subgenre.library.track import Track
 from subgenre.search.classifier import Placement
-from subgenre.search.track_rows import IndexedTrack
 
 NONE = "none of these"
 
@@ -65,7 +65,7 @@ def m3u_to(placements: Sequence[Placement], folder: Path) -> list[Path]:
     Returns:
         the playlists, in the order of their first track.
     """
-    lists: dict[Path, list[IndexedTrack]] = {}
+    lists: dict[Path, list[Track]] = {}
     for placement in placements:
         place = _place(placement, folder)
         lists.setdefault(place.with_name(place.name + ".m3u8"), []).append(_track(placement))
@@ -100,10 +100,10 @@ def _same(one: Path, other: Path) -> bool:
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
-def _track(placement: Placement) -> IndexedTrack:
+def _track(placement: Placement) -> Track:
     """Take what a playlist tells from any kind of track, labelled as it was placed."""
     told: dict[str, Any] = {
-        f.name: getattr(placement.track, f.name, f.default) for f in fields(IndexedTrack)
+        f.name: getattr(placement.track, f.name, f.default) for f in fields(Track)
     }
     told |= {"genre": placement.genre, "subgenre": placement.subgenre}
-    return IndexedTrack(**{**told, "path": Path(placement.track.path)})
+    return Track(**{**told, "path": Path(placement.track.path)})

@@ -26,7 +26,7 @@ from subgenre.errors import (
     TrainingError,
 )
 from subgenre.evaluation import cross_validation as trainings
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from subgenre.metrics import Measured, Score
 from subgenre.training import checkpoint
 from subgenre.training.search_space import Candidate, on_one_split

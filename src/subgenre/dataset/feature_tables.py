@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from subgenre.audio import measures
 from subgenre.core import files
 from subgenre.errors import FeatureError
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 
 CHUNKS, TRACKS = "chunks.parquet", "tracks.parquet"
 AGAIN = "run `subgenre preprocess` again"

@@ -35,7 +35,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.dataset.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.errors import ConfigError, FeatureError
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 
 FORMAT_VERSION = 1
 DATASET, SKIPPED = "dataset.json", "skipped.csv"

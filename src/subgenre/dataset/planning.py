@@ -23,7 +23,8 @@ from subgenre.dataset import chunking, feature_tables, journal
 from subgenre.dataset import folder as store
 from subgenre.dataset.chunking import Job
 from subgenre.errors import FeatureError
-from subgenre.library.scan import Library, Skipped, Track, folder_names
+from subgenre.library.scan import Library, Skipped, folder_names
+from subgenre.library.track import Track
 
 JOURNAL = "preprocess.journal"
 RESAMPLER = "soxr HQ"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from subgenre import metrics
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from subgenre.models import embedding
 from subgenre.models.encoder import Encoder
 

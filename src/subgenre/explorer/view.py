@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from subgenre.errors import SubgenreError
 from subgenre.explorer.content import Library
+from subgenre.library.track import Track
 from subgenre.report.palette import Style, styles
 from subgenre.search.classifier import Placement
 from subgenre.search.ranking import Hit
-from subgenre.search.track_rows import IndexedTrack
 
 DECIMALS = 4  # of coordinates and positions: finer than a pixel
 
@@ -160,7 +160,7 @@ class View:
         live = self.library.collection.live
         return [int(live[i]) for i in sorted(hits, key=order)[:limit]]
 
-    def summary(self, track: IndexedTrack) -> dict[str, Any]:
+    def summary(self, track: Track) -> dict[str, Any]:
         """Return the fields of `schemas.TrackLine`."""
         return {
             "id": track.id,
@@ -212,7 +212,7 @@ class View:
             "doctor": [_finding(one) for one in self._findings.get(track_id, [])],
         }
 
-    def _placement(self, track: IndexedTrack, row: int) -> dict[str, Any] | None:
+    def _placement(self, track: Track, row: int) -> dict[str, Any] | None:
         if self.library.classifier is None:
             return None
         vector = self.library.collection.vectors([row])

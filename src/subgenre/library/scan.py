@@ -14,40 +14,11 @@ from subgenre.core.validation import check_choice
 from subgenre.errors import LibraryError
 from subgenre.library import sources
 from subgenre.library.sources import Entry, Skipped, folder_names, shown
+from subgenre.library.track import Track
 
-__all__ = ["Library", "Skipped", "Track", "describe", "folder_names", "scan", "shown"]
+__all__ = ["Library", "Skipped", "describe", "folder_names", "scan", "shown"]
 
 PROBE_TIMEOUT_S = 120.0
-
-
-@dataclass(frozen=True)
-class Track:
-    """One file that carries a label, or belongs to the trash pool.
-
-    Attributes:
-        id: hash of the audio packets. label: the record label by the tags. year, bpm: by the tags,
-            0 where unknown. rate: Hz. size: bytes. mtime_ns: of the file, nanoseconds.
-    """
-
-    id: str
-    path: Path
-    genre: str
-    subgenre: str
-    artist: str = ""
-    album: str = ""
-    title: str = ""
-    label: str = ""
-    year: int = 0
-    bpm: float = 0.0
-    duration_s: float = 0.0
-    rate: int = 0
-    channels: int = 0
-    codec: str = ""
-    container: str = ""
-    bit_rate: int = 0
-    size: int = 0
-    mtime_ns: int = 0
-    trash: bool = False
 
 
 @dataclass(frozen=True)

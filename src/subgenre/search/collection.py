@@ -7,6 +7,7 @@ it also serves without an index, over the rows of `embeddings.parquet`.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from subgenre.core.validation import nearest
 from subgenre.errors import IndexStoreError
+from subgenre.library.track import Track
 from subgenre.search import similarity
 from subgenre.search.similarity import Ints, Mask, Moments, Spread
-from subgenre.search.track_rows import Filter, IndexedTrack, table_of, unit
+from subgenre.search.track_rows import Filter, table_of, track_of, unit
 
+_NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
 MIN_MUTUAL = 20  # tracks below which means and deviations of cosines say little
 
 
@@ -49,7 +52,7 @@ class Collection:
 
     @classmethod
     def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
-        """Make one in memory from tracks (any objects with the fields of `IndexedTrack`).
+        """Make one in memory from tracks (any objects with the fields of `Track`).
 
         Raises:
             IndexStoreError: vectors of another count, zero or not finite.
@@ -101,15 +104,15 @@ class Collection:
         """Rows that count and have a subgenre."""
         return self.alive & ~self._is("subgenre", ("",))
 
-    def track(self, row: int) -> IndexedTrack:
+    def track(self, row: int) -> Track:
         """Tell one row."""
         found = self.rows.slice(int(row), 1).to_pylist()[0]
-        return IndexedTrack(**{**found, "path": Path(found["path"])})
+        return track_of(found)
 
-    def tracks(self, rows: Iterable[int]) -> list[IndexedTrack]:
+    def tracks(self, rows: Iterable[int]) -> list[Track]:
         """Tell several rows, in order."""
         found = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
-        return [IndexedTrack(**{**r, "path": Path(r["path"])}) for r in found]
+        return [track_of(row) for row in found]
 
     def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
         """Vectors [n, D] of rows, in order."""
@@ -190,7 +193,7 @@ class Collection:
         mask = self.alive.copy()
         if wanted is None:
             return mask
-        for column in ("genre", "subgenre", "artist"):
+        for column in _NAMED:
             if names := getattr(wanted, column):
                 mask &= self._is(column, self._known(column, names))
         if wanted.folder:
@@ -207,8 +210,12 @@ class Collection:
     def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
         """Numbers instead of names, for the columns that filters compare."""
         found = {}
-        for column in ("genre", "subgenre", "artist", "folder"):
-            coded = self.rows[column].combine_chunks().dictionary_encode()
+        folders = pa.array([os.path.dirname(path) for path in self.rows["path"].to_pylist()])  # noqa: PTH120
+        columns = {
+            name: self.rows[name].combine_chunks() for name in ("genre", "subgenre", "artist")
+        }
+        for column, values in (*columns.items(), ("folder", folders)):
+            coded = values.dictionary_encode()
             if isinstance(coded, pa.ChunkedArray):
                 coded = coded.combine_chunks()
             found[column] = (np.asarray(coded.indices), coded.dictionary.to_pylist())

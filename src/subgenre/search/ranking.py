@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import IndexStoreError
+from subgenre.library.track import Track
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import Filter, IndexedTrack
+from subgenre.search.track_rows import Filter
 from subgenre.search.versions import artist_key, recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
@@ -24,7 +25,7 @@ class Hit:
     The score is log mutual proximity (0 best) or the cosine itself.
     """
 
-    track: IndexedTrack
+    track: Track
     row: int
     cosine: float
     score: float
@@ -102,12 +103,12 @@ class Picker:
             self.offer(int(row))
         return self.rows
 
-    def _remember(self, row: int, track: IndexedTrack) -> None:
+    def _remember(self, row: int, track: Track) -> None:
         artist, song = recording_key(track.artist, track.title, track.path)
         self._songs.setdefault(song, []).append((artist, row, track.duration_s))
         self._seen.append((row, track.duration_s))
 
-    def _is_version(self, row: int, track: IndexedTrack) -> bool:
+    def _is_version(self, row: int, track: Track) -> bool:
         """Compare with what is in the list: by tags, and by vectors that are all but equal."""
         artist, song = recording_key(track.artist, track.title, track.path)
         for other, _, seconds in self._songs.get(song, []) if song else []:

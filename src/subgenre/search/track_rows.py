@@ -1,9 +1,9 @@
-"""One row an indexed track: its fields, its table, and which rows a search may give."""
+"""Tracks as rows of a table, and the filter that chooses among them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre.errors import IndexStoreError
+from subgenre.library.track import Track
 
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "path", "genre", "subgenre", "artist", "album")),
-        *((name, pa.string()) for name in ("title", "label", "folder")),
+        *((name, pa.string()) for name in ("title", "label")),
         ("year", pa.int32()),
         ("bpm", pa.float32()),
         ("duration_s", pa.float64()),
@@ -24,32 +25,6 @@ SCHEMA = pa.schema(
         ("mtime_ns", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class IndexedTrack:
-    """One row of an index: labels, tags and where the file is; 0 and "" where not known."""
-
-    id: str
-    path: Path
-    genre: str = ""
-    subgenre: str = ""
-    artist: str = ""
-    album: str = ""
-    title: str = ""
-    label: str = ""
-    folder: str = ""
-    year: int = 0
-    bpm: float = 0.0
-    duration_s: float = 0.0
-    size: int = 0
-    mtime_ns: int = 0
-
-    @property
-    def name(self) -> str:
-        """What a list shows: artist and title, or the file's name."""
-        title = self.title or self.path.stem
-        return f"{self.artist} - {title}" if self.artist else title
 
 
 @dataclass(frozen=True)
@@ -73,24 +48,26 @@ class Filter:
     exclude: tuple[str, ...] = ()
 
 
-def table_of(tracks: Iterable[Any]) -> pa.Table:
-    """Turn tracks into rows; a field that a track lacks is empty, its folder follows its path.
+def table_of(tracks: Iterable[Track]) -> pa.Table:
+    """Turn tracks into rows; paths become absolute.
 
     Raises:
-        IndexStoreError: a path that is no UTF-8.
+        IndexStoreError: a path is not valid UTF-8.
     """
     chosen = list(tracks)
-    columns: dict[str, list[Any]] = {
-        f.name: [getattr(track, f.name, f.default) for track in chosen]
-        for f in fields(IndexedTrack)
-    }
-    paths = [path if isinstance(path, Path) else Path(path) for path in columns["path"]]
-    paths = [path if path.is_absolute() else path.absolute() for path in paths]
-    columns |= {"path": [str(p) for p in paths], "folder": [str(p.parent) for p in paths]}
+    columns = {name: [getattr(track, name) for track in chosen] for name in SCHEMA.names}
+    columns["path"] = [str(track.path.absolute()) for track in chosen]
     try:
         return pa.Table.from_pydict(columns, schema=SCHEMA)
     except UnicodeEncodeError as problem:
-        raise IndexStoreError(f"a path is no UTF-8 ({problem}); rename the file") from problem
+        raise IndexStoreError(
+            f"a path is not valid UTF-8 ({problem}); rename the file"
+        ) from problem
+
+
+def track_of(row: dict[str, Any]) -> Track:
+    """Turn a row of the table into a track."""
+    return Track(**{**row, "path": Path(row["path"])})
 
 
 def unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from subgenre.audio import reading
 from subgenre.errors import AudioError, IndexStoreError
+from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import IndexedTrack, table_of, unit
+from subgenre.search.track_rows import table_of, unit
 
 # what a library says of a track; the index is updated where one of these differs
 _COMPARED = (
@@ -117,7 +118,7 @@ class Index:
         """Add tracks with vectors [n, D], replacing those with the same id; safe once it returns.
 
         Args:
-            tracks: objects with the fields of `IndexedTrack`; of two with one id the last counts.
+            tracks: objects with the fields of `Track`; of two with one id the last counts.
             vectors: of any norm but zero; stored with norm 1.
 
         Raises:
@@ -208,7 +209,7 @@ class Index:
             )
         self.update(moved)
 
-    def get(self, track_id: str) -> IndexedTrack:
+    def get(self, track_id: str) -> Track:
         """Return one track by its id.
 
         Raises:

@@ -23,7 +23,7 @@ from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score
 
 if TYPE_CHECKING:
-    from subgenre.library.scan import Track
+    from subgenre.library.track import Track
 
 KNOTS = 8  # of the piecewise linear function of a numeric column
 BLOCK = 50  # permutations held at a time

@@ -27,7 +27,7 @@ from subgenre.evaluation.audits.probe import Floats, standardise, unit
 from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
-    from subgenre.library.scan import Track
+    from subgenre.library.track import Track
 
 Codes = NDArray[np.uint32]
 

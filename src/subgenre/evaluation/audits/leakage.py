@@ -32,7 +32,7 @@ from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_labels
 
 if TYPE_CHECKING:
-    from subgenre.library.scan import Track
+    from subgenre.library.track import Track
 
 BLOCK = 1024  # chunks whose cosines to all others are held at a time
 ROWS = (

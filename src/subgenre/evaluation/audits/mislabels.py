@@ -33,7 +33,7 @@ from subgenre.evaluation.audits.probe import (
 from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
-    from subgenre.library.scan import Track
+    from subgenre.library.track import Track
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread
