@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.library.track import Track
 from subgenre.search import belonging, journeys, ordering, playlists
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
@@ -19,16 +19,8 @@ from subgenre.search.track_rows import Filter
 NAMES = ("Dark Techno", "Emotional Techno", "Deep House")
 
 
-@dataclass(frozen=True)
-class Song:
-    id: str
-    path: Path
-    genre: str = ""
-    subgenre: str = ""
-    artist: str = ""
-    title: str = ""
-    bpm: float = 0.0
-    duration_s: float = 300.0
+def Song(track_id, path, genre="", subgenre="", duration_s=300.0, **values):  # noqa: N802
+    return Track(track_id, path, genre, subgenre, duration_s=duration_s, **values)
 
 
 def unit(x):

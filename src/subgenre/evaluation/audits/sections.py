@@ -14,7 +14,7 @@ from subgenre.evaluation.audits.leakage import Gap, Leakage
 from subgenre.evaluation.audits.learnability import Pair
 from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.evaluation.audits.open_set import Interval, OpenSet
-from subgenre.library.scan import Track
+from subgenre.library.track import Track
 from subgenre.metrics import Score
 
 VIEWS = {"within": "subgenres of one genre", "across": "genres"}
