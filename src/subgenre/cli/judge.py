@@ -30,9 +30,9 @@ def evaluate(
     recipe: Recipe | None = None,
     common: Common | None = None,
 ) -> int:
-    """Score a model on its held-out tracks, or train once a fold and score them all.
+    """Score a model on its held-out tracks, or cross-validate a recipe with --folds.
 
-    Writes figures, map, doctor's table, model card and one HTML report that opens without network.
+    Writes the figures, a map, the doctor's table, a model card, and a report as one HTML file.
 
     Example: subgenre evaluate --run fully_trained_models_20261122_101500
 
@@ -41,16 +41,18 @@ def evaluate(
     Args:
         run: the model folder; by default the newest fully_trained_models_... here. Not with
             --folds.
-        features: the feature folder; by default the run's own, or preprocessed_features.
-        folds: hold out each track once, in so many trainings; goes on where it was stopped.
-        repeats: of the folds, each drawn anew.
-        out: where the evaluation over folds goes; by default the folder 'evaluation'.
-        max_mb: size of the sound in the report, megabytes; 0: none.
-        quick: the figures alone, no audits.
-        open_set: with --folds: frozen, or full: train anew without each subgenre.
-        workers: trainings side by side; by default as many as there are cores.
+        features: the feature folder; by default the model's own, or preprocessed_features.
+        folds: number of folds, each a training; each track is held out once. An evaluation that
+            was stopped goes on.
+        repeats: with --folds, how often to draw the folds.
+        out: with --folds, the output folder; by default 'evaluation'.
+        max_mb: size of the audio in the report, megabytes; 0: none.
+        quick: only the figures, no audits.
+        open_set: with --folds, the audit of unknown subgenres: frozen, or full (one more training
+            for each subgenre left out).
+        workers: with --folds, parallel trainings; by default one for each core.
     """
-    _refuse_mixed(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
+    _check_options(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
     from subgenre.commands import cross_validate
     from subgenre.commands import evaluate as single
     from subgenre.core import workspace
@@ -90,29 +92,29 @@ def doctor(
     device: str = "auto",
     common: Common | None = None,
 ) -> int:
-    """List tracks to look at again: in the wrong playlist, copies, outliers, silent or clipped.
+    """List tracks to check: in the wrong playlist, copies, outliers, silent or clipped.
 
-    Nothing is moved. No model needs to be trained.
+    It needs no trained model, and moves nothing.
 
     Example: subgenre doctor --out doctor.csv
 
     Args:
         features: the feature folder; by default preprocessed_features.
-        run: a model folder: its features and its backbone.
-        backbone: a hub name, a folder or musicnn; by default the one the features are made for.
-        folds: each track is judged by probes that have not heard it.
-        repeats: of the folds.
+        run: a model folder, whose features and backbone are used.
+        backbone: a hub name, a folder or musicnn; by default that of the features.
+        folds: number of folds; each track is judged by probes trained without it.
+        repeats: how often to draw the folds.
         out: the table, as CSV.
         seed: of the folds.
         device: auto, cpu, cuda or mps.
     """
     if run is not None and (features is not None or backbone is not None):
-        raise ConfigError("--run brings its own features and backbone; leave the others out")
+        raise ConfigError("--run has its own features and backbone; leave out the other options")
     from subgenre.commands import doctor as stage
     from subgenre.core import workspace
 
     terminal = (common or Common()).terminal()
-    done = stage.doctor(
+    diagnosed = stage.doctor(
         features or workspace.FEATURES,
         run=run,
         backbone=backbone,
@@ -123,9 +125,9 @@ def doctor(
         device=device,
         console=terminal,
     )
-    if done.findings:
-        terminal.table("To look at again", *done.table())
-    terminal.result(done.to_dict())
+    if diagnosed.findings:
+        terminal.table("Tracks to check", *diagnosed.table())
+    terminal.result(diagnosed.to_dict())
     return 0
 
 
@@ -140,17 +142,17 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     from subgenre.commands import runs as stage
 
     terminal = (common or Common()).terminal()
-    found = stage.runs(folder, console=terminal)
+    rows = stage.runs(folder, console=terminal)
     columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
-    bare = [row.path for row in found if not row.scores]
-    hint = f"-: not evaluated yet; for figures: subgenre evaluate --run {bare[0]}" if bare else None
-    terminal.table("Trained models", columns, [_run(row) for row in found], caption=hint)
-    terminal.result({"runs": [row.to_dict() for row in found]})
+    no_scores = [row.path for row in rows if not row.scores]
+    hint = f"-: not evaluated; run `subgenre evaluate --run {no_scores[0]}`" if no_scores else None
+    terminal.table("Trained models", columns, [_run_row(row) for row in rows], caption=hint)
+    terminal.result({"runs": [row.to_dict() for row in rows]})
     return 0
 
 
 def compare(a: Path | None = None, b: Path | None = None, *, common: Common | None = None) -> int:
-    """Set two models side by side on the tracks held out of both, with the interval.
+    """Compare two models on the tracks held out of both, with a confidence interval.
 
     Example: subgenre compare fully_trained_models_1 fully_trained_models_2
 
@@ -159,33 +161,37 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
         b: another.
     """
     if a is None or b is None:
-        raise ConfigError("compare sets two models side by side: name both of their folders")
+        raise ConfigError("compare needs two models; name both folders")
     from subgenre.commands import runs as stage
 
     terminal = (common or Common()).terminal()
-    found = stage.compare(a, b)
-    names = [name for name in found.scores[0] if name in found.scores[1]]
-    table = [[name, *(_score(scores[name]) for scores in found.scores)] for name in names]
+    compared = stage.compare(a, b)
+    names = [name for name in compared.scores[0] if name in compared.scores[1]]
+    table = [[name, *(_score(scores[name]) for scores in compared.scores)] for name in names]
     if table:
         terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
-    for path in found.unevaluated:
-        terminal.warn(f"{path} has no figures of its own yet: subgenre evaluate --run {path}")
+    for path in compared.unevaluated:
+        terminal.warn(f"{path} is not evaluated; run `subgenre evaluate --run {path}`")
+    interval = f"[{compared.low:+.3f}, {compared.high:+.3f}]"
     terminal.table(
-        f"Paired, {found.n_tracks} tracks held out of both",
+        f"Both on the {compared.n_tracks} tracks held out of both",
         ["centroid accuracy", "value"],
         [
-            [a.name, f"{found.first:.3f}"],
-            [b.name, f"{found.second:.3f}"],
-            ["difference", f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"],
-            ["right by one only", f"{found.first_only} and {found.second_only}"],
+            [a.name, f"{compared.first:.3f}"],
+            [b.name, f"{compared.second:.3f}"],
+            [
+                "difference",
+                f"{compared.difference:+.3f} {interval}",
+            ],
+            ["right by only one", f"{compared.first_only} and {compared.second_only}"],
         ],
     )
-    terminal.info(found.verdict)
-    terminal.result(found.to_dict())
+    terminal.info(compared.verdict)
+    terminal.result(compared.to_dict())
     return 0
 
 
-def _refuse_mixed(
+def _check_options(
     folds: int,
     run: Path | None,
     recipe: Recipe | None,
@@ -194,28 +200,28 @@ def _refuse_mixed(
     out: Path | None,
     open_set: str,
 ) -> None:
-    """Refuse a finished model where folds train anew, and options that it can't follow any more."""
+    """Refuse a model together with --folds, and training options without it."""
     if folds and run is not None:
-        raise ConfigError("--folds trains anew and takes no --run; leave one of them out")
+        raise ConfigError("--folds trains new models and takes no --run; leave out one of the two")
     given = [name for name in OPTIONS if recipe and getattr(recipe, name) is not None]
     given += ["repeats"] if repeats != 1 else []
     given += ["out"] if out is not None else []
     given += ["open-set"] if open_set != "frozen" else []
     if given and not folds:
         name = given[0].replace("_", "-")
-        raise ConfigError(f"--{name} goes with --folds: a trained model stays as it is")
+        raise ConfigError(f"--{name} needs --folds: a trained model is evaluated as it is")
 
 
-def _run(row: RunRow) -> list[str]:
+def _run_row(row: RunRow) -> list[str]:
     scores = [row.scores.get(name) for name in SHOWN]
     counts = "/".join("-" if n is None else str(n) for n in (row.n_train, row.n_test))
-    trial = " (test run)" if row.test_run else ""
-    told = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}{trial}", counts]
-    return [*told, *("-" if score is None else _score(score) for score in scores)]
+    note = " (test run)" if row.test_run else ""
+    cells = [row.path.name, f"{row.backbone}, {row.tune}, {row.loss}{note}", counts]
+    return [*cells, *("-" if score is None else _score(score) for score in scores)]
 
 
 def _score(score: object) -> str:
-    """Tell a figure of `metrics.json` with its interval."""
+    """Format a figure of `metrics.json` with its interval."""
     if not isinstance(score, dict):
         return "-"
     low, high = score.get("low"), score.get("high")

@@ -18,19 +18,18 @@ FEATURES = Path("preprocessed_features")
 
 
 def demo(*, out: Path = Path("demo"), seed: int = 0, common: Common | None = None) -> int:
-    """Make a small library of music and run the main job on it, offline.
+    """Make a small library of synthetic music, and preprocess, train and evaluate on it, offline.
 
     Example: subgenre demo --out demo
 
     Args:
-        out: the demo's folder; an earlier demo there is used again.
+        out: folder of the demo; an earlier demo there is reused.
         seed: of the music.
     """
     from subgenre.commands import demo as stage
 
     terminal = (common or Common()).terminal()
-    result = stage.demo(out, seed=seed, console=terminal)
-    terminal.result(result)
+    terminal.result(stage.demo(out, seed=seed, console=terminal))
     return 0
 
 
@@ -55,18 +54,19 @@ def preprocess(
     Example: subgenre preprocess WAV --backbone musicnn
 
     Args:
-        root: genre/subgenre/*, a CSV path,genre,subgenre, a folder of playlists, a rekordbox XML.
-        out: the feature folder; what is done there and unchanged is not done again.
-        backbone: a hub name, a folder, or musicnn: whose features to compute.
+        root: a folder genre/subgenre/*, a CSV path,genre,subgenre, a folder of playlists, or a
+            rekordbox XML.
+        out: the feature folder; tracks that are in it already are not computed again.
+        backbone: a hub name, a folder, or musicnn; the features are made for it.
         chunk_strategy: random, sequential or spaced.
         chunk_s: length of a chunk, seconds.
         max_chunks: at most this many chunks a track.
         store_s: length of what is stored of each chunk, for random crops in training; 0: chunk_s.
-        trash: music that belongs to none of the subgenres; by default ROOT/trash.
-        multi: one recording in two subgenres: exclude it, or keep both.
+        trash: folder of music of none of the subgenres; by default ROOT/trash.
+        multi: exclude or keep a recording that is in two subgenres.
         workers: processes; by default all cores.
-        seed: of the random windows.
-        overwrite: replace features that were made with other settings.
+        seed: of the random chunks.
+        overwrite: replace features made with other settings.
     """
     from subgenre.commands import preprocess as stage
 
