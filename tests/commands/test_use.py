@@ -730,7 +730,7 @@ def test_compare_names_the_model_that_is_not_evaluated(
     assert main(["compare", *runs_of]) == 0
     told = capsys.readouterr()
     assert own not in told.out  # an empty table
-    assert "Paired, " in told.out
+    assert "Both on the " in told.out
     assert f"subgenre evaluate --run {runs_of[1]}" in told.err
     assert f"subgenre evaluate --run {runs_of[0]}" not in told.err
     score_file(Path(runs_of[1]), 0.5)
