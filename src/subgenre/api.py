@@ -296,7 +296,7 @@ class Model:
             tuple(self.tracks.tracks(self.tracks.live)),
             model_map.coordinates(fitted, self._folder, self.tracks),
             fitted.method,
-            model_map.note(fitted),
+            fitted.note,
         )
 
     def explore(

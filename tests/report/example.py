@@ -19,6 +19,7 @@ from subgenre.evaluation.audits.base import (
 )
 from subgenre.metrics import Score
 from subgenre.report.data import Backbone, ModelScores, Point, ReportData
+from subgenre.report.maps import Map
 
 GENRES = {
     "ambient": ["adonthell", "colobot", "ufoai_crystan"],
@@ -148,9 +149,7 @@ def full_data(**changes: Any) -> ReportData:
         genres=LABEL_GENRES,
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),
         points=shown,
-        map_k=10,
-        trustworthiness=0.93,
-        knn_agreement=0.41,
+        map=Map(np.zeros((0, 2)), "UMAP", 0.93, 0.41, 10, np.zeros((0, 2))),
         sections=sections(shown),
         history=tuple(
             {

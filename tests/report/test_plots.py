@@ -1,4 +1,4 @@
-"""The pictures: every subgenre looks different, any name can be drawn."""
+"""The pictures: every subgenre looks different, and any name can be drawn."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from subgenre.report import palette, plots
-from subgenre.report.data import Point
-from tests.report.example import GENRES, LABEL_GENRES, LABELS, points
+from subgenre.report.data import Point, ReportData
+from tests.report.example import GENRES, LABEL_GENRES, LABELS, full_data, points
 
 
 def test_every_subgenre_looks_different():
@@ -37,7 +37,7 @@ def test_more_subgenres_than_looks_still_draw():
 
 
 def test_plots_are_pictures_with_every_subgenre_in_its_colour(tmp_path):
-    plots.save_map(tmp_path / "map.png", points(), LABELS, LABEL_GENRES, "trustworthiness 0.93")
+    plots.save_map(tmp_path / "map.png", full_data())
     with Image.open(tmp_path / "map.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
         assert picture.size == (1650, 990)
@@ -45,7 +45,7 @@ def test_plots_are_pictures_with_every_subgenre_in_its_colour(tmp_path):
     looks = palette.styles(LABELS, LABEL_GENRES)
     assert {style.colour for style in looks.values()} <= seen
     again = tmp_path / "again.png"
-    plots.save_map(again, points(), LABELS, LABEL_GENRES, "trustworthiness 0.93")
+    plots.save_map(again, full_data())
     assert again.read_bytes() == (tmp_path / "map.png").read_bytes()
 
 
@@ -54,26 +54,27 @@ def test_plots_are_pictures_with_every_subgenre_in_its_colour(tmp_path):
 )
 def test_plots_take_any_name(tmp_path, name):
     point = dataclasses.replace(points()[0], subgenre=name, genre=name)
-    plots.save_map(tmp_path / "map.png", [point], [name], [name])
-    plots.save_confusion(tmp_path / "confusion.png", [[3]], [name], [name])
+    data = ReportData("x", labels=(name,), genres=(name,), points=(point,), confusion=((3,),))
+    plots.save_map(tmp_path / "map.png", data)
+    plots.save_confusion(tmp_path / "confusion.png", data)
     assert (tmp_path / "map.png").stat().st_size > 5_000
 
 
 def legends(monkeypatch: pytest.MonkeyPatch, shown: tuple[Point, ...]) -> list[list[str]]:
-    """The words of each legend of the picture."""
-    found: list[list[str]] = []
+    """The entries of each legend of the picture."""
+    entries: list[list[str]] = []
 
     def keep(figure: Any, _path: Path) -> None:
-        found.extend([t.get_text().strip() for t in one.get_texts()] for one in figure.legends)
+        entries.extend([t.get_text().strip() for t in one.get_texts()] for one in figure.legends)
 
     monkeypatch.setattr(plots, "_save", keep)
-    plots.save_map(Path("map.png"), shown, LABELS, LABEL_GENRES)
-    return found
+    plots.save_map(Path("map.png"), full_data(points=shown))
+    return entries
 
 
 def test_splits_stand_in_a_legend_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     subgenres, sides = legends(monkeypatch, points())
-    assert not {"training", "held out", "new"} & set(subgenres)
+    assert not {"training", "held out"} & set(subgenres)
     assert set(subgenres) == {*LABELS, *LABEL_GENRES}
     assert sides == ["training", "held out"]
 
@@ -85,15 +86,16 @@ def test_one_split_alone_needs_no_legend(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_long_legend_stays_above_the_line_of_the_splits(tmp_path: Path) -> None:
-    labels = [f"s{i}" for i in range(28)]
-    genres = [f"g{i // 2}" for i in range(28)]
-    shown = [
+    labels = tuple(f"s{i}" for i in range(28))
+    genres = tuple(f"g{i // 2}" for i in range(28))
+    shown = tuple(
         dataclasses.replace(
             points()[i], subgenre=label, genre=genre, split=("train", "test")[i % 2]
         )
         for i, (label, genre) in enumerate(zip(labels, genres, strict=True))
-    ]
-    plots.save_map(tmp_path / "map.png", shown, labels, genres)
+    )
+    data = ReportData("x", labels=labels, genres=genres, points=shown)
+    plots.save_map(tmp_path / "map.png", data)
     with Image.open(tmp_path / "map.png") as picture:
         pixels = np.asarray(picture.convert("L"))
     gap = pixels[int(0.935 * pixels.shape[0]) : int(0.945 * pixels.shape[0])]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files
 from subgenre.core.progress import Console, Silent
-from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.report.maps import Map, fit_map
 from subgenre.search.collection import Collection
@@ -73,16 +72,6 @@ def coordinates(fitted: Map, model: ModelFolder, tracks: Collection) -> NDArray[
     if others:
         result[others] = fitted.place(tracks.vectors(tracks.live[others]))
     return result
-
-
-def note(fitted: Map) -> str:
-    """Return how far the map can be trusted, in words."""
-    if fitted.trustworthiness is None or fitted.knn_agreement is None:
-        return fitted.method
-    return (
-        f"{fitted.method}; trustworthiness {fitted.trustworthiness:.2f}; "
-        f"{percent(fitted.knn_agreement)} of the {fitted.k} nearest tracks are near on the map too"
-    )
 
 
 def _read(path: Path, key: dict[str, object], vectors: NDArray[np.floating]) -> Map | None:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from subgenre.core import files
 from subgenre.report import summary
 from subgenre.report.data import ReportData
-from subgenre.report.wording import chance_note, score_text, split_note, title
+from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
 
 
 def write_card(path: Path, data: ReportData) -> None:
@@ -29,9 +29,10 @@ def render_card(data: ReportData) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"title": title, "score_text": score_text}
+    environment.filters |= {"title": lambda metric: METRICS[metric].title, "score_text": score_text}
     return environment.get_template("card.md").render(
         data=data,
+        titles=MODELS,
         sentences=summary.sentences(data),
         metrics=data.metrics(),
         chance_note=chance_note(data),

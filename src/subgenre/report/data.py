@@ -11,6 +11,7 @@ from typing import Any
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Section
 from subgenre.metrics import METRICS, Score
+from subgenre.report.maps import Map
 
 SPLITS = {"train": "training", "test": "held out"}
 """The splits of a point, and their names in map and legend."""
@@ -83,7 +84,6 @@ class ReportData:
         n_train, n_test: tracks. folds, repeats: 0 for a single split.
         labels, genres: subgenres in the order of `confusion`, and the genre of each.
         confusion: [true, predicted] counts of held-out tracks.
-        map_method: "UMAP" or "PCA". map_k: neighbours that the map's two quality figures look at.
         sections: what the audits found.
         history: an epoch a row, with `epoch`, `loss`, `active`, `spread` and `val_map_at_r`.
         split_by: "track, artist, album, recording".
@@ -103,10 +103,7 @@ class ReportData:
     genres: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     points: tuple[Point, ...] = ()
-    map_method: str = "UMAP"
-    map_k: int = 0
-    trustworthiness: float | None = None
-    knn_agreement: float | None = None
+    map: Map | None = None
     sections: tuple[Section, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

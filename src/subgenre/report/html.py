@@ -22,7 +22,7 @@ from subgenre.report.charts import line_chart
 from subgenre.report.data import SPLITS, Point, ReportData, by_genre, drawable
 from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, Request, collect
-from subgenre.report.wording import METRICS, chance_note, score_text, split_note, title
+from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
 
 MAX_MB = 15.0
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
@@ -91,7 +91,7 @@ def render(data: ReportData, previews: Previews) -> str:
         "playable": playable,
         "menu": _menu(data),
         **_summary(data),
-        "metrics": [(title(m), METRICS[m].explanation) for m in data.metrics()],
+        "metrics": [(METRICS[m].title, METRICS[m].explanation) for m in data.metrics()],
         "baselines": _baselines(data),
         "chance_note": chance_note(data),
         **_map(data, previews),
@@ -156,7 +156,7 @@ def _menu(data: ReportData) -> dict[str, str]:
     present = {
         "summary": True,
         "baselines": data.models,
-        "map": drawable(data.points),
+        "map": data.map,
         "confusion": data.confusion,
         "mistakes": data.mistakes(),
         **{section.name: section for section in data.sections},
@@ -183,9 +183,9 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
     """Bars for the two main metrics, and a table of all."""
     metrics = data.metrics()
     table = Table(
-        ("Model", *map(title, metrics)),
+        ("Model", *(METRICS[m].title for m in metrics)),
         tuple(
-            (title(model.name), *(score_text(model.scores.get(m), m) for m in metrics))
+            (MODELS[model.name], *(score_text(model.scores.get(m), m) for m in metrics))
             for model in data.models
         ),
         "All figures",
@@ -196,7 +196,7 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
 def _bars(data: ReportData, metric: str) -> Bars:
     rows = [
         Bar(
-            title(model.name),
+            MODELS[model.name],
             score.value,
             score_text(score, metric),
             score.low,
@@ -208,7 +208,7 @@ def _bars(data: ReportData, metric: str) -> Bars:
         for model in data.models
         if (score := model.scores.get(metric)) is not None
     ]
-    return Bars(tuple(rows), title(metric), METRICS[metric].explanation)
+    return Bars(tuple(rows), METRICS[metric].title, METRICS[metric].explanation)
 
 
 def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
@@ -275,20 +275,23 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
 
 
 def _map_explanation(data: ReportData) -> str:
+    fitted = data.map
+    if fitted is None:
+        return ""
     how = "UMAP draws it from the training tracks; held-out tracks stand beside their neighbours."
-    if data.map_method != "UMAP":
-        how = f"{data.map_method} draws it: there are too few tracks for UMAP."
+    if fitted.method != "UMAP":
+        how = f"{fitted.method} draws it: there are too few tracks for UMAP."
     elif data.folds:
         how = (
             "UMAP draws it. Each track's vector comes from the model that did not train on it; the "
             "models' vectors are rotated onto one another."
         )
     quality = ""
-    if data.trustworthiness is not None and data.knn_agreement is not None:
+    if fitted.trustworthiness is not None and fitted.knn_agreement is not None:
         quality = (
-            f" Trustworthiness is {data.trustworthiness:.2f} (1: neighbours on the map are always "
-            f"neighbours for the model). {percent(data.knn_agreement)} of a track's {data.map_k} "
-            "nearest tracks are also its nearest on the map."
+            f" Trustworthiness is {fitted.trustworthiness:.2f} (1: neighbours on the map are "
+            f"always neighbours for the model). {percent(fitted.knn_agreement)} of a track's "
+            f"{fitted.k} nearest tracks are also its nearest on the map."
         )
     return (
         f"Each mark is a track; colour and shape show its subgenre. {how}{quality} Neighbours on "

@@ -1,13 +1,13 @@
-"""The map: track vectors in two dimensions, by UMAP, and new tracks beside their neighbours.
+"""The map: track vectors in two dimensions by UMAP, and new tracks beside their neighbours.
 
-UMAP's own transform places a new point by what else is in the call; here a new track lies at the
-mean of its nearest training tracks' coordinates, weighted by nearness, and so at one place only.
+UMAP's own transform places a new track by the other tracks in the call. Here a new track lies at
+the mean of its nearest training tracks' coordinates, weighted by nearness: its place depends on
+nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 
-FEW_TRACKS = 10  # below it UMAP's graph of neighbours says nothing
-FEWEST, MOST = 15, 50  # neighbours for UMAP: a quarter of the tracks between these
-MIN_DIST = 0.5  # what a model has drawn together must still be clicked track by track
+PCA_BELOW = 10  # tracks: fewer make no meaningful graph of neighbours for UMAP
+FEWEST, MOST = 15, 50  # neighbours for UMAP: a quarter of the tracks, within these
+MIN_DIST = 0.5  # keeps the tracks of a tight cluster apart, so that each can be clicked
 PLACE_NEIGHBOURS = 5
 QUALITY_NEIGHBOURS = 10
-QUALITY_TRACKS = 4000
+QUALITY_TRACKS = 4000  # both figures compare all pairs; a sample of this size gives the same
 EXACT_TRACKS = 10_000  # up to here all pairs are compared, in seconds
 
 
@@ -33,11 +34,12 @@ class Map:
     Attributes:
         coordinates: [N, 2] of the training tracks, in their order.
         method: "UMAP", or "PCA" where there are too few tracks for it.
-        trustworthiness: share of neighbours on the map that are neighbours in truth, rank-weighted
-            (Venna and Kaski 2001, eq. 2); None below 3 tracks.
+        trustworthiness: rank-weighted share of neighbours on the map that are neighbours by their
+            vectors (Venna and Kaski 2001, eq. 2); None below 3 tracks.
         knn_agreement: share of a track's k nearest vectors that are among its k nearest on the
             map; None below 3 tracks.
-        k: neighbours that the two figures look at.
+        k: the number of neighbours that both figures compare.
+        vectors: [N, D] of the training tracks, unit norm.
     """
 
     coordinates: NDArray[np.float64]
@@ -46,6 +48,16 @@ class Map:
     knn_agreement: float | None
     k: int
     vectors: NDArray[np.float64]
+
+    @property
+    def note(self) -> str:
+        """The method and how well the map keeps neighbours, in one line."""
+        if self.trustworthiness is None or self.knn_agreement is None:
+            return self.method
+        return (
+            f"{self.method}; trustworthiness {self.trustworthiness:.2f}; "
+            f"{percent(self.knn_agreement)} of the {self.k} nearest tracks are near on the map too"
+        )
 
     def place(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Place tracks by their nearest training tracks: [M, D] -> [M, 2].
@@ -58,15 +70,13 @@ class Map:
         """
         rows = _unit(vectors, self.vectors.shape[1])
         # row by row: a matrix product may round differently with the number of rows
-        placed = [self._place_one(row) for row in rows]
-        return np.array(placed, dtype=np.float64).reshape(len(rows), 2)
-
-    def _place_one(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        distance = np.maximum(0.0, 1.0 - self.vectors @ vector)
-        nearest = np.argsort(distance, kind="stable")[:PLACE_NEIGHBOURS]
-        weight = 1.0 / np.maximum(distance[nearest], 1e-9)
-        place: NDArray[np.float64] = weight @ self.coordinates[nearest] / weight.sum()
-        return place
+        places = np.empty((len(rows), 2))
+        for i, vector in enumerate(rows):
+            distance = np.maximum(0.0, 1.0 - self.vectors @ vector)
+            nearest = np.argsort(distance, kind="stable")[:PLACE_NEIGHBOURS]
+            weight = 1.0 / np.maximum(distance[nearest], 1e-9)
+            places[i] = weight @ self.coordinates[nearest] / weight.sum()
+        return places
 
 
 def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
@@ -80,11 +90,11 @@ def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
     vectors = _unit(train_vectors, None)
     if len(vectors) == 0:
         raise EvaluationError("a map needs at least one training track")
-    if len(vectors) < FEW_TRACKS:
+    if len(vectors) < PCA_BELOW:
         coordinates, method = _pca(vectors), "PCA"
     else:
         coordinates, method = _umap(vectors, seed), "UMAP"
-        if not np.isfinite(coordinates).all():  # a track that UMAP's graph reaches by no edge
+        if not np.isfinite(coordinates).all():  # the graph does not reach some track
             coordinates, method = _pca(vectors), "PCA"
     trust, agreement, k = _quality(vectors, coordinates, seed)
     return Map(coordinates, method, trust, agreement, k, vectors)
@@ -93,14 +103,17 @@ def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
 def _quality(
     vectors: NDArray[np.float64], coordinates: NDArray[np.float64], seed: int
 ) -> tuple[float | None, float | None, int]:
-    # both figures compare all pairs: beyond a few thousand tracks a sample of them says the same
     if len(vectors) > QUALITY_TRACKS:
         chosen = np.random.default_rng(seed).permutation(len(vectors))[:QUALITY_TRACKS]
         vectors, coordinates = vectors[chosen], coordinates[chosen]
     k = min(QUALITY_NEIGHBOURS, (len(vectors) - 1) // 2)
     if k < 1:
         return None, None, 0
-    return _trust(vectors, coordinates, k), knn_agreement(vectors, coordinates, k), k
+    from sklearn.manifold import trustworthiness
+
+    trust = float(trustworthiness(vectors, coordinates, n_neighbors=k, metric="cosine"))
+    agreement = knn_agreement(vectors, coordinates, k)
+    return trust, agreement, k
 
 
 def knn_agreement(
@@ -112,26 +125,19 @@ def knn_agreement(
     """
     shares = []
     for row in range(len(vectors)):
-        in_truth = _nearest(1.0 - vectors @ vectors[row], row, k)
+        by_vector = _nearest(1.0 - vectors @ vectors[row], row, k)
         on_map = _nearest(((coordinates - coordinates[row]) ** 2).sum(axis=1), row, k)
-        shares.append(len(set(in_truth) & set(on_map)) / k)
+        shares.append(len(by_vector & on_map) / k)
     return float(np.mean(shares))
 
 
-def _nearest(distance: NDArray[np.floating], itself: int, k: int) -> list[int]:
+def _nearest(distance: NDArray[np.floating], itself: int, k: int) -> set[int]:
     order = np.argsort(distance, kind="stable")
-    return [int(i) for i in order if i != itself][:k]
-
-
-def _trust(vectors: NDArray[np.float64], coordinates: NDArray[np.float64], k: int) -> float | None:
-    from sklearn.manifold import trustworthiness
-
-    value = float(trustworthiness(vectors, coordinates, n_neighbors=k, metric="cosine"))
-    return value if math.isfinite(value) else None
+    return set(order[order != itself][:k].tolist())
 
 
 def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    import umap  # compiles with numba: seconds, and only a map needs it
+    import umap  # its import compiles with numba for seconds
 
     _keep_compiled()
     rows = vectors.astype(np.float32)
@@ -141,11 +147,11 @@ def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         min_dist=MIN_DIST,
         metric="cosine",
         random_state=seed,
-        n_jobs=1,  # more threads would make the map depend on their order
+        n_jobs=1,  # more threads would make the result depend on their order
         precomputed_knn=_neighbours(rows, k),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its spectral start and its graph: it falls back itself
+        warnings.simplefilter("ignore")  # of fallbacks that it takes by itself
         placed = mapper.fit_transform(rows)
     coordinates: NDArray[np.float64] = np.asarray(placed, dtype=np.float64)
     coordinates -= coordinates.mean(axis=0)
@@ -153,9 +159,10 @@ def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 
 def _neighbours(rows: NDArray[np.float32], k: int) -> tuple[Any, ...]:
-    """Indices and distances [N, k] of each row's nearest, itself first; none for UMAP to search.
+    """Return indices and distances [N, k] of each row's nearest, itself first.
 
-    UMAP's exact search is compiled at its first call, which takes longer than the search.
+    UMAP searches large libraries itself. For small ones, compiling its search takes longer than
+    the search here.
     """
     if len(rows) > EXACT_TRACKS:
         return None, None, None
@@ -166,16 +173,16 @@ def _neighbours(rows: NDArray[np.float32], k: int) -> tuple[Any, ...]:
 
 
 def _keep_compiled() -> None:
-    """Let numba keep what it compiles of UMAP beside UMAP's own compiled Python files."""
+    """Let numba cache on disk what it compiles of UMAP."""
     from umap import layouts, umap_
 
-    for room, name in (
+    for module, name in (
         (umap_, "smooth_knn_dist"),
         (umap_, "compute_membership_strengths"),
         (layouts, "_nb_optimize_layout_euclidean_single_epoch"),
     ):
-        function = getattr(room, name, None)  # of another release of UMAP: compiled each time
-        with contextlib.suppress(RuntimeError):  # no folder to write to: compiled each time
+        function = getattr(module, name, None)  # None: another release of UMAP
+        with contextlib.suppress(RuntimeError):  # no folder to write the cache to
             if function is not None and not function.signatures:
                 function.enable_caching()
 
@@ -183,25 +190,25 @@ def _keep_compiled() -> None:
 def _pca(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     centred = vectors - vectors.mean(axis=0)
     left, scale, right = np.linalg.svd(centred, full_matrices=False)
-    # a sign is free in an SVD: the largest loading of each axis points up
+    # the signs of an SVD are arbitrary: make the largest loading of each axis positive
     largest = np.argmax(np.abs(right), axis=1)
     sign = np.where(right[np.arange(len(right)), largest] < 0, -1.0, 1.0)
-    found = (left * scale * sign)[:, :2]
-    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+    projected = (left * scale * sign)[:, :2]
+    return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
 
 
 def _unit(vectors: NDArray[np.floating], width: int | None) -> NDArray[np.float64]:
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or (width is not None and rows.shape[1] != width):
-        wanted = "[N, D]" if width is None else f"[N, {width}], as the map was fitted"
-        raise EvaluationError(f"vectors have shape {list(rows.shape)}; the map takes {wanted}")
+        expected = "[N, D]" if width is None else f"[N, {width}]"
+        raise EvaluationError(f"vectors have shape {list(rows.shape)}; the map takes {expected}")
     norm = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~(np.isfinite(norm) & (norm > 0)))
     if bad.size:
         what = "zero" if norm[bad[0]] == 0 else "not finite"
         raise EvaluationError(
             f"the vector of track number {bad[0]} is {what}"
-            f" ({bad.size} such in all); embed these tracks again or leave them out"
+            f" ({bad.size} such in all); embed these tracks again, or leave them out"
         )
     unit: NDArray[np.float64] = rows / norm[:, None]
     return unit

@@ -1,8 +1,7 @@
 """Colours and shapes of the subgenres: the same on the map, in the legend and in the plots.
 
-Colours are those of Okabe and Ito, "Color Universal Design" (2008), which people with any of the
-common kinds of colour blindness tell apart. Siblings differ in colour, genres in shape: the
-nuance inside a genre is what a map of playlists is read for.
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), which people with the common
+kinds of colour blindness can tell apart. Subgenres of one genre differ in colour, genres in shape.
 """
 
 from __future__ import annotations
@@ -50,29 +49,25 @@ class Style:
 
 
 def styles(labels: Sequence[str], genres: Sequence[str]) -> dict[str, Style]:
-    """Give each subgenre a colour and a shape: a genre's shape, and colours taken in turn.
+    """Give each subgenre a colour and a shape: one shape a genre, one colour a subgenre.
 
-    The order of `labels` plays no part, so that one library looks the same on every page. No two of
-    the first 64 subgenres look the same, as long as no genre holds more than 8.
+    The result does not depend on the order of `labels`. Up to 64 subgenres all look different, if
+    no genre has more than 8.
     """
     order = sorted(set(genres))
-    seen: dict[str, int] = dict.fromkeys(order, 0)
-    found: dict[str, Style] = {}
-    used: set[Style] = set()
+    position = dict.fromkeys(order, 0)  # of the next subgenre within its genre
+    chosen: dict[str, Style] = {}
     for label, genre in sorted(zip(labels, genres, strict=True), key=lambda x: (x[1], x[0])):
-        position = seen[genre]
-        seen[genre] += 1
-        style = _first_free(order.index(genre), position, used)
-        used.add(style)
-        found[label] = style
-    return found
+        chosen[label] = _first_free(order.index(genre), position[genre], set(chosen.values()))
+        position[genre] += 1
+    return chosen
 
 
 def _first_free(genre: int, position: int, used: set[Style]) -> Style:
-    # the colours of a genre start where its neighbour's left off, so that adjacent genres differ
+    # each genre starts at another colour, so that neighbouring genres differ in colour too
     n = len(COLOURS)
-    for turn in range(len(SHAPES)):
-        shape = (genre + position // n + turn) % len(SHAPES)
+    for shift in range(len(SHAPES)):
+        shape = (genre + position // n + shift) % len(SHAPES)
         style = Style(COLOURS[(3 * genre + position) % n], shape)
         if style not in used:
             return style

@@ -3,70 +3,71 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subgenre.core import files
-from subgenre.report.data import SPLITS, Point, by_genre, drawable
+from subgenre.report.data import SPLITS, ReportData, by_genre, drawable
 from subgenre.report.palette import Style, styles
 
 DPI = 150
-INK = "#22252b"
-NAME = 34  # letters of a name in the legend
+INK, GREY = "#22252b", "#5a606b"
+NAME_LENGTH = 34  # characters of a name in the legend
 LONG_LEGEND = 28  # subgenres; more take two columns
-# size of a marker in points squared, its opacity and the width of its outline, by split
+# size of a marker in square points, opacity, width of its outline, by split
 _LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7)}
 
 
-def save_map(
-    path: Path,
-    points: Sequence[Point],
-    labels: Sequence[str],
-    genres: Sequence[str],
-    note: str = "",
-) -> None:
+def save_map(path: Path, data: ReportData) -> None:
     """Draw the map: colour and shape by subgenre, training tracks faint, held-out ones strong.
 
-    `note` stands below the map (trustworthiness, k-NN agreement). Points without coordinates
-    are left out. The picture is written atomically.
+    Points without coordinates are left out.
     """
     figure = Figure(figsize=(11.0, 6.6), facecolor="white")
-    known = styles(labels, genres)
-    # the legend takes what its longest name needs
-    longest = max((len(plain(name, NAME)) for name in (*labels, *genres)), default=0)
-    right = 0.69 if len(labels) > LONG_LEGEND else 0.93 - min(0.24, 0.0085 * longest)
+    looks = styles(data.labels, data.genres)
+    # the legend is as wide as its longest name
+    names = (plain(name, NAME_LENGTH) for name in (*data.labels, *data.genres))
+    longest = max(map(len, names), default=0)
+    right = 0.69 if len(data.labels) > LONG_LEGEND else 0.93 - min(0.24, 0.0085 * longest)
     axes = figure.add_axes((0.02, 0.07, right - 0.03, 0.90))
-    shown = [point for point in drawable(points) if point.subgenre in known]
-    for split in _LOOK:
-        for label, style in known.items():
-            _scatter(axes, [p for p in shown if (p.split, p.subgenre) == (split, label)], style)
+    shown = drawable(data.points)
+    for split, (size, opacity, outline) in _LOOK.items():
+        for label, style in looks.items():
+            points = [p for p in shown if (p.split, p.subgenre) == (split, label)]
+            axes.scatter(
+                [point.x for point in points],
+                [point.y for point in points],
+                s=size,
+                c=style.colour,
+                marker=style.marker,
+                alpha=opacity,
+                linewidths=outline,
+                edgecolors=INK if outline else "none",
+            )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set_color("#c9ccd3")
-    _legend(figure, known, genres, labels, right)
+    _legend(figure, looks, data, right)
     _split_legend(figure, {point.split for point in shown})
-    figure.text(0.02, 0.02, plain(note, 130), fontsize=9, color="#5a606b")
+    if data.map is not None:
+        figure.text(0.02, 0.02, data.map.note, fontsize=9, color=GREY)
     _save(figure, path)
 
 
-def save_confusion(
-    path: Path, matrix: Sequence[Sequence[int]], labels: Sequence[str], genres: Sequence[str]
-) -> None:
+def save_confusion(path: Path, data: ReportData) -> None:
     """Draw the confusion matrix [true, predicted]: counts, shaded by their share of the row.
 
-    Lines part the genres. The picture grows with the number of subgenres; it is written atomically.
+    Lines separate the genres. The picture grows with the number of subgenres.
     """
-    order = by_genre(genres)
-    labels, genres = [labels[i] for i in order], [genres[i] for i in order]
-    counts = np.asarray(matrix, dtype=np.float64).reshape(len(labels), len(labels))
-    counts = counts[np.ix_(order, order)]
+    order = by_genre(data.genres)
+    labels, genres = [data.labels[i] for i in order], [data.genres[i] for i in order]
+    counts = np.array(data.confusion, dtype=np.float64)[np.ix_(order, order)]
     side = max(4.5, 0.42 * len(labels) + 3.0)
     figure = Figure(figsize=(side, side), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
@@ -82,14 +83,14 @@ def save_confusion(
     for edge in [i for i in range(1, len(genres)) if genres[i] != genres[i - 1]]:
         axes.axhline(edge - 0.5, color="#9aa0ab", linewidth=0.9)
         axes.axvline(edge - 0.5, color="#9aa0ab", linewidth=0.9)
-    axes.set_xlabel("taken for", fontsize=10, color=INK)
-    axes.set_ylabel("belongs to", fontsize=10, color=INK)
+    axes.set_xlabel("predicted", fontsize=10, color=INK)
+    axes.set_ylabel("true subgenre", fontsize=10, color=INK)
     axes.tick_params(length=0)
     _save(figure, path)
 
 
 def plain(text: str, limit: int) -> str:
-    """Text for a plot: shortened in its middle, one line, no formulas read into `$`."""
+    """Return one line of at most `limit` characters, cut in its middle; `$` starts no formula."""
     line = " ".join(text.encode("utf-8", "replace").decode().split())
     if len(line) > limit:
         half = (limit - 1) // 2
@@ -97,47 +98,24 @@ def plain(text: str, limit: int) -> str:
     return line.replace("$", r"\$")
 
 
-def _scatter(axes: Axes, points: list[Point], style: Style) -> None:
-    if not points:
-        return
-    size, opacity, outline = _LOOK[points[0].split]
-    axes.scatter(
-        [point.x for point in points],
-        [point.y for point in points],
-        s=size,
-        c=style.colour,
-        marker=style.marker,
-        alpha=opacity,
-        linewidths=outline,
-        edgecolors=INK if outline else "none",
-    )
-
-
-def _legend(
-    figure: Figure,
-    known: dict[str, Style],
-    genres: Sequence[str],
-    labels: Sequence[str],
-    right: float,
-) -> None:
-    genre_of = dict(zip(labels, genres, strict=True))
+def _legend(figure: Figure, looks: dict[str, Style], data: ReportData, right: float) -> None:
+    """List the subgenres below their genres, right of the map."""
+    genre_of = dict(zip(data.labels, data.genres, strict=True))
     handles: list[Line2D] = []
     names: list[str] = []
-    last = None
-    for label, style in known.items():
-        if genre_of[label] != last:
-            last = genre_of[label]
-            handles.append(_handle("none", "none", 0))
-            names.append(" " + plain(last, NAME))
-        handles.append(_handle(style.marker, style.colour, 7))
-        names.append(" " + plain(label, NAME))  # matplotlib drops names that start with "_"
+    for genre, labels in groupby(looks, key=genre_of.__getitem__):
+        handles.append(_handle("none", "none", 0))
+        names.append(" " + plain(genre, NAME_LENGTH))  # matplotlib drops names that start with "_"
+        for label in labels:
+            handles.append(_handle(looks[label].marker, looks[label].colour, 7))
+            names.append(" " + plain(label, NAME_LENGTH))
     rows = max(1, len(names))
-    columns = 1 if len(labels) <= LONG_LEGEND else 2
+    columns = 1 if len(looks) <= LONG_LEGEND else 2
     legend = figure.legend(
         handles,
         names,
         loc="center left",
-        bbox_to_anchor=(right, 0.52),  # the middle of the map, above the line of the splits
+        bbox_to_anchor=(right, 0.52),  # above the legend of the splits
         frameon=False,
         ncols=columns,
         fontsize=max(4.0, min(9.5, 9.5 * 29 * columns / rows, 9.5 / columns**0.5)),
@@ -146,14 +124,14 @@ def _legend(
     )
     for handle, text in zip(handles, legend.get_texts(), strict=True):
         if handle.get_marker() == "none":
-            text.set_color("#5a606b")
+            text.set_color(GREY)
             text.set_fontweight("bold")
 
 
 def _split_legend(figure: Figure, splits: set[str]) -> None:
-    """Training, held out and new in a line of their own: they are no subgenres."""
+    """Explain the looks of training and held-out tracks, if both are on the map."""
     present = [split for split in _LOOK if split in splits]
-    if len(present) < 2:  # nothing to tell apart
+    if len(present) < 2:
         return
     looks = [_LOOK[split] for split in present]
     figure.legend(
@@ -181,5 +159,5 @@ def _handle(
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     with files.atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a script without font
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # no font for a script
         figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})

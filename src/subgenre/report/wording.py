@@ -53,9 +53,14 @@ METRICS = {
 }
 
 
-def title(metric: str) -> str:
-    """Return a metric's title; another name is written with spaces."""
-    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
+MODELS = {
+    "chance": "Chance",
+    "tempo_loudness": "Tempo and loudness",
+    "mean_log_mel": "Mean spectrum",
+    "frozen": "Frozen backbone",
+    "probe": "Linear probe",
+    "trained": "This model",
+}
 
 
 def score_text(score: Score | None, metric: str) -> str:

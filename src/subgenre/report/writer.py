@@ -26,39 +26,35 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What an evaluation found: the content of `metrics.json`.
-
-    Attributes:
-        run: the folder that holds it.
-    """
+    """The folder that holds an evaluation, and the content of its `metrics.json`."""
 
     run: Path
     metrics: dict[str, Any]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return columns and rows for a person: a metric a row, a rung a column."""
+        """Return columns and rows for a person: a metric a row, a model a column."""
         models = {n: s for n, s in self.metrics["models"].items() if n != "chance"}
         names = [m for m in metrics.METRICS if any(m in scores for scores in models.values())]
         rows = []
         for metric in names:
             cells = [_cell(scores.get(metric)) for scores in models.values()]
-            # of the last rung, the trained model: a metric's chance may differ by rung
+            # of the trained model, the last: the chance of NMI and ARI differs by model
             chance = next(s[metric]["chance"] for s in reversed(models.values()) if metric in s)
-            rows.append([metric, *cells, "" if chance is None else f"{chance:.3f}"])
+            rows.append([metric, *cells, f"{chance:.3f}"])
         return ["metric", *models, "chance"], rows
 
 
 def write(path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float) -> None:
-    """Write `metrics.json`, both pictures, the report and the card; each file atomically."""
+    """Write `metrics.json`, both pictures, the report and the model card."""
     files.write_json(path / workspace.METRICS, dict(figures))
-    plots.save_map(path / workspace.MAP, data.points, data.labels, data.genres, _map_note(data))
-    plots.save_confusion(path / workspace.CONFUSION, data.confusion, data.labels, data.genres)
+    plots.save_map(path / workspace.MAP, data)
+    plots.save_confusion(path / workspace.CONFUSION, data)
     report.write_report(path / workspace.REPORT, data, max_mb=max_mb)
     report.write_card(path / workspace.CARD, data)
 
 
 def write_doctor(path: Path, findings: Sequence[Finding]) -> None:
-    """Write the doctor's findings as CSV; a cell that a spreadsheet would run is quoted."""
+    """Write the doctor's findings as CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [[_harmless(cell) for cell in row] for row in csv_rows(findings)]
@@ -67,16 +63,16 @@ def write_doctor(path: Path, findings: Sequence[Finding]) -> None:
 
 
 def _harmless(cell: str) -> str:
-    """Keep a spreadsheet from taking a file name for a formula; undecodable bytes are escaped."""
+    """Quote what a spreadsheet would run as a formula; escape bytes that are no UTF-8."""
     text = cell.encode("utf-8", "backslashreplace").decode("utf-8")
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def plain_scores(found: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Any]]:
-    """Return scores by rung and metric as `metrics.json` holds them."""
+def plain_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Any]]:
+    """Return scores by model and metric as `metrics.json` holds them."""
     return {
-        name: {metric: value.to_dict() for metric, value in scores.items()}
-        for name, scores in found.items()
+        name: {metric: score.to_dict() for metric, score in by_metric.items()}
+        for name, by_metric in scores.items()
     }
 
 
@@ -90,34 +86,39 @@ def model_scores(scores: Mapping[str, Mapping[str, Score]]) -> tuple[ModelScores
 def points(
     material: Material,
     tracks: Sequence[int] | NDArray[np.int64],
-    places: NDArray[np.floating],
+    coordinates: NDArray[np.floating],
     split: str,
     predicted: NDArray[np.int64] | None,
 ) -> list[Point]:
-    """Return the map's points of some tracks; `predicted` [N] is by track number, -1: none."""
+    """Return the points of some tracks.
+
+    Args:
+        tracks: [M] numbers of tracks. coordinates: [M, 2].
+        predicted: [N] label numbers of all tracks, -1: no prediction.
+    """
     folder = material.folder
     first = {int(t): row for row, t in reversed(list(enumerate(folder.track_of)))}
     starts = folder.chunks["start_s"].to_pylist()
-    found = []
-    for place, number in zip(places, tracks, strict=True):
+    made = []
+    for (x, y), number in zip(coordinates, tracks, strict=True):
         track = folder.tracks[int(number)]
-        taken = -1 if predicted is None else int(predicted[number])
-        found.append(
+        label = -1 if predicted is None else int(predicted[number])
+        made.append(
             Point(
                 id=track.id,
-                x=float(place[0]),
-                y=float(place[1]),
+                x=float(x),
+                y=float(y),
                 title=track.title or track.path.stem,
                 artist=track.artist,
                 path=str(track.path),
                 genre=track.genre,
                 subgenre=folder.labels[int(material.labels[number])],
                 split=split,
-                predicted="" if taken < 0 else folder.labels[taken],
+                predicted="" if label < 0 else folder.labels[label],
                 start_s=float(starts[first[int(number)]]),
             )
         )
-    return found
+    return made
 
 
 def n_skipped(material: Material) -> int:
@@ -126,18 +127,7 @@ def n_skipped(material: Material) -> int:
     return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
 
 
-def _map_note(data: ReportData) -> str:
-    if data.trustworthiness is None or data.knn_agreement is None:
-        return data.map_method
-    return (
-        f"{data.map_method}; trustworthiness {data.trustworthiness:.2f}; "
-        f"{data.knn_agreement:.0%} of the {data.map_k} nearest tracks are near on the map too"
-    )
-
-
 def _cell(score: Mapping[str, Any] | None) -> str:
     if score is None:
         return "-"
-    if score.get("low") is None:
-        return f"{score['value']:.3f}"
     return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
