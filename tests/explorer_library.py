@@ -48,7 +48,7 @@ def hertz_of(label: int, n: int) -> float:
 
 
 def encode(path: Path) -> Encoded:
-    """Hear a tone: its pitch says which centre it is near."""
+    """Encode a tone: its pitch decides which centre it is near."""
     found = reading.probe(path)
     samples, rate, lead = reading.read_window(path, 0.0, 2.0)
     power = np.abs(np.fft.rfft(samples[0, lead:]))
@@ -113,16 +113,16 @@ def make_library(folder: Path, **more: Any) -> Library:
     }
     library = Library(**values | more)
 
-    def refit(said: Mapping[str, Correction]) -> Library:
+    def refit(corrections: Mapping[str, Correction]) -> Library:
         """Move each corrected track to its new centre; all others keep their vectors."""
         moved = unit.copy()
-        told = list(tracks)
+        relabelled = list(tracks)
         for i, track in enumerate(tracks):
-            one = said.get(track.id)
+            one = corrections.get(track.id)
             if one is not None and one.subgenre:
                 moved[i] = CENTRES[SUBGENRES.index((one.genre, one.subgenre))] + 0.02
-                told[i] = dataclasses.replace(track, genre=one.genre, subgenre=one.subgenre)
-        again = Collection.of(told, moved)
+                relabelled[i] = dataclasses.replace(track, genre=one.genre, subgenre=one.subgenre)
+        again = Collection.of(relabelled, moved)
         return dataclasses.replace(
             library, collection=again, coordinates=place(again.vectors(again.live)), refit=refit
         )

@@ -1,4 +1,4 @@
-"""A run as the explorer shows it, and its head refitted with corrections."""
+"""A model as the explorer shows it, and its head refitted with corrections."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_refit_learns_from_a_corrected_track_that_was_held_out(run: ModelFolder)
     assert every.classifier() is not None
 
 
-def test_the_explorer_gets_the_run(run: ModelFolder, tmp_path: Path):
+def test_the_explorer_shows_the_model(run: ModelFolder, tmp_path: Path):
     finding = {
         "track": run.embeddings.ids[0],
         "path": "x",
@@ -155,7 +155,7 @@ def test_the_explorer_gets_the_run(run: ModelFolder, tmp_path: Path):
     assert not np.allclose(new.coordinates, shown.coordinates)
 
 
-def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
+def test_the_obstacle_to_a_refit_is_named_with_commands(
     run: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
@@ -172,7 +172,7 @@ def test_what_a_refit_lacks_is_told_with_the_commands_that_mend_it(
     assert "the features are gone" in refit.obstacle(run, shown)
 
 
-def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: ModelFolder) -> None:
+def test_a_model_with_a_tuned_backbone_gets_a_new_head(run: ModelFolder) -> None:
     gpu = config.load_recipe("gpu")
     model = config.replace(settings(), "model", tune="last:1").model
     gpu = dataclasses.replace(gpu, model=model)
@@ -183,7 +183,7 @@ def test_a_model_whose_backbone_has_learnt_gets_a_new_head_too(run: ModelFolder)
     assert new.settings.augment == config.AugmentConfig()
 
 
-def test_explore_serves_it_and_tells_the_address(
+def test_explore_serves_the_map_and_prints_the_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     pytest.importorskip("fastapi")

@@ -1,4 +1,4 @@
-"""The explorer's API: what it tells, what it keeps, and what it refuses."""
+"""The explorer's API: what it returns, what it keeps, and what it refuses."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def ids(library: Library) -> list[str]:
     return found
 
 
-# what is there ----------------------------------------------------------------------------------
+# library and lists
 
 
-def test_points_tell_every_track_once(client: httpx.Client, library: Library) -> None:
-    told = client.get("/api/points").json()
-    assert told["ids"] == ids(library)
-    assert np.allclose(np.c_[told["x"], told["y"]], library.coordinates, atol=1e-4)
+def test_points_have_every_track_once(client: httpx.Client, library: Library) -> None:
+    result = client.get("/api/points").json()
+    assert result["ids"] == ids(library)
+    assert np.allclose(np.c_[result["x"], result["y"]], library.coordinates, atol=1e-4)
     labels = client.get("/api/library").json()["labels"]
-    names = [labels[i]["subgenre"] for i in told["label"]]
+    names = [labels[i]["subgenre"] for i in result["label"]]
     assert names == library.collection.rows["subgenre"].to_pylist()
     assert [label["count"] for label in labels] == [EACH] * 4
     assert len({(label["colour"], label["symbol"]) for label in labels}) == 4
@@ -85,17 +85,21 @@ def test_points_tell_every_track_once(client: httpx.Client, library: Library) ->
 def test_search_needs_all_words_of_title_artist_and_path(
     client: httpx.Client, words: str, found: list[str]
 ) -> None:
-    told = client.get("/api/search", params={"q": words}).json()["tracks"]
-    assert [track["title"] for track in told] == found
+    result = client.get("/api/search", params={"q": words}).json()["tracks"]
+    assert [track["title"] for track in result] == found
 
 
-def test_search_tells_the_very_title_first_then_those_that_begin(library: Library) -> None:
+def test_search_ranks_an_equal_title_first(library: Library) -> None:
     names = ["track13", "track18", "A track1", "Track1", "track10", "Track1 (edit)", "track2"]
-    told = [dataclasses.replace(library.collection.track(i), title=n) for i, n in enumerate(names)]
+    result = [
+        dataclasses.replace(library.collection.track(i), title=n) for i, n in enumerate(names)
+    ]
     vectors = library.collection.vectors(range(len(names)))
     view = View(
         dataclasses.replace(
-            library, collection=Collection.of(told, vectors), coordinates=np.zeros((len(names), 2))
+            library,
+            collection=Collection.of(result, vectors),
+            coordinates=np.zeros((len(names), 2)),
         ),
         1,
     )
@@ -104,15 +108,13 @@ def test_search_tells_the_very_title_first_then_those_that_begin(library: Librar
     assert [track["title"] for track in view.summaries(view.find("TRACK1", 1))] == ["Track1"]
 
 
-def test_similar_and_playlists_are_those_of_the_library(
-    client: httpx.Client, library: Library
-) -> None:
+def test_lists_are_those_of_the_search_functions(client: httpx.Client, library: Library) -> None:
     tracks, some = library.collection, ids(library)
-    told = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")
+    result = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")
     expected = playlists.similar(
         tracks, some[9], Limits(6, per_artist=2), Filter(subgenre=("Deep House",))
     )
-    assert [t["id"] for t in told.json()["tracks"]] == [hit.track.id for hit in expected]
+    assert [t["id"] for t in result.json()["tracks"]] == [hit.track.id for hit in expected]
     for body, hits in (
         ({"kind": "agreement", "seeds": some[:3], "k": 5},
          playlists.agreement(tracks, some[:3], Limits(5))),
@@ -128,14 +130,14 @@ def test_similar_and_playlists_are_those_of_the_library(
         assert [t["id"] for t in answer.json()["tracks"]] == [hit.track.id for hit in hits]
 
 
-def test_an_axis_gives_a_place_for_every_point(client: httpx.Client, library: Library) -> None:
-    told = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()
+def test_an_axis_gives_a_position_for_every_point(client: httpx.Client, library: Library) -> None:
+    result = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()
     tracks = library.collection
     centre = [tracks.vectors(tracks.members(n)).mean(0) for n in ("Dark Techno", "Deep House")]
     start, end = (c / np.linalg.norm(c) for c in centre)
     step = end - start
     expected = [(v - start) @ step / (step @ step) for v in tracks.vectors(tracks.live)]
-    assert told["positions"] == pytest.approx(expected, abs=2e-4)
+    assert result["positions"] == pytest.approx(expected, abs=2e-4)
 
 
 def near(client: httpx.Client, at: float, k: int) -> list[dict[str, Any]]:
@@ -145,21 +147,21 @@ def near(client: httpx.Client, at: float, k: int) -> list[dict[str, Any]]:
     return list(answer.json()["tracks"])
 
 
-def test_the_tracks_at_a_place_of_an_axis_are_those_of_a_playlist_along_it(
+def test_tracks_near_points_of_an_axis_are_those_of_a_playlist_along_it(
     client: httpx.Client, library: Library
 ) -> None:
     tracks = library.collection
     for k in (2, 3, 6):
         taken: list[str] = []
         for at in np.linspace(0, 1, k):
-            told = [track["id"] for track in near(client, float(at), 24)]
-            taken.append(next(i for i in told if i not in taken))
+            result = [track["id"] for track in near(client, float(at), 24)]
+            taken.append(next(i for i in result if i not in taken))
         line = journeys.axis(tracks, "Dark Techno:Deep House")
         assert set(taken) == {hit.track.id for hit in journeys.along(tracks, line, Limits(k))}
 
 
 @pytest.mark.parametrize("at", [-0.2, 0.0, 0.35, 0.5, 1.0, 1.2])
-def test_the_closeness_to_a_place_of_an_axis_is_the_cosine(
+def test_tracks_near_a_point_of_an_axis_have_the_highest_cosine(
     client: httpx.Client, library: Library, at: float
 ) -> None:
     tracks = library.collection
@@ -168,39 +170,43 @@ def test_the_closeness_to_a_place_of_an_axis_is_the_cosine(
     point = (1 - at) * start + at * end
     cosine = tracks.vectors(tracks.live) @ (point / np.linalg.norm(point))
     by_id = dict(zip(ids(library), cosine.tolist(), strict=True))
-    told = near(client, at, 12)
-    assert len(told) == 12
-    assert [t["cosine"] for t in told] == pytest.approx([by_id[t["id"]] for t in told], abs=1e-4)
+    result = near(client, at, 12)
+    assert len(result) == 12
+    assert [t["cosine"] for t in result] == pytest.approx(
+        [by_id[t["id"]] for t in result], abs=1e-4
+    )
     best = sorted(by_id, key=lambda one: -by_id[one])
-    assert {t["id"] for t in told[:6]} <= set(best[:12])
+    assert {t["id"] for t in result[:6]} <= set(best[:12])
 
 
-def test_between_two_subgenres_stand_tracks_of_the_two(
+def test_between_two_subgenres_are_tracks_of_the_two(
     client: httpx.Client, library: Library
 ) -> None:
     ends = {"Dark Techno", "Deep House"}
-    told = near(client, 0.5, 12)
-    assert {t["subgenre"] for t in told} == ends
+    result = near(client, 0.5, 12)
+    assert {t["subgenre"] for t in result} == ends
     where = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()["positions"]
     projected = np.argsort(np.abs(np.array(where) - 0.5))[:12]
     others = {library.collection.track(int(library.collection.live[i])).subgenre for i in projected}
     assert others - ends  # which a position on the line doesn't tell
 
 
-def test_a_track_tells_placement_doctor_and_windows(client: httpx.Client, library: Library) -> None:
-    told = client.get(f"/api/tracks/{ids(library)[2]}").json()
-    assert told["path"] == "Techno/Dark Techno/02 tone ü, 0.wav"
-    assert told["windows_s"] == [0.0, 3.0]
-    assert told["placement"]["chances"][0]["subgenre"] == "Dark Techno"
-    assert told["doctor"][0]["suggestion"] == "Deep House"
-    assert told["trained"] is True
-    assert told["correction"] is None
+def test_a_track_has_its_placement_findings_and_chunks(
+    client: httpx.Client, library: Library
+) -> None:
+    result = client.get(f"/api/tracks/{ids(library)[2]}").json()
+    assert result["path"] == "Techno/Dark Techno/02 tone ü, 0.wav"
+    assert result["windows_s"] == [0.0, 3.0]
+    assert result["placement"]["chances"][0]["subgenre"] == "Dark Techno"
+    assert result["doctor"][0]["suggestion"] == "Deep House"
+    assert result["trained"] is True
+    assert result["correction"] is None
 
 
-# sound ------------------------------------------------------------------------------------------
+# audio
 
 
-def test_sound_is_the_file_and_ranges_are_its_bytes(client: httpx.Client, library: Library) -> None:
+def test_audio_is_the_file_and_ranges_are_its_bytes(client: httpx.Client, library: Library) -> None:
     path, url = library.collection.track(4).path, f"/api/tracks/{ids(library)[4]}/audio"
     assert client.get(url).content == path.read_bytes()
     part = client.get(url, headers={"range": "bytes=1000-1999"})
@@ -232,8 +238,8 @@ def test_peaks_follow_the_loudness(tmp_path: Path, client: httpx.Client, library
     levels = playback.peaks(library.collection.track(0).path)
     swell = np.linspace(0.2, 1.0, playback.PEAKS) * 12_000 / 32_768 * 255
     assert np.abs(levels - swell).max() < 3
-    told = client.get(f"/api/tracks/{ids(library)[0]}/peaks").json()
-    assert told == {"count": playback.PEAKS, "peaks": playback.packed(levels)}
+    result = client.get(f"/api/tracks/{ids(library)[0]}/peaks").json()
+    assert result == {"count": playback.PEAKS, "peaks": playback.packed(levels)}
     path = tmp_path / "x.wav"
     write_tone(path, 300.0)
     first = playback.cached_peaks(path, tmp_path, "x")
@@ -242,7 +248,7 @@ def test_peaks_follow_the_loudness(tmp_path: Path, client: httpx.Client, library
     assert playback.cached_peaks(path, tmp_path, "x").max() == 0  # the file changed
 
 
-# changes ----------------------------------------------------------------------------------------
+# changes
 
 
 def test_a_playlist_stays_in_its_folder_and_is_not_lost(
@@ -266,7 +272,7 @@ def test_a_playlist_stays_in_its_folder_and_is_not_lost(
         assert client.get(f"/api/playlists/{name}").status_code == 404
 
 
-def test_corrections_are_kept_and_refit_hears_them(
+def test_corrections_are_kept_and_used_by_a_refit(
     client: httpx.Client, site: tuple[httpx.Client, Any], library: Library
 ) -> None:
     one, other = ids(library)[2], ids(library)[5]
@@ -277,8 +283,8 @@ def test_corrections_are_kept_and_refit_hears_them(
     kept = read_corrections(library.corrections)
     assert kept[one] == Correction("House", "Deep House", False, kept[one].path)
     assert kept[other].wrong
-    told = client.post("/api/refit", json={}).json()
-    assert told == {"revision": 2, "corrections": 2}
+    result = client.post("/api/refit", json={}).json()
+    assert result == {"revision": 2, "corrections": 2}
     assert not client.get("/api/corrections").json()["pending"]
     points = client.get("/api/points").json()
     assert points["revision"] == 2
@@ -290,7 +296,7 @@ def test_corrections_are_kept_and_refit_hears_them(
     assert library.collection.track(2).path.read_bytes() == before
 
 
-def test_a_second_refit_waits_for_none(library: Library) -> None:
+def test_a_second_refit_is_refused(library: Library) -> None:
     begun, end = threading.Event(), threading.Event()
 
     def slow(said: Any) -> Library:
@@ -314,13 +320,13 @@ def test_an_upload_is_placed_and_not_kept(
 ) -> None:
     write_tone(tmp_path / "x.wav", 603.0, 3.0)
     data = (tmp_path / "x.wav").read_bytes()
-    told = client.post("/api/place?name=../../x.wav", content=data, headers=CHANGE).json()
-    assert told["name"] == "x.wav"
-    assert told["known_as"] == ""
-    assert told["duration_s"] == 3.0
-    assert [told["x"], told["y"]] == pytest.approx([-3, -2], abs=0.1)
-    assert told["placement"]["chances"][0]["subgenre"] == "Deep House"
-    assert {n["subgenre"] for n in told["neighbours"][:5]} == {"Deep House"}
+    result = client.post("/api/place?name=../../x.wav", content=data, headers=CHANGE).json()
+    assert result["name"] == "x.wav"
+    assert result["known_as"] == ""
+    assert result["duration_s"] == 3.0
+    assert [result["x"], result["y"]] == pytest.approx([-3, -2], abs=0.1)
+    assert result["placement"]["chances"][0]["subgenre"] == "Deep House"
+    assert {n["subgenre"] for n in result["neighbours"][:5]} == {"Deep House"}
     own = library.collection.track(0).path.read_bytes()
     again = client.post("/api/place?name=y.wav", content=own, headers=CHANGE).json()
     assert again["known_as"] == ids(library)[0]
@@ -328,7 +334,7 @@ def test_an_upload_is_placed_and_not_kept(
     assert list((library.cache / "uploads").iterdir()) == []
 
 
-# refusals ---------------------------------------------------------------------------------------
+# refusals
 
 
 @pytest.mark.parametrize(
@@ -348,7 +354,7 @@ def test_an_upload_is_placed_and_not_kept(
         ("POST", "/api/playlist", {"kind": "magic"}, 422, "kind"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_a_sentence(
+def test_a_wrong_request_gets_a_sentence(
     client: httpx.Client, method: str, path: str, body: Any, status: int, words: str
 ) -> None:
     answer = client.request(method, path, json=body)
@@ -356,7 +362,9 @@ def test_what_makes_no_sense_is_told_in_a_sentence(
     assert words in answer.json()["detail"]
 
 
-def test_a_correction_to_nowhere_names_the_nearest(client: httpx.Client, library: Library) -> None:
+def test_a_correction_to_an_unknown_subgenre_names_the_nearest(
+    client: httpx.Client, library: Library
+) -> None:
     path = f"/api/corrections/{ids(library)[0]}"
     answer = client.put(path, json={"subgenre": "Deep Hose"})
     assert answer.status_code == 422
@@ -407,7 +415,7 @@ def test_an_upload_that_is_no_audio_or_too_large_is_refused(
     assert list((library.cache / "uploads").iterdir()) == []
 
 
-def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     library = make_library(tmp_path)
     library.collection.track(1).path.unlink()
     one = ids(library)[1]
@@ -443,7 +451,9 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
         ("DELETE", {"host": "localhost"}, False),
     ],
 )  # fmt: skip
-def test_only_the_page_itself_may_ask(method: str, headers: dict[str, str], passes: bool) -> None:
+def test_only_the_page_itself_is_answered(
+    method: str, headers: dict[str, str], passes: bool
+) -> None:
     assert (Guard(None, "m.home").refusal(method, headers) is None) == passes
 
 
@@ -475,9 +485,9 @@ def test_the_page_names_no_other_site(client: httpx.Client) -> None:
 
 
 def test_the_api_is_described(client: httpx.Client) -> None:
-    told = client.get("/api/openapi.json").json()
-    assert "/api/tracks/{track_id}/similar" in told["paths"]
-    for path, methods in told["paths"].items():
+    result = client.get("/api/openapi.json").json()
+    assert "/api/tracks/{track_id}/similar" in result["paths"]
+    for path, methods in result["paths"].items():
         for method in methods.values():
             assert method["description"], path
     assert client.get("/docs").status_code == 200
@@ -485,13 +495,13 @@ def test_the_api_is_described(client: httpx.Client) -> None:
 
 
 def test_tags_are_data(client: httpx.Client, library: Library) -> None:
-    told = client.get("/api/search", params={"q": "onerror"})
-    assert told.json()["tracks"][0]["title"] == EVIL
-    assert told.headers["content-type"] == "application/json"
+    result = client.get("/api/search", params={"q": "onerror"})
+    assert result.json()["tracks"][0]["title"] == EVIL
+    assert result.headers["content-type"] == "application/json"
     assert client.get("/api/points").headers["content-type"] == "application/json"
 
 
-# what is handed in ------------------------------------------------------------------------------
+# the library that is given
 
 
 def test_shapes_and_files_are_checked(library: Library, tmp_path: Path) -> None:
@@ -505,11 +515,11 @@ def test_shapes_and_files_are_checked(library: Library, tmp_path: Path) -> None:
         Explorer(dataclasses.replace(library, corrections=damaged))
 
 
-def test_without_functions_the_page_says_so(library: Library) -> None:
+def test_without_encoder_and_refit_the_page_says_so(library: Library) -> None:
     bare = dataclasses.replace(library, encode=None, refit=None, classifier=None)
     with served(bare) as (url, _), httpx.Client(base_url=url) as client:
-        told = client.get("/api/library").json()
-        assert (told["can_place"], told["can_refit"]) == (False, False)
+        result = client.get("/api/library").json()
+        assert (result["can_place"], result["can_refit"]) == (False, False)
         assert client.get(f"/api/tracks/{ids(library)[0]}").json()["placement"] is None
         assert "trained run" in client.post("/api/refit", json={}).json()["detail"]
 
@@ -519,16 +529,16 @@ def test_tracks_without_a_label_are_shown_and_can_be_given_one(
     library: Library, tmp_path: Path, bare: int
 ) -> None:
     known = library.collection
-    told = [
+    result = [
         dataclasses.replace(track, genre="", subgenre="") if i < bare else track
         for i, track in enumerate(known.tracks(known.live))
     ]
     mixed = dataclasses.replace(
         library,
-        collection=Collection.of(told, known.vectors(known.live)),
+        collection=Collection.of(result, known.vectors(known.live)),
         corrections=tmp_path / "corrections.json",
     )
-    first = f"/api/tracks/{told[0].id}"
+    first = f"/api/tracks/{result[0].id}"
     with served(mixed) as (url, _), httpx.Client(base_url=url, timeout=30) as client:
         labels = client.get("/api/library").json()["labels"]
         assert sum(label["count"] for label in labels) == 4 * EACH - bare
@@ -540,7 +550,9 @@ def test_tracks_without_a_label_are_shown_and_can_be_given_one(
         )
         assert client.get("/api/search", params={"q": "tone 0-0"}).json()["tracks"]
         name = "Deep House"
-        said = client.put(f"/api/corrections/{told[0].id}", json={"subgenre": name}, headers=CHANGE)
+        said = client.put(
+            f"/api/corrections/{result[0].id}", json={"subgenre": name}, headers=CHANGE
+        )
         assert said.status_code == (200 if labels else 422), said.text
         if labels:
             assert client.get(first).json()["correction"]["subgenre"] == name
@@ -555,7 +567,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         explore(model, playlists=tmp_path, host="127.0.0.1", port=0, on_ready=print)
 
 
-def test_serve_tells_its_address_and_refuses_a_taken_port() -> None:
+def test_the_server_knows_its_address_and_refuses_a_taken_port() -> None:
     with bind("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="--port"):
         bind("127.0.0.1", taken.getsockname()[1])
     assert address("0.0.0.0", 80) == "http://127.0.0.1:80/"
