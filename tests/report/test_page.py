@@ -82,7 +82,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         p.id: tone(200.0 + 40 * i, rates[i % len(rates)]) for i, p in enumerate([evil, *order])
     }
     path = tmp_path_factory.mktemp("report") / "report.html"
-    html.write_report(path, data, previews=previews.Previews(sound, 242))
+    path.write_text(html.render(data, previews.Previews(sound, 242)), encoding="utf-8")
     return path
 
 

@@ -45,29 +45,25 @@ TRAINING_CHARTS = {
 }
 
 
-def write_report(
-    path: Path, data: ReportData, *, max_mb: float = MAX_MB, previews: Previews | None = None
-) -> Previews:
-    """Write the report and return the previews in it.
-
-    `max_mb` limits the audio in the file, in megabytes; 0: none. Mistakes get their previews
-    first, then the tracks that an audit suggests, the other held-out and new tracks, and the
-    training tracks last. Given `previews` are used as they are.
+def write_report(path: Path, data: ReportData, *, max_mb: float = MAX_MB) -> None:
+    """Write the report with at most `max_mb` megabytes of audio; 0: none.
 
     Raises:
         EvaluationError: `max_mb` is negative.
     """
     if not max_mb >= 0:
         raise EvaluationError(f"max_mb is {max_mb}; give 0 or more megabytes")
-    if previews is None:
-        points = preview_order(data) if max_mb else []
-        previews = collect((Request(p.id, p.path, p.start_s) for p in points), max_mb=max_mb)
+    points = preview_order(data) if max_mb else []
+    previews = collect([Request(p.id, p.path, p.start_s) for p in points], max_mb=max_mb)
     files.write_text(path, render(data, previews))
-    return previews
 
 
 def preview_order(data: ReportData) -> list[Point]:
-    """Tracks in the order in which they get a preview, each once."""
+    """Return the tracks in the order in which they get a preview.
+
+    Mistakes come first, then the tracks that an audit suggests, the other held-out tracks, and
+    the training tracks last.
+    """
     by_id = {point.id: point for point in data.points}
     suggested = [
         by_id[row.id]
@@ -77,7 +73,7 @@ def preview_order(data: ReportData) -> list[Point]:
         for row in block.rows
         if row.id in by_id
     ]
-    held_out = [point for point in data.points if point.split != "train"]
+    held_out = [point for point in data.points if point.split == "test"]
     order = [*data.mistakes(), *suggested, *held_out, *data.points]
     return list({point.id: point for point in order}.values())
 
@@ -117,7 +113,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"position": _position, "unbroken": _unbroken, "layout": line_chart}
+    environment.filters |= {
+        "counted": counted,
+        "layout": line_chart,
+        "percent": percent,
+        "position": _position,
+        "unbroken": _unbroken,
+    }
     environment.tests |= {
         "table": lambda block: isinstance(block, Table),
         "bars": lambda block: isinstance(block, Bars),
@@ -212,7 +214,7 @@ def _bars(data: ReportData, metric: str) -> Bars:
 
 
 def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
-    """The map's data for the script, its legend, its explanation, and the list of its tracks."""
+    """The map's data for the script, its legend, and the list of its tracks."""
     points = drawable(data.points)
     look = styles(data.labels, data.genres)
     number = {label: i for i, label in enumerate(data.labels)}
@@ -251,14 +253,6 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
         }
         for i in by_genre(data.genres)
     ]
-    lost = len(data.points) - len(points)
-    unreadable = len(previews.unreadable)
-    notes = [
-        f"{counted(len(playable), 'preview')} of 10 s are in this file." if playable else "",
-        f"{previews.left_out} more did not fit into its size limit." if previews.left_out else "",
-        f"{counted(unreadable, 'file')} could not be read." if unreadable else "",
-        f"{counted(lost, 'track')} could not be placed on the map." if lost else "",
-    ]
     listed = [p for p in data.points if p.id in playable or not playable]
     listed.sort(key=lambda p: (p.genre, p.subgenre, p.name))
     return {
@@ -268,35 +262,11 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
             for genre, group in groupby(labels, key=lambda label: label["genre"])
         ],
         "splits": {s: name for s, name in SPLITS.items() if any(p.split == s for p in points)},
-        "map_explanation": _map_explanation(data),
-        "map_notes": [note for note in notes if note],
+        "unreadable": len(previews.unreadable),
+        "left_out": previews.left_out,
+        "not_drawn": len(data.points) - len(points),
         "listed": [_track_row(point) for point in listed[:LISTED_TRACKS]],
     }
-
-
-def _map_explanation(data: ReportData) -> str:
-    fitted = data.map
-    if fitted is None:
-        return ""
-    how = "UMAP draws it from the training tracks; held-out tracks stand beside their neighbours."
-    if fitted.method != "UMAP":
-        how = f"{fitted.method} draws it: there are too few tracks for UMAP."
-    elif data.folds:
-        how = (
-            "UMAP draws it. Each track's vector comes from the model that did not train on it; the "
-            "models' vectors are rotated onto one another."
-        )
-    quality = ""
-    if fitted.trustworthiness is not None and fitted.knn_agreement is not None:
-        quality = (
-            f" Trustworthiness is {fitted.trustworthiness:.2f} (1: neighbours on the map are "
-            f"always neighbours for the model). {percent(fitted.knn_agreement)} of a track's "
-            f"{fitted.k} nearest tracks are also its nearest on the map."
-        )
-    return (
-        f"Each mark is a track; colour and shape show its subgenre. {how}{quality} Neighbours on "
-        "the map are similar; long distances mean little."
-    )
 
 
 def _track_row(point: Point) -> dict[str, Any]:
@@ -306,27 +276,25 @@ def _track_row(point: Point) -> dict[str, Any]:
 
 
 def _confusion(data: ReportData) -> list[dict[str, Any]]:
-    """Rows of the matrix, those of a genre together; a cell is shaded by its share of the row."""
+    """Rows of the matrix, grouped by genre; `share` is a cell's share of its row, in per cent."""
     if not data.confusion:
         return []
     order = by_genre(data.genres)
-    first = {i for i, before in zip(order, [None, *order], strict=False)
-             if before is None or data.genres[i] != data.genres[before]}  # fmt: skip
+    first = {next(group) for _, group in groupby(order, key=data.genres.__getitem__)}
     rows = []
     for i in order:
-        total = max(1, sum(data.confusion[i]))
-        cells = []
-        for j in order:
-            count = data.confusion[i][j]
-            share = max(8, round(100 * count / total)) if count else 0
-            classes = ["right" if i == j else "wrong"]
-            classes += ["dark"] * (share > 55) + ["edge"] * (j in first)
-            title = f"{count} of {total}: {data.labels[i]} predicted as {data.labels[j]}"
-            cells.append(
-                {"count": count, "share": share, "classes": " ".join(classes), "title": title}
-            )
+        total = sum(data.confusion[i])
+        cells = [
+            {
+                "label": data.labels[j],
+                "first": j in first,
+                "count": data.confusion[i][j],
+                "share": round(100 * data.confusion[i][j] / max(1, total)),
+            }
+            for j in order
+        ]
         row = {"label": data.labels[i], "genre": data.genres[i], "first": i in first}
-        rows.append(row | {"cells": cells})
+        rows.append(row | {"total": total, "cells": cells})
     return rows
 
 

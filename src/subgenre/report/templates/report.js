@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
   // ---- the player: one audio element, a button beside each track ----
   const audio = document.getElementById("audio");
@@ -31,7 +31,7 @@
     if (id === current && !audio.paused) return audio.pause();
     if (id !== current) load(id);
     document.getElementById("player").classList.add("stuck");
-    audio.play().catch(() => {}); // a browser that forbids it leaves the controls to the person
+    audio.play().catch(() => {}); // the browser forbids it: the controls remain
   }
 
   function mark() {
@@ -59,10 +59,10 @@
     train: { size: 8, opacity: 0.42, line: 0 },
     test: { size: 12, opacity: 1, line: 1.2 },
   };
-  // faint marks sink into a dark ground more than into a light one
+  // faint marks need more opacity on a dark background
   const opacityOf = (look) => (dark.matches && look.opacity < 1 ? 0.6 : look.opacity);
   const splitNames = { train: "training", test: "held out" };
-  // Plotly reads markup in its texts; a title is never markup
+  // Plotly reads markup in its texts: escape titles
   const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const shortened = (text) => (text.length > 60 ? text.slice(0, 42) + "…" + text.slice(-16) : text);
   const traces = [];
@@ -77,15 +77,13 @@
     const lines = ["<b>" + plain(shortened(point.title)) + "</b>"];
     if (point.artist) lines.push(plain(shortened(point.artist)));
     lines.push(plain(label.name) + " · " + splitNames[point.split]);
-    if (point.predicted) {
-      lines.push("predicted: " + plain(point.predicted));
-    }
+    if (point.predicted) lines.push("predicted: " + plain(point.predicted));
     if (point.playable) lines.push("<i>click to play</i>");
     return lines.join("<br>");
   }
 
   const ink = () => (dark.matches ? "#f1f3f5" : "#1f2328");
-  // fixed, so that the map stays where it is when a subgenre is hidden
+  // fixed axes: the map does not move when a subgenre is hidden
   const extent = (key) => {
     const all = data.points.map((p) => p[key]);
     const low = all.reduce((a, b) => Math.min(a, b)), high = all.reduce((a, b) => Math.max(a, b));
@@ -154,7 +152,7 @@
       button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
       show();
     });
-    if (calm.matches) continue;
+    if (reducedMotion.matches) continue;
     for (const name of ["mouseenter", "focus"]) button.addEventListener(name, () => highlight(+button.dataset.label));
     for (const name of ["mouseleave", "blur"]) button.addEventListener(name, () => highlight(null));
   }
