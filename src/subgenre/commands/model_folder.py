@@ -190,8 +190,7 @@ class ModelFolder:
     def labels(self) -> frozenset[tuple[str, str]]:
         """Pairs (genre, subgenre) that the model was trained on."""
         if self.has_embeddings:
-            stored = self.embeddings
-            return frozenset(zip(stored.genres, stored.subgenres, strict=True)) - {("", "")}
+            return frozenset(self.embeddings.labels) - {("", "")}
         return frozenset(zip(self.data["genres"], self.data["labels"], strict=True))
 
     @cached_property
@@ -268,18 +267,17 @@ class ModelFolder:
     @cached_property
     def train_ids(self) -> frozenset[str]:
         """Ids of the training tracks; empty without vectors."""
-        return frozenset(self._side("train"))
+        return frozenset(self._ids("train"))
 
     @cached_property
     def test_ids(self) -> tuple[str, ...]:
         """Ids of the tracks held out of training; empty without vectors."""
-        return self._side("test")
+        return self._ids("test")
 
-    def _side(self, name: str) -> tuple[str, ...]:
+    def _ids(self, split: str) -> tuple[str, ...]:
         if not self.has_embeddings:
             return ()
-        stored = self.embeddings
-        return tuple(i for i, side in zip(stored.ids, stored.splits, strict=True) if side == name)
+        return tuple(self.embeddings.ids[row] for row in self.embeddings.rows(split))
 
     def classifier(self, alpha: float = ALPHA) -> Classifier:
         """Fit a classifier on the model's training tracks and calibrate it on the test tracks.
@@ -287,15 +285,12 @@ class ModelFolder:
         Raises:
             RunError: no vectors. EvaluationError: fewer than two subgenres, or a bad alpha.
         """
-        stored = self.embeddings
-        label = list(zip(stored.genres, stored.subgenres, strict=True))
-        train = [i for i, side in enumerate(stored.splits) if side == "train"]
-        known = {label[i] for i in train}
-        test = [i for i, s in enumerate(stored.splits) if s == "test" and label[i] in known]
-        calibration = (stored.vectors[test], [label[i] for i in test]) if test else None
-        return classifier.fit(
-            stored.vectors[train], [label[i] for i in train], calibration=calibration, alpha=alpha
-        )
+        vectors, labels = self.embeddings.vectors, self.embeddings.labels
+        train = self.embeddings.rows("train")
+        train_labels = [labels[row] for row in train]
+        test = [row for row in self.embeddings.rows("test") if labels[row] in set(train_labels)]
+        calibration = (vectors[test], [labels[row] for row in test]) if test else None
+        return classifier.fit(vectors[train], train_labels, calibration=calibration, alpha=alpha)
 
     def embed(
         self, paths: Sequence[Path], *, workers: int | None = None, console: Console | None = None

@@ -52,7 +52,7 @@ def fit(model: ModelFolder) -> Map:
 
 def _train_rows(model: ModelFolder) -> list[int]:
     """Return the rows of the training tracks."""
-    train = [i for i, side in enumerate(model.embeddings.splits) if side == "train"]
+    train = model.embeddings.rows("train")
     if not train:
         raise EvaluationError(f"{model.path} has no training track; run `subgenre evaluate`")
     return train

@@ -142,10 +142,9 @@ def _in_memory(
 
 def _corrected(folder: FeatureFolder, moved: Mapping[str, tuple[str, str]]) -> FeatureFolder:
     """Return the feature folder with other labels of these tracks and their chunks."""
-    number: dict[tuple[str, str], int] = {}
-    for at, label in zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True):
-        if at < len(folder.tracks):
-            number[folder.tracks[at].genre, folder.tracks[at].subgenre] = label
+    inside = folder.track_of < len(folder.tracks)  # not trash
+    number_of = dict(zip(folder.track_of[inside], folder.label_of[inside], strict=True))
+    number = {(t.genre, t.subgenre): number_of[i] for i, t in enumerate(folder.tracks)}
     unknown = sorted(set(moved.values()) - set(number))
     if unknown:
         raise EvaluationError(f"{'/'.join(unknown[0])} is not a subgenre of the model")
@@ -156,7 +155,6 @@ def _corrected(folder: FeatureFolder, moved: Mapping[str, tuple[str, str]]) -> F
         for track in folder.tracks
     )
     labels = np.array([number[t.genre, t.subgenre] for t in tracks], dtype=np.int64)
-    inside = folder.track_of < len(tracks)
     label_of = folder.label_of.copy()
     label_of[inside] = labels[folder.track_of[inside]]
     return dataclasses.replace(folder, tracks=tracks, label_of=label_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +61,15 @@ class Embeddings:
     splits: tuple[str, ...]
     vectors: Floats
     fingerprint: str
+
+    @cached_property
+    def labels(self) -> list[tuple[str, str]]:
+        """Pair (genre, subgenre) of each row."""
+        return list(zip(self.genres, self.subgenres, strict=True))
+
+    def rows(self, split: str) -> list[int]:
+        """Return the rows of the tracks in `train` or `test`."""
+        return [row for row, name in enumerate(self.splits) if name == split]
 
 
 def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
