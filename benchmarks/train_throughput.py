@@ -33,8 +33,8 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.models.backbones.ast import Ast
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, optim
-from subgenre.training.compatibility import at_rest
-from subgenre.training.trainer import Epoch
+from subgenre.training.compatibility import disable_unused
+from subgenre.training.state import Epoch
 
 FRAMES, MELS = 998, 128  # 10 s
 CHUNKS = 6  # two triplets, or 3 subgenres x 2 tracks
@@ -120,7 +120,7 @@ def our_way(
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    bf16, why = hardware.pick_dtype("auto", device, lambda half: step(half, 1))
+    bf16, why = hardware.pick_bf16("auto", device)
     if compiled:
         for block in optim.blocks(backbone):
             block.compile()
@@ -203,7 +203,7 @@ def head_first(thesis: config.TrainConfig) -> config.TrainConfig:
     ours = config.replace(ours, "model", backbone=thesis.model.backbone)
     ours = config.replace(ours, "run", precision=thesis.run.precision)
     ours = config.replace(ours, "watch", val_share=thesis.watch.val_share)
-    return at_rest(ours, (), transformer=False, longer=False)[0]
+    return disable_unused(ours, transformer=False)[0]
 
 
 def history(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -395,7 +395,6 @@ def override(
     settings: TrainConfig,
     given: Mapping[str, Any],
     *,
-    fixed: Collection[str] = (),
     where: str = "options",
 ) -> TrainConfig:
     """Return the settings with some options replaced, all at once.
@@ -405,7 +404,6 @@ def override(
 
     Args:
         given: `section.key` -> value.
-        fixed: more options, set before by the user, that must not shrink.
         where: begins the text of an error.
 
     Raises:
@@ -422,6 +420,6 @@ def override(
             raise ConfigError(f"no section '{section}'{near}; choose {either(sections)}")
         plain[section][key] = value
     epochs, optim = given.get("optim.epochs"), plain["optim"]
-    if isinstance(epochs, int) and "optim.head_epochs" not in {*given, *fixed}:
+    if isinstance(epochs, int) and "optim.head_epochs" not in given:
         optim["head_epochs"] = min(optim["head_epochs"], max(0, epochs - 1))
     return from_plain(plain, where)

@@ -179,20 +179,16 @@ def test_the_original_commands_run_ours(script: str, tmp_path: Path) -> None:
     assert bad.returncode == 2
 
 
-def test_an_option_beats_the_recipe_and_set_reaches_every_key() -> None:
-    from subgenre.cli.options import Recipe
-
-    settings = Recipe(
-        recipe="thesis",
-        epochs=3,
-        tune="head",
-        backbone="musicnn",
-        set=("loss.margin=0.4", "model.head=[64, 32]", "batch.kind=pk", "run.seed=7"),
-    ).settings("thesis")
-    assert (settings.optim.epochs, settings.model.tune) == (3, "head")
-    assert settings.loss.margin == 0.4
-    assert settings.model.head == (64, 32)
-    assert (settings.batch.kind, settings.run.seed) == ("pk", 7)
+def test_set_reaches_every_option_and_its_values_are_toml_or_words() -> None:
+    given = ("loss.margin=0.4", "model.head=[64, 32]", "batch.kind=pk", "run.seed=7")
+    assert Recipe(epochs=3, tune="head", set=given).given() == {
+        "optim.epochs": 3,
+        "model.tune": "head",
+        "loss.margin": 0.4,
+        "model.head": [64, 32],
+        "batch.kind": "pk",
+        "run.seed": 7,
+    }
 
 
 NAMES = (
@@ -276,7 +272,7 @@ def test_of_several_processes_the_first_prints_and_each_prints_its_error(
     if rank is not None:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("RANK", rank)
-    terminal = Terminal(as_json=True, first=not shared or distributed.talks())
+    terminal = Terminal(as_json=True, first=not shared or distributed.is_first())
     terminal.info("said")
     terminal.warn("warned")
     with terminal.progress("bar") as bar:

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from subgenre import config
+from subgenre import cli, config
 from subgenre.commands import tune
-from subgenre.config import TrainConfig
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError, FeatureError, TrainingError
-from subgenre.evaluation import cross_validation as trainings
-from subgenre.training import recipes, search_space
-from subgenre.training.search_space import Candidate
+from subgenre.errors import ConfigError, TrainingError
+from subgenre.evaluation import cross_validation
+from subgenre.training import trainer
 from tests.ears import Ear
 from tests.folders import make_folder
+
+GIVEN = {"model.tune": "head", "model.head": [16], "optim.epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -26,43 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     return make_folder(tmp_path_factory.mktemp("library") / "features", chunks=1)
 
 
-def base(**optim: Any) -> TrainConfig:
-    settings = config.load_recipe("thesis")
-    settings = config.replace(settings, "model", backbone="musicnn", tune="head", head=(16,))
-    return config.replace(settings, "optim", epochs=1, **optim)
-
-
-def test_the_recipes_stand_first_and_no_candidate_twice() -> None:
-    found = search_space.propose([base(lr=1e-3)], {"optim.lr": [1e-3, 1e-2]}, trials=9)
-    assert [one.settings.optim.lr for one in found] == [1e-3, 1e-2]
-    usual = search_space.propose([base(), config.load_recipe("gpu")], {}, trials=100)
-    assert [one.name for one in usual[:2]] == ["thesis", "gpu"]
-    assert len({str(one.settings) for one in usual}) == len(usual) == 2 + 2 + 8
-
-
-def test_more_candidates_than_trials_are_drawn_by_the_seed() -> None:
-    vary = {"optim.lr": [i * 1e-3 for i in range(2, 30)]}
-    found = search_space.propose([base()], vary, trials=5, seed=1)
-    assert len(found) == 5
-    assert found == search_space.propose([base()], vary, trials=5, seed=1)
-    assert found != search_space.propose([base()], vary, trials=5, seed=2)
-
-
-def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'lr'"):
-        search_space.propose([base()], {"optim.lrr": [1.0]}, trials=5)
-    with pytest.raises(ConfigError, match=r"section\.key"):
-        search_space.propose([base()], {"lr": [1.0]}, trials=5)
-
-
-@pytest.mark.parametrize("trials", [0, -3])
-def test_no_trials_are_refused(trials: int) -> None:
-    with pytest.raises(ConfigError, match=f"trials is {trials}; give 1 or more"):
-        search_space.propose([base()], {}, trials=trials)
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    return {"out": tmp_path / "best.toml", "kept": tmp_path / "kept", "folds": 2, "workers": 1}
 
 
 @pytest.mark.parametrize(
-    ("out", "kept", "said"),
+    ("out", "kept", "words"),
     [
         ("afile/x.toml", "k", "afile is no folder"),
         ("afolder", "k", "afolder, a folder; give the name of a file"),
@@ -75,73 +45,94 @@ def test_an_output_that_can_not_be_written_is_refused_before_any_training(
     monkeypatch: pytest.MonkeyPatch,
     out: str,
     kept: str,
-    said: str,
+    words: str,
 ) -> None:
-    monkeypatch.setattr(trainings, "train_all", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr(cross_validation, "train_all", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "afile").touch()
     (tmp_path / "afolder").mkdir()
-    with pytest.raises(ConfigError, match=said):
-        tune.tune(folder.path, [Candidate("one", base())], out=tmp_path / out, kept=tmp_path / kept)
+    with pytest.raises(ConfigError, match=words):
+        tune.tune(folder.path, out=tmp_path / out, kept=tmp_path / kept)
 
 
 def test_the_search_sees_no_test_track_and_writes_the_winner(
-    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FeatureFolder, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[trainings.Job] = []
-    real = trainings.train_all
+    seen: set[str] = set()
+    real = cross_validation.train_all
 
-    def note(jobs: list[trainings.Job], **options: Any) -> Any:
-        seen.extend(jobs)
+    def note(jobs: list[cross_validation.Job], **options: Any) -> Any:
+        for job in jobs:
+            seen.update(job.split.train, job.split.test)
         return real(jobs, **options)
 
-    monkeypatch.setattr(trainings, "train_all", note)
-    tried = search_space.propose([base()], {"optim.lr": [1e-3, 10.0]}, trials=5)
-    tuned = tune.tune(
-        folder.path, tried, folds=2, out=tmp_path / "best.toml", kept=tmp_path / "k", workers=1
-    )
-    hidden = set(splits.split(folder.tracks).test)
-    for job in seen:
-        assert not hidden & {*job.split.train, *job.split.test}
-    winner = config.load_recipe(str(tmp_path / "best.toml"))
-    best = tuned.tried[0].candidate.settings
+    monkeypatch.setattr(cross_validation, "train_all", note)
+    vary = {"optim.lr": [1e-3, 10.0]}  # a rate of ten explodes: it loses, and the search goes on
+    tuned = tune.tune(folder.path, ["thesis"], vary, given=GIVEN, **places)
+    winner = config.load_recipe(str(places["out"]))
+    split = splits.split(folder.tracks, seed=winner.run.seed, test_share=winner.run.test_share)
+    assert seen
+    assert not seen & set(split.test)
+    best = tuned.trials[0].candidate.settings
     assert replace(winner, recipe=best.recipe) == best
     assert winner.recipe not in config.recipe_names()
-    assert tuned.tried[-1].failed  # a rate of ten explodes: it loses, and the search goes on
-    assert json.loads(json.dumps(tuned.to_dict()))["winner"] == tuned.tried[0].candidate.name
-    with pytest.raises(TrainingError, match="every candidate failed"):
+    assert tuned.trials[-1].failed
+    assert json.loads(json.dumps(tuned.to_dict()))["winner"] == tuned.trials[0].candidate.name
+
+
+def test_a_candidate_that_fails_is_recorded_and_the_others_go_on(
+    folder: FeatureFolder, places: dict[str, Any]
+) -> None:
+    ear, vary = Ear(), {"model.pca": [5000, 5]}
+    tuned = tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=ear, **places)
+    assert [bool(one.failed) for one in tuned.trials] == [False, False, True]
+    assert "pca is 5000" in tuned.trials[-1].failed
+    columns, rows = tuned.table()
+    assert columns[-1] == "why"
+    assert [row[-1] for row in rows] == [one.failed for one in tuned.trials]
+    assert any(text.startswith("thesis: model.pca=5000: pca is 5000") for text in ear.told)
+    with pytest.raises(TrainingError, match="every candidate failed; the first: pca is 5000"):
         tune.tune(
-            folder.path, tried[2:], folds=2, out=tmp_path / "b.toml", kept=tmp_path, workers=1
+            folder.path, ["thesis"], vary, given={**GIVEN, "model.pca": 5000}, trials=1, **places
         )
 
 
-def test_level_candidates_are_told(folder: FeatureFolder, tmp_path: Path) -> None:
-    ear, out = Ear(), tmp_path / "best.toml"
-    tried = search_space.propose([base()], {"run.save_every": [1000]}, trials=5)  # trains the same
-    tune.tune(folder.path, tried, folds=2, out=out, kept=tmp_path / "k", workers=1, console=ear)
-    (told,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
-    assert told.partition(", level with ")[2].startswith("thesis: run.save_every=1000")
+def test_equal_candidates_are_named(folder: FeatureFolder, places: dict[str, Any]) -> None:
+    ear, vary = Ear(), {"run.save_every": [1000]}  # trains the same
+    tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=ear, **places)
+    (best,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
+    assert best.partition(", equal to ")[2].startswith("thesis: run.save_every=1000")
 
 
-@pytest.mark.parametrize(("cuda", "recipe"), [(True, "laptop"), (False, "laptop")])
-def test_features_of_the_small_backbone_need_no_gpu(
-    folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch, cuda: bool, recipe: str
+def test_too_little_memory_ends_one_candidate_alone(
+    folder: FeatureFolder, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    found = recipes.choose(folder.path)
-    assert (found.recipe, found.backbone) == (recipe, "musicnn")
-    assert "recipe laptop" in found.why
+    real = trainer.Trainer._step
+
+    def step(self: trainer.Trainer, *args: Any, **options: Any) -> None:
+        if self.config.optim.lr == 0.5:
+            torch.empty(2**52)
+        real(self, *args, **options)
+
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
+    tuned = tune.tune(folder.path, ["thesis"], {"optim.lr": [0.5]}, given=GIVEN, **places)
+    assert [one.candidate.name for one in tuned.trials] == ["thesis", "thesis: optim.lr=0.5"]
+    assert tuned.trials[1].failed.startswith("there is not enough memory")
 
 
-def test_features_of_the_transformer_take_the_recipe_of_the_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_joins_the_values_of_an_option(
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "dataset.json").write_text(
-        '{"format_version": 1, "spec": {"front_end": "ast"}}', encoding="utf-8"
-    )
-    for cuda, recipe in ((True, "gpu"), (False, "laptop")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        found = recipes.choose(tmp_path)
-        assert (found.recipe, found.backbone) == (recipe, None)
-    assert recipes.choose(tmp_path, device="cpu").recipe == "laptop"
-    with pytest.raises(FeatureError, match="there are no features in"):
-        recipes.choose(tmp_path / "nowhere")
+    calls: list[Any] = []
+
+    def note(*arguments: Any, **options: Any) -> None:
+        calls.append((*arguments, options["given"]))
+        raise ConfigError("noted")
+
+    monkeypatch.setattr(tune, "tune", note)
+    varied = ("--vary", "optim.lr=2e-3", "--vary", "optim.lr=3e-3,2e-3")
+    words = ("tune", "--recipe", "laptop", "--recipes", "gpu", "--tune", "full", *varied)
+    assert cli.main(words) == 2
+    ((_, recipes, vary, given),) = calls
+    assert recipes == ("laptop", "gpu")
+    assert vary == {"optim.lr": [2e-3, 3e-3, 2e-3]}
+    assert given == {"model.tune": "full"}

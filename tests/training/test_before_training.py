@@ -13,8 +13,8 @@ from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.training import checkpoint, fit, messages, trainer
-from subgenre.training.missing_material import lacking
+from subgenre.training import checkpoint, fit, messages, state
+from subgenre.training.compatibility import missing_material
 from tests.ears import Ear
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     ("sections", "words"),
     [
         ({"loss": {"name": "supcon"}}, "compares whole batches"),
-        ({"loss": {"mining": "hard"}}, "drawn triplets are not searched"),
+        ({"loss": {"mining": "hard"}}, "drawn triplets are not mined"),
         ({"batch": {**PK, "subgenres": 1}}, "a batch of 1 subgenres"),
         (
             {"model": {"tune": "full"}, "optim": {"epochs": 2, "head_epochs": 2}},
@@ -125,8 +125,8 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
         ("ab", {"batch": {**PK, "same_genre": 0, "subgenres": 40}}, "but there are 2 subgenres"),
         ("ab", {"batch": {**PK, "same_genre": 0, "tracks": 99}}, "batch.tracks is 99, but there"),
         ("ab", {"batch": {**PK, "same_genre": 0, "chunks": 99}}, "batch.chunks is 99, but there"),
-        ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": QUADRUPLET}, "fourth is missing"),
-        ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": QUADRUPLET}, "other genres stand in"),
+        ("aabb", {"batch": {**PK, "same_genre": 1}, "loss": QUADRUPLET}, "no fourth chunk"),
+        ("aabb", {"batch": {**PK, "same_genre": 0.5}, "loss": QUADRUPLET}, "other genres instead"),
         ("ab", {"batch": {"size": 999}}, "batch.size is 999, but there are 8 chunks"),
         ("ab", {"batch": {"size": 8}}, ""),
     ],
@@ -135,7 +135,9 @@ def test_what_a_library_can_not_give_is_told(
     tmp_path: Path, labels: str, sections: dict[str, Any], told: str
 ) -> None:
     named = tuple((genre, str(number)) for number, genre in enumerate(labels))
-    found = lacking(make_folder(tmp_path / "f", labels=named, tracks=2), recipe(**sections))
+    found = missing_material(
+        make_folder(tmp_path / "f", labels=named, tracks=2), recipe(**sections)
+    )
     assert told in found[0] if told else not found
 
 
@@ -149,18 +151,20 @@ def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None
     assert run.run == tmp_path / "m"
 
 
-def _result(*values: float | None, best: int, early: bool = False) -> trainer.Result:
-    rows = [trainer.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
-    return trainer.Result(tuple(rows), best, 3.0, early)
+def _result(*values: float | None, best: int, early: bool = False) -> state.Result:
+    rows = [state.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
+    return state.Result(tuple(rows), best, 3.0, early)
 
 
 def test_it_is_said_whose_weights_the_model_holds() -> None:
     def watched(**values: float) -> TrainConfig:
         return config.replace(recipe(), "watch", **values)
 
-    plain = messages.chosen(_result(None, None, best=2), watched(val_share=0.0))
+    plain = messages.chosen_weights(_result(None, None, best=2), watched(val_share=0.0))
     assert plain.startswith("the weights of epoch 2, the last")
-    held = messages.chosen(_result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2))
+    held = messages.chosen_weights(
+        _result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2)
+    )
     assert held == "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3"
 
 

@@ -53,16 +53,16 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path, content: bytes)
 
 
 def test_the_newest_checkpoint_of_this_very_run_is_found(tmp_path: Path) -> None:
-    assert checkpoint.fitting(tmp_path, SAME) == []
+    assert checkpoint.of_run(tmp_path, SAME) == []
     names = ("20260102_000000", "20251231_235959", "20260103_000000", "20260104_000000")
     for name, own in zip(names, (SAME, SAME, {**SAME, "data": "another"}, SAME), strict=True):
         checkpoint.save(tmp_path / name, {"weights": torch.ones(3)}, own)
     (tmp_path / names[3] / checkpoint.NAME).write_bytes(b"damaged")
     told: list[str] = []
-    found = checkpoint.fitting(tmp_path, SAME, on_damaged=told.append)
+    found = checkpoint.of_run(tmp_path, SAME, on_damaged=told.append)
     assert len(told) == 1
     assert f"{names[3]}/{checkpoint.NAME} can't be read" in told[0]
     assert [path.parent.name for path in found] == list(names[:2])
-    assert checkpoint.fitting(tmp_path / names[1], SAME) == [tmp_path / names[1] / checkpoint.NAME]
+    assert checkpoint.of_run(tmp_path / names[1], SAME) == [tmp_path / names[1] / checkpoint.NAME]
     with pytest.raises(CheckpointError, match=f"{names[2]}.* belongs to a run with another data"):
-        checkpoint.fitting(tmp_path / names[2], SAME)
+        checkpoint.of_run(tmp_path / names[2], SAME)

@@ -50,7 +50,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     monkeypatch.setattr(trainer.Trainer, "_loss", poisoned)
     with pytest.raises(NotFiniteError, match="last good checkpoint"):
         fit.fit(folder, ids(folder), recipe(), checkpoints=tmp_path / "run", fingerprint={})
-    (saved,) = checkpoint.fitting(tmp_path, {})
+    (saved,) = checkpoint.of_run(tmp_path, {})
     kept = checkpoint.load(saved, {})
     assert kept["epoch"] == 1
     assert all(bool(torch.isfinite(w).all()) for w in kept["weights"].values())
@@ -79,14 +79,14 @@ def test_one_step_at_a_learning_rate_of_ten_is_seen(kind: str, tmp_path: Path) -
         assert (kept["done"], kept["epoch"]) == (1, 0)  # the epoch was not closed
 
 
-def test_the_last_look_changes_nothing(
+def test_the_check_last_weights_changes_nothing(
     folder: FeatureFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = recipe(
         model={"dropout": 0.2}, augment={"vector_noise": 0.1}, watch={"val_share": 0.25}
     )
     looks: list[int] = []
-    real = trainer.Trainer._last_look
+    real = trainer.Trainer._check_last_weights
 
     def look(self: trainer.Trainer) -> None:
         before = {name: p.clone() for name, p in self.modules.state_dict().items()}
@@ -98,7 +98,7 @@ def test_the_last_look_changes_nothing(
         assert (self.state.done, self.state.sums) == steps
         assert all(p.grad is None for p in self.modules.parameters())
 
-    monkeypatch.setattr(trainer.Trainer, "_last_look", look)
+    monkeypatch.setattr(trainer.Trainer, "_check_last_weights", look)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

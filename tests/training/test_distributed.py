@@ -70,8 +70,8 @@ def work(rank: int, port: int, folder: Path) -> None:
     loss = pairwise(distributed.gather(model(x[mine]), group))
     loss.backward()
     distributed.sum_gradients(model.parameters(), group)
-    flags = [distributed.agree(rank == 1, group, torch.device("cpu"))]
-    flags.append(distributed.agree(False, group, torch.device("cpu")))
+    flags = [distributed.any_process(rank == 1, group, torch.device("cpu"))]
+    flags.append(distributed.any_process(False, group, torch.device("cpu")))
     torch.save(
         {"loss": loss.detach(), "grads": [p.grad for p in model.parameters()], "flags": flags},
         folder / f"{rank}.pt",

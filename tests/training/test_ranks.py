@@ -141,7 +141,7 @@ def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:
     folder = FeatureFolder.open(features)
     place: dict[str, Any] = {"group": group, "checkpoints": out / "run", "fingerprint": {}}
     with pytest.raises(Interrupted):
-        fit.fit(folder, ids(folder), _shared(1), stop_asked=lambda: 1 in asked, **place)
+        fit.fit(folder, ids(folder), _shared(1), stop_requested=lambda: 1 in asked, **place)
     done = checkpoint.load(out / "run" / checkpoint.NAME, {})["done"]
     (out / f"{rank}.txt").write_text(str(done), encoding="utf-8")
     distributed.stop()

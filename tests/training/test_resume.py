@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from subgenre.audio.features import AST_SPEC
-from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.training import checkpoint, fit, trainer
-from tests.ears import Signalled
 from tests.folders import make_folder
-from tests.toy import make_ast_folder
 from tests.training_runs import ids, recipe, same
 
 
@@ -53,9 +47,9 @@ def test_an_interruption_changes_nothing(
             settings,
             checkpoints=tmp_path / "run",
             fingerprint={"a": "b"},
-            stop_asked=lambda: next(asked) >= stop_after - 1,
+            stop_requested=lambda: next(asked) >= stop_after - 1,
         )
-    (saved,) = checkpoint.fitting(tmp_path, {"a": "b"}) or (None,)
+    (saved,) = checkpoint.of_run(tmp_path, {"a": "b"}) or (None,)
     resumed = fit.fit(folder, ids(folder), settings, resume=saved, fingerprint={"a": "b"})
     assert same(whole, resumed)
     drop = ("seconds",)
@@ -67,42 +61,6 @@ def test_an_interruption_changes_nothing(
         for run in (whole, resumed)
     ]
     assert rows[0] == rows[1]
-
-
-def test_a_network_that_was_compiled_stays_so_when_it_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Compiled code rounds otherwise: a probe that decides anew would change the weights."""
-    from subgenre.core import hardware
-
-    probes: list[int] = []
-
-    def probe(blocks: list[torch.nn.Module], _step: object) -> str:
-        probes.append(1)
-        hardware.set_compiled(blocks, len(probes) == 1)
-        return ""
-
-    seen: list[bool] = []
-    was = hardware.set_compiled
-    monkeypatch.setattr(torch, "compile", lambda call: call)
-    monkeypatch.setattr(hardware, "compile_if_faster", probe)
-    monkeypatch.setattr(hardware, "set_compiled", lambda b, on: (seen.append(on), was(b, on)))
-    backbone = str(make_ast_folder(tmp_path / "toy", max_length=128))
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(
-        tmp_path / "f", labels=labels, tracks=3, chunks=1, spec=AST_SPEC, chunk_s=1.28
-    )
-    settings = recipe(
-        model={"tune": "full", "backbone": backbone},
-        optim={"epochs": 2},
-        run={"compile": True, "precision": "fp32"},
-    )
-    places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    with pytest.raises(trainer.Interrupted):
-        stage.train(small.path, settings, console=Signalled(signal.SIGTERM, 2), **places)
-    stage.train(small.path, settings, resume=True, **places)
-    assert len(probes) == 1
-    assert seen[-1] is True
 
 
 def test_a_run_that_stopped_early_is_at_its_end_when_it_is_resumed(
@@ -117,7 +75,7 @@ def test_a_run_that_stopped_early_is_at_its_end_when_it_is_resumed(
     run: dict[str, Any] = {"checkpoints": tmp_path / "run", "fingerprint": {}}
     whole = fit.fit(folder, ids(folder), settings, **run)
     assert whole.result.stopped_early
-    (saved,) = checkpoint.fitting(tmp_path, {})
+    (saved,) = checkpoint.of_run(tmp_path, {})
     resumed = fit.fit(folder, ids(folder), settings, resume=saved, **run)
     assert resumed.result.stopped_early
     assert resumed.result.history == whole.result.history

@@ -29,7 +29,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 ) -> None:
     settings = recipe(optim={"epochs": 2})
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "stopped"}
-    with pytest.raises(trainer.Interrupted, match="stopped after step 25 "):
+    with pytest.raises(trainer.Interrupted, match="stopped after step 25;"):
         stage.train(folder.path, settings, console=Signalled(number, 25), **places)
     assert not (tmp_path / "stopped").exists()
     resumed = stage.train(folder.path, settings, resume=True, **places)

@@ -71,7 +71,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_stop_asked_for_while_the_model_is_written_lets_it_be_finished(
+def test_a_stop_requested_for_while_the_model_is_written_lets_it_be_finished(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     real = stage._write_vectors

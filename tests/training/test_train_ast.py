@@ -1,4 +1,4 @@
-"""Training on a toy transformer: cached blocks, adapters, head first, options that can't act."""
+"""Training on a toy transformer: cached blocks, adapters, head first, options without effect."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from subgenre import config
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError, MissingExtraError
+from subgenre.errors import ConfigError, MissingExtraError, TrainingError
 from subgenre.models import activations, encoder
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, inputs, messages, trainer
 from subgenre.training.state import Estimate
+from tests.ears import Ear
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
 
@@ -86,10 +87,8 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
     cpu = torch.device("cpu")
     source = inputs.ActivationSource(rows, held, 1, AugmentConfig())
     with torch.inference_mode():
-        found = inputs.encode_rows(source, whole, rows[3:8], device=cpu, batch_size=2)
-    live = inputs.FeatureSource(
-        folder, rows, AugmentConfig(), frames=folder.spec.frames(round(0.5 * folder.spec.rate))
-    )
+        found = inputs.encode_rows(source, whole, rows[3:8], device=cpu)
+    live = inputs.FeatureSource(folder, rows, AugmentConfig())
     with torch.inference_mode():
         expected = inputs.encode_rows(live, whole, rows[3:8], device=cpu)
     assert np.allclose(found, expected, atol=3e-3)
@@ -205,7 +204,7 @@ def test_the_head_learns_first_and_no_gradient_reaches_the_backbone(
     real = trainer.Trainer._loss
 
     def look(self: trainer.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
-        learns = any(p.requires_grad for p in self.of_backbone)
+        learns = any(p.requires_grad for p in self.backbone_weights)
         seen.append((learns, bool(moved(backbone, self.encoder.backbone))))
         return real(self, vectors, batch)
 
@@ -260,19 +259,40 @@ def test_an_option_that_can_not_act_is_refused_before_any_work(
         fit.fit(folder, ids(folder), recipe(name, **sections))
 
 
-@pytest.mark.parametrize(("n_blocks", "cheaper"), [(12, "last:2"), (2, "last:1")])
-def test_hours_on_a_cpu_name_what_is_cheaper(
-    name: str, backbone: Backbone, n_blocks: int, cheaper: str
+@pytest.mark.parametrize(("n_blocks", "faster"), [(12, "last:2"), (2, "last:1")])
+def test_hours_on_a_cpu_name_what_is_faster(
+    name: str, backbone: Backbone, n_blocks: int, faster: str
 ) -> None:
-    class Ear(fit.Silent):
-        def warn(self, text: str) -> None:
-            told.append(text)
+    def warnings(seconds: float) -> list[str]:
+        ear, cpu = Ear(), torch.device("cpu")
+        estimate = Estimate(seconds, 2**30, 10, "fp32")
+        messages.report_estimate(estimate, ear, recipe(name), cpu, backbone)
+        return ear.told[1:]
 
-    told: list[str] = []
     backbone.n_blocks = n_blocks
-    tell = messages.told(Ear(), recipe(name), torch.device("cpu"), backbone)
-    tell(Estimate(1800.0, 2**30, 10, "fp32"))
-    assert not told
-    tell(Estimate(3 * 3600.0, 2**30, 10, "fp32"))
-    assert f"--tune {cheaper}" in told[0]
-    assert "--tune head" in told[0]
+    assert not warnings(1800)
+    (warning,) = warnings(3 * 3600)
+    assert f"--tune {faster}" in warning
+    assert "--tune head" in warning
+
+
+def test_a_compiled_network_trains_as_before(
+    folder: FeatureFolder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda call: compiled.append(call) or call)
+    settings = recipe(name, run={"compile": True})
+    loss = fit.fit(folder, ids(folder), settings).result.history[-1].loss
+    assert len(compiled) == 2  # each block
+    assert loss == fit.fit(folder, ids(folder), recipe(name)).result.history[-1].loss
+
+
+def test_a_compiler_that_fails_is_named(
+    folder: FeatureFolder, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler\nlong trace")
+
+    monkeypatch.setattr(torch, "compile", lambda _call: fail)
+    with pytest.raises(TrainingError, match=r"no C\+\+ compiler\); train with .*compile=false"):
+        fit.fit(folder, ids(folder), recipe(name, run={"compile": True}))

@@ -63,20 +63,20 @@ def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
     look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
     look.update(0.3, 1.0, 5e-3)
-    look.close(0.3, 1.0, 5e-3)  # the spread often falls before it grows
+    look.check_end(0.3, 1.0, 5e-3)  # the spread often falls before it grows
     with pytest.raises(CollapseError, match="one point"):
-        look.close(0.3, 1.0, 1e-9)  # but not to nothing
+        look.check_end(0.3, 1.0, 1e-9)  # but not to nothing
     look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 0.5)
     for _ in range(9):
         look.update(0.3, 1.0, 5e-3)
     with pytest.raises(CollapseError, match="one point"):
-        look.close(0.3, 1.0, 5e-3)
+        look.check_end(0.3, 1.0, 5e-3)
     look = collapse.CollapseWatch(0.3, depth=1)
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(CollapseError, match="exploded"):
-        look.close(0.25, 0.8, 0.5, 0.1 * 250)
+        look.check_end(0.25, 0.8, 0.5, 0.1 * 250)
 
 
 def test_what_the_watch_remembers_goes_into_a_checkpoint() -> None:
@@ -84,13 +84,13 @@ def test_what_the_watch_remembers_goes_into_a_checkpoint() -> None:
     look.update(0.25, 0.8, 0.5, 0.1)
     look.update(0.25, 0.8, 1e-9, 0.1)
     other = collapse.CollapseWatch(0.3)
-    vars(other).update(look.memory())
+    vars(other).update(look.state())
     assert other == look
 
 
 def test_the_scale_is_that_of_the_latest_output_in_training() -> None:
     layer = torch.nn.Linear(3, 2)
-    scale = collapse.Scale(layer)
+    scale = collapse.OutputScale(layer)
     x = torch.randn(5, 3)
     expected = layer(x).square().mean().sqrt()
     layer.eval()(2 * x)
@@ -156,7 +156,7 @@ def test_a_loss_near_the_margin_that_learns_is_no_collapse(apart: float) -> None
     look = collapse.CollapseWatch(0.3)
     look.update(0.25, 0.8, 1.0)
     feed(look, steps)
-    look.close(*steps[-1])
+    look.check_end(*steps[-1])
 
 
 def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
@@ -177,16 +177,16 @@ def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
     ],
 )
 def test_the_loss_of_one_point(sections: dict[str, Any], rests: float | None) -> None:
-    assert collapse.resting_loss(LossConfig(**sections)) == rests
+    assert collapse.loss_of_one_point(LossConfig(**sections)) == rests
 
 
 def test_the_end_is_judged_by_what_the_last_step_left() -> None:
     look = collapse.CollapseWatch(0.3, depth=1)
     look.update(0.25, 0.8, 0.5, 0.1)
     with pytest.raises(CollapseError, match="exploded"):
-        look.close(0.25, 0.8, 0.5, 0.1 * 250)
+        look.check_end(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(NotFiniteError, match="spread of the embeddings is nan"):
-        look.close(0.25, 0.8, math.nan, 0.1)
+        look.check_end(0.25, 0.8, math.nan, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_the_end_is_judged_by_what_the_last_step_left() -> None:
 )
 def test_other_mining_is_offered_where_it_acts(loss: str, mining: str, offered: bool) -> None:
     recipe = config.load_recipe("laptop")
-    look = collapse.of_run(config.replace(recipe, "loss", name=loss, mining=mining))
+    look = collapse.watch_for(config.replace(recipe, "loss", name=loss, mining=mining))
     look.update(0.3, 1.0, 0.5)
     with pytest.raises(CollapseError, match="one point") as raised:
-        look.close(0.3, 1.0, 1e-9)
+        look.check_end(0.3, 1.0, 1e-9)
     assert ("'semihard'" in str(raised.value)) == offered

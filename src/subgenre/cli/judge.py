@@ -61,7 +61,7 @@ def evaluate(
     if folds:
         evaluated = cross_validate.evaluate_folds(
             features or workspace.FEATURES,
-            (recipe or Recipe()).suited(features or workspace.FEATURES, terminal),
+            (recipe or Recipe()).settings(features or workspace.FEATURES, terminal),
             folds=folds,
             repeats=repeats,
             out=out or cross_validate.OUT,

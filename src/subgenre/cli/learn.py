@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subgenre.cli.console import Terminal
 from subgenre.cli.options import Common, Recipe
-from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig, TrainConfig
+from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.errors import ConfigError
 
 FEATURES = Path("preprocessed_features")
@@ -120,10 +119,10 @@ def train(
     from subgenre.commands import train as stage
     from subgenre.training import distributed
 
-    terminal = (common or Common()).terminal(first=distributed.talks())
+    terminal = (common or Common()).terminal(first=distributed.is_first())
     trained = stage.train(
         features,
-        (recipe or Recipe()).suited(features, terminal),
+        (recipe or Recipe()).settings(features, terminal),
         out=out,
         checkpoints=checkpoints,
         resume=resume,
@@ -148,44 +147,39 @@ def tune(
     recipe: Recipe | None = None,
     common: Common | None = None,
 ) -> int:
-    """Try recipes on folds inside the training side, and write the best one as a file.
+    """Try recipes on folds of the training tracks, and write the best one as a file.
 
-    The test tracks of `subgenre train` are left out: they stay an honest test. What is done already
-    is not done again.
+    The test tracks of `subgenre train` are never used. A search that was stopped goes on.
 
     Example: subgenre tune --vary loss.name=supcon,triplet --vary optim.lr=1e-3,3e-3
 
     Args:
         features: the feature folder.
-        recipes: more recipes to try as they are, by name or file; may be given again.
-        vary: an option and its values, section.key=value,value; may be given again: of several
-            options all combinations are tried. By default a few losses and learning rates.
-        folds: of the training side.
-        trials: at most so many candidates, the recipes as they are among them.
+        recipes: more recipes to try, by name or file; may be given again.
+        vary: an option and its values, section.key=value,value; may be given again: then all
+            combinations are tried. By default a few losses and learning rates.
+        folds: number of folds.
+        trials: at most this many trainings, the unchanged recipes among them.
         by: the metric that decides.
         out: the winner, as a recipe file.
-        kept: where trainings are kept, so that a search that was stopped goes on.
+        kept: folder of the finished trainings.
         workers: trainings side by side.
     """
     from subgenre.commands import tune as stage
-    from subgenre.training import search_space
 
-    terminal = (common or Common()).terminal()
-    search_space.check_trials(trials)
-    stage.check_places(out, kept)
-    changes, first = _changes(vary), recipe or Recipe()
-    bases = _bases(first, recipes, features, terminal)
-    wanted = search_space.propose(
-        bases,
-        changes,
-        trials=trials,
-        seed=bases[0].run.seed,
-        asked=first.given().keys(),
-        features=features,
-        console=terminal,
-    )
+    terminal, first = (common or Common()).terminal(), recipe or Recipe()
     tuned = stage.tune(
-        features, wanted, folds=folds, by=by, out=out, kept=kept, workers=workers, console=terminal
+        features,
+        (first.recipe, *recipes),
+        _vary_options(vary),
+        given=first.given(),
+        folds=folds,
+        trials=trials,
+        by=by,
+        out=out,
+        kept=kept,
+        workers=workers,
+        console=terminal,
     )
     title = f"{tuned.n_folds} folds of {tuned.n_tracks} training tracks, by {by}"
     terminal.table(title, *tuned.table())
@@ -193,42 +187,16 @@ def tune(
     return 0
 
 
-def _bases(
-    first: Recipe, names: tuple[str, ...], features: Path, terminal: Terminal
-) -> list[TrainConfig]:
-    """Read all recipes as `train` does, but lay nothing to rest yet: a change may wake it."""
-    from subgenre.training import recipes as choice
-
-    bases = [first.read(features, terminal)]
-    for name in names:
-        settings = dataclasses.replace(first, recipe=name).read(features, terminal)
-        if "model.backbone" not in first.given():
-            settings = choice.beside(bases[0], settings, name)
-        bases.append(settings)
-    known = [base.recipe for base in bases]
-    given = [first.recipe or known[0], *names]
-    return [  # each model's own recipe is a config.toml: the folder tells them apart
-        dataclasses.replace(base, recipe=name) if known.count(base.recipe) > 1 else base
-        for base, name in zip(bases, given, strict=True)
-    ]
-
-
-def _changes(vary: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Read all that is varied; the values of an option that is given again are joined."""
-    found: dict[str, list[Any]] = {}
-    for words in vary:
-        name, values = _values(words)
-        found.setdefault(name, []).extend(values)
-    return found
-
-
-def _values(words: str) -> tuple[str, list[Any]]:
-    """Read 'section.key=value,value'; the values are TOML, or bare words."""
-    name, equals, text = words.partition("=")
-    if not (equals and "." in name and text.strip()):
-        raise ConfigError(f"--vary {words}: write it as section.key=value,value")
-    try:
-        values = tomllib.loads(f"values = [{text}]")["values"]
-    except tomllib.TOMLDecodeError:
-        values = [word.strip() for word in text.split(",")]
-    return name.strip(), list(values)
+def _vary_options(vary: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Read 'section.key=value,value'; values are TOML or bare words, those of one option joined."""
+    options: dict[str, list[Any]] = {}
+    for text in vary:
+        name, equals, words = text.partition("=")
+        if not (equals and "." in name and words.strip()):
+            raise ConfigError(f"--vary {text}: write it as section.key=value,value")
+        try:
+            values = tomllib.loads(f"values = [{words}]")["values"]
+        except tomllib.TOMLDecodeError:
+            values = [word.strip() for word in words.split(",")]
+        options.setdefault(name.strip(), []).extend(values)
+    return options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tomllib
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import subgenre
-from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
@@ -42,10 +40,10 @@ class Common:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, and how; what is not given is the recipe's."""
+    """What to train, and how; by default as the recipe says."""
 
     recipe: str | None = None
-    "Name of a recipe in the package, or a TOML file; by default gpu on CUDA or beyond the head."
+    "A recipe of the package or a TOML file; by default laptop, or gpu for an AST on CUDA."
     backbone: str | None = None
     "A hub name, a folder saved by the hub's library, or musicnn (built in)."
     tune: str | None = None
@@ -63,57 +61,27 @@ class Recipe:
     device: str | None = None
     "auto, cpu, cuda or mps."
     seed: int | None = None
-    "Of the split, the first weights, the batches: everything."
+    "Seed of the split, the first weights and the batches."
     strict_groups: bool = False
     "Refuse a split that can't keep artists and albums together."
     set: Annotated[tuple[str, ...], Parameter(name="--set")] = ()
     "Any option of the recipe, as section.key=value; may be given again."
 
-    def suited(self, features: Path, terminal: Terminal) -> TrainConfig:
-        """Read the recipe, and lay to rest what can't act on these features and nobody asked for.
+    def settings(self, features: Path, terminal: Terminal) -> TrainConfig:
+        """Return the recipe with these options, adapted to the features.
 
         Raises:
-            ConfigError: an unknown recipe, option or value, or one that can't act.
-            FeatureError: no feature folder to choose by.
+            As `recipes.settings_for`.
         """
         from subgenre.training import recipes
 
-        settings = self.read(features, terminal)
-        planned = config.load_recipe(self.recipe or settings.recipe).optim.head_epochs
-        settings, told = recipes.suit(settings, self.given(), features, planned=planned)
-        for sentence in told:
-            terminal.info(sentence)
-        return settings
-
-    def read(self, features: Path, terminal: Terminal) -> TrainConfig:
-        """Read the recipe; where none is named, the one for this device and these features.
-
-        Raises:
-            ConfigError: an unknown recipe, option or value.
-            FeatureError: no feature folder to choose by.
-        """
-        from subgenre.training import recipes
-
-        given = self.given()
-        if self.recipe is not None:
-            self.settings(self.recipe)  # its errors come before those of the features
-        chosen = recipes.choose(
-            features,
-            device=given.get("run.device"),
-            backbone=given.get("model.backbone"),
-            recipe=self.recipe,
-            tune=given.get("model.tune"),
-        )
-        if chosen.why:
-            terminal.info(chosen.why)
-        own = dataclasses.replace(self, backbone=chosen.backbone or self.backbone)
-        return own.settings(chosen.recipe)
+        return recipes.settings_for(features, self.given(), recipe=self.recipe, console=terminal)
 
     def given(self) -> dict[str, Any]:
-        """Return what was given by hand, by section.key; of a --set given twice the last counts.
+        """Return the options that were given: `section.key` -> value; the last --set of one counts.
 
         Raises:
-            ConfigError: a --set that is not section.key=value, or says another thing than a flag.
+            ConfigError: a --set that is not section.key=value, or contradicts a flag.
         """
         flags = {
             "model.backbone": self.backbone,
@@ -127,23 +95,15 @@ class Recipe:
             "run.seed": self.seed,
             "run.strict_groups": self.strict_groups or None,
         }
-        found = {name: value for name, value in flags.items() if value is not None}
-        more = dict(_assignment(words) for words in self.set)
-        for name in found.keys() & more.keys():
-            if found[name] != more[name]:
+        by_flag = {name: value for name, value in flags.items() if value is not None}
+        by_set = dict(_assignment(words) for words in self.set)
+        for name in by_flag.keys() & by_set.keys():
+            if by_flag[name] != by_set[name]:
                 raise ConfigError(
-                    f"{name} is given twice, as {found[name]} and by --set as {more[name]}; "
+                    f"{name} is given twice, as {by_flag[name]} and by --set as {by_set[name]}; "
                     "give one of the two"
                 )
-        return found | more
-
-    def settings(self, default: str) -> TrainConfig:
-        """Read the recipe and put the given options over it.
-
-        Raises:
-            ConfigError: an unknown recipe, option or value.
-        """
-        return config.override(config.load_recipe(self.recipe or default), self.given())
+        return by_flag | by_set
 
 
 def _assignment(words: str) -> tuple[str, Any]:

@@ -20,7 +20,7 @@ from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.track import Track
 from subgenre.search.collection import Collection
-from subgenre.training.compatibility import at_rest
+from subgenre.training.compatibility import disable_unused
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
@@ -111,7 +111,7 @@ def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
-    return at_rest(settings, (), transformer=transformer)[0]
+    return disable_unused(settings, transformer=transformer)[0]
 
 
 def _in_memory(

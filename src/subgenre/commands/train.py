@@ -27,9 +27,9 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
 from subgenre.models import embedding, encoder
 from subgenre.training import checkpoint, distributed, fit, messages
-from subgenre.training.missing_material import lacking
-from subgenre.training.signals import kept_or_gone, stop_signals
-from subgenre.training.trainer import Epoch
+from subgenre.training.compatibility import missing_material
+from subgenre.training.signals import stop_signals, tidy_checkpoints
+from subgenre.training.state import Epoch
 
 # A test run takes this much of the library, one chunk a track: enough to go through every line.
 _TEST_TRACKS = 3
@@ -125,7 +125,7 @@ class _Place:
 def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bool) -> Trained:
     """Open the features, draw the split, train, and write the model folder."""
     console, group = place.console, place.group
-    with distributed.together(group, place.device):
+    with distributed.fail_together(group, place.device):
         folder = FeatureFolder.open(features)
         split = splits.split(
             folder.tracks,
@@ -136,14 +136,17 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
         if test_run:
             split, settings = _small(folder, split, settings)
             console.info("test run: a few tracks of two subgenres, one epoch, no validation")
-        for warning in (*split.warnings, *lacking(folder, settings)):
+        for warning in (*split.warnings, *missing_material(folder, settings)):
             console.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
         old = _begun(place, fingerprint) if place.resume else None
         check_output("checkpoints", place.checkpoints, folder=True)
         name, run = _claim(place, old)
     kept = old.parent if old else place.checkpoints / name
-    with kept_or_gone(kept, run, console, own=group.first), stop_signals(console) as stop_asked:
+    with (
+        tidy_checkpoints(kept, run, console, own=group.first),
+        stop_signals(console) as stop_requested,
+    ):
         fitted = fit.fit(
             folder,
             split.train,
@@ -153,14 +156,14 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             checkpoints=kept,
             resume=old,
             fingerprint=fingerprint,
-            stop_asked=stop_asked,
+            stop_requested=stop_requested,
             only=_few_chunks(folder, split) if test_run else None,
             console=console,
         )
-        with distributed.together(group, place.device):
+        with distributed.fail_together(group, place.device):
             if group.first:
                 _write(run, fitted, folder, split, settings, test_run=test_run)
-                console.info(messages.chosen(fitted.result, settings))
+                console.info(messages.chosen_weights(fitted.result, settings))
                 console.info(f"model: {run}")
     result = fitted.result
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
@@ -173,7 +176,7 @@ def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
         run = workspace.model_folder(place.out, path.absolute().parent.name)
         return (run / workspace.CONFIG).is_file()
 
-    found = checkpoint.fitting(
+    found = checkpoint.of_run(
         place.checkpoints, fingerprint, on_damaged=place.console.warn, finished=finished
     )
     if not found:

@@ -1,52 +1,70 @@
-"""The device, the number format, and what a run will cost: measured, never assumed.
-
-bf16 is several times slower than fp32 on a CPU without the instructions for it, and faster where it
-has them: a timed probe decides. So it does for compiled code.
-"""
+"""The device, the number format, and what one training step costs in time and memory."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from subgenre.errors import TrainingError
 
-# bf16 must win by this factor: what is within the noise of a probe stays exact.
-_WORTH_IT = 1.15
-_LONG_S = 1.0  # work of this length is timed once after its first run
-# How torch tells a want of memory where it has no class for it: on a CPU, on a Mac, in cuBLAS.
-_LACKING = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
-_PAIRS = 5  # of runs in turn: a busy machine must not make the choice
+# How torch reports missing memory where it has no class for it: on a CPU, on a Mac, in cuBLAS.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
+_GRADIENTS = 2  # gradients of activations that a backward pass holds at a time
 
 
-def pick_device(asked: str) -> torch.device:
-    """Return the device that was asked for; `auto` is CUDA where there is one, else the CPU.
+def pick_device(name: str) -> torch.device:
+    """Return the device of this name; `auto` is CUDA where there is one, else the CPU.
 
     Raises:
-        TrainingError: the asked device can't be had.
+        TrainingError: the device is unknown or not available.
     """
-    if asked == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    had = {
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if asked not in had:
-        raise TrainingError(f"no device '{asked}'; choose auto, {', '.join(had)}")
-    if not had[asked]:
-        raise TrainingError(f"device '{asked}' can't be had here; choose --device auto or cpu")
-    return torch.device(asked)
+    if name not in available:
+        raise TrainingError(f"no device '{name}'; choose auto, {', '.join(available)}")
+    if not available[name]:
+        raise TrainingError(f"device '{name}' is not available; choose --device auto or cpu")
+    return torch.device(name)
+
+
+def pick_bf16(precision: str, device: torch.device) -> tuple[bool, str]:
+    """Decide by a fixed rule whether to compute in bf16, and return the reason too.
+
+    `auto` takes bf16 where the processor has instructions for it: a CPU with AVX512-BF16, a GPU
+    that computes in bf16 natively. Elsewhere bf16 is several times slower than fp32.
+
+    Args:
+        precision: `fp32`, `bf16` or `auto`.
+    """
+    if precision != "auto":
+        return precision == "bf16", f"{precision} by run.precision"
+    native = (
+        device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    ) or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    if native:
+        return True, f"bf16: the {device.type} computes in it natively"
+    return False, f"fp32: the {device.type} has no bf16 instructions"
+
+
+def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
+    """Return the context in which the forward pass runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
-    """Turn a want of memory, the device's or the machine's, into an error that says what helps.
+def clear_memory_errors() -> Iterator[None]:
+    """Turn missing memory, of the device or the machine, into an error with a remedy.
 
     Raises:
         TrainingError: there was not enough.
@@ -55,90 +73,14 @@ def memory_told() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as problem:
         known = isinstance(problem, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(words in str(problem) for words in _LACKING):
+        if not known and not any(words in str(problem) for words in _OUT_OF_MEMORY):
             raise
         reason = str(problem).partition("\n")[0]
         raise TrainingError(
             f"there is not enough memory ({reason}); give smaller batches (tracks, chunks or size "
-            "under [batch]), let less learn (--tune), or give a transformer run.checkpointing"
+            "under [batch]), train less of the model (--tune), or set run.checkpointing for a "
+            "transformer"
         ) from problem
-
-
-def pick_dtype(asked: str, device: torch.device, step: Callable[[bool], None]) -> tuple[bool, str]:
-    """Decide whether to compute in bf16.
-
-    Args:
-        asked: `fp32`, `bf16` or `auto`.
-        device: where it runs.
-        step: runs one forward and backward pass, with bf16 autocast if true.
-
-    Returns:
-        the choice, and a sentence that says why.
-    """
-    if asked != "auto":
-        return asked == "bf16", f"{asked} as asked"
-    if device.type == "cuda":
-        fit = torch.cuda.is_bf16_supported(including_emulation=False)
-        return fit, "bf16: the GPU has it" if fit else "fp32: the GPU lacks bf16"
-    if device.type != "cpu":
-        return False, "fp32: bf16 is not tried on this device"
-    pairs = _in_turn(lambda: step(False), lambda: step(True))
-    use = all(plain > half * _WORTH_IT for plain, half in pairs)
-    plain, half = min(pairs, key=lambda pair: pair[0] / max(pair[1], 1e-9))  # it decides
-    return (
-        use,
-        f"{'bf16' if use else 'fp32'}: a probe took {plain:.3g} s in fp32, {half:.3g} s in bf16",
-    )
-
-
-def compile_if_faster(blocks: Sequence[nn.Module], step: Callable[[], None]) -> str:
-    """Compile the blocks in place, and undo it where a step is no faster; say what came of it.
-
-    Raises:
-        TrainingError: there is nothing to compile with.
-    """
-    plain = timed(step)
-    compiled = compiled_time(blocks, step, "train with --set run.compile=false")
-    if compiled >= plain:
-        set_compiled(blocks, False)
-        return f"not compiled: a probe took {compiled:.3g} s compiled, {plain:.3g} s plain"
-    return f"compiled: a probe took {compiled:.3g} s, {plain:.3g} s plain"
-
-
-def compiled_time(blocks: Sequence[nn.Module], step: Callable[[], None], instead: str) -> float:
-    """Compile the blocks in place, and return the seconds of a step then.
-
-    Raises:
-        TrainingError: there is nothing to compile with; the words end with what to do `instead`.
-    """
-    try:
-        set_compiled(blocks, True)
-        return timed(step)
-    except (RuntimeError, OSError) as problem:  # a compiler that is missing, or fails
-        set_compiled(blocks, False)
-        raise TrainingError(
-            f"torch.compile does not work here ({type(problem).__name__}: "
-            f"{str(problem).splitlines()[0][:200]}); {instead}"
-        ) from problem
-
-
-def are_compiled(blocks: Sequence[nn.Module]) -> bool:
-    """Tell whether all blocks are compiled."""
-    return all(block._compiled_call_impl is not None for block in blocks)
-
-
-def set_compiled(blocks: Sequence[nn.Module], on: bool) -> None:
-    """Compile the blocks in place where they are not, or undo it."""
-    for block in blocks:
-        if not on:
-            block._compiled_call_impl = None
-        elif block._compiled_call_impl is None:
-            block.compile()
-
-
-def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
-    """Return the context in which the forward pass runs."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 @contextmanager
@@ -162,31 +104,38 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-def timed(work: Callable[[], None], *, runs: int = 2) -> float:
-    """Return the shortest time of `runs` runs after a first one, seconds; of one if they are long.
-
-    Finished on the GPU too.
-    """
-    first = once(work)
-    return min(once(work) for _ in range(1 if first > _LONG_S else runs))
-
-
-def _in_turn(first: Callable[[], None], second: Callable[[], None]) -> list[tuple[float, float]]:
-    """Time two kinds of work side by side, after a first run of each; once if they are long."""
-    longest = max(once(first), once(second))
-    pairs = 1 if longest > _LONG_S else _PAIRS
-    return [(once(first), once(second)) for _ in range(pairs)]
-
-
-def once(work: Callable[[], None]) -> float:
-    """Return the time of one run, seconds. Finished on the GPU too."""
+def step_seconds(step: Callable[[], None]) -> float:
+    """Return how long a step takes, until a GPU has finished it too."""
     start = time.perf_counter()
-    work()
+    step()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def memory_now() -> int:
-    """Return the resident memory of this process, bytes."""
-    return int(psutil.Process().memory_info().rss)
+def step_memory(
+    step: Callable[[], None], network: nn.Module, device: torch.device
+) -> tuple[int, int]:
+    """Return the bytes in use, and those that a step adds until its backward pass is done.
+
+    CUDA counts them. Elsewhere a small step fits into what the process has reserved, so the
+    activations kept for the backward pass are added up.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return before, torch.cuda.max_memory_allocated(device) - before
+    weights = {tensor.untyped_storage().data_ptr() for tensor in network.state_dict().values()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself would keep its graph alive
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        step()
+    kept = sum(sizes.values()) + _GRADIENTS * max(sizes.values(), default=0)
+    return int(psutil.Process().memory_info().rss), kept

@@ -1,7 +1,6 @@
-"""Augmentation of un-normalised log-mels and of pooled vectors, on the device, by a generator.
+"""Augmentation of un-normalised log-mels and of pooled vectors.
 
-Every function returns a new tensor and draws from the generator it is given, so that a step of
-training is repeatable.
+Every function returns a new tensor and draws from an explicit generator: training is repeatable.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -
 def features(
     values: Tensor, config: AugmentConfig, generator: torch.Generator, *, front_end: str
 ) -> Tensor:
-    """Apply what `config` asks of log-mels [B, T, F], in a fixed order."""
+    """Augment log-mels [B, T, F]: gain, then masks."""
     if config.gain_db:
         values = gain(values, config.gain_db, generator, front_end=front_end)
     if config.time_mask:
@@ -83,11 +82,11 @@ def features(
 def vectors(
     values: Tensor, deviation: Tensor, config: AugmentConfig, generator: torch.Generator
 ) -> Tensor:
-    """Apply what `config` asks of pooled vectors [B, H]; noise is in units of `deviation` [H]."""
+    """Add noise to pooled vectors [B, H], in units of `deviation` [H]."""
     if not config.vector_noise:
         return values
     scale = deviation * config.vector_noise
-    varies = scale.nonzero().flatten()  # of musicnn's columns hardly a third does
+    varies = scale.nonzero().flatten()  # only a third of musicnn's columns does
     noise = torch.randn((len(values), len(varies)), generator=generator).to(values.device)
     return values.index_add(1, varies, noise * scale[varies])
 

@@ -96,7 +96,7 @@ def _change(key: str, then: str | None, now: str | None) -> str:
     return f"{key} {then} (now {now})" if told and then and now else f"another {key}"
 
 
-def fitting(
+def of_run(
     root: Path,
     fingerprint: Mapping[str, str],
     *,

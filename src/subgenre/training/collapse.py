@@ -41,7 +41,7 @@ def spread(vectors: Tensor) -> Tensor:
     return 1.0 - vectors.detach().float().mean(0).square().sum()
 
 
-class Scale:
+class OutputScale:
     """The root mean square of a module's latest output in training, kept on its device."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -68,7 +68,7 @@ class CollapseWatch:
       hide this failure, weights that no longer learn but jump; the loss may even fall.
 
     Args:
-        margin: the loss when all embeddings are one point, see `resting_loss`; None: not known.
+        margin: see `loss_of_one_point`; None: not known.
         depth: linear layers of the head.
         mines: hard triplets are mined, which collapses by itself: the error offers the others.
         patience: steps in a row that make a collapse.
@@ -103,7 +103,7 @@ class CollapseWatch:
         if self.low_steps >= self.patience or self.wild_steps >= self.wild_patience or rests:
             self._stop(loss, active, now, scale)
 
-    def close(self, loss: float, active: float, now: float, scale: float = math.nan) -> None:
+    def check_end(self, loss: float, active: float, now: float, scale: float = math.nan) -> None:
         """Look at the end of a run, which may be too short for the patience.
 
         Args:
@@ -149,7 +149,7 @@ class CollapseWatch:
         self.rest_steps, self.rest_gap, self.rest_spread = 0, 0.0, 0.0  # a mean is judged once
         return rests
 
-    def memory(self) -> dict[str, float]:
+    def state(self) -> dict[str, float]:
         """Give what a checkpoint must keep."""
         given = ("margin", "depth", "mines", "patience", "wild_patience")
         return {name: value for name, value in vars(self).items() if name not in given}
@@ -172,14 +172,14 @@ class CollapseWatch:
         )
 
 
-def of_run(config: TrainConfig) -> CollapseWatch:
+def watch_for(config: TrainConfig) -> CollapseWatch:
     """Return a watch over a run by this recipe."""
     loss, model = config.loss, config.model
     mines = loss.name in MINING_LOSSES and loss.mining == "hard"
-    return CollapseWatch(resting_loss(loss), len(model.head) + 1, mines)
+    return CollapseWatch(loss_of_one_point(loss), len(model.head) + 1, mines)
 
 
-def resting_loss(config: LossConfig) -> float | None:
+def loss_of_one_point(config: LossConfig) -> float | None:
     """Return the loss of embeddings that are all one point, where it is one number.
 
     It is not where the margin depends on the pair, nor for a loss that is not made of triplets."""

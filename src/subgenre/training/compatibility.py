@@ -1,21 +1,96 @@
-"""Options that could not act on the chosen backbone, cache or loss are refused before any work."""
+"""Which option has an effect with what, and what a library lacks for a recipe.
+
+`RULES` and `CHOICES` are the one table. An option of a rule is refused if it is set without effect.
+An option of a choice is refused only if the user gave it: a recipe may hold it for another loss.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from subgenre import config
-from subgenre.config import AugmentConfig, ModelConfig, TrainConfig
+from subgenre.config import BatchConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
+from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
 from subgenre.models import lora
 from subgenre.models.backbones import Backbone
-from subgenre.training import inputs
 
-# What each loss reads of `[loss]`; those that mine read `mining` too, of a batch that they search.
-_READS: dict[str, tuple[str, ...]] = {
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on the settings and on whether the backbone is a transformer.
+
+    Attributes:
+        has_effect: the condition. options: `section.key`, with an effect under it only.
+        otherwise: why they have none, where the condition does not hold.
+    """
+
+    has_effect: Callable[[TrainConfig, bool], bool]
+    otherwise: str
+    options: tuple[str, ...]
+
+
+def _kind(settings: TrainConfig) -> str:
+    return settings.model.tune.partition(":")[0]
+
+
+# In an order in which an option stands after those that it depends on.
+RULES = (
+    Rule(
+        lambda s, _: _kind(s) != "head",
+        "the backbone is frozen (tune head)",
+        (
+            *("optim.head_epochs", "optim.backbone_lr", "optim.layer_decay"),
+            *("run.compile", "run.checkpointing", "augment.patchout"),
+        ),
+    ),
+    Rule(
+        lambda s, _: s.model.tune != "last:1",
+        "one block alone learns (tune last:1)",
+        ("optim.layer_decay",),
+    ),
+    Rule(
+        lambda _, transformer: transformer,
+        "the backbone is no transformer",
+        ("augment.patchout", "run.checkpointing"),
+    ),
+    Rule(
+        lambda s, transformer: transformer or _kind(s) != "last",
+        "the blocks of a backbone that is no transformer are not compiled one by one",
+        ("run.compile",),
+    ),
+    Rule(
+        lambda s, _: _kind(s) in ("full", "lora"),
+        "the network learns on cached values (tune head and last:N)",
+        ("augment.time_mask", "augment.freq_mask", "augment.gain_db"),
+    ),
+    Rule(
+        lambda s, _: _kind(s) == "head",
+        "only tune head learns on cached vectors",
+        ("augment.vector_noise",),
+    ),
+    Rule(
+        lambda s, _: s.model.standardised,
+        'pooled vectors are not standardised (model.standardise = "on" does so)',
+        ("model.pca",),
+    ),
+    Rule(
+        lambda s, _: s.model.pca > 0, "there are no principal axes (model.pca)", ("model.fusion",)
+    ),
+    Rule(
+        lambda s, _: s.batch.kind == "pk",
+        "drawn triplets are not mined (batch.kind=pk searches batches)",
+        ("loss.mining",),
+    ),
+)
+# What each loss reads of `[loss]`; those that mine read `mining` too.
+LOSS_OPTIONS: dict[str, tuple[str, ...]] = {
     "triplet": ("margin", "genre_margin"),
     "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "genre_margin"),
     "track_triplet": ("margin", "genre_margin"),
@@ -25,205 +100,182 @@ _READS: dict[str, tuple[str, ...]] = {
     "norm_softmax": ("temperature",),
     "arcface": ("scale", "angular_margin"),
 }
-_BATCHES = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "same_genre")}
+BATCH_OPTIONS = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "same_genre")}
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option that can't act: `section.key`, the value that lets it rest, and why."""
-
-    name: str
-    rest: Any
-    why: str
-
-    def value(self, settings: TrainConfig) -> Any:
-        """Return what the settings say."""
-        section, _, key = self.name.partition(".")
-        return getattr(getattr(settings, section), key)
-
-
-def asleep(settings: TrainConfig, *, transformer: bool) -> Iterator[Option]:
-    """Yield each option that is set, though nothing would read it.
-
-    Args:
-        transformer: whether the backbone is one.
-    """
-    for option in _options(settings, transformer=transformer):
-        if option.value(settings) != option.rest:
-            yield option
-
-
-def refuse_idle(settings: TrainConfig, backbone: Backbone) -> None:
-    """Raise where an option would be read by nothing, or asks what the backbone hasn't, and say so.
-
-    Raises:
-        ConfigError: naming the option and what to set it to.
-        MissingExtraError: adapters are asked for, and peft is not installed.
-    """
-    if settings.model.tune == "lora":
-        lora.check(backbone)
-    if problem := barred(settings, transformer=backbone.transformer):
-        raise ConfigError(problem)
-    _check_layer(settings.model, backbone)
-    backbone.check_pooling(settings.model.pooling)
-
-
-def barred(settings: TrainConfig, *, transformer: bool) -> str:
-    """Tell what keeps a training from its start, "" where nothing does.
-
-    Args:
-        transformer: as of `asleep`.
-    """
-    if problem := conflict(settings):
-        return problem
-    for option in asleep(settings, transformer=transformer):
-        return (
-            f"{option.name} is {option.value(settings)}, but can't act: {option.why}; "
-            f"give --set {option.name}={str(option.rest).lower()}"
-        )
-    return ""
-
-
-def conflict(settings: TrainConfig) -> str:
-    """Tell what a recipe says that can't go together, "" where nothing does.
-
-    It is asked where a training starts: a model's own recipe is read again without it.
-    """
-    loss, optim, watch = settings.loss, settings.optim, settings.watch
-    drawn = settings.batch.kind == "triplet"
-    if drawn and loss.name not in config.DRAWN_LOSSES:
-        return (
-            f"loss '{loss.name}' compares whole batches, not drawn triplets; set "
-            f'kind = "pk" under [batch] (--set batch.kind=pk), or choose the loss '
-            f"{either(config.DRAWN_LOSSES)}"
-        )
-    if drawn and loss.mining != "none":
-        return (
-            f"loss.mining is {loss.mining}, but can't act: drawn triplets are not searched; give "
-            "--set batch.kind=pk or --set loss.mining=none"
-        )
-    if settings.model.tune != "head" and optim.head_epochs >= optim.epochs:
-        return (
-            f"optim.head_epochs is {optim.head_epochs} of {optim.epochs} epochs: nothing of the "
-            "backbone would learn; give fewer, or --tune head"
-        )
-    if watch.val_share and 0 < watch.patience < watch.every:
-        return (
-            f"watch.patience is {watch.patience}, shorter than from one validation to the next "
-            f"(watch.every is {watch.every}); give as many epochs or more"
-        )
-    return ""
-
-
-def refuse_unread(settings: TrainConfig, asked: Collection[str]) -> None:
-    """Raise where an option that a person asked for is not read by the loss or the batches chosen.
-
-    A recipe may hold such options: they wait for another loss.
-
-    Args:
-        asked: `section.key` of each option that was given by hand.
-
-    Raises:
-        ConfigError: naming the option, and what is read instead.
-    """
-    idle = unread(settings)
-    for name in asked:
-        if name in idle:
-            raise ConfigError(f"{name} can't act: {idle[name]}")
+def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str]:
+    """Return the options of `RULES` that are set, though they have no effect, with the reason."""
+    return {
+        option: rule.otherwise
+        for rule in RULES
+        for option in rule.options
+        if _value(settings, option) != default(option)
+        and not rule.has_effect(settings, transformer)
+    }
 
 
 def unread(settings: TrainConfig) -> dict[str, str]:
-    """Tell which options the loss, the batches and the watch chosen do not read, and why."""
-    return dict(_unread(settings))
-
-
-def _options(settings: TrainConfig, *, transformer: bool) -> Iterator[Option]:
-    model, n_last = settings.model, check_tune(settings.model.tune)
-    if model.tune == "head":
-        frozen = "the backbone is frozen (tune head)"
-        yield Option("optim.head_epochs", 0, frozen)
-        yield Option("optim.backbone_lr", 0.0, frozen)
-        yield Option("run.compile", False, "the head works on cached vectors (tune head)")
-        yield Option("run.checkpointing", False, frozen)
-    if model.tune == "head" or n_last == 1:
-        single = "one block alone learns (tune last:1)"
-        yield Option("optim.layer_decay", 1.0, single if n_last else "the backbone is frozen")
-    if not model.standardised:
-        raw = 'pooled vectors are not standardised (model.standardise = "on" does so)'
-        yield Option("model.pca", 0, raw)
-    if not model.pca:
-        yield Option("model.fusion", 0.0, "no principal axes are taken (model.pca)")
-    if not transformer:
-        alone = "musicnn is no transformer"
-        yield Option("augment.patchout", 0.0, alone)
-        yield Option("run.checkpointing", False, alone)
-        if n_last:
-            yield Option("run.compile", False, f"{alone}, whose blocks are compiled apart")
-    yield from _augmentations(model.tune)
-
-
-def _augmentations(tune: str) -> Iterator[Option]:
-    """Options of `[augment]`; what each source of chunks refuses too, told before it is built."""
-    where = {"head": "cached vectors", "last": "cached activations"}.get(tune.partition(":")[0])
-    reason = f"the network learns on {where} (tune {tune})"
-    why = dict.fromkeys(inputs.ON_FEATURES, reason) if where else {}
-    if tune == "head":
-        why["patchout"] = "no token passes the head (tune head)"
-    else:
-        alone = "it acts on the cached vectors of tune head alone"
-        why |= dict.fromkeys(inputs.ON_VECTORS, alone)
-    for name, reason in why.items():
-        yield Option(f"augment.{name}", getattr(AugmentConfig(), name), reason)
-
-
-def _unread(settings: TrainConfig) -> Iterator[tuple[str, str]]:
-    loss, batch = settings.loss.name, settings.batch.kind
-    mines = loss in config.MINING_LOSSES
-    reads = (*_READS[loss], "mining") if mines and batch == "pk" else _READS[loss]
-    why = f"loss {loss} reads {either(reads)}"
-    for key in sorted({key for keys in _READS.values() for key in keys} - set(reads)):
-        yield f"loss.{key}", why
-    if "mining" not in reads:
-        drawn = "drawn triplets are not searched (batch.kind)"
-        yield "loss.mining", drawn if mines else why
-    for kind, keys in _BATCHES.items():
-        for key in keys if kind != batch else ():
-            yield f"batch.{key}", f"batches of kind '{batch}' read {either(_BATCHES[batch])}"
+    """Return the options that the loss, the batches and the validation do not read, with why."""
+    loss, kind = settings.loss.name, settings.batch.kind
+    reads = (*LOSS_OPTIONS[loss], *(("mining",) if loss in config.MINING_LOSSES else ()))
+    every = {"mining", *(key for keys in LOSS_OPTIONS.values() for key in keys)}
+    reasons = {f"loss.{key}": f"loss {loss} reads {either(reads)}" for key in every - {*reads}}
+    for other, keys in BATCH_OPTIONS.items():
+        if other != kind:
+            reason = f"batches of kind '{kind}' read {either(BATCH_OPTIONS[kind])}"
+            reasons |= dict.fromkeys((f"batch.{key}" for key in keys), reason)
     if settings.model.tune != "lora":
-        yield "model.lora_rank", f"it is of adapters, and tune is '{settings.model.tune}'"
+        reasons["model.lora_rank"] = f"only tune lora has adapters; tune is {settings.model.tune}"
     if not settings.watch.val_share:
-        for key in ("patience", "every"):
-            yield f"watch.{key}", "nothing is held out for validation (watch.val_share)"
+        reason = "there are no validation tracks (watch.val_share)"
+        reasons |= dict.fromkeys(("watch.patience", "watch.every"), reason)
+    return reasons
 
 
-def _check_layer(model: ModelConfig, backbone: Backbone) -> None:
-    """Refuse a layer that there is not, or that the last N blocks do not reach."""
-    backbone.check_layer(model.layer)
-    n_last = check_tune(model.tune)
-    if not n_last:
-        return
-    if n_last > backbone.n_blocks:
-        raise ConfigError(
-            f"tune is '{model.tune}', but {backbone.kind} has {backbone.n_blocks} blocks to tune "
-            "apart; choose fewer, or --tune head or full"
-        )
-    if model.layer % backbone.n_blocks < backbone.n_blocks - n_last:
-        raise ConfigError(
-            f"layer {model.layer} lies below the last {n_last} of {backbone.n_blocks} blocks, so "
-            f"that nothing of them would be used; choose --set model.layer=-1, or a larger N"
-        )
+def default(option: str) -> Any:
+    """Return the package's default of `section.key`: for an option of `RULES`, no effect."""
+    return _value(TrainConfig(), option)
 
 
-def at_rest(
-    settings: TrainConfig, asked: Collection[str], *, transformer: bool
+def _value(settings: TrainConfig, option: str) -> Any:
+    section, _, key = option.partition(".")
+    return getattr(getattr(settings, section), key)
+
+
+def disable_unused(
+    settings: TrainConfig, *, transformer: bool, given: Collection[str] = ()
 ) -> tuple[TrainConfig, tuple[str, ...]]:
-    """Lay options to rest that can't act and that nobody asked for; return their names too."""
-    laid: list[str] = []
-    while True:
-        found = asleep(settings, transformer=transformer)
-        option = next((option for option in found if option.name not in asked), None)
-        if option is None:
-            return settings, tuple(laid)
-        section, _, key = option.name.partition(".")
-        settings = config.replace(settings, section, **{key: option.rest})
-        laid.append(option.name)
+    """Set options without effect to their default, unless `given`; return their names too."""
+    disabled = []
+    for rule in RULES:
+        for option in rule.options:
+            if option in without_effect(settings, transformer=transformer) and option not in given:
+                section, _, key = option.partition(".")
+                settings = config.replace(settings, section, **{key: default(option)})
+                disabled.append(option)
+    return settings, tuple(disabled)
+
+
+def check_settings(
+    settings: TrainConfig, *, transformer: bool, given: Collection[str] = ()
+) -> None:
+    """Refuse options that contradict each other or have no effect.
+
+    It is called where a training starts: the recipe of an existing model is read without it.
+
+    Args:
+        given: `section.key` of the options that the user gave by hand.
+
+    Raises:
+        ConfigError: naming the option and what to set instead.
+    """
+    loss, optim, watch = settings.loss, settings.optim, settings.watch
+    if settings.batch.kind == "triplet" and loss.name not in config.DRAWN_LOSSES:
+        raise ConfigError(
+            f"loss '{loss.name}' compares whole batches, not drawn triplets; give --set "
+            f"batch.kind=pk, or choose the loss {either(config.DRAWN_LOSSES)}"
+        )
+    if settings.model.tune != "head" and optim.head_epochs >= optim.epochs:
+        raise ConfigError(
+            f"optim.head_epochs is {optim.head_epochs} of {optim.epochs} epochs, so nothing of the "
+            "backbone would learn; give fewer, or --tune head"
+        )
+    if watch.val_share and 0 < watch.patience < watch.every:
+        raise ConfigError(
+            f"watch.patience is {watch.patience}, shorter than from one validation to the next "
+            f"(watch.every is {watch.every}); give as many epochs or more"
+        )
+    for option, reason in unread(settings).items():
+        if option in given:
+            raise ConfigError(f"{option} has no effect: {reason}")
+    for option, reason in without_effect(settings, transformer=transformer).items():
+        raise ConfigError(
+            f"{option} is {_value(settings, option)}, but has no effect: {reason}; give --set "
+            f"{option}={str(default(option)).lower()}"
+        )
+
+
+def check_compatibility(settings: TrainConfig, backbone: Backbone) -> None:
+    """Refuse settings that can't be trained on this backbone, before any work.
+
+    Raises:
+        ConfigError: naming the option and what to set instead.
+        MissingExtraError: tune is `lora`, and peft is not installed.
+    """
+    model, n_last, n_blocks = settings.model, check_tune(settings.model.tune), backbone.n_blocks
+    if model.tune == "lora":
+        lora.check(backbone)
+    check_settings(settings, transformer=backbone.transformer)
+    backbone.check_layer(model.layer)
+    if n_last and not (1 < n_blocks >= n_last):
+        raise ConfigError(
+            f"tune is '{model.tune}', but {backbone.kind} has {n_blocks} blocks to tune; choose "
+            "fewer, or --tune head or full"
+        )
+    if n_last and model.layer % n_blocks < n_blocks - n_last:
+        raise ConfigError(
+            f"layer {model.layer} lies below the last {n_last} of {n_blocks} blocks, so they "
+            "would have no effect; give --set model.layer=-1, or a larger N"
+        )
+    backbone.check_pooling(model.pooling)
+
+
+def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
+    """Return a sentence for each thing that the recipe asks for and the library does not have."""
+    return [
+        *_missing_trash(folder, settings),
+        *_missing_siblings(folder, settings),
+        *_oversized_batches(folder, settings.batch),
+    ]
+
+
+def _missing_trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Warn that the fourth chunk of a quadruplet is not from the trash pool."""
+    if settings.loss.name != "quadruplet" or folder.trash:
+        return
+    genres, batch = Counter(folder.genres), settings.batch
+    one_genre = batch.kind == "pk" and batch.same_genre == 1 and max(genres.values()) > 1
+    if len(genres) < 2 or one_genre:
+        why = "batch.same_genre is 1" if one_genre else "there is one genre"
+        yield f"no trash pool in these features, and {why}: quadruplets have no fourth chunk"
+    else:
+        yield "no trash pool in these features: quadruplets take chunks of other genres instead"
+
+
+def _missing_siblings(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
+    """Warn if batches of one genre can't be drawn, or leave subgenres out."""
+    share = settings.batch.same_genre
+    if settings.batch.kind != "pk" or not share:
+        return
+    count = Counter(folder.genres)
+    pairs = zip(folder.labels, folder.genres, strict=True)
+    alone = [label for label, genre in pairs if count[genre] == 1]
+    if len(alone) == len(folder.labels):
+        yield (
+            "no genre has two subgenres: batch.same_genre has no effect, each batch is drawn "
+            "across genres"
+        )
+    elif alone and share == 1:
+        yield (
+            f"batch.same_genre is 1, so nothing is learnt of {', '.join(alone)}: alone in their "
+            "genre; give less than 1"
+        )
+
+
+def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> Iterator[str]:
+    """Warn of batches larger than the library; packaged sizes are meant as upper limits."""
+    packaged = [BatchConfig(), *(config.load_recipe(name).batch for name in config.recipe_names())]
+    per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
+    most_chunks = int(np.bincount(folder.track_of).max(initial=0))
+    available = {
+        "size": (int((folder.label_of >= 0).sum()), "chunks, a triplet of each"),
+        "subgenres": (len(per_label), "subgenres"),
+        "tracks": (max(per_label.values(), default=0), "tracks in the largest subgenre"),
+        "chunks": (most_chunks, "chunks of a track at most"),
+    }
+    for key in BATCH_OPTIONS[batch.kind]:
+        size = getattr(batch, key)
+        if key in available and size not in (getattr(usual, key) for usual in packaged):
+            n, what = available[key]
+            if size > n:
+                yield f"batch.{key} is {size}, but there are {n} {what}: a batch has no more"

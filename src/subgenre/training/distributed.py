@@ -60,7 +60,7 @@ def start(device: str) -> Group:
     return Group(dist.get_rank(), dist.get_world_size(), local)
 
 
-def talks() -> bool:
+def is_first() -> bool:
     """Tell whether this process will be the first of its group, or alone, before it joins."""
     return _alone() or os.environ.get("RANK", "0") == "0"
 
@@ -135,7 +135,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
         parameter.grad = summed.view_as(parameter) if moves else None
 
 
-def first_says(value: float, group: Group, device: torch.device) -> float:
+def broadcast(value: float, group: Group, device: torch.device) -> float:
     """Return the first process's value to all."""
     if group.world == 1:
         return value
@@ -144,7 +144,7 @@ def first_says(value: float, group: Group, device: torch.device) -> float:
     return float(told.item())
 
 
-def in_turn(work: Callable[[], T], group: Group, device: torch.device) -> T:
+def first_then_others(work: Callable[[], T], group: Group, device: torch.device) -> T:
     """Run `work` in the first process, then in the others: they find what it has cached.
 
     Raises:
@@ -153,15 +153,15 @@ def in_turn(work: Callable[[], T], group: Group, device: torch.device) -> T:
     if group.world == 1:
         return work()
     if group.first:
-        with together(group, device):
+        with fail_together(group, device):
             return work()
-    with together(group, device):
+    with fail_together(group, device):
         pass
     return work()
 
 
 @contextmanager
-def together(group: Group, device: torch.device) -> Iterator[None]:
+def fail_together(group: Group, device: torch.device) -> Iterator[None]:
     """Leave a block together: what one process could not do stops all, and none waits for ever.
 
     Raises:
@@ -172,11 +172,11 @@ def together(group: Group, device: torch.device) -> Iterator[None]:
         yield
     except SubgenreError as problem:
         failed = problem
-    if agree(failed is not None, group, device):
+    if any_process(failed is not None, group, device):
         raise failed or TrainingError("another process of this run stopped; its message says why")
 
 
-def agree(flag: bool, group: Group, device: torch.device) -> bool:
+def any_process(flag: bool, group: Group, device: torch.device) -> bool:
     """Return whether any process raised its flag: all take the same branch."""
     if group.world == 1:
         return flag

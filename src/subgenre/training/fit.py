@@ -1,6 +1,6 @@
-"""Training chunks -> a trained encoder, nothing written but checkpoints and the vector cache.
+"""Training tracks -> a trained encoder; it writes nothing but checkpoints and the cache.
 
-One function serves a single run, the folds of an evaluation and the search over recipes.
+The one function `fit` serves a single run, the folds of an evaluation, `tune` and the refit.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,22 +27,23 @@ from subgenre.models import activations, axes, backbones, embedding, lora
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import batches, distributed, inputs
-from subgenre.training.compatibility import refuse_idle
+from subgenre.training.compatibility import check_compatibility
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import ActivationSource, FeatureSource, Source, VectorSource
-from subgenre.training.messages import Bars, Stoppable, told
-from subgenre.training.trainer import Callbacks, Result, Trainer
+from subgenre.training.messages import StoppableConsole, report_estimate, training_progress
+from subgenre.training.state import Callbacks, Result
+from subgenre.training.trainer import Trainer
 
-CACHE = ".vectors"  # in the feature folder: what a frozen backbone made of it
+CACHE = ".vectors"  # in the feature folder: outputs of a frozen backbone
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained encoder, in eval mode, and what else a run keeps.
+    """A trained encoder, in eval mode.
 
     Attributes:
-        pooled: [n, H] of all chunks of the folder, where the backbone stayed frozen and no
-            chunk was left out.
+        pooled: backbone outputs [n, H] of all chunks of the folder; None if the backbone learnt
+            or some chunks were left out.
     """
 
     encoder: Encoder
@@ -53,7 +55,7 @@ def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
     """Load a backbone and check that the features are made for it.
 
     Raises:
-        BackboneError: it can't be had.
+        BackboneError: it is not available.
         FeatureError: the features are of another front end.
     """
     backbone = backbones.load(name)
@@ -74,10 +76,10 @@ def new_encoder(
     rows: NDArray[np.int64],
     seed: int,
 ) -> Encoder:
-    """Build the encoder on a pretrained backbone; the head's first weights follow from the seed.
+    """Build the encoder on a pretrained backbone; the seed draws the head's first weights.
 
     Args:
-        rows: the training chunks, those of validation too: the input's statistics come from them.
+        rows: chunks of the training tracks, for the statistics of the input.
     """
     encoder = Encoder(
         backbone,
@@ -95,7 +97,7 @@ def new_encoder(
     return encoder
 
 
-@hardware.memory_told()
+@hardware.clear_memory_errors()
 def fit(
     folder: FeatureFolder,
     train_ids: Iterable[str],
@@ -107,39 +109,45 @@ def fit(
     checkpoints: Path | None = None,
     resume: Path | None = None,
     fingerprint: Mapping[str, str] | None = None,
-    stop_asked: Callable[[], bool] | None = None,
+    stop_requested: Callable[[], bool] | None = None,
     only: NDArray[np.int64] | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Train an encoder on some tracks of a feature folder.
 
     Args:
-        folder, train_ids, settings: the features, the tracks that may be seen, the recipe.
-        backbone: loaded already, and left as it is; else `settings.model.backbone` is loaded.
-        device, group: where, and beside which other processes.
+        folder, train_ids, settings: the features, the tracks to train on, the recipe.
+        backbone: already loaded, and not changed; by default `settings.model.backbone` is loaded.
+        device, group: where, and with which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
-        stop_asked: looked at between steps, and between batches of the frozen backbone.
-        only: rows of the chunks that are used, the others are left alone; by default all.
-        console: hears how it goes.
+        stop_requested: asked between steps, and between batches of the frozen backbone.
+        only: rows of the chunks to use; by default all.
+        console: receives messages and progress.
 
     Raises:
-        ConfigError: options that can't act, or make no sense together.
+        ConfigError: options that have no effect here, or contradict each other.
         BackboneError, FeatureError, SplitError, TrainingError, CheckpointError.
     """
     console, group, ids = console or Silent(), group or Group(), tuple(train_ids)
     device = device or hardware.pick_device(settings.run.device)
-    backbone = _own_backbone(backbone, settings, folder)
+    if backbone is None:
+        backbone = load_backbone(settings.model.backbone, folder)
+    elif settings.model.tune != "head":
+        backbone = copy.deepcopy(backbone)  # training would change the caller's
+    check_compatibility(settings, backbone)
     chunks = np.arange(len(folder.track_of)) if only is None else np.unique(only)
     rows = np.intersect1d(folder.rows(ids), chunks)
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings, chunks, console)
     table = batches.learnt_chunks(folder, fit_ids, settings.batch, settings.loss.name, only=only)
-    heard = Stoppable(console, stop_asked)
-    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, heard)
+    stoppable = StoppableConsole(console, stop_requested)
+    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, stoppable)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
-    tell = told(console, settings, device, backbone)
-    with Bars(console, settings) as (on_step, on_epoch):
+    on_estimate = partial(
+        report_estimate, console=console, settings=settings, device=device, backbone=backbone
+    )
+    with training_progress(console, settings.optim.epochs) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
             _loss(folder, settings),
@@ -151,30 +159,14 @@ def fit(
             group=group,
             folder=checkpoints,
             fingerprint=fingerprint,
-            callbacks=Callbacks(tell, on_step, on_epoch, stop_asked),
+            callbacks=Callbacks(on_estimate, on_step, on_epoch, stop_requested),
         )
         result = trainer.run(resume=resume)
-    _finish(encoder, source, rows, device)
-    return Fitted(encoder, result, pooled if only is None else None)
-
-
-def _own_backbone(given: Backbone | None, settings: TrainConfig, folder: FeatureFolder) -> Backbone:
-    """Load the backbone, or take the one given, as a copy where training would change it."""
-    backbone = given or load_backbone(settings.model.backbone, folder)
-    refuse_idle(settings, backbone)
-    if given is None or settings.model.tune == "head":
-        return backbone
-    return copy.deepcopy(given)
-
-
-def _finish(
-    encoder: Encoder, source: Source, rows: NDArray[np.int64], device: torch.device
-) -> None:
-    """Take the embedding's mean off by the training chunks, merge adapters, end training."""
     if encoder.structure.centre:
         encoder.set_centre(inputs.encode_rows(source, encoder, rows, device=device))
     lora.merge(encoder.backbone)
     encoder.eval()
+    return Fitted(encoder, result, pooled if only is None else None)
 
 
 def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
@@ -196,7 +188,7 @@ def _hold_out(
     chunks: NDArray[np.int64],
     console: Console,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split the training side once more, where the recipe wants validation, by `chunks`."""
+    """Split off validation tracks if the recipe asks for them; return both sides."""
     share = settings.watch.val_share
     if not share:
         return ids, ()
@@ -225,17 +217,17 @@ def _source(
     group: Group,
     console: Console,
 ) -> tuple[Source, NDArray[np.float32] | None]:
-    """Choose what a step reads: cached vectors, cached activations, or log-mels.
+    """Choose the input of a step: cached vectors, cached activations, or log-mels.
 
-    Where not all `chunks` are wanted, the frozen blocks of `last:N` run live: too few to cache.
+    Where only some chunks are used, the frozen blocks of `last:N` run in each step: too few chunks
+    to cache.
     """
     model = settings.model
     n = len(folder.track_of)
-    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
     n_last = check_tune(model.tune)
     pooled = None
     if model.tune == "head" or model.standardised:
-        pooled = distributed.in_turn(
+        pooled = distributed.first_then_others(
             lambda: _pooled(encoder, folder, chunks, device, console), group, device
         )
         if model.standardised:
@@ -245,11 +237,11 @@ def _source(
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
             return source, pooled
     if n_last and len(chunks) == n:
-        hidden = distributed.in_turn(
+        hidden = distributed.first_then_others(
             lambda: _activations(encoder, folder, n_last, device, console), group, device
         )
         return ActivationSource(chunks, hidden, n_last, settings.augment), None
-    return FeatureSource(folder, chunks, settings.augment, frames=frames), None
+    return FeatureSource(folder, chunks, settings.augment), None
 
 
 def _pooled(
@@ -259,31 +251,31 @@ def _pooled(
     device: torch.device,
     console: Console,
 ) -> NDArray[np.float32]:
-    """Run the frozen backbone over chunks, or read what it made of them: [n, H], 0 elsewhere."""
+    """Return the frozen backbone's pooled output of the chunks, cached: [n, H], 0 elsewhere."""
     with console.progress("backbone") as bar:
-        found = embedding.pooled_vectors(
+        vectors = embedding.pooled_vectors(
             encoder, folder, chunks, cache=folder.path / CACHE, device=device, on_progress=bar
         )
     if len(chunks) == len(folder.track_of):
-        return found
-    pooled = np.zeros((len(folder.track_of), *found.shape[1:]), np.float32)
-    pooled[chunks] = found
+        return vectors
+    pooled = np.zeros((len(folder.track_of), *vectors.shape[1:]), np.float32)
+    pooled[chunks] = vectors
     return pooled
 
 
 def _activations(
     encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, console: Console
 ) -> NDArray[np.float16]:
-    """Run the frozen blocks over all chunks, or open what they made of them."""
+    """Return the frozen blocks' output of all chunks, cached."""
     with console.progress("frozen blocks") as bar:
-        found = activations.cached(
+        hidden = activations.cached(
             encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
         )
-    size = f"{found.nbytes / 2**30:.2g} GB"
+    size = f"{hidden.nbytes / 2**30:.2g} GB"
     console.info(
-        f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when nothing trains"
+        f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when no training runs"
     )
-    return found
+    return hidden
 
 
 def _validation(
@@ -294,7 +286,7 @@ def _validation(
     chunks: NDArray[np.int64],
     device: torch.device,
 ) -> Callable[[], float] | None:
-    """Return a function that gives MAP@R among the validation tracks, by `chunks`, if any."""
+    """Return a function that computes MAP@R among the validation tracks; None without any."""
     rows = np.intersect1d(folder.rows(ids), chunks)
     if not len(rows):
         return None

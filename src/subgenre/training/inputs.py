@@ -1,7 +1,7 @@
-"""Where a training step gets its chunks from: log-mels, or what a frozen part made of them.
+"""The inputs of a training step: log-mels, or the cached output of the frozen part of the encoder.
 
-Each source gives the inputs of some rows of the feature folder and knows which part of the encoder
-is still to run on them. Options that can't act on what is cached are refused here.
+A source loads the inputs of some rows of the feature folder, augments them and runs the rest of the
+encoder on them.
 """
 
 from __future__ import annotations
@@ -19,58 +19,49 @@ from torch import Tensor
 
 from subgenre.config import AugmentConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError
 from subgenre.models.encoder import Encoder
 from subgenre.training import augment
 
-# Stored features are kept in memory when they take less than this share of what is free.
+# Stored features are kept in memory if they take less than this share of the free memory.
 _MEMORY_SHARE = 0.4
-# Cached vectors live on the device when they take less than this, bytes.
+# Cached vectors are kept on the device if they take less than this, bytes.
 _ON_DEVICE = 2**30
 _AHEAD = 2  # batches that are read while one is computed
-ON_FEATURES = ("time_mask", "freq_mask", "gain_db")
-ON_VECTORS = ("vector_noise",)
 
 
 class Source(Protocol):
     """Inputs for rows of the feature folder, and the rest of the encoder on them.
 
     Attributes:
-        costly: the rest of the encoder is a deep network: a chunk is not encoded twice.
-        on_disk: rows are read from disk, so that reading ahead pays.
+        deep: the rest of the encoder is a deep network, so no chunk is encoded twice in a step.
+        on_disk: rows are read from disk, so prefetching pays.
     """
 
-    costly: bool
+    deep: bool
     on_disk: bool
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return what is stored of `rows`, as it is stored."""
+        """Return the stored inputs of `rows`, in their stored type."""
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return loaded inputs as the encoder takes them; with a generator as in training.
-
-        On the device where the inputs are.
-        """
+        """Return loaded inputs as the encoder takes them, augmented if there is a generator."""
 
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return unit vectors [b, D] of inputs on the encoder's device."""
 
 
 class VectorSource:
-    """Pooled outputs of a frozen backbone, in memory: an epoch costs milliseconds.
+    """Pooled outputs of a frozen backbone, in memory: an epoch takes milliseconds.
 
     Args:
         rows: of the feature folder, ascending.
         vectors: their pooled outputs [n, H].
         config: augmentation; only `vector_noise` has an effect.
-        train_rows: of the training side, validation too: noise is a share of their deviation.
-        device: where they are held, if they are not too many.
-
-    Raises:
-        ConfigError: an augmentation that acts on features or tokens.
+        train_rows: of the training tracks: noise is a multiple of their deviation.
+        device: where the vectors are kept if they are not too many.
     """
 
-    costly = on_disk = False
+    deep = on_disk = False
 
     def __init__(
         self,
@@ -81,7 +72,6 @@ class VectorSource:
         train_rows: NDArray[np.int64],
         device: torch.device | str = "cpu",
     ) -> None:
-        refuse(config, (*ON_FEATURES, "patchout"), "cached vectors", "vector_noise")
         held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
         self.rows, self.config = np.asarray(rows), config
@@ -113,27 +103,19 @@ class FeatureSource:
 
     Args:
         folder: the feature folder.
-        rows: all rows that will be asked for.
-        config: augmentation.
-        frames: length of a chunk in frames; a longer stored window is cropped to it.
-
-    Raises:
-        ConfigError: an augmentation that acts on cached vectors.
+        rows: all rows that will be loaded.
+        config: augmentation; all but `vector_noise`.
     """
 
-    costly = True
+    deep = True
 
     def __init__(
         self,
         folder: FeatureFolder,
         rows: NDArray[np.int64],
         config: AugmentConfig,
-        *,
-        frames: int,
     ) -> None:
-        instead = "time_mask, freq_mask, gain_db, patchout"
-        refuse(config, ON_VECTORS, "log-mels (they act on vectors cached by tune head)", instead)
-        self.folder, self.config, self.frames = folder, config, frames
+        self.folder, self.config = folder, config
         self.rows = np.unique(np.asarray(rows))
         first = folder.load(self.rows[:1])
         size = first.numel() * 2 * len(self.rows)
@@ -156,12 +138,11 @@ class FeatureSource:
         return self.held[_positions(self.rows, rows)]
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Cut to the chunk's length, and augment in training."""
-        values = augment.crop(inputs, self.frames).float()
+        """Add gain and masks in training."""
         if generator is None:
-            return values
+            return inputs.float()
         front_end = self.folder.spec.front_end
-        return augment.features(values, self.config, generator, front_end=front_end)
+        return augment.features(inputs.float(), self.config, generator, front_end=front_end)
 
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Run the whole encoder; in training a share of the patch tokens is dropped."""
@@ -170,19 +151,16 @@ class FeatureSource:
 
 
 class ActivationSource:
-    """What the frozen lower blocks made of each chunk, on disk: the last N blocks are still to run.
+    """Output of the frozen lower blocks for each chunk, on disk; the last N blocks run on it.
 
     Args:
         rows: of the feature folder, ascending.
         activations: float16 [n, S, H], memory-mapped, as `activations.cached` gives them.
         n_last: blocks that learn.
-        config: augmentation; only `patchout` can act above the cache.
-
-    Raises:
-        ConfigError: another augmentation.
+        config: augmentation; only `patchout` has an effect.
     """
 
-    costly = on_disk = True
+    deep = on_disk = True
 
     def __init__(
         self,
@@ -191,12 +169,6 @@ class ActivationSource:
         n_last: int,
         config: AugmentConfig,
     ) -> None:
-        refuse(
-            config,
-            (*ON_FEATURES, *ON_VECTORS),
-            "cached activations",
-            "patchout, of a transformer",
-        )
         self.rows, self.n_last, self.config = np.asarray(rows), n_last, config
         self.held = activations
 
@@ -219,30 +191,17 @@ class ActivationSource:
         return encoder.project(pooled)
 
 
-def refuse(config: AugmentConfig, names: Sequence[str], where: str, instead: str) -> None:
-    """Raise where an augmentation is asked for that can't act.
-
-    Raises:
-        ConfigError: naming the option, why, and what acts instead.
-    """
-    asked = [name for name in names if getattr(config, name)]
-    if asked:
-        raise ConfigError(
-            f"augment.{asked[0]} can't act on {where}: set it 0; what acts there is {instead}"
-        )
-
-
-def ahead(
-    source: Source, wanted: Sequence[NDArray[np.int64]], device: torch.device
+def prefetch(
+    source: Source, batches: Sequence[NDArray[np.int64]], device: torch.device
 ) -> Iterator[Tensor]:
-    """Yield what is stored of each batch of rows, on the device, read while another is computed.
+    """Yield the stored inputs of each batch of rows, on the device; read while another is computed.
 
-    On CUDA through pinned memory, so that the copy runs beside the computation too. What lies in
-    memory on a CPU is taken as it comes: a thread would only steal time.
+    On CUDA through pinned memory, so that the copy overlaps with the computation too. Inputs in
+    memory on a CPU are loaded one by one: a thread would only take time.
     """
     cuda = device.type == "cuda"
-    if not (source.on_disk or (cuda and source.costly)):
-        for rows in wanted:
+    if not (source.on_disk or (cuda and source.deep)):
+        for rows in batches:
             yield source.load(rows).to(device)
         return
 
@@ -251,11 +210,11 @@ def ahead(
         return values.pin_memory() if cuda else values
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(read, rows) for rows in wanted[:_AHEAD])
-        for number in range(len(wanted)):
+        waiting = deque(pool.submit(read, rows) for rows in batches[:_AHEAD])
+        for number in range(len(batches)):
             values = waiting.popleft().result()
-            if number + _AHEAD < len(wanted):
-                waiting.append(pool.submit(read, wanted[number + _AHEAD]))
+            if number + _AHEAD < len(batches):
+                waiting.append(pool.submit(read, batches[number + _AHEAD]))
             yield values.to(device, non_blocking=True)
 
 
@@ -266,31 +225,26 @@ def encode_rows(
     rows: NDArray[np.int64],
     *,
     device: torch.device,
-    batch_size: int = 0,
 ) -> NDArray[np.float32]:
-    """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode.
-
-    `batch_size` 0: 16 through a deep network (2 on a CPU, whose caches more would spill), 4096
-    through the head alone.
-    """
-    deep = 2 if device.type == "cpu" else 16
-    size = batch_size or (deep if source.costly else 4096)
-    wanted = [rows[start : start + size] for start in range(0, len(rows), size)]
+    """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode."""
+    deep = 2 if device.type == "cpu" else 16  # more would not fit into a CPU's caches
+    size = deep if source.deep else 4096
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     parts = [
         source.encode(encoder, source.augment(inputs, None), None).float().cpu().numpy()
-        for inputs in ahead(source, wanted, device)
+        for inputs in prefetch(source, batches, device)
     ]
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
 def _positions(held: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find rows among the ascending rows that are held; one that is not would be another's chunk.
+    """Return the positions of rows among the ascending rows that are held.
 
     Raises:
         IndexError: a row is not held.
     """
-    found: NDArray[np.int64] = np.searchsorted(held, rows)
-    inside = found < len(held)
-    if not (inside.all() and np.array_equal(held[found], rows)):
-        raise IndexError(f"{len(rows)} rows were asked for, of which some are not held")
-    return found
+    positions: NDArray[np.int64] = np.searchsorted(held, rows)
+    inside = positions < len(held)
+    if not (inside.all() and np.array_equal(held[positions], rows)):
+        raise IndexError(f"some of the {len(rows)} requested rows are not held")
+    return positions

@@ -1,4 +1,4 @@
-"""What a training run says while it goes: its estimate, its steps, its epochs."""
+"""What a training run shows while it goes: its estimate, its steps, its epochs."""
 
 from __future__ import annotations
 
@@ -12,98 +12,96 @@ from subgenre.core.progress import Console, Progress
 from subgenre.core.text import duration
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
-from subgenre.training.trainer import Epoch, Estimate, Result
+from subgenre.training.state import Epoch, Estimate, Result
 
 _HOUR = 3600
 
 
-def told(
-    console: Console, settings: TrainConfig, device: torch.device, backbone: Backbone
-) -> Callable[[Estimate], None]:
-    """Return a function that says what the run will take, and what would be cheaper."""
-    n_last = max(1, min(2, backbone.n_blocks - 1))  # of all blocks, none would lie below
-    cheaper = {
+def report_estimate(
+    estimate: Estimate,
+    console: Console,
+    settings: TrainConfig,
+    device: torch.device,
+    backbone: Backbone,
+) -> None:
+    """Show what the run will take; on a CPU, name what is faster than hours."""
+    console.info(
+        f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
+        f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.precision}"
+    )
+    n_last = max(1, min(2, backbone.n_blocks - 1))  # with all blocks, nothing would be cached
+    faster = {
         "full": f"--tune last:{n_last} runs the lower blocks once, --tune head all of them once",
         "lora": "--tune head runs the backbone once",
         "last": "--tune head trains the projection head alone, in minutes",
     }
-
-    def tell(estimate: Estimate) -> None:
-        console.info(
-            f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
-            f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.why}"
+    tune = settings.model.tune
+    kind = tune.partition(":")[0]
+    if device.type == "cpu" and kind in faster and estimate.seconds > _HOUR:
+        console.warn(
+            f"tune '{tune}' takes about {duration(estimate.seconds)} on this CPU; faster: "
+            f"{faster[kind]}"
         )
-        kind = settings.model.tune.partition(":")[0]
-        if device.type == "cpu" and kind in cheaper and estimate.seconds > _HOUR:
-            console.warn(
-                f"tune '{settings.model.tune}' takes about {duration(estimate.seconds)} on this "
-                f"CPU; cheaper: {cheaper[kind]}"
-            )
-
-    return tell
 
 
-def chosen(result: Result, settings: TrainConfig) -> str:
-    """Say whose weights the model holds, and whether it stopped before its last epoch."""
-    ran = len(result.history)
+def chosen_weights(result: Result, settings: TrainConfig) -> str:
+    """Return a sentence on which epoch's weights the model has, and whether it stopped early."""
+    last = len(result.history)
     if not settings.watch.val_share:
-        return f"the weights of epoch {ran}, the last (nothing is held out to choose by)"
+        return f"the weights of epoch {last}, the last (no validation tracks to choose by)"
     best = max(row.val_map_at_r or 0.0 for row in result.history)
-    early = f", stopped early at {ran}" if result.stopped_early else ""
+    early = f", stopped early at {last}" if result.stopped_early else ""
     return f"the weights of epoch {result.best_epoch}: validation MAP@R {best:.3f}{early}"
 
 
-class Bars:
-    """Bars for the steps of a long epoch, a line an epoch."""
+@contextmanager
+def training_progress(
+    console: Console, epochs: int
+) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]]:
+    """Show a bar over all steps, and a line for an epoch, ten in a run at most.
 
-    def __init__(self, console: Console, settings: TrainConfig) -> None:
-        self.console, self.epochs = console, settings.optim.epochs
-        self.bar: Progress = lambda _done, _total: None
+    Yields:
+        `on_step` and `on_epoch`, as of `Callbacks`.
+    """
+    with console.progress("training") as bar:
 
-    def __enter__(self) -> tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]:
-        self.open = self.console.progress("training")
-        self.bar = self.open.__enter__()
-        return self.on_step, self.on_epoch
+        def on_step(epoch: int, step: int, steps: int) -> None:
+            bar(epoch * steps + step, epochs * steps)
 
-    def __exit__(self, *error: object) -> None:
-        self.open.__exit__(*error)  # type: ignore[arg-type]
+        def on_epoch(row: Epoch) -> None:
+            if row.epoch in (1, epochs) or row.epoch % max(1, epochs // 10) == 0:
+                score = row.val_map_at_r
+                validation = "" if score is None else f", validation MAP@R {score:.3f}"
+                console.info(
+                    f"epoch {row.epoch} of {epochs}: loss {row.loss:.4f}, active triplets "
+                    f"{row.active:.0%}, spread {row.spread:.3f}{validation}"
+                )
 
-    def on_step(self, epoch: int, step: int, steps: int) -> None:
-        """Move the bar: `step` of `steps` of an epoch is done."""
-        self.bar(epoch * steps + step, self.epochs * steps)
-
-    def on_epoch(self, row: Epoch) -> None:
-        """Say how an epoch went, ten times a run at most."""
-        value = "" if row.val_map_at_r is None else f", validation MAP@R {row.val_map_at_r:.3f}"
-        if row.epoch == 1 or row.epoch == self.epochs or row.epoch % max(1, self.epochs // 10) == 0:
-            self.console.info(
-                f"epoch {row.epoch} of {self.epochs}: loss {row.loss:.4f}, active triplets "
-                f"{row.active:.0%}, spread {row.spread:.3f}{value}"
-            )
+        yield on_step, on_epoch
 
 
-class Stoppable:
-    """A listener whose progress ends the work when a stop has been asked for."""
+class StoppableConsole:
+    """A console whose progress bars end the work when a stop was requested."""
 
-    def __init__(self, console: Console, stop_asked: Callable[[], bool] | None) -> None:
+    def __init__(self, console: Console, stop_requested: Callable[[], bool] | None) -> None:
         self.info, self.warn = console.info, console.warn
-        self.console, self.stop_asked = console, stop_asked
+        self.console, self.stop_requested = console, stop_requested
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """Open a bar.
 
         Raises:
-            Interrupted: from the bar, once a stop is asked for.
+            Interrupted: from the bar, once a stop is requested.
         """
         with self.console.progress(title) as bar:
 
             def step(done: int, total: int) -> None:
                 bar(done, total)
-                if self.stop_asked and self.stop_asked():
+                if self.stop_requested and self.stop_requested():
                     raise Interrupted(
-                        f"stopped as asked ({title}: {done} of {total}); run the same command "
-                        "again: what was made so far is kept"
+                        f"stopped ({title}: {done} of {total}); run the same command again: what "
+                        "is computed so far is kept"
                     )
 
             yield step

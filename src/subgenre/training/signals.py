@@ -1,4 +1,4 @@
-"""How a training is stopped from outside, so that nothing is lost and nothing empty is left."""
+"""How a training is stopped from outside without losing work or leaving empty folders."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C ag
 
 
 @contextmanager
-def kept_or_gone(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
-    """Tell of the checkpoint that Ctrl-C leaves; remove this process's `own` folder without one.
+def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
+    """After Ctrl-C name the checkpoint that is left; in any case remove an empty `folder`.
 
     Args:
-        folder: of the checkpoint. run: the model folder to be: once it is a model, nothing is left
-            to go on with.
+        folder: of the checkpoint. run: the model folder; a finished model needs no checkpoint.
         own: whether this process writes both.
     """
     try:
@@ -34,25 +33,28 @@ def kept_or_gone(folder: Path, run: Path, console: Console, *, own: bool) -> Ite
         raise
     finally:
         if own:
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
 @contextmanager
 def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
-    """Stop with a checkpoint on SIGTERM and SIGUSR1 (a cluster says that time is up) and Ctrl-C.
+    """Note SIGTERM and SIGUSR1 (a cluster's time limit) and Ctrl-C, to stop with a checkpoint.
+
+    Yields:
+        a function that returns whether a stop was requested.
 
     Raises:
-        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C; after the block,
-            where no step was left to stop at.
+        KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C; after the block
+            if there was no step left to stop at.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
         pressed = number == signal.SIGINT
-        if pressed and number in asked:
+        if pressed and number in received:
             raise KeyboardInterrupt
-        asked.append(number)  # before anything is told: that can fail, or wait for a lock
+        received.append(number)  # before the message: that can fail, or wait for a lock
         if pressed:
             threading.Thread(target=console.warn, args=(_STOPPING,), daemon=True).start()
 
@@ -65,13 +67,13 @@ def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
         caught.remove(signal.SIGINT)
     before = {number: signal.signal(number, note) for number in caught}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     except Interrupted as problem:
-        if signal.SIGINT in asked:
+        if signal.SIGINT in received:
             raise KeyboardInterrupt from problem
         raise
     else:
-        if signal.SIGINT in asked:  # the person stops what comes after, too
+        if signal.SIGINT in received:  # Ctrl-C ends what comes after, too
             raise KeyboardInterrupt
     finally:
         for number, handler in before.items():

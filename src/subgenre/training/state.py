@@ -1,4 +1,4 @@
-"""What a run of training is made of beside its loop: where it stands, what it says, how it ends."""
+"""The state of a training run: its position and figures, its callbacks, its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Epoch:
 
     Attributes:
         loss, active, spread: means over the steps; `active` is the share of triplets with a loss.
-        val_map_at_r: on the validation tracks, where there are any and it was computed.
+        val_map_at_r: on the validation tracks, if it was computed.
         seconds: of training and validation.
     """
 
@@ -31,11 +31,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Result:
-    """What training ends with; the encoder it was given holds the chosen weights.
+    """The outcome of a run; the encoder that was trained holds the chosen weights.
 
     Attributes:
-        best_epoch: whose weights were chosen, from 1.
-        seconds: of training and validation, of all processes of a run that was resumed.
+        best_epoch: the epoch of the chosen weights, from 1.
+        seconds: of training and validation, in all processes of a resumed run.
     """
 
     history: tuple[Epoch, ...]
@@ -49,52 +49,56 @@ class Estimate:
     """What the run will take, measured on a small step before the first epoch.
 
     Attributes:
-        seconds: of all steps to come, validation left out.
-        memory: bytes: what the process holds, a whole batch, gradients and optimizer.
-        steps: to come.
-        why: how the number format was chosen, and whether the network was compiled.
+        seconds: of all remaining steps, without validation.
+        memory: bytes: the process, a whole batch, gradients and optimizer.
+        steps: that remain.
+        precision: the number format and its reason.
     """
 
     seconds: float
     memory: int
     steps: int
-    why: str
+    precision: str
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """How the trainer talks: each may be None."""
+    """What the trainer calls: each may be None.
+
+    Attributes:
+        on_step: takes epoch (from 0), steps done in it, steps of an epoch.
+        stop_requested: asked after each step.
+    """
 
     on_estimate: Callable[[Estimate], None] | None = None
     on_step: Callable[[int, int, int], None] | None = None
     on_epoch: Callable[[Epoch], None] | None = None
-    stop_asked: Callable[[], bool] | None = None
+    stop_requested: Callable[[], bool] | None = None
 
 
 @dataclass
 class State:
-    """Where a run is: saved in a checkpoint beside the weights.
+    """The position of a run: saved in a checkpoint beside the weights.
 
     Attributes:
-        epoch, step: done; `step` within the present epoch, `done` over all of them.
-        sums: of loss, active share, spread, and their number, in the present epoch.
-        latest: loss and active share of the step that was looked at last.
-        best_weights: of what learns, at `best_epoch`.
-        bf16, compiled: as chosen before the first step.
-        watch: what the watch for collapse remembers. seconds: of work so far.
+        epoch, step: finished; `step` within the present epoch, `done` over all of them.
+        sums: of loss, active share, spread, and the number of steps, in the present epoch.
+        latest: loss and active share of the last step whose figures were read.
+        best_weights: of all parameters that learn, at `best_epoch`.
+        bf16: as chosen before the first step.
+        watch: state of the collapse watch. seconds: of work so far.
     """
 
     epoch: int = 0
     step: int = 0
     done: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0, 0.0])
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     latest: tuple[float, float] = (0.0, 0.0)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
     bf16: bool = False
-    compiled: bool = False
     watch: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -112,15 +116,15 @@ class State:
                 name: p.detach().to("cpu", copy=True) for name, p in weights.items()
             }
 
-    def put_best(self, weights: Mapping[str, Tensor]) -> None:
-        """Put the best weights of ALL that learns back, or keep the last ones."""
+    def restore_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy the best weights back, or without validation keep the last ones."""
         if self.best_weights is not None:
-            put(self.best_weights, weights)
+            copy_weights(self.best_weights, weights)
         else:
             self.best_epoch = self.epoch
 
     def close_epoch(self, lr: float, seconds: float, value: float | None) -> Epoch:
-        """Write the present epoch's figures into the history and go on to the next."""
+        """Write the figures of the present epoch into the history and go on to the next."""
         loss, active, spread = (total / max(self.sums[3], 1.0) for total in self.sums[:3])
         row = Epoch(self.epoch + 1, loss, active, spread, lr, seconds, value)
         self.history.append(asdict(row))
@@ -128,15 +132,15 @@ class State:
         return row
 
 
-def put(found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Copy what was kept into the weights themselves."""
+def copy_weights(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Copy values into the target's tensors, in place."""
     with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(found[name])
+        for name, weight in target.items():
+            weight.copy_(source[name])
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Mix seed, step and rank into one 63-bit number (splitmix64's finaliser)."""
+    """Mix seed, step and rank into one 63-bit number (the finaliser of splitmix64)."""
     mask = (1 << 64) - 1
     value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank + 1) & mask
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -1,8 +1,8 @@
 """The trainer: a visible loop of batch, encode, loss, step.
 
-Repeatable by construction: the batches are a pure function of (seed, epoch), every other draw of
-(seed, step, rank). So a run that was stopped goes on to the same weights, and a checkpoint holds no
-state of a generator.
+Training is repeatable: the batches are a pure function of (seed, epoch), every other draw of
+(seed, step, rank). A resumed run reaches the same weights, and a checkpoint needs no generator's
+state.
 """
 
 from __future__ import annotations
@@ -19,38 +19,43 @@ from torch import Tensor, nn
 
 from subgenre.config import TrainConfig
 from subgenre.core import hardware
-from subgenre.errors import Interrupted
+from subgenre.errors import Interrupted, TrainingError
 from subgenre.losses import Loss, LossResult
 from subgenre.models.encoder import Encoder
 from subgenre.training import batches, checkpoint, collapse, distributed, optim
-from subgenre.training import inputs as sources
 from subgenre.training.batches import ChunkTable
 from subgenre.training.distributed import Group
-from subgenre.training.inputs import Source
-from subgenre.training.rehearsal import Rehearsal
-from subgenre.training.state import Callbacks, Epoch, Estimate, Result, State, put, step_seed
-
-__all__ = ["Callbacks", "Epoch", "Estimate", "Interrupted", "Result", "State", "Trainer"]
+from subgenre.training.inputs import Source, prefetch
+from subgenre.training.state import (
+    Callbacks,
+    Epoch,
+    Estimate,
+    Result,
+    State,
+    copy_weights,
+    step_seed,
+)
 
 Batch = NDArray[np.int64]  # positions in the table: [b], or [b, 3 or 4] of drawn triplets
 Rows = NDArray[np.int64]
-# Steps between two looks at the figures on a GPU: each look waits for all that is under way.
-_LOOK_EVERY = 10
+# Steps between two readings of the figures on a GPU: each reading waits for the device.
+_READ_EVERY = 10
+_ADAMW = 2  # numbers that AdamW keeps beside each weight
 
 
 class Trainer:
-    """One run: the encoder, its loss, where the chunks come from, and the loop over them.
+    """One run: an encoder, its loss, the source of the chunks, and the loop over them.
 
     Args:
-        encoder, loss: what learns; their weights are moved in place.
-        source, table: the chunks, and what is known of them.
+        encoder, loss: what learns; their weights change in place.
+        source, table: the inputs of the chunks, and their labels and tracks.
         config: the recipe.
         device: where it runs.
-        validate: gives the validation MAP@R; the encoder is in evaluation mode then.
+        validate: returns the validation MAP@R; called with the encoder in evaluation mode.
         group: the processes that train together.
         folder: of the checkpoints; None: none are written.
         fingerprint: what must be the same for a run to be resumed.
-        callbacks: hear how it goes.
+        callbacks: for progress, and for a request to stop.
     """
 
     def __init__(
@@ -77,19 +82,18 @@ class Trainer:
         encoder.backbone.set_checkpointing(config.run.checkpointing)
         self.modules = nn.ModuleList([encoder, loss]).to(device)
         self.weights = {n: p for n, p in self.modules.named_parameters() if p.requires_grad}
-        self.learning = list(self.weights.values())
-        self.of_encoder = [p for p in encoder.parameters() if p.requires_grad]
-        self.of_backbone = [p for p in encoder.backbone.parameters() if p.requires_grad]
+        self.encoder_weights = [p for p in encoder.parameters() if p.requires_grad]
+        self.backbone_weights = [p for p in encoder.backbone.parameters() if p.requires_grad]
         self.optimizer = optim.optimizer(encoder, loss, config.optim)
         self.label, self.track, self.recording = (
             torch.from_numpy(column).to(device)
             for column in (table.label, table.track, table.recording)
         )
         self.state = State()
-        self.scale = collapse.Scale(encoder.head)
-        self.watch = collapse.of_run(config)
-        self.seen: list[tuple[Tensor, float]] = []  # figures of steps that were not looked at yet
-        self.look_every = _LOOK_EVERY if device.type == "cuda" else 1
+        self.scale = collapse.OutputScale(encoder.head)
+        self.watch = collapse.watch_for(config)
+        self.unread: list[tuple[Tensor, float]] = []  # figures of steps, still on the device
+        self.read_every = _READ_EVERY if device.type == "cuda" else 1
 
     def run(self, *, resume: Path | None = None) -> Result:
         """Train from the start or from a checkpoint, and leave the best weights in the encoder.
@@ -97,68 +101,111 @@ class Trainer:
         Raises:
             CollapseError, NotFiniteError: training can't go on; the last checkpoint stays.
             CheckpointError: the checkpoint is of another run.
-            Interrupted: a stop was asked for; the checkpoint is saved.
+            TrainingError: run.compile is set and nothing can be compiled here.
+            Interrupted: a stop was requested; the checkpoint is saved.
         """
         self.began = time.perf_counter()
-        state, settings = self.state, self.config
+        state, epochs = self.state, self.config.optim.epochs
         if resume is not None:
             self._restore(checkpoint.load(resume, self.fingerprint))
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             first = self._batches(state.epoch)
-            total = len(first) * settings.optim.epochs
+            total = len(first) * epochs
             if not self._ended():
-                self._rehearse(first[0], total - state.done, resumed=resume is not None)
+                self._prepare(first[0], total - state.done, resumed=resume is not None)
             while not self._ended():
                 began = time.perf_counter()
                 self._epoch(total)
                 self._close_epoch(began)
-        stopped = self._waited_enough() and state.epoch < settings.optim.epochs
-        state.put_best(self.weights)
+        stopped_early = self._out_of_patience() and state.epoch < epochs
+        state.restore_best(self.weights)
         self.modules.eval()
         history = tuple(Epoch(**row) for row in state.history)
-        return Result(history, state.best_epoch, time.perf_counter() - self.began, stopped)
+        return Result(history, state.best_epoch, time.perf_counter() - self.began, stopped_early)
 
     def _ended(self) -> bool:
-        return self.state.epoch >= self.config.optim.epochs or self._waited_enough()
+        return self.state.epoch >= self.config.optim.epochs or self._out_of_patience()
 
-    def _waited_enough(self) -> bool:
-        """Tell whether to stop early, by the state alone: a run that is resumed knows it too.
+    def _out_of_patience(self) -> bool:
+        """Return whether to stop early; it depends on the state alone, so a resumed run agrees.
 
-        While the head learns alone, nothing is waited for: the backbone shall have its turn.
+        The epochs of the head alone do not count: the backbone must get its turn.
         """
         patience = self.config.watch.patience
         waited = self.state.epoch - max(self.state.best_epoch, self.config.optim.head_epochs)
         return bool(self.validate and patience and waited >= patience)
 
+    def _prepare(self, batch: Batch, steps: int, *, resumed: bool) -> None:
+        """Choose the number format, compile, and estimate the run from small steps."""
+        settings, state = self.config.run, self.state
+        precision = "as in the run that is resumed"
+        if not resumed:
+            state.bf16, precision = False, "fp32: the head alone is small"
+            if self.source.deep or settings.precision != "auto":
+                state.bf16, precision = hardware.pick_bf16(settings.precision, self.device)
+            state.bf16 = distributed.broadcast(state.bf16, self.group, self.device) > 0
+        if settings.compile:
+            for block in optim.blocks(self.encoder.backbone):
+                block.compile()
+        try:
+            estimate = self._estimate(batch, steps, precision)
+        except (RuntimeError, OSError) as problem:
+            if not settings.compile or isinstance(problem, torch.OutOfMemoryError):
+                raise
+            raise TrainingError(
+                f"torch.compile does not work here ({type(problem).__name__}: "
+                f"{str(problem).splitlines()[0][:200]}); train with --set run.compile=false"
+            ) from problem
+        if self.callbacks.on_estimate:
+            self.callbacks.on_estimate(estimate)
+
+    def _estimate(self, batch: Batch, steps: int, precision: str) -> Estimate:
+        """Measure small steps that change no weight, and scale them up to the remaining run."""
+        rows, _ = self._needed(batch)
+        few = rows[:1] if self.source.deep and self.device.type == "cpu" else rows
+        loaded, ratio = self.source.load(few).to(self.device), len(rows) / len(few)
+
+        def step() -> None:
+            self.modules.train()
+            torch.autograd.backward(self._encode(loaded, None, 0).square().sum())
+            self.optimizer.zero_grad(set_to_none=True)
+
+        before, activations = hardware.step_memory(step, self.modules, self.device)
+        seconds = hardware.step_seconds(step)  # the step before has warmed it up
+        copies = _ADAMW + 1 + bool(self.validate)  # beside each weight: gradient, best weights
+        learning = sum(p.numel() for p in self.weights.values())
+        memory = before + learning * 4 * copies + activations * ratio
+        return Estimate(seconds * ratio * steps, int(memory), steps, precision)
+
     def _epoch(self, total: int) -> None:
-        """Run the steps of the present epoch that are still to do."""
+        """Run the remaining steps of the present epoch."""
         state, settings = self.state, self.config
         head_only = state.epoch < settings.optim.head_epochs
-        for parameter in self.of_backbone:  # LP-FT: no gradient is computed for it at first
+        for parameter in self.backbone_weights:  # LP-FT: at first it gets no gradient
             parameter.requires_grad_(not head_only)
         self.modules.train()
         every = self._batches(state.epoch)
-        todo = every[state.step :]
-        needed = [self._needed(batch) for batch in todo]
-        inputs = sources.ahead(self.source, [rows for rows, _ in needed], self.device)
-        for batch, (_, places), loaded in zip(todo, needed, inputs, strict=True):
+        remaining = every[state.step :]
+        needed = [self._needed(batch) for batch in remaining]
+        inputs = prefetch(self.source, [rows for rows, _ in needed], self.device)
+        for batch, (_, places), loaded in zip(remaining, needed, inputs, strict=True):
             rate = optim.factor(state.done, total, settings.optim)
             optim.set_rate(self.optimizer, rate, head_only=head_only)
-            last = batch is todo[-1]
             self._step(batch, loaded, places, steps=len(every))
             state.step, state.done = state.step + 1, state.done + 1
-            if len(self.seen) >= self.look_every:
-                self._look()
+            if len(self.unread) >= self.read_every:
+                self._read_figures()
             if self.callbacks.on_step:
                 self.callbacks.on_step(state.epoch, state.step, len(every))
+            last = state.step == len(every)
             if last or state.step % settings.batch.accumulate == 0:
                 self._save_if_due(last=last)
 
     def _step(self, batch: Batch, loaded: Tensor, places: Tensor | None, *, steps: int) -> None:
-        """Encode this process's share, compute the loss of the whole batch, move the weights.
+        """Encode this process's share, compute the loss of the whole batch, update the weights.
 
-        They move by the mean of `accumulate` steps, or of what is left of the epoch's `steps`.
+        The update takes the mean of `accumulate` steps, or of those left of the epoch's `steps`.
         """
         every, step = self.config.batch.accumulate, self.state.step
         added = min(every, steps - step // every * every)
@@ -168,30 +215,30 @@ class Trainer:
         if result.value.requires_grad:
             torch.autograd.backward(result.value / added)
         if step + 1 == steps or (step + 1) % every == 0:
-            distributed.sum_gradients(self.of_encoder, self.group)
+            distributed.sum_gradients(self.encoder_weights, self.group)
             if self.config.optim.clip_norm:
-                nn.utils.clip_grad_norm_(self.learning, self.config.optim.clip_norm)
+                nn.utils.clip_grad_norm_(self.weights.values(), self.config.optim.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         figures = (result.value.detach().float(), collapse.spread(vectors), self.scale.latest)
-        self.seen.append((torch.stack(figures), result.active))
+        self.unread.append((torch.stack(figures), result.active))
 
     def _loss(self, vectors: Tensor, batch: Tensor) -> LossResult:
         """Compare drawn triplets [b, 3 or 4] as they are, a P x K batch [b] in every way."""
         if batch.ndim == 2:
             return self.loss.explicit(vectors.view(*batch.shape, -1), self.label[batch])
-        found: LossResult = self.loss(
+        result: LossResult = self.loss(
             vectors, self.label[batch], self.track[batch], self.recording[batch]
         )
-        return found
+        return result
 
     def _needed(self, batch: Batch) -> tuple[Rows, Tensor | None]:
-        """Return the rows of this process's share, and where each stands in it.
+        """Return the rows of this process's share, and the place of each position among them.
 
         A chunk that drawn triplets use twice goes through a deep network once.
         """
         mine = distributed.share(batch, self.group).reshape(-1)
-        if batch.ndim == 1 or not self.source.costly:
+        if batch.ndim == 1 or not self.source.deep:
             return self.table.row[mine], None
         chunks, places = np.unique(mine, return_inverse=True)
         return self.table.row[chunks], torch.from_numpy(places).to(self.device)
@@ -205,37 +252,37 @@ class Trainer:
             vectors = self.source.encode(self.encoder, inputs, generator).float()
         return vectors if places is None else vectors[places]
 
-    def _look(self) -> None:
-        """Add up the figures of the latest steps and stop a run that has gone wrong."""
-        if not self.seen:
+    def _read_figures(self) -> None:
+        """Add up the figures of the latest steps, and stop a run that has collapsed."""
+        if not self.unread:
             return
-        values = torch.stack([figures for figures, _ in self.seen]).tolist()
-        for (loss, spread, scale), (_, active) in zip(values, self.seen, strict=True):
+        values = torch.stack([figures for figures, _ in self.unread]).tolist()
+        for (loss, spread, scale), (_, active) in zip(values, self.unread, strict=True):
             self.state.add(loss, active, spread)
             if self.config.watch.collapse:
                 self.watch.update(loss, active, spread, scale)
-        self.seen.clear()
+        self.unread.clear()
 
-    def _last_look(self) -> None:
-        """Look at the last batch once more: a step's figures are of before it moved the weights.
+    def _check_last_weights(self) -> None:
+        """Encode the last batch again: its figures are from before the step changed the weights.
 
-        The same batch and draws, so that a run resumed at its end sees the same.
+        Batch and draws are the same, so a run that is resumed at its end agrees.
         """
         batch = self._batches(self.state.epoch - 1)[-1]
         seed = step_seed(self.config.run.seed, self.state.done - 1, self.group.rank)
         rows, places = self._needed(batch)
-        self.modules.train()  # as where the figures of the start come from
+        self.modules.train()  # as for the figures at the start
         with torch.no_grad():
             vectors = self._encode(self.source.load(rows).to(self.device), places, seed)
             figures = collapse.spread(distributed.gather(vectors, self.group)), self.scale.latest
-        with distributed.together(self.group, self.device):  # a scale is of one process's share
-            self.watch.close(*self.state.latest, *torch.stack(figures).tolist())
+        with distributed.fail_together(self.group, self.device):  # each process has its own scale
+            self.watch.check_end(*self.state.latest, *torch.stack(figures).tolist())
 
     def _close_epoch(self, began: float) -> None:
-        """Validate, note the epoch, keep the best weights; save what is still good."""
+        """Validate, record the epoch, keep the best weights, save the checkpoint."""
         state, settings = self.state, self.config.watch
-        self._look()
-        collapse.check_finite(self.learning)
+        self._read_figures()
+        collapse.check_finite(self.weights.values())
         number = state.epoch + 1
         value = None
         if self.validate and (number % settings.every == 0 or number == self.config.optim.epochs):
@@ -244,54 +291,54 @@ class Trainer:
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
         row = state.close_epoch(lr, time.perf_counter() - began, value)
         if settings.collapse and self._ended():
-            self._last_look()
+            self._check_last_weights()
         self._save()
         if self.callbacks.on_epoch and self.group.first:
             self.callbacks.on_epoch(row)
 
     def _validate(self, validate: Callable[[], float]) -> float:
-        """Score by the first process alone; all hear the value and take the same turn."""
+        """Validate in the first process, and return its value in all of them."""
         self.modules.eval()
         value = 0.0
         if self.group.first:
             with torch.inference_mode(), hardware.autocast(self.device, self.state.bf16):
                 value = validate()
-        return distributed.first_says(value, self.group, self.device)
+        return distributed.broadcast(value, self.group, self.device)
 
     def _save_if_due(self, *, last: bool) -> None:
-        """Save every so many steps, and before a stop that was asked for."""
+        """Save every `save_every` steps, and before a stop that was requested."""
         state, every = self.state, self.config.run.save_every
-        asked = bool(self.callbacks.stop_asked and self.callbacks.stop_asked())
-        if self.group.world > 1:  # asked together, at steps that all processes know
-            together = last or state.done % self.look_every == 0
-            asked = together and distributed.agree(asked, self.group, self.device)
-        if asked or (every and state.done % every == 0):
-            self._look()
-            collapse.check_finite(self.learning)
+        stop = bool(self.callbacks.stop_requested and self.callbacks.stop_requested())
+        if self.group.world > 1:  # processes compare requests only at steps that all of them know
+            compared = last or state.done % self.read_every == 0
+            stop = compared and distributed.any_process(stop, self.group, self.device)
+        if stop or (every and state.done % every == 0):
+            self._read_figures()
+            collapse.check_finite(self.weights.values())
             self._save()
-        if asked:
-            distributed.agree(False, self.group, self.device)  # none leaves before it is saved
-            raise Interrupted(f"stopped after step {state.done} as asked; {Interrupted.go_on}")
+        if stop:
+            distributed.any_process(False, self.group, self.device)  # wait until it is saved
+            raise Interrupted(f"stopped after step {state.done}; {Interrupted.go_on}")
 
     def _save(self) -> None:
-        """Write the checkpoint, by the first process alone."""
+        """Write the checkpoint, in the first process."""
         if self.folder is None or not self.group.first:
             return
-        self.state.watch, self.state.seconds = self.watch.memory(), time.perf_counter() - self.began
+        self.state.watch, self.state.seconds = self.watch.state(), time.perf_counter() - self.began
         state = {**vars(self.state), "weights": self.weights}
         state["optimizer"] = self.optimizer.state_dict()
         checkpoint.save(self.folder, state, self.fingerprint)
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        """Take up where a checkpoint left."""
+        """Continue from a checkpoint."""
         vars(self.state).update({n: saved[n] for n in vars(self.state) if n in saved})
-        put(saved["weights"], self.weights)
+        copy_weights(saved["weights"], self.weights)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.watch).update(self.state.watch)
         self.began -= self.state.seconds
 
     def _batches(self, epoch: int) -> list[Batch]:
-        """Return the batches of an epoch: what all processes share."""
+        """Return the batches of an epoch, the same in all processes."""
         return batches.epoch_batches(
             self.table,
             self.config.batch,
@@ -300,41 +347,3 @@ class Trainer:
             epoch=epoch,
             world=self.group.world,
         )
-
-    def _rehearse(self, batch: Batch, steps: int, *, resumed: bool) -> None:
-        """Choose number format and compilation by small steps, and say what the run will take."""
-        settings, state = self.config.run, self.state
-        rows, _ = self._needed(batch)
-        costly, device = self.source.costly, self.device
-        few = rows[:1] if costly and device.type == "cpu" else rows
-        loaded, ratio = self.source.load(few).to(device), len(rows) / len(few)
-        trial = Rehearsal(
-            lambda half: self._dry_step(loaded, half), ratio, costly, device, self.modules
-        )
-        why = "as before the stop"
-        if not resumed:
-            bf16, why = trial.choose(settings)
-            state.bf16 = distributed.first_says(float(bf16), self.group, self.device) > 0
-        if settings.compile:
-            blocks = optim.blocks(self.encoder.backbone)
-            if not resumed:  # chosen once, by one process: compiled code rounds otherwise
-                why += "; " + hardware.compile_if_faster(blocks, lambda: trial.step(state.bf16))
-                fast = float(hardware.are_compiled(blocks))
-                state.compiled = distributed.first_says(fast, self.group, self.device) > 0
-            elif state.compiled:
-                there = "go on where it does, or start anew with --set run.compile=false"
-                hardware.compiled_time(blocks, lambda: trial.step(state.bf16), there)
-            hardware.set_compiled(blocks, state.compiled)
-        if self.callbacks.on_estimate:
-            learning, copies = sum(p.numel() for p in self.learning), 1 + bool(self.validate)
-            self.callbacks.on_estimate(
-                trial.estimate(state.bf16, why, steps=steps, learning=learning, copies=copies)
-            )
-
-    def _dry_step(self, loaded: Tensor, bf16: bool) -> None:
-        """Run one forward and backward pass over a few chunks of a batch and forget it."""
-        kept, self.state.bf16 = self.state.bf16, bf16
-        self.modules.train()
-        torch.autograd.backward(self._encode(loaded, None, 0).square().sum())
-        self.optimizer.zero_grad(set_to_none=True)
-        self.state.bf16 = kept
