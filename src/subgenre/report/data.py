@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
-from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Section
 from subgenre.metrics import METRICS, Score
 from subgenre.report.maps import Map
@@ -56,11 +53,6 @@ class Point:
     start_s: float = 0.0
 
     @property
-    def name(self) -> str:
-        """The track's title, or its file's name."""
-        return self.title or PurePath(self.path).stem or self.id
-
-    @property
     def misplaced(self) -> bool:
         """Whether the model assigned this held-out track to another subgenre."""
         return self.split == "test" and self.predicted not in ("", self.subgenre)
@@ -80,7 +72,6 @@ class ReportData:
     """All that a report can show.
 
     Attributes:
-        main, baseline: names of the two models that the summary compares.
         n_train, n_test: tracks. folds, repeats: 0 for a single split.
         labels, genres: subgenres in the order of `confusion`, and the genre of each.
         confusion: [true, predicted] counts of held-out tracks.
@@ -92,8 +83,6 @@ class ReportData:
 
     title: str
     made: str = ""
-    main: str = "trained"
-    baseline: str = "frozen"
     n_train: int = 0
     n_test: int = 0
     folds: int = 0
@@ -114,14 +103,6 @@ class ReportData:
     skipped: int = 0
     backbone: Backbone | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse parts that contradict one another."""
-        n = len(self.labels)
-        if len(self.genres) != n:
-            raise EvaluationError(f"{n} labels but {len(self.genres)} genres in the report")
-        if len(self.confusion) and {len(self.confusion), *map(len, self.confusion)} != {n}:
-            raise EvaluationError(f"the confusion matrix of {n} labels is not {n} by {n}")
-
     def score(self, model: str, metric: str) -> Score | None:
         """Return a model's score, None where there is none."""
         return next((m.scores.get(metric) for m in self.models if m.name == model), None)
@@ -141,11 +122,6 @@ class ReportData:
         """Held-out tracks that the model assigned to another subgenre."""
         wrong = [point for point in self.points if point.misplaced]
         return sorted(wrong, key=lambda p: (p.subgenre, p.predicted, p.id))
-
-
-def drawable(points: Iterable[Point]) -> list[Point]:
-    """Return the points whose coordinates are finite numbers."""
-    return [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
 
 
 def by_genre(genres: Sequence[str]) -> list[int]:

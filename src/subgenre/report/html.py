@@ -19,7 +19,7 @@ from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Bar, Bars, Lines, Suggestions, Table
 from subgenre.report import summary
 from subgenre.report.charts import line_chart
-from subgenre.report.data import SPLITS, Point, ReportData, by_genre, drawable
+from subgenre.report.data import SPLITS, Point, ReportData, by_genre
 from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, Request, collect
 from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
@@ -205,7 +205,7 @@ def _bars(data: ReportData, metric: str) -> Bars:
             score.high,
             score.chance,
             note=model.description,
-            strong=model.name == data.main,
+            strong=model.name == summary.MODEL,
         )
         for model in data.models
         if (score := model.scores.get(metric)) is not None
@@ -215,7 +215,6 @@ def _bars(data: ReportData, metric: str) -> Bars:
 
 def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
     """The map's data for the script, its legend, and the list of its tracks."""
-    points = drawable(data.points)
     look = styles(data.labels, data.genres)
     number = {label: i for i, label in enumerate(data.labels)}
     playable = previews.audio.keys()
@@ -225,22 +224,21 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
                 "id": p.id,
                 "x": round(p.x, 4),
                 "y": round(p.y, 4),
-                "title": p.name,
+                "title": p.title,
                 "artist": p.artist,
                 "label": number[p.subgenre],
                 "split": p.split,
                 "predicted": p.predicted,
                 "playable": p.id in playable,
             }
-            for p in points
-            if p.subgenre in number
+            for p in data.points
         ],
         "labels": [
             {"name": label, "colour": look[label].colour, "symbol": look[label].symbol}
             for label in data.labels
         ],
-        "tracks": {p.id: [p.name, p.artist, p.subgenre] for p in data.points},
-        "gl": len(points) > WEBGL_POINTS,
+        "tracks": {p.id: [p.title, p.artist, p.subgenre] for p in data.points},
+        "gl": len(data.points) > WEBGL_POINTS,
     }
     counts = data.counts()
     labels = [
@@ -254,17 +252,16 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
         for i in by_genre(data.genres)
     ]
     listed = [p for p in data.points if p.id in playable or not playable]
-    listed.sort(key=lambda p: (p.genre, p.subgenre, p.name))
+    listed.sort(key=lambda p: (p.genre, p.subgenre, p.title))
     return {
         "payload": payload,
         "legend": [
             {"genre": genre, "labels": list(group)}
             for genre, group in groupby(labels, key=lambda label: label["genre"])
         ],
-        "splits": {s: name for s, name in SPLITS.items() if any(p.split == s for p in points)},
+        "splits": {s: name for s, name in SPLITS.items() if any(p.split == s for p in data.points)},
         "unreadable": len(previews.unreadable),
         "left_out": previews.left_out,
-        "not_drawn": len(data.points) - len(points),
         "listed": [_track_row(point) for point in listed[:LISTED_TRACKS]],
     }
 
@@ -272,7 +269,7 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
 def _track_row(point: Point) -> dict[str, Any]:
     """A row of the macro `tracks`."""
     cells = [point.subgenre, point.predicted]
-    return {"id": point.id, "title": point.name, "note": point.artist, "cells": cells}
+    return {"id": point.id, "title": point.title, "note": point.artist, "cells": cells}
 
 
 def _confusion(data: ReportData) -> list[dict[str, Any]]:

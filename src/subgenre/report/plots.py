@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from subgenre.core import files
-from subgenre.report.data import SPLITS, ReportData, by_genre, drawable
+from subgenre.report.data import SPLITS, ReportData, by_genre
 from subgenre.report.palette import Style, styles
 
 DPI = 150
@@ -24,10 +24,7 @@ _LOOK = {"train": (26.0, 0.38, 0.0), "test": (52.0, 1.0, 0.7)}
 
 
 def save_map(path: Path, data: ReportData) -> None:
-    """Draw the map: colour and shape by subgenre, training tracks faint, held-out ones strong.
-
-    Points without coordinates are left out.
-    """
+    """Draw the map: colour and shape by subgenre, training tracks faint, held-out ones strong."""
     figure = Figure(figsize=(11.0, 6.6), facecolor="white")
     looks = styles(data.labels, data.genres)
     # the legend is as wide as its longest name
@@ -35,10 +32,9 @@ def save_map(path: Path, data: ReportData) -> None:
     longest = max(map(len, names), default=0)
     right = 0.69 if len(data.labels) > LONG_LEGEND else 0.93 - min(0.24, 0.0085 * longest)
     axes = figure.add_axes((0.02, 0.07, right - 0.03, 0.90))
-    shown = drawable(data.points)
     for split, (size, opacity, outline) in _LOOK.items():
         for label, style in looks.items():
-            points = [p for p in shown if (p.split, p.subgenre) == (split, label)]
+            points = [p for p in data.points if (p.split, p.subgenre) == (split, label)]
             axes.scatter(
                 [point.x for point in points],
                 [point.y for point in points],
@@ -54,7 +50,7 @@ def save_map(path: Path, data: ReportData) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.spines[:].set_color("#c9ccd3")
     _legend(figure, looks, data, right)
-    _split_legend(figure, {point.split for point in shown})
+    _split_legend(figure, {point.split for point in data.points})
     if data.map is not None:
         figure.text(0.02, 0.02, data.map.note, fontsize=9, color=GREY)
     _save(figure, path)

@@ -7,6 +7,7 @@ from subgenre.metrics import Score
 from subgenre.report.data import ReportData
 
 METRIC = "centroid_accuracy"
+MODEL, BASELINE = "trained", "frozen"
 FEW_TRACKS = 20  # held out: with fewer, an interval spans a third of the scale or more
 IN_PART, WELL = 0.2, 0.5  # of the way from chance to all right
 # baselines that ignore most of the music, and how a sentence about them begins
@@ -20,7 +21,7 @@ SMALL_SUBGENRE = 10  # or if a subgenre has so few held-out tracks
 
 def sentences(data: ReportData) -> list[str]:
     """Summarise the figures; the first sentence is the verdict."""
-    score = data.score(data.main, METRIC)
+    score = data.score(MODEL, METRIC)
     if score is None:
         return ["No held-out track could be scored, so the model's quality is unknown."]
     lines = [_verdict(data, score), *_training_gain(data, score), *_simple_baselines(data, score)]
@@ -30,13 +31,13 @@ def sentences(data: ReportData) -> list[str]:
 
 def learnt_nothing(data: ReportData) -> bool:
     """Whether the model is no better than chance, with enough tracks to conclude that."""
-    score = data.score(data.main, METRIC)
+    score = data.score(MODEL, METRIC)
     return score is not None and score.low <= score.chance and not inconclusive(data)
 
 
 def inconclusive(data: ReportData) -> bool:
     """Whether too few tracks were held out to tell a good model from chance."""
-    score = data.score(data.main, METRIC)
+    score = data.score(MODEL, METRIC)
     if score is None or not score.low <= score.chance < score.high:
         return False
     return _few(data) or _lift(score.high, score.chance) >= WELL
@@ -78,11 +79,11 @@ def _verdict(data: ReportData, score: Score) -> str:
 
 
 def _training_gain(data: ReportData, score: Score) -> list[str]:
-    base = data.score(data.baseline, METRIC)
+    base = data.score(BASELINE, METRIC)
     if base is None:
         return []
     gain = 100 * (score.value - base.value)
-    start = f"The {data.baseline} backbone alone reaches {_text(base)}"
+    start = f"The frozen backbone alone reaches {_text(base)}"
     if abs(gain) < 0.5:
         return [f"{start}; training did not change this figure."]
     verb = "added" if gain > 0 else "lost"
@@ -94,7 +95,7 @@ def _training_gain(data: ReportData, score: Score) -> list[str]:
 def _simple_baselines(data: ReportData, score: Score) -> list[str]:
     """Name the simple baselines that the model is not clearly better than."""
     lines = []
-    base = data.score(data.baseline, METRIC)
+    base = data.score(BASELINE, METRIC)
     for name, start in SIMPLE.items():
         simple = data.score(name, METRIC)
         if simple is None or not (_overlap(score, simple) or simple.value >= score.value):
@@ -102,7 +103,7 @@ def _simple_baselines(data: ReportData, score: Score) -> list[str]:
         line = f"{start} {_text(simple)}{_as_much_as(simple, score, 'this model')}"
         if simple.value < score.value:
             if base is not None:
-                line += _as_much_as(simple, base, f"the {data.baseline} backbone")
+                line += _as_much_as(simple, base, "the frozen backbone")
             line += "; the intervals overlap, so the model may be no better"
         lines.append(f"{line}.")
     return lines
