@@ -341,7 +341,7 @@ def test_a_subgenre_6_db_louder_is_named_and_nothing_else() -> None:
     assert found.columns[0].accuracy.low > 0.25
     assert [(s.column, s.subgenre) for s in found.standouts] == [("loudness_lufs", "Dark")]
     assert 5 < found.standouts[0].difference < 7
-    assert found.notes[0].startswith("loudness alone names the subgenre of")
+    assert found.notes[0].startswith("Loudness alone gives the subgenre of")
     assert "Dark is louder than the rest by" in found.notes[1]
     assert found.together.accuracy.value > 0.25
     json.dumps(found.to_dict(), allow_nan=False)

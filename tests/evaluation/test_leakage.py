@@ -62,7 +62,7 @@ def test_the_artist_gap_is_seen_where_tags_allow_and_only_there() -> None:
     row = rows(result)["artist"]
     assert row.n_groups == 16
     assert row.knn_gap.low > 0.2
-    assert "no album tags that tracks share: no album gap" in result.notes
+    assert "No album gap: no album tag that tracks share." in result.notes
     bare = [
         stand(t.id, t.path, artist=name)
         for t, name in zip(tracks, ["Various Artists", ""] * 32, strict=True)
@@ -100,7 +100,7 @@ def test_a_subgenre_by_one_artist_is_left_out_and_named() -> None:
     solo = [t if t.subgenre != "s1" else stand(t.id, t.path, artist="one") for t in tracks]
     result = leakage(chunks, of, labels, solo, ["x", "House", "z"], repeats=1)
     assert rows(result)["artist"].n_tracks == 24
-    assert "artist gap without House: it has one artist only" in result.notes
+    assert "The artist gap leaves out House: only one artist." in result.notes
 
 
 def test_a_planted_leak_is_found_by_the_meter() -> None:
@@ -143,7 +143,7 @@ def test_one_track_in_a_subgenre_is_no_crash() -> None:
     keep = np.isin(of, [*range(12), 12])
     result = leakage(chunks[keep], of[keep], labels[:13], tracks[:13], "abc", repeats=1)
     assert rows(result)["chunk"].n_tracks == 12
-    assert "chunk gap without c: it has one track only" in result.notes
+    assert "The chunk gap leaves out c: only one track." in result.notes
 
 
 # ---- copies

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked_folds, one_hot, share
 from subgenre.evaluation.audits.result import Result
@@ -152,7 +153,7 @@ def confounders(
         if _known(values).any() and np.unique(values[_known(values)]).size + _gaps(values) > 1:
             designs[name] = values
     dropped = [_word(n) for n in columns if n not in designs]
-    notes = [f"says nothing here (empty or all the same): {', '.join(dropped)}"] if dropped else []
+    notes = [f"Empty or the same for all tracks: {', '.join(dropped)}."] if dropped else []
     if not designs:
         raise EvaluationError("no column varies: there is nothing that could confound")
     rows = [_judge([v], shuffled, parts, len(names)) for v in designs.values()]
@@ -254,9 +255,10 @@ def _word(column: str) -> str:
 
 def _confounder(name: str, accuracy: Score, p: float, q: float, known: float) -> Confounder:
     named = q <= LEVEL and accuracy.low > accuracy.chance
+    word = _word(name)
     text = (
-        f"{_word(name)} alone names the subgenre of {accuracy.value:.0%} of held-out tracks, "
-        f"{accuracy.chance:.0%} by chance"
+        f"{word[:1].upper()}{word[1:]} alone gives the subgenre of {percent(accuracy.value)} of "
+        f"held-out tracks; chance is {percent(accuracy.chance)}."
     )
     return Confounder(name, accuracy, known, p, q, named, text)
 
@@ -266,6 +268,6 @@ def _outstanding(column: str, name: str, auc: float, gap: float) -> str:
     _, more, less, unit = PHRASES.get(column, default)
     amount = f" by {abs(gap):.3g} {unit}".rstrip() if gap else ""
     return (
-        f"{name} is {more if auc > 0.5 else less} than the rest{amount}: "
-        f"{_word(column)} alone tells it from them ({max(auc, 1 - auc):.0%} of pairs)"
+        f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {_word(column)} alone "
+        f"separates {percent(max(auc, 1 - auc))} of its pairs with other tracks."
     )

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.probe import Floats, standardise, unit
 from subgenre.evaluation.audits.result import Result
@@ -174,7 +175,7 @@ def _same_fingerprint(tracks: Sequence[Track], prints: Mapping[str, Codes]) -> l
         share, overlap = bit_errors(one, other)
         enough = max(LEAST_CODES, LEAST_OVERLAP * min(one.size, other.size))
         if share <= BIT_ERRORS and overlap >= enough:
-            evidence = f"fingerprints differ in {share:.1%} of their bits"
+            evidence = f"fingerprints differ in {percent(share)} of their bits"
             pairs.append(Duplicate(i, j, "fingerprint", 1 - 2 * share, evidence))
     return pairs
 
@@ -213,7 +214,7 @@ def _same_features(tracks: Sequence[Track], vectors: ArrayLike) -> list[Duplicat
         longer = max(duration[i], duration[j])
         if abs(duration[i] - duration[j]) <= SAME_DURATION * longer:
             apart = float(distance[i, j] / limit) if limit else 0.0
-            evidence = f"features {apart * NEAR:.1%} as far apart as neighbours mostly are"
+            evidence = f"features differ by {percent(apart * NEAR)} of a usual difference"
             pairs.append(Duplicate(i, j, "features", 1 - apart / 2, evidence))
     return pairs
 

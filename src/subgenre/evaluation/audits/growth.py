@@ -157,7 +157,7 @@ def _look_ahead(
     ]
     points = tuple(CurvePoint(float(size), score) for size, score in zip(n, scores, strict=True))
     if len(points) < FEWEST_POINTS:
-        text = "too few tracks for a learning curve: 4 a subgenre are the least"
+        text = "Too few tracks for a learning curve: each subgenre needs at least 4."
         return LearningCurve(points, (), None, None, "too few tracks", text)
     a, b, c = power_law(n, 1 - np.column_stack([right.mean(axis=1), curves]))
     now = n[-1]
@@ -177,10 +177,10 @@ def _forecast(n: float, values: Floats) -> Forecast:
 
 
 def _words(now: float, gain: Forecast) -> tuple[str, str]:
-    span = f"{gain.low:+.0%} to {gain.high:+.0%}"
+    points = f"{100 * gain.value:+.0f} points ({100 * gain.low:+.0f} to {100 * gain.high:+.0f})"
     if gain.high - gain.low > WIDE:
-        return "uncertain", f"what twice the tracks would bring can't be said: {span}"
+        return "uncertain", f"The gain from twice the tracks is uncertain: {points}."
     if gain.value < FLAT:
-        return "flat", f"more tracks would bring little: twice as many {gain.value:+.0%} ({span})"
-    text = f"twice the tracks ({gain.n_tracks:.0f} instead of {now:.0f} a subgenre in training) "
-    return "rising", text + f"would bring about {gain.value:+.0%} ({span})"
+        return "flat", f"More tracks would add little: twice as many {points}."
+    tracks = f"{gain.n_tracks:.0f} instead of {now:.0f} training tracks a subgenre"
+    return "rising", f"Twice the tracks ({tracks}) would add about {points}."

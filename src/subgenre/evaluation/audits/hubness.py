@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.probe import checked, unit
 from subgenre.evaluation.audits.result import Result
@@ -58,13 +59,13 @@ def hubness(vectors: ArrayLike, labels: ArrayLike, *, k: int = 10) -> Hubness:
     """
     x, y = checked(vectors, labels)
     if len(x) < 3:
-        raise EvaluationError(f"{len(x)} tracks are too few to have neighbours: 3 at least")
+        raise EvaluationError(f"{len(x)} tracks are too few to have neighbours; 3 are needed")
     k = min(k, len(x) - 1)
     near = unit(x).astype(np.float32)
     before, after = (_occurrence(neighbours(near, k, mutual=m), y, k) for m in (False, True))
     text = (
-        f"{before.never_share:.0%} of the tracks are in nobody's {k} nearest; "
-        f"{after.never_share:.0%} with mutual proximity"
+        f"{percent(before.never_share)} of the tracks are in no list of {k}; "
+        f"{percent(after.never_share)} with mutual proximity"
     )
     return Hubness(len(x), k, before, after, text)
 

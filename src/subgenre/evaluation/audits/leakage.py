@@ -110,7 +110,7 @@ def leakage(
     meter = _Meter(x, of, by_track, folds, repeats, k, seed)
     straddling = straddlers(duplicates, folds_in_use) if duplicates else ()
     notes = [
-        f"{tracks[p.a].path.name} and {tracks[p.b].path.name} are one recording, on both sides"
+        f"{tracks[p.a].path.name} and {tracks[p.b].path.name} are one recording on both sides."
         for p in straddling
     ]
     comparisons = []
@@ -120,15 +120,15 @@ def leakage(
         coarse = groups[of]
         if kind != "chunk" and np.bincount(groups).max() < 2:
             if kind != "recording":
-                notes.append(f"no {kind} tags that tracks share: no {kind} gap")
+                notes.append(f"No {kind} gap: no {kind} tag that tracks share.")
             continue
         keep, left_out = _divisible(groups, by_track)
         if left_out:
             listed = ", ".join(names[c] for c in left_out)
             what = "track" if kind == "chunk" else kind
-            notes.append(f"{kind} gap without {listed}: it has one {what} only")
+            notes.append(f"The {kind} gap leaves out {listed}: only one {what}.")
         if np.unique(by_track[keep]).size < 2:
-            notes.append(f"no {kind} gap: fewer than two subgenres have two {kind}s")
+            notes.append(f"No {kind} gap: fewer than two subgenres have two {kind}s.")
             continue
         comparisons.append(meter.compare((kind, loose, strict), keep[of], fine, coarse, groups))
     return Leakage(tuple(comparisons), straddling, tuple(notes))

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.probe import (
@@ -115,7 +116,7 @@ def wrong_playlist(
         if confidence[i] <= max(least, 0.5):
             break
         other, own = names[best[i]], names[y[i]]
-        why = f"by its sound {other} {p[i, best[i]]:.0%}, {own} {p[i, y[i]]:.0%}"
+        why = f"Probability of {other} {percent(p[i, best[i]])}, of {own} {percent(p[i, y[i]])}"
         rows.append(_finding(tracks[i], "wrong playlist", own, other, float(confidence[i]), why))
     return rows
 
@@ -181,7 +182,7 @@ def outliers(
         spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
         z = (mean - np.median(mean)) / max(spread, 1e-12)
         for i in np.flatnonzero((z > OUTLIER_Z) & (mean > 1e-6)):
-            why = f"{z[i]:.1f} robust deviations further from its playlist than the middle track"
+            why = f"Unlike the other tracks of its playlist (robust z-score {z[i]:.1f})"
             sure = 1 - 1 / (1 + float(z[i]) ** 2)
             rows.append(_finding(tracks[own[i]], "outlier", names[c], "", sure, why))
     return rows
@@ -194,7 +195,7 @@ def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:
         a, b = tracks[pair.a], tracks[pair.b]
         same = (a.genre, a.subgenre) == (b.genre, b.subgenre)
         kind, other = ("duplicate", str(b.path)) if same else ("two playlists", b.subgenre)
-        why = f"the same recording as {b.path.name}: {pair.evidence}"
+        why = f"The same recording as {b.path.name}: {pair.evidence}"
         rows.append(_finding(a, kind, a.subgenre, other, pair.confidence, why))
     return rows
 
@@ -211,7 +212,7 @@ def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[F
     clipped = np.nan_to_num(np.asarray(measures.get("clipped_share", nothing), dtype=np.float64))
     for track, quiet, over in zip(tracks, silent, clipped, strict=True):
         if quiet >= SILENT_SHARE:
-            why = f"{quiet:.0%} of what was heard is silence"
+            why = f"{percent(quiet)} of the audio is silence"
             rows.append(_finding(track, "silent", track.subgenre, "", float(quiet), why))
         if over >= CLIPPED_SHARE:
             why = f"{over:.2%} of the samples are clipped"

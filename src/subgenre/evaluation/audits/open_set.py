@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.probe import (
     Floats,
@@ -205,8 +206,8 @@ def _summary(
     area, fpr = (_interval(values[:, j].mean(), draws[:, :, j].mean(axis=1)) for j in (0, 1))
     error, caught = _kept_promise(pairs, alpha, generator)
     text = (
-        f"of tracks from an unknown subgenre {caught:.0%} are turned away, "
-        f"while {error:.0%} of the known are (asked for: at most {alpha:.0%})"
+        f"{percent(caught)} of the unknown tracks are rejected, and {percent(error)} of the known "
+        f"ones, of which at most {percent(alpha)} should be."
     )
     return OpenSet(score, rows, area, fpr, alpha, error, caught, text)
 

@@ -173,7 +173,7 @@ def curve(found: LearningCurve) -> Section:
         "Learning curve",
         "Would more tracks help? A light probe on the frozen backbone trains on fewer tracks. "
         "The model itself is not trained again.",
-        _sentence(found.text),
+        found.text,
         (lines,) if accuracy else (),
     )
 
@@ -190,16 +190,14 @@ def confounders(found: Confounders) -> Section:
         )
         for c in (found.together, *found.columns)
     )
-    standouts = {one.text for one in found.standouts}  # these begin with a name, in its own case
-    notes = [_ended(n) if n in standouts else _sentence(n) for n in found.notes]
-    remarkable = found.standouts or any(c.named for c in found.columns)
-    headline = _ended(found.standouts[0].text) if found.standouts else "".join(notes[:1])
+    named = [c.text for c in found.columns if c.named]
+    remarkable = [one.text for one in found.standouts] + named
     return Section(
         "confounders",
         "Confounders",
         "How many held-out tracks does one property assign to the right subgenre? "
         "The model may have learnt a property that is clearly above chance instead of the music.",
-        " ".join(notes),
+        " ".join(note for note in found.notes if note not in named),  # the table holds these
         (
             Table(
                 ("Property", "Held-out accuracy", "Known for", "p, corrected", "Above chance"),
@@ -207,7 +205,7 @@ def confounders(found: Confounders) -> Section:
                 "Confounders",
             ),
         ),
-        headline if remarkable else "",
+        remarkable[0] if remarkable else "",
     )
 
 
@@ -223,7 +221,7 @@ def leakage(found: Leakage, copies: Duplicates) -> Section:
     )
     n = len(copies.pairs)
     found_copies = f"{counted(n, 'pair')} of copies found" if n else "No copies found"
-    notes = [f"{found_copies}, {copies.text}.", *map(_ended, found.notes[:LISTED_COPIES])]
+    notes = [f"{found_copies}, {copies.text}.", *found.notes[:LISTED_COPIES]]
     if len(found.notes) > LISTED_COPIES:
         notes.append(f"And {len(found.notes) - LISTED_COPIES} more of this kind.")
     return Section(
@@ -273,8 +271,7 @@ def open_set(found: Mapping[str, OpenSet]) -> Section:
         "Each subgenre is left out in turn. AUROC: how often a known track fits better than an "
         "unknown one; chance is 0.5. FPR at 95 % TPR: share of unknown tracks that are accepted if "
         "95 % of the known ones are.",
-        f"{_sentence(best.text)} Hardest to reject: {worst.subgenre} "
-        f"(AUROC {worst.auroc.value:.2f}).",
+        f"{best.text} Hardest to reject: {worst.subgenre} (AUROC {worst.auroc.value:.2f}).",
         (
             Table(
                 ("Score", "AUROC", "FPR at 95 % TPR", "Known rejected", "Unknown rejected"),
@@ -297,11 +294,3 @@ def _decimal(score: Score | Interval | None) -> str:
 
 def _points(gap: Gap) -> str:
     return f"{100 * gap.value:+.0f} points ({100 * gap.low:+.0f} to {100 * gap.high:+.0f})"
-
-
-def _sentence(text: str) -> str:
-    return _ended(f"{text[:1].upper()}{text[1:]}")
-
-
-def _ended(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
