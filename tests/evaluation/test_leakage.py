@@ -69,7 +69,7 @@ def test_the_artist_gap_is_seen_where_tags_allow_and_only_there() -> None:
     ]
     result = leakage(chunks, of, labels, bare, "abcd", repeats=1)
     assert "artist" not in rows(result)
-    assert any("no artist tags" in note for note in result.notes)
+    assert any("No artist gap" in note for note in result.notes)
 
 
 def test_without_an_artist_effect_the_gap_holds_zero() -> None:
