@@ -13,11 +13,11 @@ Only the embedding of files loads torch; all else reads stored vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +28,16 @@ from subgenre.commands import playlist as lists
 from subgenre.commands.classify import Classified
 from subgenre.commands.index import Indexed
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.commands.playlist import TRACKS, Wish
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import audio_files
 from subgenre.library.track import Track
+from subgenre.search import requests
 from subgenre.search.classifier import ALPHA, Placement
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
-from subgenre.search.ranking import Hit, Limits
+from subgenre.search.ranking import Hit
+from subgenre.search.requests import PlaylistRequest, Ranking
 from subgenre.search.track_rows import Filter
 
 if TYPE_CHECKING:
@@ -230,60 +231,34 @@ class Model:
         Raises:
             PlaylistError: unknown; the message names the most similar name.
         """
-        limits = Limits(k, None, per_artist, versions)
-        return lists.similar(self._folder, self.tracks, track, limits, filter, mutual=mutual)
+        return self.playlist(
+            track, tracks=k, filter=filter, per_artist=per_artist, versions=versions, mutual=mutual
+        )
 
     def playlist(
         self,
         *seeds: Seed,
-        expand: str = "",
-        until_fit: float | None = 0.9,
-        like: Sequence[Seed] = (),
-        unlike: Sequence[Seed] = (),
-        journey: bool = False,
-        axis: str = "",
-        between: tuple[float, float] | None = None,
-        smooth: bool = False,
-        tracks: int | None = None,
-        minutes: float | None = None,
-        per_artist: int = 0,
-        versions: bool = False,
-        filter: Filter | None = None,
-        mutual: bool = True,
+        request: PlaylistRequest | None = None,
         out: str | Path | None = None,
+        console: Console | None = None,
+        **options: Any,
     ) -> list[Hit]:
-        """Make a playlist: from seeds, from a subgenre until it stops fitting, or along a way.
+        """Make a playlist: from seeds, for a subgenre, on a journey, or along an axis.
 
         Args:
-            seeds: tracks to begin with; several count by agreement. journey: between two of them.
-            expand: a subgenre to go on from, while tracks belong to it with a probability of
-                `until_fit` or more; like, unlike: tracks that refit this at once.
-            axis: 'A:B', two subgenres. between: first and last position on it that a track may
-                have; 0 and 1 are the middles of the two. smooth: order by small steps.
-            tracks, minutes: length. per_artist, versions, filter, mutual: as in `similar`.
-            out: a .m3u8, .csv or .xml (rekordbox) to write; a list that is empty is not written.
+            seeds: tracks to begin with: ids, paths, titles, files, or vectors [D].
+            out: a .m3u8, .csv or .xml (rekordbox) to write; an empty list is not written.
+            options: the other fields of `PlaylistRequest`. request: all of them, ready made.
 
         Raises:
-            PlaylistError: unknown names, or wishes that contradict each other.
+            PlaylistError: unknown names, or options that exclude each other.
         """
-        wish = Wish(
-            seeds,
-            expand,
-            until_fit,
-            like,
-            unlike,
-            journey,
-            axis,
-            between,
-            smooth,
-            mutual,
-        )
-        if tracks is None and minutes is None and not (expand and until_fit):
-            tracks = TRACKS
-        limits = Limits(tracks, minutes, per_artist, versions)
-        hits = lists.make(self._folder, self.tracks, wish, limits, filter)
-        lists.write(_path(out), hits)
-        return hits
+        request = request or PlaylistRequest(seeds, **options)
+        return lists.playlist(self._folder, self.tracks, request, out=_path(out), console=console)
+
+    def ranking(self, request: PlaylistRequest) -> Ranking:
+        """Return what orders the list of a request."""
+        return requests.ranking(self.tracks, request)
 
     def map(self) -> LibraryMap:
         """Return the map of all tracks; the first call fits it and keeps it.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from subgenre.cli import main
-from subgenre.commands import index, playlist, runs
+from subgenre.commands import index, runs
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
@@ -22,6 +22,7 @@ from subgenre.library import audio_files, formats, sources
 from subgenre.library import scan as library_room
 from subgenre.library.track import Track
 from subgenre.search import journeys
+from subgenre.search.requests import TRACKS, PlaylistRequest
 from subgenre.search.vector_index import Index
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -294,7 +295,7 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
         (["dark, u 0"], "did you mean 'dark, ü 0'"),
         ([copy, "--subgenre", "drak"], "did you mean 'dark'"),
         ([copy, "--min-bpm", 130, "--max-bpm", 120], "swap them"),
-        ([copy, "-k", 0], "make no list"),
+        ([copy, "-k", 0], "more than 0"),
     ):
         code, _, told = ask("similar", *words, "--run", model(made))
         assert (code, wanted in told) == (2, True), told
@@ -317,10 +318,10 @@ def test_a_journey_says_which_ends_are_not_in_the_index(made: Path, tmp_path: Pa
         path = next(end for end in ends if end in outside)
         code, told, err = ask("playlist", *ends, *words)
         assert (code, len(told["hits"])) == (0, 3)
-        assert f"{path} is not in the index, so not in the list" in err
+        assert f"{path} is not in the index" in err
         assert f"{known} " not in err
     err = ask("playlist", *outside, *words)[2]
-    assert f"{outside[0]} and {outside[1]} are not in the index" in err
+    assert all(f"{path} is not in the index" in err for path in outside)
     copy = tmp_path / "copy.wav"  # a file elsewhere, whose sound the index knows
     shutil.copy(known, copy)
     other = track_vectors.read_embeddings(model(made) / workspace.EMBEDDINGS).paths[-1]
@@ -387,7 +388,7 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
         assert code == 0, err
         return list(told["hits"])
 
-    assert len(hits(first)) == playlist.TRACKS
+    assert len(hits(first)) == TRACKS
     assert "dark 0.wav" not in [Path(hit["path"]).name for hit in hits(first)]
     both = hits("dark 0", "dark 1", "--tracks", 5)
     assert [hit["subgenre"] for hit in both] == ["dark"] * 5
@@ -400,7 +401,7 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
     assert abs(np.mean([hit["score"] for hit in middle]) - 0.5) < 0.3
     chances = [hit["score"] for hit in hits("--expand", "dark", "--until-fit", 0.05)]
     assert all(chance >= 0.05 for chance in chances)
-    assert len(hits("--expand", "dark", "--until-fit", 0)) == playlist.TRACKS
+    assert len(hits("--expand", "dark", "--until-fit", 0)) == TRACKS
     every = ["--expand", "dark", "--until-fit", 0, "--tracks", 30]
     chance = {h["id"]: h["score"] for h in hits(*every)}
     liked = {h["id"]: h["score"] for h in hits(*every, "--like", "deep 0", "--like", "deep 2")}
@@ -421,15 +422,15 @@ def test_playlists_of_every_kind(tmp_path: Path, ask: Ask):
 @pytest.mark.parametrize(
     ("words", "name", "told"),
     [
-        (["similar", "dark 0"], "mutual proximity", "ranked by mutual proximity"),
-        (["similar", "dark 0", "--plain"], "cosine", "ranked by cosine"),
-        (["playlist", "dark 0"], "mutual proximity", "ranked by mutual proximity"),
+        (["similar", "dark 0"], "mutual proximity", "Ranked by mutual proximity"),
+        (["similar", "dark 0", "--plain"], "cosine", "Ranked by cosine"),
+        (["playlist", "dark 0"], "mutual proximity", "Ranked by mutual proximity"),
         (["playlist", "dark 0", "dark 1"], "agreement", "each by mutual proximity"),
         (["playlist", "dark 0", "dark 1", "--plain"], "agreement", "each by cosine"),
-        (["playlist", "dark 0", "--smooth"], "mutual proximity", "then put in small steps"),
-        (["playlist", "dark 0", "deep 0", "--journey"], "journey", "in order of the way"),
-        (["playlist", "--axis", "dark:deep"], "axis", "in order along the axis"),
-        (["playlist", "--expand", "dark", "--until-fit", "0"], "fit", "ranked by fit"),
+        (["playlist", "dark 0", "--smooth"], "mutual proximity", "so that neighbours are similar"),
+        (["playlist", "dark 0", "deep 0", "--journey"], "journey", "In the order of the journey"),
+        (["playlist", "--axis", "dark:deep"], "axis", "Ordered by position on the axis"),
+        (["playlist", "--expand", "dark", "--until-fit", "0"], "fit", "Ranked by fit"),
     ],
 )
 def test_lists_tell_by_what_they_are_in_order(
@@ -486,13 +487,13 @@ def test_an_axis_keeps_to_its_range(tmp_path: Path, ask: Ask, capsys: pytest.Cap
     known = ModelFolder.open(run).collection()
     where = journeys.positions(known, journeys.axis(known, "dark:deep"))
     inside = sorted(at for at in where.tolist() if 0.3 <= at <= 0.6)
-    assert 3 < len(inside) < playlist.TRACKS
+    assert 3 < len(inside) < TRACKS
     words = ["playlist", "--axis", "dark:deep", "--run", str(run)]
     code, told, err = ask(*words, "--between", 0.3, 0.6)
     assert code == 0
     np.testing.assert_allclose([hit["score"] for hit in told["hits"]], inside, atol=1e-6)
-    few = f"only {len(inside)} tracks of {playlist.TRACKS} asked for"
-    assert f"{few}: no more are left between 0.3 and 0.6" in err
+    few = f"{len(inside)} tracks instead of {TRACKS}"
+    assert f"{few}: no more lie between 0.3 and 0.6" in err
     told, err = ask(*words, "--between", 0.6, 0.3, "--tracks", 3)[1:]
     some = [hit["score"] for hit in told["hits"]]
     assert (len(some), some == sorted(some), "asked for" in err) == (3, True, False)
@@ -561,10 +562,10 @@ def test_no_track_fits(tmp_path: Path, ask: Ask, capsys: pytest.CaptureFixture[s
     ("words", "wanted"),
     [
         (["--expand", "drak"], "did you mean 'dark'"),
-        (["--expand", "dark", "--axis", "dark:deep"], "ask for one"),
+        (["--expand", "dark", "--axis", "dark:deep"], "choose one"),
         (["dark 0", "--expand", "dark"], "takes no seeds"),
-        (["dark 0", "--journey"], "two ends"),
-        (["dark 0", "--like", "deep 1"], "refine --expand"),
+        (["dark 0", "--journey"], "two seeds"),
+        (["dark 0", "--like", "deep 1"], "a subgenre to expand"),
         ([], "no seed"),
         (["dark 0", "--out", "list.txt"], "no extension of a playlist"),
         (["--axis", "dark"], "no colon"),
@@ -783,8 +784,8 @@ def test_listing_takes_labels_only_from_folders_the_model_knows(tmp_path: Path):
 
 
 def test_wishes_are_checked_where_they_are_made():
-    with pytest.raises(PlaylistError, match="two playlists"):
-        playlist.Wish(expand="a", axis="b:c")
+    with pytest.raises(PlaylistError, match="two kinds of list"):
+        PlaylistRequest(expand="a", axis="b:c")
 
 
 def test_settings_of_the_run_cut_files_from_outside(tmp_path: Path):

@@ -350,7 +350,7 @@ def test_an_upload_is_placed_and_not_kept(
         ("POST", "/api/playlists", {"name": "x", "ids": ["nothing"]}, 404, "no track"),
         ("POST", "/api/playlists", {"name": "x", "ids": []}, 422, "ids"),
         ("POST", "/api/playlists", {"name": "x", "ids": ["a"], "path": "/x"}, 422, "path"),
-        ("POST", "/api/playlist", {"kind": "journey", "seeds": []}, 422, "two ends"),
+        ("POST", "/api/playlist", {"kind": "journey", "seeds": []}, 422, "two seeds"),
         ("POST", "/api/playlist", {"kind": "magic"}, 422, "kind"),
     ],
 )

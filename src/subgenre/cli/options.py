@@ -18,8 +18,7 @@ from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.api import Model
-    from subgenre.search.ranking import Hit, Limits
-    from subgenre.search.track_rows import Filter
+    from subgenre.search.ranking import Hit
 
 
 @Parameter(name="*")
@@ -162,15 +161,15 @@ class Wanted:
     plain: bool = False
     "Rank by cosine alone, without the correction of hubs (mutual proximity)."
 
-    def filter(self) -> Filter:
-        """Say it in the index's words.
+    def options(self) -> dict[str, Any]:
+        """Return them as fields of `PlaylistRequest`.
 
         Raises:
-            ConfigError: limits that nothing can meet.
+            ConfigError: a lowest value above the highest.
         """
         from subgenre.search.track_rows import Filter
 
-        return Filter(
+        chosen = Filter(
             genre=self.genre,
             subgenre=self.subgenre,
             artist=self.artist,
@@ -178,21 +177,12 @@ class Wanted:
             bpm=_between("bpm", self.min_bpm, self.max_bpm),
             duration_s=_between("seconds", self.min_seconds, self.max_seconds),
         )
-
-    def limits(self, k: int | None, minutes: float | None = None) -> Limits:
-        """Say how long the list may be.
-
-        Raises:
-            ConfigError: a number that makes no list.
-        """
-        from subgenre.search.ranking import Limits
-
-        for name, value in (("tracks", k), ("minutes", minutes)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{value} {name} make no list; ask for more than 0")
-        if self.per_artist < 0:
-            raise ConfigError(f"--per-artist is {self.per_artist}; give 1 or more, or 0: no limit")
-        return Limits(k, minutes, self.per_artist, self.versions)
+        return {
+            "filter": chosen,
+            "per_artist": self.per_artist,
+            "versions": self.versions,
+            "mutual": not self.plain,
+        }
 
 
 def _between(name: str, low: float | None, high: float | None) -> tuple[float, float] | None:
@@ -209,7 +199,7 @@ def listed(hits: Sequence[Hit], by: str = "") -> tuple[list[str], list[list[str]
 
     A list by `fit` shows the score that an expansion ends by, one by `axis` the position on it.
     """
-    from subgenre.commands.playlist import floored
+    from subgenre.commands.playlist import fit_text
 
     score = {"fit": ["fit"], "axis": ["position"]}.get(by, [])
     columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]
@@ -218,7 +208,7 @@ def listed(hits: Sequence[Hit], by: str = "") -> tuple[list[str], list[list[str]
             str(place),
             hit.track.name,
             hit.track.subgenre or "-",
-            *([floored(hit.score) if by == "fit" else f"{hit.score:.3f}"] if score else []),
+            *([fit_text(hit.score) if by == "fit" else f"{hit.score:.3f}"] if score else []),
             f"{hit.cosine:.3f}",
             f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
             clock(hit.track.duration_s) if hit.track.duration_s else "-",

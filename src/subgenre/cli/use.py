@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +12,8 @@ from subgenre.cli.options import Common, Source, Wanted, clock, listed
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
-    from subgenre.commands.playlist import Ranking
     from subgenre.search.classifier import Placement
-    from subgenre.search.ranking import Hit
+    from subgenre.search.requests import PlaylistRequest
 
 
 def index(
@@ -106,20 +104,11 @@ def similar(
         k: how many.
         out: write the list as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.commands import playlist as lists
-    from subgenre.commands.model_folder import ModelFolder
+    from subgenre.search.requests import PlaylistRequest
 
-    terminal, source, wanted = (
-        (common or Common()).terminal(),
-        source or Source(),
-        wanted or Wanted(),
-    )
-    limits, only = wanted.limits(k), wanted.filter()
-    opened = ModelFolder.open(source.run, terminal)
-    known, mutual = opened.collection(source.index), not wanted.plain
-    hits = lists.similar(opened, known, track, limits, only, mutual=mutual, console=terminal)
-    by = lists.ranking(known, lists.Wish(seeds=(track,), mutual=mutual))
-    return _list(terminal, f"Similar to {track}", hits, by, out, track=track)
+    terminal, wanted = (common or Common()).terminal(), wanted or Wanted()
+    request = PlaylistRequest((track,), tracks=k, **wanted.options())
+    return _list(terminal, f"Similar to {track}", request, source or Source(), out, track=track)
 
 
 def playlist(
@@ -157,15 +146,11 @@ def playlist(
         minutes: length in minutes.
         out: write it as .m3u8, .csv or .xml (rekordbox).
     """
-    from subgenre.commands import playlist as lists
-    from subgenre.commands.model_folder import ModelFolder
+    from subgenre.search.requests import PlaylistRequest
 
-    terminal = (common or Common()).terminal()
-    source, wanted = source or Source(), wanted or Wanted()
-    if tracks is None and minutes is None and not (expand and until_fit):
-        tracks = lists.TRACKS
-    wish = lists.Wish(
-        seeds=seeds,
+    terminal, wanted = (common or Common()).terminal(), wanted or Wanted()
+    request = PlaylistRequest(
+        seeds,
         expand=expand,
         until_fit=until_fit or None,
         like=like,
@@ -174,33 +159,33 @@ def playlist(
         axis=axis,
         between=between,
         smooth=smooth,
-        mutual=not wanted.plain,
+        tracks=tracks,
+        minutes=minutes,
+        **wanted.options(),
     )
-    opened = ModelFolder.open(source.run, terminal)
-    limits = wanted.limits(tracks, minutes)
-    known, only = opened.collection(source.index), wanted.filter()
-    hits = lists.make(opened, known, wish, limits, only, console=terminal)
-    return _list(terminal, "Playlist", hits, lists.ranking(known, wish), out)
+    return _list(terminal, "Playlist", request, source or Source(), out)
 
 
 def _list(
     terminal: Terminal,
     title: str,
-    hits: Sequence[Hit],
-    by: Ranking,
+    request: PlaylistRequest,
+    source: Source,
     out: Path | None,
-    **asked: str,
+    **query: str,
 ) -> int:
-    """Write a list and show it, unless it is empty; return the exit code."""
-    from subgenre.commands import playlist as lists
+    """Make a list, write it and show it; return the exit code."""
+    from subgenre.commands.playlist import row
 
-    lists.write(out, hits, terminal)
+    model = source.load(terminal)
+    hits = model.playlist(request=request, out=out, console=terminal)
+    by = model.ranking(request)
     if hits:
         columns, rows = listed(hits, by.name)
         terminal.table(title, columns, rows, caption=by.sentence)
     written = str(out) if out and hits else None
-    told = {"out": written, "ranked_by": by.name, "hits": [lists.row(hit) for hit in hits]}
-    terminal.result({**asked, **told})
+    result = {"out": written, "ranked_by": by.name, "hits": [row(hit) for hit in hits]}
+    terminal.result({**query, **result})
     return 0 if hits else 1
 
 

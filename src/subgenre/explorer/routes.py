@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -14,13 +14,13 @@ from starlette.responses import FileResponse
 
 from subgenre.audio.decoder import EXTENSIONS
 from subgenre.core import files
-from subgenre.errors import AudioError, PlaylistError, SubgenreError
+from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import playback, schemas
 from subgenre.explorer.state import Explorer
-from subgenre.explorer.view import DECIMALS, View
+from subgenre.explorer.view import DECIMALS
 from subgenre.library import formats
-from subgenre.search import journeys, ordering, playlists
-from subgenre.search.ranking import Hit
+from subgenre.search import journeys, ordering, requests
+from subgenre.search.requests import PlaylistRequest
 
 MAX_UPLOAD_BYTES = 200 * 2**20
 
@@ -97,10 +97,8 @@ def similar(
     """Find the tracks most similar to one, most similar first."""
     view = explorer.view
     view.row(track_id)
-    hits = playlists.similar(
-        view.library.collection, track_id, query.limits(), query.filter(), mutual=query.mutual
-    )
-    return {"tracks": view.hits(hits)}
+    request = PlaylistRequest((track_id,), mutual=query.mutual, **query.options())
+    return {"tracks": view.hits(requests.make(view.library.collection, request))}
 
 
 # Audio
@@ -160,58 +158,17 @@ def axis_near(explorer: Current, query: Annotated[schemas.AxisQuery, Query()]) -
     view = explorer.view
     tracks = view.library.collection
     point = journeys.axis(tracks, query.name).point(query.at)
-    return {"tracks": view.hits(playlists.similar(tracks, point, query.limits(), query.filter()))}
+    request = PlaylistRequest((point,), **query.options())
+    return {"tracks": view.hits(requests.make(tracks, request))}
 
 
 @router.post("/playlist", response_model=schemas.Hits)
-def make_playlist(explorer: Current, request: schemas.PlaylistRequest) -> dict[str, Any]:
+def make_playlist(explorer: Current, request: schemas.MakeRequest) -> dict[str, Any]:
     """Make a playlist: by agreement of seeds, of a subgenre, from A to B, or along an axis."""
     view = explorer.view
     for track_id in (*request.seeds, *request.like, *request.unlike):
         view.row(track_id)
-    hits = _KINDS[request.kind](view, request)
-    if request.smooth:
-        hits = playlists.smoothed(view.library.collection, hits)
-    return {"tracks": view.hits(hits)}
-
-
-def _agreement(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
-    return playlists.agreement(
-        view.library.collection, request.seeds, request.limits(), request.filter()
-    )
-
-
-def _expand(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
-    return playlists.expand(
-        view.library.collection,
-        request.subgenre_name,
-        request.limits(),
-        request.filter(),
-        until_fit=request.until_fit,
-        like=request.like,
-        unlike=request.unlike,
-    )
-
-
-def _journey(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
-    if len(request.seeds) != 2:
-        raise PlaylistError(f"a journey has two ends, but {len(request.seeds)} seeds are given")
-    start, end = request.seeds
-    return journeys.journey(view.library.collection, start, end, request.limits(), request.filter())
-
-
-def _along(view: View, request: schemas.PlaylistRequest) -> list[Hit]:
-    tracks = view.library.collection
-    line = journeys.axis(tracks, request.axis)
-    return journeys.along(tracks, line, request.limits(), request.filter())
-
-
-_KINDS: dict[str, Callable[[View, schemas.PlaylistRequest], list[Hit]]] = {
-    "agreement": _agreement,
-    "expand": _expand,
-    "journey": _journey,
-    "axis": _along,
-}
+    return {"tracks": view.hits(requests.make(view.library.collection, request.request()))}
 
 
 @router.post("/order", response_model=schemas.Tracks)

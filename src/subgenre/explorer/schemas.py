@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from subgenre.search.ranking import Limits
+from subgenre.search.requests import PlaylistRequest
 from subgenre.search.track_rows import Filter
 
 MAX_TRACKS = 1000  # in one list: the smooth order compares all pairs
@@ -36,20 +36,21 @@ class ListRequest(Request):
     duration_min_s: float | None = None
     duration_max_s: float | None = None
 
-    def limits(self) -> Limits:
-        """Return the limits of the list."""
-        k = None if self.minutes is not None else self.k
-        return Limits(k, self.minutes, self.per_artist, self.versions)
-
-    def filter(self) -> Filter:
-        """Return the filter of its tracks."""
-        return Filter(
-            genre=tuple(self.genre),
-            subgenre=tuple(self.subgenre),
-            artist=tuple(self.artist),
-            bpm=_between(self.bpm_min, self.bpm_max),
-            duration_s=_between(self.duration_min_s, self.duration_max_s),
-        )
+    def options(self) -> dict[str, Any]:
+        """Return them as fields of `requests.PlaylistRequest`."""
+        return {
+            "tracks": None if self.minutes is not None else self.k,
+            "minutes": self.minutes,
+            "per_artist": self.per_artist,
+            "versions": self.versions,
+            "filter": Filter(
+                genre=tuple(self.genre),
+                subgenre=tuple(self.subgenre),
+                artist=tuple(self.artist),
+                bpm=_between(self.bpm_min, self.bpm_max),
+                duration_s=_between(self.duration_min_s, self.duration_max_s),
+            ),
+        }
 
 
 class SimilarQuery(ListRequest):
@@ -67,7 +68,7 @@ class AxisQuery(ListRequest):
     )
 
 
-class PlaylistRequest(ListRequest):
+class MakeRequest(ListRequest):
     """A playlist to make; nothing is saved."""
 
     kind: Literal["agreement", "expand", "journey", "axis"]
@@ -80,6 +81,20 @@ class PlaylistRequest(ListRequest):
     like: Ids = []
     unlike: Ids = []
     smooth: bool = Field(False, description="order by similarity, and by tempo where known")
+
+    def request(self) -> PlaylistRequest:
+        """Return the request that all lists share."""
+        return PlaylistRequest(
+            self.seeds,
+            expand=self.subgenre_name if self.kind == "expand" else "",
+            until_fit=self.until_fit,
+            like=self.like,
+            unlike=self.unlike,
+            journey=self.kind == "journey",
+            axis=self.axis if self.kind == "axis" else "",
+            smooth=self.smooth,
+            **self.options(),
+        )
 
 
 class OrderRequest(Request):

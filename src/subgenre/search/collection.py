@@ -82,6 +82,10 @@ class Collection:
         """Say whether a track of this id is there."""
         return track_id in self._row_of
 
+    def has_path(self, path: Path) -> bool:
+        """Say whether a track of this path is there."""
+        return str(path.absolute()) in self._by_path
+
     def row_of_id(self, track_id: str) -> int:
         """Find a track by its id alone.
 

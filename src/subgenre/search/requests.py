@@ -1,0 +1,171 @@
+"""A request for a list of tracks, the same for the command line, the API and HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from subgenre.errors import PlaylistError
+from subgenre.search import journeys, playlists
+from subgenre.search.collection import MIN_MUTUAL, Collection
+from subgenre.search.playlists import Seed
+from subgenre.search.ranking import Hit, Limits
+from subgenre.search.track_rows import Filter
+
+TRACKS = 20  # in a list whose length is not given
+
+
+@dataclass(frozen=True)
+class PlaylistRequest:
+    """What a list is made from, what it may hold, and how long it is.
+
+    Attributes:
+        seeds: tracks by id, path, title or file, or vectors [D]; several count by agreement.
+        expand: a subgenre to find more tracks for. until_fit: lowest probability of belonging to
+            it; None: no limit. like, unlike: tracks that the list moves towards, and away from.
+        journey: from the first of two seeds to the second.
+        axis: two subgenres, 'A:B'. between: lowest and highest position on the axis; 0 and 1 are
+            the centroids of the two; None: from end to end.
+        smooth: order the list so that neighbours are similar.
+        mutual: rank by mutual proximity, else by cosine.
+        tracks, minutes: length. per_artist: most tracks of one artist; 0: no limit.
+        versions: keep several versions of one recording.
+        filter: which tracks the list may hold.
+
+    Raises:
+        PlaylistError: nothing to begin with, two kinds of list at once, or no possible length.
+    """
+
+    seeds: Sequence[Seed] = ()
+    expand: str = ""
+    until_fit: float | None = 0.9
+    like: Sequence[Seed] = ()
+    unlike: Sequence[Seed] = ()
+    journey: bool = False
+    axis: str = ""
+    between: tuple[float, float] | None = None
+    smooth: bool = False
+    mutual: bool = True
+    tracks: int | None = None
+    minutes: float | None = None
+    per_artist: int = 0
+    versions: bool = False
+    filter: Filter | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [name for name in ("expand", "journey", "axis") if getattr(self, name)]
+        if len(kinds) > 1:
+            raise PlaylistError(f"{kinds[0]} and {kinds[1]} are two kinds of list; choose one")
+        if kinds in (["expand"], ["axis"]) and len(self.seeds):
+            raise PlaylistError(f"a list by {kinds[0]} takes no seeds; remove them, or use like")
+        if self.journey and len(self.seeds) != 2:
+            raise PlaylistError(f"a journey needs two seeds, not {len(self.seeds)}")
+        if (len(self.like) or len(self.unlike)) and not self.expand:
+            raise PlaylistError("like and unlike need a subgenre to expand; give expand")
+        if not kinds and not len(self.seeds):
+            raise PlaylistError("no seed is given; name a track, or use expand or axis")
+        for name, value in (("tracks", self.tracks), ("minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise PlaylistError(f"{name} is {value}; give more than 0")
+        if self.per_artist < 0:
+            raise PlaylistError(f"per_artist is {self.per_artist}; give 0 for no limit, or more")
+
+    @property
+    def limits(self) -> Limits:
+        """When the list is full; a list that ends by fit needs no length."""
+        tracks = self.tracks
+        if tracks is None and self.minutes is None and not (self.expand and self.until_fit):
+            tracks = TRACKS
+        return Limits(tracks, self.minutes, self.per_artist, self.versions)
+
+
+class Ranking(NamedTuple):
+    """What orders a list: a short name, and a sentence that explains the columns."""
+
+    name: str
+    sentence: str
+
+
+def ranking(tracks: Collection, request: PlaylistRequest) -> Ranking:
+    """Return what orders the list of a request."""
+    mutual = request.mutual and len(tracks) >= MIN_MUTUAL
+    measure = "mutual proximity" if mutual else "cosine"
+    if request.axis:
+        return Ranking("axis", "Ordered by position on the axis. Cosine: to that point.")
+    if request.journey:
+        return Ranking("journey", "In the order of the journey. Cosine: to the previous track.")
+    if request.expand:
+        name, sentence = (
+            "fit",
+            "Ranked by fit, the probability of belonging. Cosine: to the centroid.",
+        )
+    elif len(request.seeds) > 1:
+        name = "agreement"
+        sentence = f"Ranked by the agreement of the seeds, each by {measure}. Cosine: the mean."
+    elif mutual:
+        name = measure
+        sentence = (
+            "Ranked by mutual proximity, which ranks down tracks that are near to everything. "
+            "--plain ranks by cosine."
+        )
+    else:
+        name, sentence = measure, "Ranked by cosine."
+        if request.mutual:
+            sentence += f" Mutual proximity needs at least {MIN_MUTUAL} tracks."
+    if request.smooth:
+        sentence += " Then ordered so that neighbours are similar."
+    return Ranking(name, sentence)
+
+
+def make(
+    tracks: Collection,
+    request: PlaylistRequest,
+    *,
+    calibration: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[Hit]:
+    """Make the list of a request; its seeds are not in it, the two ends of a journey are.
+
+    Args:
+        tracks: to choose from. request: its seeds are ids, paths or titles of `tracks`, or vectors.
+        calibration: ids that the fit is calibrated on, such as the test tracks; None: all.
+        seed: of the folds that calibrate.
+
+    Raises:
+        PlaylistError: an unknown track or subgenre. IndexStoreError: an unknown name in the filter.
+    """
+    limits, chosen, mutual = request.limits, request.filter, request.mutual
+    if request.axis:
+        line = journeys.axis(tracks, request.axis)
+        return journeys.along(tracks, line, limits, chosen, between=request.between)
+    if request.journey:
+        return journeys.journey(tracks, request.seeds[0], request.seeds[1], limits, chosen)
+    if request.expand:
+        hits = playlists.expand(
+            tracks,
+            request.expand,
+            limits,
+            chosen,
+            until_fit=request.until_fit,
+            like=request.like,
+            unlike=request.unlike,
+            trusted=calibration,
+            seed=seed,
+        )
+    elif len(request.seeds) == 1:
+        hits = playlists.similar(tracks, request.seeds[0], limits, chosen, mutual=mutual)
+    else:
+        hits = playlists.agreement(tracks, request.seeds, limits, chosen, mutual=mutual)
+    if request.smooth:
+        first = request.seeds[0] if len(request.seeds) else None
+        hits = playlists.smoothed(tracks, hits, first=first)
+    return hits
+
+
+def best_fit(
+    tracks: Collection, request: PlaylistRequest, *, calibration: Sequence[str] | None, seed: int
+) -> Hit | None:
+    """Return the track that fits the expanded subgenre best, whatever its fit; None: no track."""
+    closest = replace(request, until_fit=None, tracks=1, minutes=None)
+    return next(iter(make(tracks, closest, calibration=calibration, seed=seed)), None)
