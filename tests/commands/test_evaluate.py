@@ -20,7 +20,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
 from subgenre.evaluation.tracks import Material
 from subgenre.models import embedding, encoder
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
@@ -157,10 +157,10 @@ def test_the_split_on_disk_is_the_one_that_is_scored(
 
 
 def test_a_test_run_is_marked_in_figures_and_report(folder: FeatureFolder, tmp_path: Path) -> None:
-    out, ear = tmp_path / "m", Ear()
+    out, console = tmp_path / "m", RecordingConsole()
     places = {"out": out, "checkpoints": tmp_path / "c"}
     train.train(folder.path, recipe(), test_run=True, **places)
-    told = evaluate.evaluate(out, max_mb=0, quick=True, console=ear).metrics["warnings"]
+    told = evaluate.evaluate(out, max_mb=0, quick=True, console=console).metrics["warnings"]
     (marked,) = [text for text in told if "test run" in text]
-    assert marked in ear.told
+    assert marked in console.messages
     assert marked in (out / workspace.REPORT).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, TrainingError
 from subgenre.evaluation import cross_validation
 from subgenre.training import trainer
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 
 GIVEN = {"model.tune": "head", "model.head": [16], "optim.epochs": 1}
@@ -82,14 +82,14 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
 def test_a_candidate_that_fails_is_recorded_and_the_others_go_on(
     folder: FeatureFolder, places: dict[str, Any]
 ) -> None:
-    ear, vary = Ear(), {"model.pca": [5000, 5]}
-    tuned = tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=ear, **places)
+    console, vary = RecordingConsole(), {"model.pca": [5000, 5]}
+    tuned = tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=console, **places)
     assert [bool(one.failed) for one in tuned.trials] == [False, False, True]
     assert "pca is 5000" in tuned.trials[-1].failed
     columns, rows = tuned.table()
     assert columns[-1] == "why"
     assert [row[-1] for row in rows] == [one.failed for one in tuned.trials]
-    assert any(text.startswith("thesis: model.pca=5000: pca is 5000") for text in ear.told)
+    assert any(text.startswith("thesis: model.pca=5000: pca is 5000") for text in console.messages)
     with pytest.raises(TrainingError, match="every candidate failed; the first: pca is 5000"):
         tune.tune(
             folder.path, ["thesis"], vary, given={**GIVEN, "model.pca": 5000}, trials=1, **places
@@ -97,9 +97,9 @@ def test_a_candidate_that_fails_is_recorded_and_the_others_go_on(
 
 
 def test_equal_candidates_are_named(folder: FeatureFolder, places: dict[str, Any]) -> None:
-    ear, vary = Ear(), {"run.save_every": [1000]}  # trains the same
-    tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=ear, **places)
-    (best,) = (text for text in ear.told if text.startswith("best map_at_r: thesis ("))
+    console, vary = RecordingConsole(), {"run.save_every": [1000]}  # trains the same
+    tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=console, **places)
+    (best,) = (text for text in console.messages if text.startswith("best map_at_r: thesis ("))
     assert best.partition(", equal to ")[2].startswith("thesis: run.save_every=1000")
 
 

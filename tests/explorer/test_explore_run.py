@@ -22,7 +22,7 @@ from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Library
 from subgenre.models import backbones, embedding, encoder
 from subgenre.search.collection import Collection
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -162,10 +162,10 @@ def test_the_obstacle_to_a_refit_is_named_with_commands(
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
     shown = Collection.of(more, vectors)
     monkeypatch.setattr(ModelFolder, "collection", lambda *_: shown)
-    ear = Ear()
-    assert explore.library(run, playlists=tmp_path, console=ear).refit is None
+    console = RecordingConsole()
+    assert explore.library(run, playlists=tmp_path, console=console).refit is None
     features = run.data["features"]
-    line = next(line for line in ear.told if "can't be refitted" in line)
+    line = next(line for line in console.messages if "can't be refitted" in line)
     assert f"1 of {len(more)} tracks shown" in line
     assert f"`subgenre train --features {features} --recipe {run.path}/config.toml`" in line
     monkeypatch.setitem(run.data, "features", str(tmp_path / "gone"))

@@ -15,7 +15,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
 from subgenre.training import checkpoint, fit, messages, state
 from subgenre.training.compatibility import missing_material
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe
 
@@ -98,7 +98,7 @@ def test_a_model_whose_recipe_would_be_refused_today_still_opens(tmp_path: Path)
 def test_ctrl_c_names_this_runs_checkpoint_alone(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    ear = Ear()
+    console = RecordingConsole()
 
     def stopped(*_: object, checkpoints: Path, **__: object) -> None:
         other = tmp_path / "c" / "20990101_000000"
@@ -111,8 +111,8 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
     monkeypatch.setattr(fit, "fit", stopped)
     place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(KeyboardInterrupt):
-        stage.train(folder.path, recipe(), **place, console=ear)
-    assert any("with --resume goes on" in text for text in ear.told) == own
+        stage.train(folder.path, recipe(), **place, console=console)
+    assert any("with --resume goes on" in text for text in console.messages) == own
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,9 @@ def test_it_is_said_whose_weights_the_model_holds() -> None:
 
 
 def test_how_many_tracks_choose_the_epoch_is_told(folder: FeatureFolder) -> None:
-    ear, n = Ear(), len(ids(folder))
+    console, n = RecordingConsole(), len(ids(folder))
     settings = recipe(watch={"val_share": 0.25}, optim={"epochs": 1})
-    fit.fit(folder, ids(folder), settings, console=ear)
-    assert f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in ear.told
+    fit.fit(folder, ids(folder), settings, console=console)
+    assert (
+        f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in console.messages
+    )

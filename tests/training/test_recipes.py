@@ -13,7 +13,7 @@ from subgenre import config, losses
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.training import compatibility
 from subgenre.training.recipes import settings_for
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 
 
 def features(path: Path, front_end: str) -> Path:
@@ -33,9 +33,9 @@ def front_end(request: pytest.FixtureRequest) -> str:
 def test_every_packaged_recipe_is_adapted_to_what_learns(
     tmp_path: Path, front_end: str, recipe: str | None, tune: str | None
 ) -> None:
-    folder, ear = features(tmp_path / "f", front_end), Ear()
+    folder, console = features(tmp_path / "f", front_end), RecordingConsole()
     given = {"run.device": "cpu"} | ({"model.tune": tune} if tune else {})
-    settings = settings_for(folder, given, recipe=recipe, console=ear)
+    settings = settings_for(folder, given, recipe=recipe, console=console)
     transformer = front_end == "ast"
     assert (settings.model.backbone == "musicnn") == (not transformer)
     assert settings.model.tune == (tune or settings.model.tune)
@@ -43,7 +43,7 @@ def test_every_packaged_recipe_is_adapted_to_what_learns(
     planned = config.load_recipe(recipe or settings.recipe)
     if planned.model.tune == settings.model.tune:
         for name in compatibility.without_effect(planned, transformer=transformer):
-            assert name in " ".join(ear.told)
+            assert name in " ".join(console.messages)
 
 
 @pytest.mark.parametrize("cuda", [True, False])
@@ -85,21 +85,21 @@ def test_a_given_option_without_effect_is_refused(
 def test_a_users_recipe_that_names_no_backbone_takes_that_of_the_features(
     tmp_path: Path, front_end: str
 ) -> None:
-    own, ear = tmp_path / "own.toml", Ear()
+    own, console = tmp_path / "own.toml", RecordingConsole()
     own.write_text('[model]\ntune = "head"\n', encoding="utf-8")
     folder = features(tmp_path / "f", front_end)
-    settings = settings_for(folder, {}, recipe=str(own), console=ear)
+    settings = settings_for(folder, {}, recipe=str(own), console=console)
     assert (settings.model.backbone == "musicnn") == (front_end == "musicnn")
-    assert ("the features are made for" in "".join(ear.told)) == (front_end != "ast")
+    assert ("the features are made for" in "".join(console.messages)) == (front_end != "ast")
 
 
 def test_few_epochs_leave_one_for_the_backbone(tmp_path: Path) -> None:
     folder = features(tmp_path / "f", "ast")
     for epochs, first in ((1, 0), (2, 1), (3, 2), (4, 3)):
-        ear = Ear()
-        settings = settings_for(folder, {"optim.epochs": epochs}, recipe="gpu", console=ear)
+        console = RecordingConsole()
+        settings = settings_for(folder, {"optim.epochs": epochs}, recipe="gpu", console=console)
         assert settings.optim.head_epochs == first
-        assert any("the head alone learns" in text for text in ear.told) == (first < 3)
+        assert any("the head alone learns" in text for text in console.messages) == (first < 3)
     given = {"optim.epochs": 2, "optim.head_epochs": 3}
     with pytest.raises(ConfigError, match="head_epochs is 3"):
         settings_for(folder, given, recipe="gpu")
@@ -109,9 +109,9 @@ def test_a_file_is_not_adapted_even_with_the_name_of_a_packaged_recipe(tmp_path:
     folder, own = features(tmp_path / "f", "ast"), tmp_path / "gpu.toml"
     text = '[model]\ntune = "full"\n[optim]\nepochs = 4\nhead_epochs = 1\n'
     own.write_text(text, encoding="utf-8")
-    ear = Ear()
-    assert settings_for(folder, {"optim.epochs": 1}, recipe=str(own), console=ear)
-    assert "for 0 epochs first instead of 1" in ear.told[-1]
+    console = RecordingConsole()
+    assert settings_for(folder, {"optim.epochs": 1}, recipe=str(own), console=console)
+    assert "for 0 epochs first instead of 1" in console.messages[-1]
     own.write_text(text + "[augment]\nvector_noise = 0.3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"augment.vector_noise is 0.3, but has no effect"):
         settings_for(folder, {}, recipe=str(own))

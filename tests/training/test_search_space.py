@@ -12,7 +12,7 @@ from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.training import search_space
 from subgenre.training.search_space import Candidate
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.training.test_recipes import features
 
 
@@ -27,7 +27,7 @@ def ast(tmp_path: Path) -> Path:
 
 
 def propose(folder: Path, *names: str | None, vary: Any = (), **options: Any) -> list[Candidate]:
-    defaults = {"given": {}, "trials": 99, "console": Ear()}
+    defaults = {"given": {}, "trials": 99, "console": RecordingConsole()}
     return search_space.candidates(folder, names or ("laptop",), dict(vary), **defaults | options)
 
 
@@ -84,21 +84,21 @@ def test_there_are_trials_for_all_recipes(musicnn: Path) -> None:
 
 def test_all_recipes_have_the_split_of_the_first(musicnn: Path, tmp_path: Path) -> None:
     text = "[optim]\nlr = 0.5\n[run]\nseed = 5\ntest_share = 0.3\nstrict_groups = true\n"
-    other, ear = write(tmp_path / "other.toml", text), Ear()
+    other, console = write(tmp_path / "other.toml", text), RecordingConsole()
     tried = propose(
         musicnn,
         "thesis",
         other,
         vary={"optim.lr": [0.1]},
         given={"model.tune": "head"},
-        console=ear,
+        console=console,
     )
     assert len(tried) == 3  # the changed ones are equal
     for one in tried:
         run = one.settings.run
         assert (run.seed, run.test_share, run.strict_groups) == (0, 0.2, False)
     words = "takes run.seed 0, run.test_share 0.2, run.strict_groups False from the first recipe"
-    assert any(words in text for text in ear.told)
+    assert any(words in text for text in console.messages)
 
 
 def test_each_recipe_keeps_its_backbone_or_takes_the_first_ones(ast: Path, tmp_path: Path) -> None:
@@ -112,11 +112,13 @@ def test_each_recipe_keeps_its_backbone_or_takes_the_first_ones(ast: Path, tmp_p
 
 
 def test_a_packaged_recipe_is_adapted_to_each_change(ast: Path) -> None:
-    ear, vary = Ear(), {"model.tune": ["head", "full"]}
-    plain, full = (one.settings for one in propose(ast, vary=vary, console=ear))
+    console, vary = RecordingConsole(), {"model.tune": ["head", "full"]}
+    plain, full = (one.settings for one in propose(ast, vary=vary, console=console))
     assert plain.model.pca == 200
     assert (full.model.tune, full.model.pca, full.augment.vector_noise) == ("full", 0, 0.0)
-    assert any("disabled in recipe laptop, without effect with tune full" in t for t in ear.told)
+    assert any(
+        "disabled in recipe laptop, without effect with tune full" in t for t in console.messages
+    )
     head, full = (
         one.settings for one in propose(ast, "gpu", vary=vary, given={"model.tune": "head"})
     )

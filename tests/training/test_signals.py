@@ -13,7 +13,7 @@ import torch
 from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.training import fit, signals, trainer
-from tests.ears import Ear, Signalled
+from tests.consoles import RecordingConsole, SignallingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe, same_models
 
@@ -30,7 +30,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     settings = recipe(optim={"epochs": 2})
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "stopped"}
     with pytest.raises(trainer.Interrupted, match="stopped after step 25;"):
-        stage.train(folder.path, settings, console=Signalled(number, 25), **places)
+        stage.train(folder.path, settings, console=SignallingConsole(number, 25), **places)
     assert not (tmp_path / "stopped").exists()
     resumed = stage.train(folder.path, settings, resume=True, **places)
     whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "o")
@@ -42,7 +42,10 @@ def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) ->
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(trainer.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
         stage.train(
-            folder.path, recipe(), console=Signalled(signal.SIGTERM, 8, "backbone"), **places
+            folder.path,
+            recipe(),
+            console=SignallingConsole(signal.SIGTERM, 8, "backbone"),
+            **places,
         )
     assert not (tmp_path / "m").exists()
     told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
@@ -53,7 +56,7 @@ def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) ->
 def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ear = Ear()
+    console = RecordingConsole()
     real, epochs = trainer.Trainer._epoch, iter(range(9))
 
     def interrupted(self: trainer.Trainer, total: int) -> None:
@@ -64,9 +67,9 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
     monkeypatch.setattr(trainer.Trainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stage.train(
-            folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", console=ear
+            folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", console=console
         )
-    assert any("with --resume goes on" in text for text in ear.told)
+    assert any("with --resume goes on" in text for text in console.messages)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
     assert len(stage.train(folder.path, recipe(), **again).history) == 3
 

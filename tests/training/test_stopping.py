@@ -20,7 +20,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, RunError
 from subgenre.models import encoder
 from subgenre.training import fit, trainer
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training.test_distributed import free_port, join
 from tests.training_runs import recipe, same_models
@@ -41,12 +41,12 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
         signal.raise_signal(signal.SIGINT)
 
     place: dict[str, Any] = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    ear = Ear()
+    console = RecordingConsole()
     with monkeypatch.context() as patch:
         patch.setattr(stage, "_write_vectors", pressed)
         with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, recipe(), **place, console=ear)
-    assert any("with --resume goes on" in text for text in ear.told)
+            stage.train(folder.path, recipe(), **place, console=console)
+    assert any("with --resume goes on" in text for text in console.messages)
     assert (tmp_path / "m" / workspace.SPLIT).is_file()
     assert not (tmp_path / "m" / workspace.CONFIG).exists()
     with pytest.raises(RunError, match="is not empty"):  # a new run takes nobody's place
@@ -82,15 +82,15 @@ def test_a_stop_requested_for_while_the_model_is_written_lets_it_be_finished(
 
     monkeypatch.setattr(stage, "_write_vectors", write)
     place: dict[str, Any] = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    ear = Ear()
+    console = RecordingConsole()
     if number == signal.SIGINT:  # the person stops what comes after, too
         with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, recipe(), **place, console=ear)
+            stage.train(folder.path, recipe(), **place, console=console)
     else:
-        stage.train(folder.path, recipe(), **place, console=ear)
+        stage.train(folder.path, recipe(), **place, console=console)
     assert (tmp_path / "m" / workspace.CONFIG).is_file()
-    assert f"model: {tmp_path / 'm'}" in ear.told
-    assert not any("--resume" in text for text in ear.told)
+    assert f"model: {tmp_path / 'm'}" in console.messages
+    assert not any("--resume" in text for text in console.messages)
 
 
 def test_a_run_is_resumed_whatever_ran_since(
@@ -113,10 +113,10 @@ def test_a_run_is_resumed_whatever_ran_since(
             stage.train(folder.path, recipe())
     stage.train(folder.path, recipe(optim={"epochs": 1}))
     whole = stage.train(folder.path, recipe())
-    ear = Ear()
-    resumed = stage.train(folder.path, recipe(), resume=True, console=ear)
+    console = RecordingConsole()
+    resumed = stage.train(folder.path, recipe(), resume=True, console=console)
     assert resumed.run.name == "fully_trained_models_20260101_000001"
-    (told,) = [text for text in ear.told if text.startswith("going on from")]
+    (told,) = [text for text in console.messages if text.startswith("going on from")]
     assert re.search(r"20260101_000001.checkpoint\.pt, after step \d+$", told)
     assert same_models(whole.run, resumed.run)
     everywhere = Path("ast_triplet_output")
@@ -136,10 +136,10 @@ def test_runs_that_have_finished_do_not_keep_another_from_its_start(
     names = iter(["20260101_000001", "20260101_000002"])
     monkeypatch.setattr(workspace, "stamp", lambda: next(names))
     done, other = recipe(optim={"epochs": 1}), recipe(optim={"epochs": 1, "lr": 1e-4})
-    first, ear = stage.train(folder.path, done).run, Ear()
-    run = stage.train(folder.path, other, resume=True, console=ear).run
+    first, console = stage.train(folder.path, done).run, RecordingConsole()
+    run = stage.train(folder.path, other, resume=True, console=console).run
     assert run.name == "fully_trained_models_20260101_000002"
-    assert "no checkpoint of this run under ast_triplet_output: starting anew" in ear.told
+    assert "no checkpoint of this run under ast_triplet_output: starting anew" in console.messages
     (run / workspace.CONFIG).unlink()  # as if it had been stopped: now its options may be mistaken
     third = recipe(optim={"epochs": 1, "lr": 1e-5})
     with pytest.raises(CheckpointError, match=r"20260101_000002.*optim.lr 0.0001 \(now 1e-05\)"):

@@ -22,7 +22,7 @@ from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, inputs, messages, trainer
 from subgenre.training.state import Estimate
-from tests.ears import Ear
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
 
@@ -264,10 +264,10 @@ def test_hours_on_a_cpu_name_what_is_faster(
     name: str, backbone: Backbone, n_blocks: int, faster: str
 ) -> None:
     def warnings(seconds: float) -> list[str]:
-        ear, cpu = Ear(), torch.device("cpu")
+        console, cpu = RecordingConsole(), torch.device("cpu")
         estimate = Estimate(seconds, 2**30, 10, "fp32")
-        messages.report_estimate(estimate, ear, recipe(name), cpu, backbone)
-        return ear.told[1:]
+        messages.report_estimate(estimate, console, recipe(name), cpu, backbone)
+        return console.messages[1:]
 
     backbone.n_blocks = n_blocks
     assert not warnings(1800)

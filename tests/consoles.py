@@ -1,4 +1,4 @@
-"""Listeners for tests: what is said is kept, or a signal is sent while a bar stands at a step."""
+"""Consoles for tests: one keeps its messages, one sends a signal at a step of a progress bar."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from subgenre.core.progress import Silent
 
 
-class Ear(Silent):
+class RecordingConsole(Silent):
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def info(self, text: str) -> None:
-        self.told.append(text)
+        self.messages.append(text)
 
     warn = info
 
 
-class Signalled(Silent):
-    """Sends this process a signal while a bar stands at a step."""
+class SignallingConsole(Silent):
+    """Sends this process a signal at a step of a progress bar."""
 
     def __init__(self, number: signal.Signals, at: int, title: str = "training") -> None:
         self.number, self.at, self.title = number, at, title
