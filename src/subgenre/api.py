@@ -30,7 +30,7 @@ from subgenre.commands.index import Indexed
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
-from subgenre.library import audio_files
+from subgenre.library import sources
 from subgenre.library.track import Track
 from subgenre.search import requests
 from subgenre.search.classifier import ALPHA, Placement
@@ -144,7 +144,7 @@ class Model:
         Raises:
             LibraryError: no audio there.
         """
-        return self._folder.embed(audio_files.find(_paths(files)).paths, console=console)
+        return self._folder.embed(sources.audio_files(_paths(files)).paths, console=console)
 
     def classify(
         self,

@@ -18,7 +18,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library import audio_files, formats, sources
+from subgenre.library import formats, sources
 from subgenre.library import scan as library_room
 from subgenre.library.track import Track
 from subgenre.search import journeys
@@ -80,8 +80,8 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     at = [stored.ids.index(track_id) for track_id in found.ids]
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
     assert found.fingerprint == stored.fingerprint
-    with pytest.raises(LibraryError, match="nothing to embed"):
-        audio_files.find([tmp_path / "nothing"])
+    with pytest.raises(LibraryError, match="does not exist"):
+        sources.audio_files([tmp_path / "nothing"])
 
 
 def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):

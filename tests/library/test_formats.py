@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subgenre.errors import PlaylistError
+from subgenre.library import formats, sources
 from subgenre.library.formats import read_m3u, read_playlist, write_csv, write_m3u8, write_playlist
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
+from subgenre.library.track import Track
 
 NAMES = (
     "plain.mp3",
@@ -35,18 +37,8 @@ NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class Song:
-    path: Path
-    id: str = "0" * 32
-    genre: str = "Techno"
-    subgenre: str = "Dark Techno"
-    artist: str = ""
-    album: str = ""
-    title: str = ""
-    bpm: float = 0.0
-    duration_s: float = 0.0
-    size: int = 0
+def Song(path, **values):  # noqa: N802 - a track
+    return Track("0" * 32, path, "Techno", "Dark Techno", **values)
 
 
 @pytest.fixture
@@ -223,3 +215,19 @@ def test_other_extension_and_missing_file(tmp_path):
     (tmp_path / "c.csv").write_text("file,genre\n", encoding="utf-8")
     with pytest.raises(PlaylistError, match="no column 'path' but file, genre"):
         read_playlist(tmp_path / "c.csv")
+
+
+def test_a_format_of_ones_own_is_read_and_written(tmp_path, monkeypatch, songs):
+    """A toy format, registered here, serves the functions that every command uses."""
+    toy = formats.PlaylistFormat(
+        frozenset({".lines"}),
+        lambda path: [Path(line) for line in json.loads(path.read_text())],
+        lambda path, tracks: path.write_text(json.dumps([str(t.path) for t in tracks])),
+    )
+    monkeypatch.setitem(formats.FORMATS, ".lines", toy)  # removed again after the test
+    formats.register(toy)
+    target = tmp_path / "mine.lines"
+    write_playlist(target, songs)
+    assert same_files(read_playlist(target), songs)
+    found = sources.audio_files([target])
+    assert same_files(found.paths, songs)

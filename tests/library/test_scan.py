@@ -245,7 +245,7 @@ def test_rows_that_do_not_serve_are_told(tree):
     assert found == {
         "does not exist (row 4 of labels.csv)",
         "row 5 of labels.csv has no genre",
-        "not audio by its name: '.txt' (row 6 of labels.csv)",
+        "no audio extension: '.txt' (row 6 of labels.csv)",
         "row 7 of labels.csv has no genre and no subgenre",
     }
 
@@ -288,7 +288,7 @@ def test_playlists_beside_folders_are_passed_over_with_a_note(tree):
     (tree / "techno/all.m3u8").write_text("dark/b.wav\n")
     library = scan(tree)
     assert labelled(library) == TREE_LABELS
-    assert library.notes == ("1 playlists passed over: the folders give labels",)
+    assert library.notes == ("1 playlists are ignored: folders give the labels",)
 
 
 def test_read_m3u_knows_what_players_write(tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
 
 from subgenre.errors import IndexStoreError, PlaylistError
 from subgenre.library.track import Track
@@ -177,16 +176,6 @@ def test_bad_fit_and_nothing_to_compare_with(tracks):
     )
     with pytest.raises(PlaylistError, match="other subgenres"):
         playlists.expand(lone, "S")
-
-
-def test_newton_equals_scikit_learn():
-    generator = np.random.default_rng(0)
-    x, weight = generator.normal(size=(200, 6)), generator.uniform(0.5, 2, 200)
-    y = (x[:, 0] + generator.normal(size=200) > 0).astype(float)
-    mine = belonging.newton(np.c_[x, np.ones(200)], y, weight)
-    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(x, y, sample_weight=weight)
-    np.testing.assert_allclose(mine[:-1], theirs.coef_[0], atol=1e-3)
-    assert mine[-1] == pytest.approx(theirs.intercept_[0], abs=1e-3)
 
 
 def test_belonging_is_calibrated_on_new_tracks():

@@ -17,7 +17,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library import audio_files
+from subgenre.library import sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
 from subgenre.search.classifier import ALPHA, Classifier, Placement
@@ -85,11 +85,11 @@ def classify(
     model = opened.classifier(alpha)
     if not model.held_out:
         console.warn("no track was held out of training: the probabilities are too kind")
-    listed = audio_files.find(named)
+    listed = sources.audio_files(named)
     found = opened.embed(listed.paths, workers=workers, console=console)
     placements = place(model, found)
     _tell_learnt(opened, placements, console)
-    skipped = audio_files.tell(console, (*listed.skipped, *found.skipped))
+    skipped = sources.warn_of_skipped(console, (*listed.skipped, *found.skipped))
     if not placements:
         named_files = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named_files} could be classified, so nothing is written")

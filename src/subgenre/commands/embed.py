@@ -12,7 +12,7 @@ from subgenre.core import hardware, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.evaluation import scores
-from subgenre.library import audio_files
+from subgenre.library import sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
 from subgenre.models import embedding as room
@@ -78,9 +78,9 @@ def embed(
 def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Console) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
     opened = ModelFolder.open(run, console, vectors=False)
-    listed = audio_files.find(audio)
+    listed = sources.audio_files(audio)
     found = opened.embed(listed.paths, console=console)
-    skipped = audio_files.tell(console, (*listed.skipped, *found.skipped))
+    skipped = sources.warn_of_skipped(console, (*listed.skipped, *found.skipped))
     if not found.paths:
         named = text.counted(len(skipped), "file")
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")

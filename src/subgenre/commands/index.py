@@ -15,7 +15,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
-from subgenre.library import audio_files, scan, sources
+from subgenre.library import scan, sources
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
 from subgenre.search import storage
@@ -113,7 +113,7 @@ def index(
     embedded, failed = _embed(opened, store, left, workers, console)
     forgotten = store.delete(gone)
     store.keep_proximity()
-    skipped = audio_files.tell(console, (*listed.skipped, *unread, *failed))
+    skipped = sources.warn_of_skipped(console, (*listed.skipped, *unread, *failed))
     reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
     updated = sum(track.id not in begun for track in plan.updated)
     done = Indexed(
@@ -158,7 +158,7 @@ def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
     except LibraryError:
         if not source.is_file() or source.suffix.lower() in (".csv", ".xml"):
             raise
-        found = Found([Entry(p, "", "") for p in audio_files.find([source]).paths])
+        found = Found([Entry(p, "", "") for p in sources.audio_files([source]).paths])
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
         named = {entry.path.resolve() for entry in found.entries}

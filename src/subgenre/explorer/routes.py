@@ -198,7 +198,7 @@ def saved(explorer: Current) -> dict[str, Any]:
     """List the saved playlists."""
     folder = explorer.view.library.playlists
     paths = folder.iterdir() if folder.is_dir() else ()
-    names = [p.name for p in paths if p.suffix in formats.EXTENSIONS and p.name[0] != "."]
+    names = [p.name for p in paths if p.suffix in formats.FORMATS and p.name[0] != "."]
     return {"folder": str(folder), "files": sorted(names)}
 
 

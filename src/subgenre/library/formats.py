@@ -9,60 +9,73 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
-from subgenre.library.uris import PlaylistTrack, path_of_uri, read_regular, uri_of
+from subgenre.library.track import Track
+from subgenre.library.uris import path_of_uri, read_regular, uri_of
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
-EXTENSIONS = M3U_EXTENSIONS | {".xml", ".csv"}
 MAX_M3U_BYTES = 64 * 2**20
 CSV_COLUMNS = ("path", "genre", "subgenre", "artist", "title", "album", "bpm", "duration_s", "id")
 
 
+@dataclass(frozen=True)
+class PlaylistFormat:
+    """A kind of playlist file.
+
+    Attributes:
+        extensions: in lower case, with the dot.
+        read: path of a file -> its tracks in order. write: (path, tracks in order).
+    """
+
+    extensions: frozenset[str]
+    read: Callable[[Path], list[Path]]
+    write: Callable[[Path, Sequence[Track]], None]
+
+
+FORMATS: dict[str, PlaylistFormat] = {}  # by extension
+
+
+def register(playlist_format: PlaylistFormat) -> None:
+    """Add a format; it then serves wherever a playlist is read or written."""
+    FORMATS.update(dict.fromkeys(playlist_format.extensions, playlist_format))
+
+
 def read_playlist(path: Path) -> list[Path]:
-    """Read the tracks of a playlist file, by its extension: M3U, M3U8, rekordbox XML or CSV.
+    """Read the tracks of a playlist file, in order.
 
     A rekordbox file gives the tracks of all its playlists, each once; `read_rekordbox` keeps them
     apart.
 
     Raises:
-        PlaylistError: another extension, or a file that can't be read as its extension says.
+        PlaylistError: an extension that no format has, or a damaged file.
     """
-    kind = path.suffix.lower()
-    if kind in M3U_EXTENSIONS:
-        return read_m3u(path)
-    if kind == ".csv":
-        return read_csv(path)
-    if kind == ".xml":
-        every = (track for tracks in read_rekordbox(path).values() for track in tracks)
-        return list(dict.fromkeys(every))
-    known = ", ".join(sorted(EXTENSIONS))
-    raise PlaylistError(f"{path} is no playlist by its extension; give one of {known}")
+    return _format_of(path).read(path)
 
 
-def write_playlist(path: Path, tracks: Sequence[PlaylistTrack]) -> None:
-    """Write tracks in order, in the format of the extension; a rekordbox list has the file's name.
+def write_playlist(path: Path, tracks: Sequence[Track]) -> None:
+    """Write tracks in order, in the format of the extension.
 
     Raises:
-        PlaylistError: an extension that is none of `EXTENSIONS`.
+        PlaylistError: an extension that no format has.
     """
-    kind = path.suffix.lower()
-    if kind in M3U_EXTENSIONS:
-        write_m3u8(path, tracks)
-    elif kind == ".csv":
-        write_csv(path, tracks)
-    elif kind == ".xml":
-        write_rekordbox(path, {path.stem: tracks})
-    else:
-        known = ", ".join(sorted(EXTENSIONS))
-        raise PlaylistError(f"{path} has no extension of a playlist; give one of {known}")
+    _format_of(path).write(path, tracks)
 
 
-def write_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
+def _format_of(path: Path) -> PlaylistFormat:
+    if path.suffix.lower() not in FORMATS:
+        raise PlaylistError(
+            f"{path} has no extension of a playlist; use one of {', '.join(sorted(FORMATS))}"
+        )
+    return FORMATS[path.suffix.lower()]
+
+
+def write_m3u8(path: Path, tracks: Iterable[Track]) -> None:
     """Write an extended M3U8 playlist: UTF-8, paths relative to its folder, EXTINF lines.
 
     A name that can't stand on a line (line breaks, backslashes, trailing blanks, no UTF-8) is
@@ -72,7 +85,7 @@ def write_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def append_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> int:
+def append_m3u8(path: Path, tracks: Iterable[Track]) -> int:
     """Add tracks to the end of a playlist and return how many; those that it has are not added.
 
     What stands in it stays, as UTF-8. A playlist that does not exist is made.
@@ -94,7 +107,7 @@ def append_m3u8(path: Path, tracks: Iterable[PlaylistTrack]) -> int:
     return len(added)
 
 
-def write_csv(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
+def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it serves as labels too.
 
     `duration_s` is in seconds, to the millisecond; it and `bpm` are empty where they are unknown.
@@ -103,7 +116,7 @@ def write_csv(path: Path, tracks: Iterable[PlaylistTrack]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
     for track in tracks:
-        name = str(Path(track.path).absolute())
+        name = str(track.path.absolute())
         told = {column: getattr(track, column) for column in CSV_COLUMNS[1:]}
         told |= {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
         rows.writerow([name, *told.values()])
@@ -128,10 +141,10 @@ def read_csv(path: Path) -> list[Path]:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
 
 
-def _lines(playlist: Path, track: PlaylistTrack) -> tuple[str, str]:
+def _lines(playlist: Path, track: Track) -> tuple[str, str]:
     """Tell a track on two lines: its EXTINF, and where it is."""
     seconds = round(track.duration_s) if track.duration_s > 0 else -1
-    return f"#EXTINF:{seconds},{_one_line(_name(track))}", _line(playlist, Path(track.path))
+    return f"#EXTINF:{seconds},{_one_line(track.name)}", _line(playlist, track.path)
 
 
 def _line(playlist: Path, track: Path) -> str:
@@ -150,11 +163,6 @@ def _line(playlist: Path, track: Path) -> str:
 
 def _is_text(name: str) -> bool:
     return not any(0xD800 <= ord(c) < 0xE000 for c in name)
-
-
-def _name(track: PlaylistTrack) -> str:
-    title = track.title or Path(track.path).stem
-    return f"{track.artist} - {title}" if track.artist else title
 
 
 def _one_line(text: str) -> str:
@@ -207,3 +215,19 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _read_all_of_rekordbox(path: Path) -> list[Path]:
+    every = (track for tracks in read_rekordbox(path).values() for track in tracks)
+    return list(dict.fromkeys(every))
+
+
+register(PlaylistFormat(M3U_EXTENSIONS, read_m3u, write_m3u8))
+register(PlaylistFormat(frozenset({".csv"}), read_csv, write_csv))
+register(
+    PlaylistFormat(
+        frozenset({".xml"}),
+        _read_all_of_rekordbox,
+        lambda path, tracks: write_rekordbox(path, {path.stem: tracks}),
+    )
+)

@@ -13,13 +13,14 @@ from xml.sax.saxutils import quoteattr
 
 from subgenre.core import files
 from subgenre.errors import PlaylistError
-from subgenre.library.uris import PlaylistTrack, path_of_uri, read_regular, uri_of
+from subgenre.library.track import Track
+from subgenre.library.uris import path_of_uri, read_regular, uri_of
 
 MAX_XML_BYTES = 512 * 2**20  # a collection of 200,000 tracks has about 200 MB
 MAX_XML_DEPTH = 100
 
 
-def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[PlaylistTrack]]) -> None:
+def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> None:
     """Write playlists as an XML collection that rekordbox imports; a track stands in it once."""
     collection = {t.path: t for tracks in playlists.values() for t in tracks}
     number = {name: i for i, name in enumerate(collection, start=1)}
@@ -125,7 +126,7 @@ class _Rekordbox:
         return self.path.parent / location
 
 
-def _xml_track(track: PlaylistTrack, number: int) -> str:
+def _xml_track(track: Track, number: int) -> str:
     """Describe one track of the collection."""
     values = {
         "TrackID": str(number),

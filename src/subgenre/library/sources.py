@@ -5,21 +5,23 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from subgenre.audio.reading import EXTENSIONS
 from subgenre.audio.tags import clean
 from subgenre.core.files import safe_name
+from subgenre.core.progress import Console
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library.formats import M3U_EXTENSIONS, read_m3u
+from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, read_m3u, read_playlist
 from subgenre.library.rekordbox import read_rekordbox
 
 TRASH = "trash"
+WARNED = 20  # skipped files that are named; the others are counted
 _COLUMNS = ("path", "genre", "subgenre")
 _TAKEN = (TRASH, "dataset.json", "chunks.parquet", "tracks.parquet", "skipped.csv")
-_WANTED = (
+_HINT = (
     "name a folder (ROOT/genre/subgenre/*), a CSV (path,genre,subgenre), a folder of M3U8 or a "
     "rekordbox XML"
 )
@@ -63,14 +65,14 @@ def find(source: Path, trash: Path | None = None) -> Found:
     blocked = set()
     if trash is not None:
         if not trash.is_dir():
-            raise LibraryError(f"the trash folder {shown(trash)} is no folder that can be read")
+            raise LibraryError(f"the trash folder {shown(trash)} is not a readable folder")
         blocked.add(_identity(trash))
         _walk(found, trash, Entry(trash, "", "", trash=True), set())
     suffix = source.suffix.lower()
     if source.is_dir():
         _read_folder(found, source, blocked)
     elif not source.exists():
-        raise LibraryError(f"{shown(source)} does not exist; {_WANTED}")
+        raise LibraryError(f"{shown(source)} does not exist; {_HINT}")
     elif suffix in M3U_EXTENSIONS:
         raise LibraryError(
             f"{shown(source)} is one playlist, so one subgenre; name the folder that holds "
@@ -81,7 +83,7 @@ def find(source: Path, trash: Path | None = None) -> Found:
     elif suffix == ".xml" and source.is_file():
         _read_rekordbox(found, source)
     else:
-        raise LibraryError(f"{shown(source)} holds no library; {_WANTED}")
+        raise LibraryError(f"{shown(source)} holds no library; {_HINT}")
     found.entries = list(dict.fromkeys(found.entries))
     return found
 
@@ -92,6 +94,52 @@ def listing(folder: Path) -> Found:
     _walk(found, folder, Entry(folder, "", ""), set())
     found.entries.sort(key=lambda entry: str(entry.path))
     return found
+
+
+@dataclass(frozen=True)
+class AudioFiles:
+    """Files to read, each once, in the given order; and what was left out."""
+
+    paths: tuple[Path, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def audio_files(given: Sequence[Path]) -> AudioFiles:
+    """List audio files: files, all audio below folders, and the entries of playlists.
+
+    Raises:
+        LibraryError: no audio in what was given.
+    """
+    paths: dict[Path, None] = {}
+    skipped: list[Skipped] = []
+    for path in given:
+        suffix = path.suffix.lower()
+        if path.is_dir():
+            found = listing(path)
+            paths |= dict.fromkeys(entry.path for entry in found.entries)
+            skipped += found.skipped
+        elif not path.exists():
+            skipped.append(Skipped(path, "does not exist"))
+        elif suffix in FORMATS:
+            paths |= dict.fromkeys(read_playlist(path))
+        elif suffix in EXTENSIONS:
+            paths[path] = None
+        else:
+            skipped.append(Skipped(path, "has no audio extension"))
+    if not paths:
+        reasons = ", ".join(f"{shown(s.path)} {s.reason}" for s in skipped[:3])
+        what = reasons or f"{', '.join(shown(p) for p in given)} holds no audio"
+        raise LibraryError(f"{what}; name audio files, folders or playlists")
+    return AudioFiles(tuple(paths), tuple(skipped))
+
+
+def warn_of_skipped(console: Console, skipped: Sequence[Skipped]) -> tuple[Skipped, ...]:
+    """Warn of skipped files, the first ones by name; return them as a tuple."""
+    for one in skipped[:WARNED]:
+        console.warn(f"skipped {shown(one.path)}: {one.reason}")
+    if len(skipped) > WARNED:
+        console.warn(f"... and {len(skipped) - WARNED} more")
+    return tuple(skipped)
 
 
 def shown(path: Path | str) -> str:
@@ -141,7 +189,7 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
         found.entries += labelled
         found.skipped += strays
         if playlists:
-            found.notes.append(f"{len(playlists)} playlists passed over: the folders give labels")
+            found.notes.append(f"{len(playlists)} playlists are ignored: folders give the labels")
         return
     for playlist, genre in playlists:
         _read_playlist(found, playlist, genre)
@@ -189,7 +237,7 @@ def _sort_stray(
 ) -> None:
     suffix = path.suffix.lower()
     if suffix in EXTENSIONS:
-        strays.append(Skipped(path, f"lies directly in {where}; ROOT/genre/subgenre/ is wanted"))
+        strays.append(Skipped(path, f"lies directly in {where}; move it to ROOT/genre/subgenre/"))
     elif suffix in M3U_EXTENSIONS:
         playlists.append((path, genre))
 
@@ -273,7 +321,7 @@ def _add_listed(found: Found, entry: Entry) -> None:
     if suffix in EXTENSIONS:
         found.entries.append(entry)
         return
-    reason = f"not audio by its name: '{shown(suffix)}' ({entry.origin})"
+    reason = f"no audio extension: '{shown(suffix)}' ({entry.origin})"
     found.skipped.append(Skipped(entry.path, reason))
 
 

@@ -6,63 +6,8 @@ import os
 import stat
 import urllib.parse
 from pathlib import Path
-from typing import Protocol
 
 from subgenre.errors import PlaylistError
-
-
-class PlaylistTrack(Protocol):
-    """What a playlist file tells of a track; a `Track` of the library and of the index is one."""
-
-    @property
-    def id(self) -> str:
-        """Stable id."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Where the file is."""
-        ...
-
-    @property
-    def genre(self) -> str:
-        """Genre, or empty."""
-        ...
-
-    @property
-    def subgenre(self) -> str:
-        """Subgenre, or empty."""
-        ...
-
-    @property
-    def artist(self) -> str:
-        """Artist tag, or empty."""
-        ...
-
-    @property
-    def album(self) -> str:
-        """Album tag, or empty."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Title tag, or empty."""
-        ...
-
-    @property
-    def bpm(self) -> float:
-        """Beats a minute by the tags; 0 where they have none."""
-        ...
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        ...
 
 
 def read_regular(path: Path, limit: int, what: str) -> bytes:
