@@ -11,13 +11,13 @@ import pytest
 
 from subgenre.errors import AudioError
 from subgenre.report import previews
+from tests.report.example import points
 
 
 def test_previews_stop_at_the_size_limit(monkeypatch):
     monkeypatch.setattr(previews, "preview", lambda _path, _start: bytes(10_000))
-    requests = [previews.Request(f"t{i}", f"{i}.mp3") for i in range(40)]
-    made = previews.collect(requests, max_mb=0.1)
-    assert list(made.audio) == [f"t{i}" for i in range(7)]  # 7 x 13.3 kB of base64
+    made = previews.collect(points(40), max_mb=0.1)
+    assert list(made.audio) == [f"t{i:03d}" for i in range(7)]  # 7 x 13.3 kB of base64
     assert (made.left_out, made.unreadable) == (33, ())
 
 
@@ -28,9 +28,10 @@ def test_a_file_that_cannot_be_read_costs_its_own_preview_only(monkeypatch):
         return b"x"
 
     monkeypatch.setattr(previews, "preview", make)
-    made = previews.collect([previews.Request(f"t{i}", f"{i}.mp3") for i in range(3)], max_mb=1)
-    assert list(made.audio) == ["t0", "t2"]
-    assert (made.left_out, made.unreadable) == (0, ("1.mp3",))
+    broken = points(3)[1].path
+    made = previews.collect(points(3), max_mb=1)
+    assert list(made.audio) == ["t000", "t002"]
+    assert (made.left_out, made.unreadable) == (0, (broken,))
 
 
 @pytest.mark.parametrize("rate", [44_100, 22_050, 11_025])

@@ -1,4 +1,7 @@
-"""The figures of a run as a person reads them: map, plots, one HTML report, a model card."""
+"""Figures of an evaluation for people: the HTML report, the map, the pictures, the model card.
+
+`ReportData` holds the values that all of them show.
+"""
 
 from __future__ import annotations
 

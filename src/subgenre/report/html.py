@@ -21,7 +21,7 @@ from subgenre.report import summary
 from subgenre.report.charts import line_chart
 from subgenre.report.data import SPLITS, Point, ReportData, by_genre
 from subgenre.report.palette import styles
-from subgenre.report.previews import Previews, Request, collect
+from subgenre.report.previews import Previews, collect
 from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
 
 MAX_MB = 15.0
@@ -54,8 +54,7 @@ def write_report(path: Path, data: ReportData, *, max_mb: float = MAX_MB) -> Non
     if not max_mb >= 0:
         raise EvaluationError(f"max_mb is {max_mb}; give 0 or more megabytes")
     points = preview_order(data) if max_mb else []
-    previews = collect([Request(p.id, p.path, p.start_s) for p in points], max_mb=max_mb)
-    files.write_text(path, render(data, previews))
+    files.write_text(path, render(data, collect(points, max_mb=max_mb)))
 
 
 def preview_order(data: ReportData) -> list[Point]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,21 +16,13 @@ from numpy.typing import NDArray
 
 from subgenre.audio import mp3, reading
 from subgenre.errors import AudioError
+from subgenre.report.data import Point
 
 LENGTH_S = 10.0
 BIT_RATE = 64_000
 FADE_S = 0.02
 FALLBACK_RATE = 44_100
 BASE64_GROWTH = 4 / 3  # three bytes become four characters
-
-
-@dataclass(frozen=True)
-class Request:
-    """A preview to make: a track's id, its file, and where in it to begin."""
-
-    id: str
-    path: str
-    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,32 +67,31 @@ def encode(mono: NDArray[np.float32], rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def collect(requests: Iterable[Request], *, max_mb: float) -> Previews:
+def collect(points: Sequence[Point], *, max_mb: float) -> Previews:
     """Make previews in the given order until they fill `max_mb` megabytes of base64.
 
     A file that can't be read is listed in the result; the others are still made.
     """
-    queue = list(requests)
     audio: dict[str, bytes] = {}
     unreadable: list[str] = []
     room = max_mb * 1e6 / BASE64_GROWTH
     workers = min(8, os.cpu_count() or 1)
-
-    def attempt(request: Request) -> bytes | None:
-        try:
-            return preview(Path(request.path), request.start_s)
-        except (AudioError, OSError, ValueError, av.error.FFmpegError):
-            return None
-
     with ThreadPoolExecutor(workers) as pool:
-        remaining = iter(queue)
+        remaining = iter(points)
         while room > 0 and (batch := list(islice(remaining, 4 * workers))):
-            for request, made in zip(batch, pool.map(attempt, batch), strict=True):
+            for point, made in zip(batch, pool.map(_attempt, batch), strict=True):
                 if made is None:
-                    unreadable.append(request.path)
+                    unreadable.append(point.path)
                 elif len(made) <= room:
-                    audio[request.id] = made
+                    audio[point.id] = made
                     room -= len(made)
                 else:
                     room = 0.0
-    return Previews(audio, len(queue) - len(audio) - len(unreadable), tuple(unreadable))
+    return Previews(audio, len(points) - len(audio) - len(unreadable), tuple(unreadable))
+
+
+def _attempt(point: Point) -> bytes | None:
+    try:
+        return preview(Path(point.path), point.start_s)
+    except (AudioError, OSError, ValueError, av.error.FFmpegError):
+        return None
