@@ -1,10 +1,9 @@
-"""The options that commands share, and how they change a recipe."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,6 @@ from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.api import Model
-    from subgenre.search.ranking import Hit
 
 
 @Parameter(name="*")
@@ -135,8 +133,8 @@ class Source:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Wanted:
-    """Which tracks may stand in a list, and how it is ranked."""
+class Selection:
+    """Which tracks a list may hold, and how they are ranked."""
 
     genre: tuple[str, ...] = ()
     "Only tracks of this genre; may be given again."
@@ -147,22 +145,22 @@ class Wanted:
     folder: tuple[Path, ...] = ()
     "Only files below this folder; may be given again."
     min_bpm: float | None = None
-    "Lowest tempo by the tags."
+    "Lowest tempo, by the tags."
     max_bpm: float | None = None
-    "Highest tempo by the tags."
+    "Highest tempo, by the tags."
     min_seconds: float | None = None
-    "Shortest track."
+    "Shortest duration."
     max_seconds: float | None = None
-    "Longest track."
+    "Longest duration."
     per_artist: int = 0
     "At most this many tracks of one artist; 0: no limit."
     versions: bool = False
     "Keep several versions of one recording."
     plain: bool = False
-    "Rank by cosine alone, without the correction of hubs (mutual proximity)."
+    "Rank by cosine instead of mutual proximity, which corrects hubs."
 
     def options(self) -> dict[str, Any]:
-        """Return them as fields of `PlaylistRequest`.
+        """Return the fields of a `PlaylistRequest`.
 
         Raises:
             ConfigError: a lowest value above the highest.
@@ -192,35 +190,3 @@ def _between(name: str, low: float | None, high: float | None) -> tuple[float, f
     if not low <= high:
         raise ConfigError(f"--min-{name} {low:g} is above --max-{name} {high:g}; swap them")
     return low, high
-
-
-def listed(hits: Sequence[Hit], by: str = "") -> tuple[list[str], list[list[str]]]:
-    """Tell hits as columns and rows of a table.
-
-    A list by `fit` shows the score that an expansion ends by, one by `axis` the position on it.
-    """
-    from subgenre.commands.playlist import fit_text
-
-    score = {"fit": ["fit"], "axis": ["position"]}.get(by, [])
-    columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]
-    told = [
-        [
-            str(place),
-            hit.track.name,
-            hit.track.subgenre or "-",
-            *([fit_text(hit.score) if by == "fit" else f"{hit.score:.3f}"] if score else []),
-            f"{hit.cosine:.3f}",
-            f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
-            clock(hit.track.duration_s) if hit.track.duration_s else "-",
-        ]
-        for place, hit in enumerate(hits, start=1)
-    ]
-    return columns, told
-
-
-def clock(seconds: float) -> str:
-    """Say a position in a track: '0:30', '1:02:03'."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

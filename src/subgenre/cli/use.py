@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 import subgenre
-from subgenre.cli.options import Common, Source, Wanted, clock, listed
+from subgenre.cli.options import Common, Selection, Source
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
     from subgenre.search.classifier import Placement
+    from subgenre.search.ranking import Hit
     from subgenre.search.requests import PlaylistRequest
 
 
@@ -25,16 +27,16 @@ def index(
     source: Source | None = None,
     common: Common | None = None,
 ) -> int:
-    """Bring the index of a model up to date with a library: new tracks in, gone ones out.
+    """Update the index of a model with a library: add new tracks, remove missing ones.
 
-    Music needs no labels to be indexed. What the index holds of other libraries stays.
+    The music needs no labels. Tracks of other libraries stay in the index.
 
     Example: subgenre index MyMusic
 
     Args:
         library: a folder of audio, a CSV, a folder of playlists, or a rekordbox XML.
-        root: where a library that has moved is now; its tracks are found by their sound.
-        replace: forget the tracks of all other libraries, those of the training among them.
+        root: the new folder of a library that has moved; its tracks are found by their audio.
+        replace: remove the tracks of all other libraries, the training tracks among them.
         workers: processes; by default all cores.
     """
     terminal = (common or Common()).terminal()
@@ -57,16 +59,16 @@ def classify(
     workers: int | None = None,
     common: Common | None = None,
 ) -> int:
-    """Say which subgenre audio files belong to, how surely, by which seconds; or none of these.
+    """Classify audio files: the subgenre or none of them, its probability, the typical part.
 
     Example: subgenre classify new/ --m3u-to sorted
 
     Args:
         audio: files, folders or playlists.
         run: the model folder; by default the newest with vectors.
-        alpha: share of tracks that belong which may be called none of these.
+        alpha: share of tracks of your subgenres that may be rejected as none of these.
         out: write the placements as .csv or .json.
-        copy_to: copy each file into FOLDER/genre/subgenre; the sources are never changed.
+        copy_to: copy each file into FOLDER/genre/subgenre; the files themselves stay as they are.
         m3u_to: add each file to FOLDER/genre/subgenre.m3u8.
         workers: processes; by default all cores.
     """
@@ -81,7 +83,7 @@ def classify(
         console=terminal,
     )
     rows = [_placement_row(placement, classified.chunk_s) for placement in classified.placements]
-    terminal.table("Placements", ["file", "subgenre", "probability", "heard at"], rows)
+    terminal.table("Placements", ["file", "subgenre", "probability", "typical part"], rows)
     terminal.result(classified.to_dict())
     return 1 if classified.skipped else 0
 
@@ -91,23 +93,23 @@ def similar(
     *,
     k: Annotated[int, Parameter(name=["--k", "-k"])] = 10,
     out: Path | None = None,
-    wanted: Wanted | None = None,
+    selection: Selection | None = None,
     source: Source | None = None,
     common: Common | None = None,
 ) -> int:
-    """List the tracks most similar to one, of the library or any file.
+    """List the tracks most similar to a track of the library, or to any file.
 
     Example: subgenre similar "new/some track.mp3" -k 10 --per-artist 1
 
     Args:
         track: a file, or an id, path or title of the library.
-        k: how many.
+        k: number of tracks.
         out: write the list as .m3u8, .csv or .xml (rekordbox).
     """
     from subgenre.search.requests import PlaylistRequest
 
-    terminal, wanted = (common or Common()).terminal(), wanted or Wanted()
-    request = PlaylistRequest((track,), tracks=k, **wanted.options())
+    terminal, selection = (common or Common()).terminal(), selection or Selection()
+    request = PlaylistRequest((track,), tracks=k, **selection.options())
     return _list(terminal, f"Similar to {track}", request, source or Source(), out, track=track)
 
 
@@ -124,31 +126,31 @@ def playlist(
     tracks: int | None = None,
     minutes: float | None = None,
     out: Path | None = None,
-    wanted: Wanted | None = None,
+    selection: Selection | None = None,
     source: Source | None = None,
     common: Common | None = None,
 ) -> int:
-    """Make a playlist: from tracks, from a subgenre until it stops fitting, or along a way.
+    """Make a playlist: from tracks, for a subgenre, on a journey, or along an axis.
 
     Example: subgenre playlist --expand "Dark Techno" --until-fit 0.9 --out more.m3u8
 
     Args:
-        seeds: tracks to go by, left out of the list (a journey keeps them); several by agreement.
-        expand: a subgenre to go on from.
-        until_fit: with --expand, the least probability of belonging; 0: no limit.
-        like: with --expand, more like this track; may be given again.
-        unlike: with --expand, less like this track; may be given again.
-        journey: from the first of two seeds to the second, in small steps.
-        axis: tracks along the way between two subgenres, as "Dark Techno:Emotional Techno".
-        between: with --axis, first and last position of a track; 0 and 1 are the two middles.
-        smooth: order by small steps in sound, and in tempo where tags tell it.
+        seeds: tracks that the list should be similar to; only a journey contains them.
+        expand: a subgenre to find more tracks for.
+        until_fit: with --expand, the lowest probability of belonging; 0: no limit.
+        like: with --expand, more tracks like this one; may be given again.
+        unlike: with --expand, fewer tracks like this one; may be given again.
+        journey: go from the first of two seeds to the second in small steps.
+        axis: tracks along the line between two subgenres, as "Dark Techno:Emotional Techno".
+        between: with --axis, lowest and highest position; 0 and 1 are the two centroids.
+        smooth: order the list so that neighbours are similar, in tempo too if the tags have it.
         tracks: length in tracks.
         minutes: length in minutes.
-        out: write it as .m3u8, .csv or .xml (rekordbox).
+        out: write the list as .m3u8, .csv or .xml (rekordbox).
     """
     from subgenre.search.requests import PlaylistRequest
 
-    terminal, wanted = (common or Common()).terminal(), wanted or Wanted()
+    terminal, selection = (common or Common()).terminal(), selection or Selection()
     request = PlaylistRequest(
         seeds,
         expand=expand,
@@ -161,7 +163,7 @@ def playlist(
         smooth=smooth,
         tracks=tracks,
         minutes=minutes,
-        **wanted.options(),
+        **selection.options(),
     )
     return _list(terminal, "Playlist", request, source or Source(), out)
 
@@ -181,7 +183,7 @@ def _list(
     hits = model.playlist(request=request, out=out, console=terminal)
     by = model.ranking(request)
     if hits:
-        columns, rows = listed(hits, by.name)
+        columns, rows = _hit_table(hits, by.name)
         terminal.table(title, columns, rows, caption=by.sentence)
     written = str(out) if out and hits else None
     result = {"out": written, "ranked_by": by.name, "hits": [row(hit) for hit in hits]}
@@ -197,14 +199,14 @@ def explore(
     source: Source | None = None,
     common: Common | None = None,
 ) -> int:
-    """Show the library as a map in the browser, to be heard; stop it with Ctrl+C.
+    """Show the library as a map with sound in the browser, until Ctrl+C.
 
     Example: subgenre explore --port 8765
 
     Args:
-        playlists: folder that saved playlists go to.
+        playlists: folder for saved playlists.
         host: address to listen on; the page has no password, so leave it on loopback.
-        port: 0 takes a free one.
+        port: to listen on; 0 takes a free one.
     """
     terminal = (common or Common()).terminal()
 
@@ -224,7 +226,7 @@ def embed(
     out: Path = Path("embeddings.parquet"),
     common: Common | None = None,
 ) -> int:
-    """Write the vectors of audio files, or of the model's held-out tracks, as one table.
+    """Write the embeddings of audio files, or of the held-out tracks, as one table.
 
     Example: subgenre embed new/*.mp3 --out new.parquet
 
@@ -236,14 +238,43 @@ def embed(
     from subgenre.commands import embed as stage
 
     terminal = (common or Common()).terminal()
-    done = stage.embed(audio, run, out, console=terminal)
-    terminal.result(done.to_dict())
-    return 1 if done.skipped else 0
+    embedded = stage.embed(audio, run, out, console=terminal)
+    terminal.result(embedded.to_dict())
+    return 1 if embedded.skipped else 0
 
 
 def _placement_row(placement: Placement, chunk_s: float) -> list[str]:
     row = placement.row()
     start = row["chunk_start_s"]
-    heard_at = "-" if start is None else f"{clock(start)} to {clock(start + chunk_s)}"
+    part = "-" if start is None else f"{_clock(start)} to {_clock(start + chunk_s)}"
     name = placement.subgenre or f"none of these (nearest: {placement.nearest[1]})"
-    return [Path(row["path"]).name, name, f"{placement.probability:.2f}", heard_at]
+    return [Path(row["path"]).name, name, f"{placement.probability:.2f}", part]
+
+
+def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows; a list by `fit` or along an `axis` has a column for its score."""
+    from subgenre.commands.playlist import fit_text
+
+    score = {"fit": ["fit"], "axis": ["position"]}.get(ranking, [])
+    columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]
+    rows = [
+        [
+            str(position),
+            hit.track.name,
+            hit.track.subgenre or "-",
+            *([fit_text(hit.score) if ranking == "fit" else f"{hit.score:.3f}"] if score else []),
+            f"{hit.cosine:.3f}",
+            f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
+            _clock(hit.track.duration_s) if hit.track.duration_s else "-",
+        ]
+        for position, hit in enumerate(hits, start=1)
+    ]
+    return columns, rows
+
+
+def _clock(seconds: float) -> str:
+    """Format a time in a track: '0:30', '1:02:03'."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

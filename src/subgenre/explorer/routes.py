@@ -163,12 +163,12 @@ def axis_near(explorer: Current, query: Annotated[schemas.AxisQuery, Query()]) -
 
 
 @router.post("/playlist", response_model=schemas.Hits)
-def make_playlist(explorer: Current, request: schemas.MakeRequest) -> dict[str, Any]:
+def make_playlist(explorer: Current, body: schemas.PlaylistBody) -> dict[str, Any]:
     """Make a playlist: by agreement of seeds, of a subgenre, from A to B, or along an axis."""
     view = explorer.view
-    for track_id in (*request.seeds, *request.like, *request.unlike):
+    for track_id in (*body.seeds, *body.like, *body.unlike):
         view.row(track_id)
-    return {"tracks": view.hits(requests.make(view.library.collection, request.request()))}
+    return {"tracks": view.hits(requests.make(view.library.collection, body.to_request()))}
 
 
 @router.post("/order", response_model=schemas.Tracks)

@@ -68,7 +68,7 @@ class AxisQuery(ListRequest):
     )
 
 
-class MakeRequest(ListRequest):
+class PlaylistBody(ListRequest):
     """A playlist to make; nothing is saved."""
 
     kind: Literal["agreement", "expand", "journey", "axis"]
@@ -82,7 +82,7 @@ class MakeRequest(ListRequest):
     unlike: Ids = []
     smooth: bool = Field(False, description="order by similarity, and by tempo where known")
 
-    def request(self) -> PlaylistRequest:
+    def to_request(self) -> PlaylistRequest:
         """Return the request that all lists share."""
         return PlaylistRequest(
             self.seeds,
