@@ -37,7 +37,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
     assert same_models(resumed.run, whole.run)
 
 
-def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) -> None:
+def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f")
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(trainer.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
@@ -53,7 +53,7 @@ def test_a_signal_stops_the_backbone_and_what_it_made_is_kept(tmp_path: Path) ->
     assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
 
 
-def test_the_keyboard_leaves_a_checkpoint_and_says_so(
+def test_ctrl_c_leaves_a_checkpoint_and_names_it(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = RecordingConsole()
@@ -75,7 +75,7 @@ def test_the_keyboard_leaves_a_checkpoint_and_says_so(
 
 
 @pytest.mark.usefixtures("keyboard")
-def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
+def test_ctrl_c_saves_the_step_and_the_resumed_run_has_the_same_weights(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
@@ -100,7 +100,7 @@ def test_the_keyboard_saves_the_step_and_the_run_goes_on_to_the_same_weights(
 
 
 @pytest.mark.usefixtures("keyboard")
-def test_a_second_press_stops_at_once(
+def test_a_second_ctrl_c_stops_at_once(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pressed(_self: trainer.Trainer, *, last: bool) -> None:
@@ -113,12 +113,12 @@ def test_a_second_press_stops_at_once(
     assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
 
 
-def test_a_stop_that_another_process_was_asked_for_stays_a_stop() -> None:
+def test_a_stop_requested_in_another_process_stays_a_stop() -> None:
     with pytest.raises(trainer.Interrupted), signals.stop_signals(fit.Silent()):
         raise trainer.Interrupted("as agreed")
 
 
-def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
+def test_a_job_that_ignores_ctrl_c_still_does() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with signals.stop_signals(fit.Silent()) as asked:
@@ -129,7 +129,7 @@ def test_a_job_that_is_deaf_to_the_keyboard_stays_so() -> None:
 
 
 @pytest.mark.usefixtures("keyboard")
-def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
+def test_ctrl_c_in_an_epoch_shorter_than_the_accumulation_is_not_lost(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = recipe(batch={"accumulate": 64})
@@ -155,7 +155,7 @@ def test_a_press_in_an_epoch_of_fewer_steps_than_are_accumulated_is_not_lost(
 
 
 @pytest.mark.usefixtures("keyboard")
-def test_a_press_when_the_last_epoch_is_being_closed_leaves_the_whole_model(
+def test_ctrl_c_at_the_end_of_the_last_epoch_leaves_the_whole_model(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = trainer.Trainer._close_epoch

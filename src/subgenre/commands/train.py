@@ -31,11 +31,10 @@ from subgenre.training.compatibility import missing_material
 from subgenre.training.signals import stop_signals, tidy_checkpoints
 from subgenre.training.state import Epoch
 
-# A test run takes this much of the library, one chunk a track: enough to go through every line.
-_TEST_TRACKS = 3
-# The device and how often it is saved change no result that a resume could mix up.
-_FREE = (("run", "device"), ("run", "save_every"))
-# What `_write` writes before `config.toml`, in its order: what a run leaves that is stopped there.
+_TEST_TRACKS = 3  # tracks of a subgenre in a test run, one chunk each
+# Options that a resumed run may change: they do not change the result.
+_FREE = ("run.device", "run.save_every")
+# What `_write` writes before `config.toml`, in its order: a run that is stopped there leaves them.
 _WRITTEN = (
     encoder.WEIGHTS,
     encoder.STRUCTURE,
@@ -48,7 +47,7 @@ _WRITTEN = (
 
 @dataclass(frozen=True)
 class Trained:
-    """What `train` made."""
+    """The result of `train`."""
 
     run: Path
     best_epoch: int
@@ -57,7 +56,7 @@ class Trained:
     history: tuple[Epoch, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         last = self.history[-1]
         return {
             "run": str(self.run),
@@ -85,10 +84,10 @@ def train(
         features: as `preprocess` wrote it.
         settings: by default the recipe `thesis`.
         out: the model folder; by default `fully_trained_models_<time>` here.
-        checkpoints: each run keeps its own folder below it.
-        resume: go on from the newest checkpoint; where there is none, start anew.
-        test_run: a small subset, start to end.
-        console: hears how it goes.
+        checkpoints: each run has its own folder below it.
+        resume: continue from the newest checkpoint; without one, start anew.
+        test_run: go through all steps with a small part of the library.
+        console: receives messages and progress.
 
     Raises:
         FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
@@ -98,9 +97,9 @@ def train(
     group = distributed.start(device.type)
     if group.world > 1 and device.type == "cuda":
         device = torch.device("cuda", group.local_rank)
-    place = _Place(out, checkpoints, resume, device, group, console if group.first else Silent())
+    job = _Job(out, checkpoints, resume, device, group, console if group.first else Silent())
     try:
-        return _train(features, settings, place, test_run=test_run)
+        return _train(features, settings, job, test_run=test_run)
     except RuntimeError as problem:
         if group.world == 1:
             raise
@@ -111,8 +110,8 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a run works and writes, and who listens."""
+class _Job:
+    """Where a run computes and writes, and its console."""
 
     out: Path | None
     checkpoints: Path
@@ -122,10 +121,10 @@ class _Place:
     console: Console
 
 
-def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bool) -> Trained:
+def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) -> Trained:
     """Open the features, draw the split, train, and write the model folder."""
-    console, group = place.console, place.group
-    with distributed.fail_together(group, place.device):
+    console, group = job.console, job.group
+    with distributed.fail_together(group, job.device):
         folder = FeatureFolder.open(features)
         split = splits.split(
             folder.tracks,
@@ -134,15 +133,17 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             strict_groups=settings.run.strict_groups,
         )
         if test_run:
-            split, settings = _small(folder, split, settings)
+            split = _few_tracks(folder, split)
+            settings = config.replace(settings, "optim", epochs=1, head_epochs=0)
+            settings = config.replace(settings, "watch", val_share=0.0)
             console.info("test run: a few tracks of two subgenres, one epoch, no validation")
         for warning in (*split.warnings, *missing_material(folder, settings)):
             console.warn(warning)
         fingerprint = _fingerprint(folder, split, settings, group.world)
-        old = _begun(place, fingerprint) if place.resume else None
-        check_output("checkpoints", place.checkpoints, folder=True)
-        name, run = _claim(place, old)
-    kept = old.parent if old else place.checkpoints / name
+        old = _find_checkpoint(job, fingerprint) if job.resume else None
+        check_output("checkpoints", job.checkpoints, folder=True)
+        name, run = _new_folders(job, old)
+    kept = old.parent if old else job.checkpoints / name
     with (
         tidy_checkpoints(kept, run, console, own=group.first),
         stop_signals(console) as stop_requested,
@@ -151,7 +152,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             folder,
             split.train,
             settings,
-            device=place.device,
+            device=job.device,
             group=group,
             checkpoints=kept,
             resume=old,
@@ -160,7 +161,7 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
             only=_few_chunks(folder, split) if test_run else None,
             console=console,
         )
-        with distributed.fail_together(group, place.device):
+        with distributed.fail_together(group, job.device):
             if group.first:
                 _write(run, fitted, folder, split, settings, test_run=test_run)
                 console.info(messages.chosen_weights(fitted.result, settings))
@@ -169,69 +170,58 @@ def _train(features: Path, settings: TrainConfig, place: _Place, *, test_run: bo
     return Trained(run, result.best_epoch, result.seconds, result.stopped_early, result.history)
 
 
-def _begun(place: _Place, fingerprint: Mapping[str, str]) -> Path | None:
-    """Find the checkpoint to go on from: the newest of this run whose model is not there yet."""
+def _find_checkpoint(job: _Job, fingerprint: Mapping[str, str]) -> Path | None:
+    """Return the newest checkpoint of this run, if possible one without a finished model."""
 
     def finished(path: Path) -> bool:
-        run = workspace.model_folder(place.out, path.absolute().parent.name)
+        run = workspace.model_folder(job.out, path.absolute().parent.name)
         return (run / workspace.CONFIG).is_file()
 
-    found = checkpoint.of_run(
-        place.checkpoints, fingerprint, on_damaged=place.console.warn, finished=finished
+    saved = checkpoint.of_run(
+        job.checkpoints, fingerprint, on_damaged=job.console.warn, finished=finished
     )
-    if not found:
-        place.console.info(f"no checkpoint of this run under {place.checkpoints}: starting anew")
+    if not saved:
+        job.console.info(f"no checkpoint of this run under {job.checkpoints}: starting anew")
         return None
-    path = next((path for path in found if not finished(path)), found[0])
-    place.console.info(f"going on from {path}, after step {checkpoint.steps_done(path)}")
+    path = next((path for path in saved if not finished(path)), saved[0])
+    job.console.info(f"continuing from {path}, after step {checkpoint.steps_done(path)}")
     return path
 
 
-def _claim(place: _Place, old: Path | None) -> tuple[str, Path]:
-    """Name a run, and return its model folder to be; a new run's checkpoints are its own."""
+def _new_folders(job: _Job, old: Path | None) -> tuple[str, Path]:
+    """Return the name of the run and its model folder; make the folder of its checkpoints."""
     name = old.absolute().parent.name if old else workspace.stamp()
-    if not place.group.first:
+    if not job.group.first:
         return name, Path()
-    run = workspace.new_run(place.out, name, begun=_WRITTEN if old else ())
+    run = workspace.new_run(job.out, name, begun=_WRITTEN if old else ())
     if not old:
         try:
-            (place.checkpoints / name).mkdir(parents=True)
-        except FileExistsError:  # a run of this very second has it
+            (job.checkpoints / name).mkdir(parents=True)
+        except FileExistsError:  # another run began in this second
             time.sleep(0.2)
-            return _claim(place, old)
+            return _new_folders(job, old)
     return name, run
 
 
-def _small(
-    folder: FeatureFolder, split: splits.Split, settings: TrainConfig
-) -> tuple[splits.Split, TrainConfig]:
-    """Cut a split down to a few tracks of a few subgenres, and the recipe to one epoch."""
-    labels = _two_labels(folder)
+def _few_tracks(folder: FeatureFolder, split: splits.Split) -> splits.Split:
+    """Cut a split down to a few tracks of two subgenres, of two genres if there are two."""
+    other_genre = [n for n, genre in enumerate(folder.genres) if genre != folder.genres[0]]
+    labels = (0, *(other_genre or range(1, len(folder.labels)))[:1])
     everyone = (*folder.tracks, *folder.trash)
     pairs = zip(folder.track_of.tolist(), folder.label_of.tolist(), strict=True)
-    label = {everyone[track].id: number for track, number in pairs}
+    label_of = {everyone[track].id: label for track, label in pairs}
 
     def few(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
-        kept: dict[int, list[str]] = {}
-        for track in ids:
-            kept.setdefault(int(label[track]), []).append(track)
-        return tuple(t for c in labels for t in kept.get(c, [])[:most])
+        of_label = [[track for track in ids if label_of[track] == label] for label in labels]
+        return tuple(track for tracks in of_label for track in tracks[:most])
 
-    small = dataclasses.replace(
+    return dataclasses.replace(
         split, train=few(split.train, _TEST_TRACKS - 1), test=few(split.test, 1)
     )
-    settings = config.replace(settings, "optim", epochs=1, head_epochs=0)
-    return small, config.replace(settings, "watch", val_share=0.0)
-
-
-def _two_labels(folder: FeatureFolder) -> tuple[int, ...]:
-    """Return the first subgenre and the first of another genre, or else the second."""
-    others = [n for n, genre in enumerate(folder.genres) if genre != folder.genres[0]]
-    return (0, others[0]) if others else tuple(range(min(2, len(folder.labels))))
 
 
 def _few_chunks(folder: FeatureFolder, split: splits.Split) -> NDArray[np.int64]:
-    """Return the first chunk of each track of a small split, and of a few of the trash pool."""
+    """Return the row of the first chunk of each track, and of a few of the trash pool."""
     trash = [track.id for track in folder.trash[:_TEST_TRACKS]]
     rows = folder.rows((*split.train, *split.test, *trash))
     return rows[np.unique(folder.track_of[rows], return_index=True)[1]]
@@ -240,14 +230,14 @@ def _few_chunks(folder: FeatureFolder, split: splits.Split) -> NDArray[np.int64]
 def _fingerprint(
     folder: FeatureFolder, split: splits.Split, settings: TrainConfig, processes: int
 ) -> dict[str, str]:
-    """Say what must be the same for a run to be resumed."""
+    """Return what must be the same for a run to be resumed."""
     plain = validation.to_dict(settings)
     recipe = plain.pop("recipe")
     options = {
         f"{section}.{key}": json.dumps(value, ensure_ascii=False)
         for section, values in plain.items()
         for key, value in values.items()
-        if (section, key) not in _FREE
+        if f"{section}.{key}" not in _FREE
     }
     return {
         "recipe": recipe,
@@ -270,8 +260,8 @@ def _write(
     """Write the model folder; `config.toml` last: with it the folder counts as a model."""
     if (run / workspace.CONFIG).is_file():
         raise RunError(
-            f"{run} has become another run's model meanwhile; the same command with --resume and "
-            "another --out writes this one"
+            f"another run has written its model to {run} meanwhile; the same command with --resume "
+            "and another --out writes this one"
         )
     workspace.clear(run, _WRITTEN)
     encoder.save(fitted.encoder, run)
@@ -303,9 +293,9 @@ def _write(
 def _write_vectors(
     run: Path, fitted: fit.Fitted, folder: FeatureFolder, split: splits.Split
 ) -> None:
-    """Keep the tracks' vectors where they cost nothing: the backbone's output is cached.
+    """Write the vectors of the tracks if the output of a frozen backbone is at hand.
 
-    Of a model whose backbone has learnt too, `evaluate` writes them.
+    If the backbone has learnt too, `evaluate` writes them.
     """
     if fitted.pooled is None:
         return

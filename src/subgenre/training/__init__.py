@@ -1,1 +1,4 @@
-"""From chunks to a trained encoder: batches, augmentation, the loop, checkpoints, recipes."""
+"""Learn an encoder from the training tracks of a feature folder.
+
+`fit.fit` is the one entry; it draws batches, runs the `Trainer` and returns the encoder.
+"""

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on as if it had not stopped.
+"""Checkpoints: what a run needs to continue as if it had not stopped.
 
-No state of a random generator is kept: every draw of the trainer is a pure function of the seed
-and the step (`train`), so that model, optimizer and position suffice.
+Weights, optimizer and position suffice: every draw of the trainer is a pure function of the seed
+and the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from subgenre.errors import CheckpointError
 
 FORMAT_VERSION = 2
 NAME = "checkpoint.pt"
-_TOLD = 4  # differences that an error names
+_NAMED = 4  # differences that an error names
 
 
 def digest(value: Any) -> str:
@@ -35,8 +35,8 @@ def save(folder: Path, state: Mapping[str, Any], fingerprint: Mapping[str, str])
     Args:
         folder: of this run alone.
         state: tensors and plain values.
-        fingerprint: what must be the same for the run to go on: `section.option` and its value as
-            text, or a name (`data`, `split`) and a hash.
+        fingerprint: what must be the same to resume: `section.option` and its value as text, or a
+            name (`data`, `split`) and a hash.
     """
     path = folder / NAME
     with files.atomic_path(path) as temporary:
@@ -51,49 +51,42 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: damaged, of another format, or of a run with other options, data or
-            split: the first few that differ are named.
+            split: the first differences are named.
     """
-    state = _opened(path)
-    found = state["fingerprint"]
-    keys = dict.fromkeys([*fingerprint, *found])
-    changed = [_change(key, found.get(key), fingerprint.get(key)) for key in keys]
-    if told := [text for text in changed if text]:
-        more = ["more"] if len(told) > _TOLD else []
+    state = _read(path)
+    saved = state["fingerprint"]
+    differences = []
+    for key in dict.fromkeys([*fingerprint, *saved]):
+        then, now = saved.get(key), fingerprint.get(key)
+        if then != now:
+            is_option = key == "recipe" or "." in key
+            values = is_option and then and now
+            differences.append(f"{key} {then} (now {now})" if values else f"another {key}")
+    if differences:
+        more = ["more"] if len(differences) > _NAMED else []
         raise CheckpointError(
-            f"{path} belongs to a run with {' and '.join([*told[:_TOLD], *more])}; give the "
-            "options of that run beside --resume, or start anew without it"
+            f"{path} belongs to a run with {' and '.join([*differences[:_NAMED], *more])}; give "
+            "the options of that run with --resume, or start anew without it"
         )
     return state
 
 
-def _opened(path: Path, *, mapped: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of any run; `mapped`, its tensors stay on disk until they are touched."""
+def _read(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of any run; `mapped` leaves its tensors on disk until they are used."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as problem:
         raise CheckpointError(f"{path} can't be read: {problem}") from problem
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} is no checkpoint of format {FORMAT_VERSION}; start anew without --resume"
+            f"{path} is not a checkpoint of format {FORMAT_VERSION}; start anew without --resume"
         )
     return dict(state)
 
 
 def steps_done(path: Path) -> int:
-    """Tell how many steps a checkpoint's run had done.
-
-    Raises:
-        CheckpointError: it can't be read.
-    """
-    return int(_opened(path, mapped=True)["done"])
-
-
-def _change(key: str, then: str | None, now: str | None) -> str:
-    """Tell what differs: an option's two values, or a name alone; "" where nothing does."""
-    if then == now:
-        return ""
-    told = key == "recipe" or "." in key
-    return f"{key} {then} (now {now})" if told and then and now else f"another {key}"
+    """Return the number of steps that the run of a checkpoint had done."""
+    return int(_read(path, mapped=True)["done"])
 
 
 def of_run(
@@ -103,29 +96,29 @@ def of_run(
     on_damaged: Callable[[str], None] = lambda _: None,
     finished: Callable[[Path], bool] = lambda _: False,
 ) -> list[Path]:
-    """List the checkpoints of exactly this run under `root`, or in it, the newest first.
+    """List the checkpoints of exactly this run in `root` or its folders, the newest first.
 
     Args:
-        on_damaged: hears of each that can't be read, where another fits.
-        finished: tells of a checkpoint whether its run has ended: there is nothing to go on with,
-            so that another run's is no sign of mistaken options.
+        on_damaged: receives a message on each that can't be read, if another can.
+        finished: returns whether the run of a checkpoint has its model; such a checkpoint of
+            another run is no sign of mistaken options.
 
     Raises:
-        CheckpointError: none is of this run, and some are of runs that have not finished; it tells
-            of the newest of those.
+        CheckpointError: none is of this run, and there is one of an unfinished run; the error
+            names what differs from the newest.
     """
-    found = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
-    found = [*root.glob(NAME), *found]
-    fit, damaged = [], []
-    for path in found:
+    folders = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
+    paths = [*root.glob(NAME), *folders]
+    matching, damaged = [], []
+    for path in paths:
         try:
-            if _opened(path, mapped=True)["fingerprint"] == dict(fingerprint):
-                fit.append(path)
+            if _read(path, mapped=True)["fingerprint"] == dict(fingerprint):
+                matching.append(path)
         except CheckpointError as problem:
             damaged.append(str(problem))
-    begun = next((path for path in found if not finished(path)), None)
-    if begun and not fit:
-        load(begun, fingerprint)
+    unfinished = next((path for path in paths if not finished(path)), None)
+    if unfinished and not matching:
+        load(unfinished, fingerprint)
     for reason in damaged:
-        on_damaged(f"passed over: {reason}")
-    return fit
+        on_damaged(f"skipped: {reason}")
+    return matching

@@ -1,8 +1,8 @@
-"""Several processes that share one batch: torchrun's environment, gathering with gradient.
+"""Several processes that share one batch, started by torchrun.
 
-Each process encodes its share of the batch, gathers the others' vectors, and computes the loss of
-the whole batch. The gradient of that loss by its own vectors is exact, so the gradients of the
-encoder's parameters add up (a sum, not a mean) to those of one process with the whole batch.
+Each process encodes its share of the batch, gathers the vectors of the others, and computes the
+loss of the whole batch. Only its own vectors have a gradient, so the gradients of the encoder's
+parameters add up (a sum, not a mean) to those of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from subgenre.errors import ConfigError, SubgenreError, TrainingError
 
 T = TypeVar("T")
 
-# The others wait while the first process runs the frozen backbone or validates. One that has died
-# is noticed by torchrun, not by the clock.
-_PATIENCE = timedelta(hours=12)
+# The others wait while the first process runs the frozen backbone or validates; torchrun notices a
+# process that has died.
+_TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,14 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes the files and talks."""
+        """Whether this process writes the files and the messages."""
         return self.rank == 0
 
 
 def start(device: str) -> Group:
-    """Join the processes that torchrun started; alone, do nothing.
+    """Join the processes that torchrun started; without torchrun, do nothing.
 
-    NCCL on CUDA, gloo elsewhere; each process takes the GPU of its local rank. The addresses come
-    from torchrun's environment.
+    NCCL on CUDA, gloo elsewhere; each process takes the GPU of its local rank.
     """
     if _alone():
         return Group()
@@ -56,12 +55,12 @@ def start(device: str) -> Group:
     if cuda:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
     return Group(dist.get_rank(), dist.get_world_size(), local)
 
 
 def is_first() -> bool:
-    """Tell whether this process will be the first of its group, or alone, before it joins."""
+    """Return whether this process is alone or the first; callable before `start`."""
     return _alone() or os.environ.get("RANK", "0") == "0"
 
 
@@ -95,8 +94,7 @@ def share(batch: NDArray[np.int64], group: Group) -> NDArray[np.int64]:
 def gather(vectors: Tensor, group: Group) -> Tensor:
     """Gather vectors [b, D] of all processes into [B, D], in rank order.
 
-    The own rows keep their gradient.
-    The parts may differ in length, as `share` makes them.
+    Only the own rows have a gradient. The parts may differ in length, as `share` makes them.
     """
     if group.world == 1:
         return vectors
@@ -114,11 +112,10 @@ def gather(vectors: Tensor, group: Group) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
-    """Add up the gradients of all processes in place, as one flat message.
+    """Add up the gradients of all processes in place, in one flat message.
 
-    Of the parameters that learn now, the same in every process. One without a gradient here counts
-    as zero, so that the messages have equal form. What no process has a gradient for stays without,
-    as in one process: to an optimizer a gradient of zero is a step, with its weight decay.
+    A parameter without a gradient in this process counts as zero. One without a gradient in any
+    process stays without: to an optimizer a zero gradient is a step, with weight decay.
     """
     learning = [p for p in parameters if p.requires_grad]
     if group.world == 1 or not learning:
@@ -129,23 +126,23 @@ def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
     flat = torch.cat([*(g.reshape(-1) for g in grads), flags])
     dist.all_reduce(flat)
     *sums, counts = torch.split(flat, [*(g.numel() for g in grads), len(flags)])
-    # where each has one here, nobody need wait for the device to tell
-    known = has if all(has) else (counts > 0).tolist()
-    for parameter, summed, moves in zip(learning, sums, known, strict=True):
-        parameter.grad = summed.view_as(parameter) if moves else None
+    # if all have one here, the counts need not be read from the device
+    exists = has if all(has) else (counts > 0).tolist()
+    for parameter, summed, any_gradient in zip(learning, sums, exists, strict=True):
+        parameter.grad = summed.view_as(parameter) if any_gradient else None
 
 
 def broadcast(value: float, group: Group, device: torch.device) -> float:
-    """Return the first process's value to all."""
+    """Return the value of the first process, in all of them."""
     if group.world == 1:
         return value
-    told = torch.tensor([value], device=device, dtype=torch.float64)
-    dist.broadcast(told, src=0)
-    return float(told.item())
+    shared = torch.tensor([value], device=device, dtype=torch.float64)
+    dist.broadcast(shared, src=0)
+    return float(shared.item())
 
 
 def first_then_others(work: Callable[[], T], group: Group, device: torch.device) -> T:
-    """Run `work` in the first process, then in the others: they find what it has cached.
+    """Run `work` in the first process, then in the others, which use what it has cached.
 
     Raises:
         TrainingError: the first process failed; it raises its own error.
@@ -162,7 +159,7 @@ def first_then_others(work: Callable[[], T], group: Group, device: torch.device)
 
 @contextmanager
 def fail_together(group: Group, device: torch.device) -> Iterator[None]:
-    """Leave a block together: what one process could not do stops all, and none waits for ever.
+    """Leave a block together: if one process fails in it, all of them stop.
 
     Raises:
         TrainingError: another process failed.
@@ -177,7 +174,7 @@ def fail_together(group: Group, device: torch.device) -> Iterator[None]:
 
 
 def any_process(flag: bool, group: Group, device: torch.device) -> bool:
-    """Return whether any process raised its flag: all take the same branch."""
+    """Return, in all processes, whether the flag of any of them is true."""
     if group.world == 1:
         return flag
     value = torch.tensor([int(flag)], device=device)

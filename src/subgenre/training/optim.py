@@ -9,16 +9,15 @@ from torch import nn
 
 from subgenre.config import OptimConfig
 from subgenre.core.validation import check_tune
-from subgenre.errors import ConfigError
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 
 
 def depths(backbone: Backbone) -> dict[nn.Parameter, int]:
-    """Tell of each backbone parameter how many blocks lie above its own; the last block's have 0.
+    """Return for each backbone parameter how many blocks lie above its own.
 
-    So have those that follow the last block (the final layer norm); those below the first have as
-    many as there are blocks.
+    It is 0 in the last block and after it (the final layer norm), and below the first block as many
+    as there are blocks.
     """
     *rest, last, above = backbone.parameters_by_depth()
     ordered = [*rest, [*last, *above]]
@@ -26,16 +25,8 @@ def depths(backbone: Backbone) -> dict[nn.Parameter, int]:
 
 
 def freeze(backbone: Backbone, tune: str) -> None:
-    """Let exactly those backbone parameters learn that `tune` names (adapters are left alone).
-
-    Raises:
-        ConfigError: `last:N` with more blocks than there are, or on a backbone of a single block.
-    """
-    last, n_blocks = check_tune(tune), backbone.n_blocks
-    if last and n_blocks < 2:
-        raise ConfigError(f"tune '{tune}' can't act on this backbone: it has no stack of blocks")
-    if last > n_blocks:
-        raise ConfigError(f"tune is '{tune}', but the backbone has {n_blocks} blocks")
+    """Let exactly those backbone parameters learn that `tune` names."""
+    last = check_tune(tune)
     depth = depths(backbone)
     for name, parameter in backbone.named_parameters():
         if tune == "lora":
@@ -47,9 +38,9 @@ def freeze(backbone: Backbone, tune: str) -> None:
 
 
 def optimizer(encoder: Encoder, loss: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Build AdamW with layer-wise decay of the backbone's rate and none of the weights' on biases.
+    """Build AdamW, with a lower rate in lower blocks and no weight decay on biases and norms.
 
-    Each group carries `base_lr` (what the schedule scales) and `part`, `head` or `backbone`.
+    Each group has `base_lr`, which the schedule scales, and `part`, `head` or `backbone`.
     """
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     backbone_lr = config.backbone_lr or config.lr
@@ -63,19 +54,17 @@ def optimizer(encoder: Encoder, loss: nn.Module, config: OptimConfig) -> torch.o
         else:
             key = ("head", config.lr, decay)
         groups.setdefault(key, []).append(parameter)
-    if not groups:
-        raise ConfigError("nothing is left to learn: every parameter is frozen")
     return torch.optim.AdamW(
         [
             {"params": p, "lr": lr, "base_lr": lr, "part": part, "weight_decay": decay}
             for (part, lr, decay), p in groups.items()
         ],
-        fused=True,  # one pass over the weights: small heads are bound by memory, not arithmetic
+        fused=True,  # one pass over the weights: small heads are bound by memory
     )
 
 
 def factor(step: int, total: int, config: OptimConfig) -> float:
-    """Return what the learning rates are multiplied with at `step` of `total`.
+    """Return the factor of the learning rates at `step` of `total`.
 
     Linear warm-up over the first `warmup` share of the steps, then constant or a half cosine to
     zero (Loshchilov & Hutter 2017, eq. 5 without restarts).
@@ -96,7 +85,7 @@ def set_rate(optimizer: torch.optim.Optimizer, scale: float, *, head_only: bool 
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """List the parts of a backbone that are compiled one by one: its blocks, else the whole."""
+    """Return the parts of a backbone to compile one by one: its blocks, else the whole."""
     for name, module in backbone.named_modules():
         if name.split(".")[-1] == "layers" and isinstance(module, nn.ModuleList):
             return list(module)

@@ -1,8 +1,7 @@
-"""Batches of chunk rows: drawn triplets, and P subgenres x K tracks x C chunks.
+"""Batches of chunks: drawn triplets, and P subgenres x K tracks x C chunks.
 
-Every drawing is a pure function of its seed and its epoch: neither workers, nor ranks, nor an
-interruption change what comes. Two chunks of one recording are never anchor and positive, nor
-anchor and negative.
+Every batch is a pure function of seed and epoch. Two chunks of one recording are never anchor and
+positive, nor anchor and negative.
 """
 
 from subgenre.training.batches.epochs import epoch_batches, learnt_chunks, takes_trash

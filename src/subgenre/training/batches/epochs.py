@@ -1,4 +1,4 @@
-"""The batches of one epoch, as a recipe's `[batch]` asks for them."""
+"""The batches of one epoch, by the `[batch]` section of a recipe."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Ints = NDArray[np.int64]
 
 
 def takes_trash(settings: BatchConfig, loss: str) -> bool:
-    """Tell whether the trash pool takes part in training, where there is one.
+    """Return whether training uses the trash pool, if there is one.
 
-    It is the fourth of a quadruplet; in `pk` batches it is a negative to everyone under each loss
-    that compares chunks. Drawn triplets and losses against proxies have no place for it.
+    It gives the fourth chunk of a quadruplet; in `pk` batches it is a negative to all chunks,
+    unless the loss compares them with proxies.
     """
     return loss == "quadruplet" if settings.kind == "triplet" else loss not in PROXY_LOSSES
 
@@ -34,12 +34,12 @@ def learnt_chunks(
     *,
     only: Ints | None = None,
 ) -> ChunkTable:
-    """Return the chunks that a recipe learns from; one whose batches can't be drawn is refused.
+    """Return the chunks to learn from, after a check that batches can be drawn of them.
 
     Args:
-        folder, ids: the features, and the tracks that may be seen.
-        settings, loss: `[batch]`, and the loss's name.
-        only: rows of the chunks that are used; by default all.
+        folder, ids: the features, and the tracks to train on.
+        settings, loss: `[batch]`, and the name of the loss.
+        only: rows of the chunks to use; by default all.
 
     Raises:
         As `pk_batches` and `triplet_batches`.
@@ -60,13 +60,12 @@ def epoch_batches(
 ) -> list[Ints]:
     """Return the whole batches of an epoch, the same in every process.
 
-    N processes with batches of B share batches of N x B; a last one of drawn triplets with less
-    than a row for each of them is left out.
+    N processes with batches of B share batches of N x B. A last batch of drawn triplets with fewer
+    rows than processes is left out.
 
     Args:
         table: chunks to draw from.
-        quadruplet: drawn triplets have a fourth.
-        seed, epoch: of the drawing.
+        quadruplet: drawn triplets have a fourth chunk.
         world: N.
 
     Returns:
@@ -78,11 +77,11 @@ def epoch_batches(
     """
     if settings.kind == "triplet":
         size = settings.size * world
-        found = triplet_batches(table, size=size, seed=seed, epoch=epoch, quadruplet=quadruplet)
-        shared = [batch for batch in found if len(batch) >= world]
+        drawn = triplet_batches(table, size=size, seed=seed, epoch=epoch, quadruplet=quadruplet)
+        shared = [batch for batch in drawn if len(batch) >= world]
         if not shared:
             raise ConfigError(
-                f"{sum(map(len, found))} triplets can't be shared by {world} processes; start fewer"
+                f"{sum(map(len, drawn))} triplets can't be shared by {world} processes; start fewer"
             )
         return shared
     return pk_batches(

@@ -29,18 +29,17 @@ def pk_batches(
 ) -> list[Ints]:
     """Return an epoch of batches of P subgenres x K tracks x C chunks: positions in the table [b].
 
-    An epoch draws about as many chunks as there are, and each about once: subgenres are drawn by
-    the chunks they have left, and inside one the tracks and chunks that were drawn least come
-    first. Every epoch has the same number of batches.
-    The share `same_genre` of the batches takes its subgenres from one genre with two or more of
-    them, counted on from epoch to epoch. Trash in the table adds K tracks x C chunks of it to every
-    batch; where K is 0, as many tracks as the largest subgenre in it has.
+    An epoch draws about as many chunks as there are, each about once: subgenres are drawn by the
+    chunks that they have left, and in a subgenre the tracks and chunks drawn least come first. All
+    epochs have the same number of batches. The share `same_genre` of the batches, counted over all
+    epochs, takes its subgenres from one genre that has two or more. If the table has trash, K
+    tracks x C chunks of it are added to every batch; if K is 0, as many tracks as the largest
+    subgenre has.
 
     Args:
         table: chunks to draw from.
-        subgenres: P. tracks: K, of each subgenre. chunks: C, of each track. 0: all there are.
+        subgenres: P. tracks: K, of each subgenre. chunks: C, of each track. 0: all.
         same_genre: share of the batches, 0 to 1.
-        seed, epoch: of the drawing.
 
     Raises:
         ConfigError: P or K of 1.
@@ -112,7 +111,7 @@ class _Deck:
         return math.ceil(float(self.size.sum()) / batch - 1e-9)
 
     def labels(self, n: int, of_one_genre: bool) -> list[int]:
-        """Draw `n` labels (0: all), the more chunks one has left the likelier."""
+        """Draw `n` labels (0: all); a label with more chunks left is likelier."""
         left = np.maximum(self.size - self.drawn_of, 0) + 1e-3
         places = np.arange(len(self.names))
         if of_one_genre and len(self.genres):
@@ -124,7 +123,7 @@ class _Deck:
         return [int(self.names[i]) for i in self.rng.choice(places, n, replace=False, p=chance)]
 
     def chunks(self, label: int, n_tracks: int, n_chunks: int) -> Ints:
-        """Draw chunks of one label (-1: trash), first those that were drawn least."""
+        """Draw chunks of one label (-1: trash), those drawn least first."""
         tracks = self.tracks[label]
         times = np.array([self.times[track].mean() for track in tracks])
         found = [
@@ -138,6 +137,6 @@ class _Deck:
         return positions
 
     def _least(self, times: np.ndarray, n: int) -> Ints:
-        """Return the places of the `n` smallest (0: all), ties in random order."""
+        """Return the positions of the `n` smallest (0: all), ties in random order."""
         order = np.lexsort((self.rng.random(len(times)), times))
         return order[: n or len(order)]

@@ -1,4 +1,4 @@
-"""The chunks of some tracks as parallel arrays: what batches are drawn from."""
+"""The chunks of some tracks as parallel arrays, to draw batches from."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ChunkTable:
 
     Attributes:
         label: class number, -1 for trash. genre: number of the label's genre, -1 for trash.
-        track: number of the track. recording: number of the recording; two tracks that are one
-            recording in two subgenres share it.
+        track: number of the track. recording: number of the recording, shared by two tracks that
+            are one recording in two subgenres.
         row: row in the feature folder.
     """
 
@@ -46,7 +46,7 @@ def chunk_table(
     """Return the chunks of `track_ids`, then, with `trash`, those of the trash pool.
 
     Args:
-        only: rows of the folder; others are passed over.
+        only: rows of the folder to use; by default all.
     """
     row = np.asarray(folder.rows(track_ids), dtype=np.int64)
     if trash and folder.trash:

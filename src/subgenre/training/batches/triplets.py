@@ -15,17 +15,17 @@ from subgenre.training.batches.units import Units
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
 
-# One number a kind of drawing, so that no two of them share a stream of one seed.
+# One number for each kind of draw, so that no two share a random stream.
 _TRIPLETS, _ORDER = 1, 2
 
 
 def draw_triplets(table: ChunkTable, *, seed: int, epoch: int, quadruplet: bool = False) -> Ints:
     """Draw one triplet or quadruplet for each chunk that can be an anchor, in the table's order.
 
-    Positive: another recording of the anchor's subgenre, then one of its chunks. Negative: another
-    subgenre, then one of its recordings, then a chunk, each step uniform, never the anchor's own
-    recording. Trash: a recording of the trash pool, or of another genre where there is no pool. A
-    subgenre with a single recording gives no anchors, only negatives.
+    Each draw is uniform. Positive: another recording of the anchor's subgenre, then one of its
+    chunks. Negative: another subgenre, then another recording of it, then a chunk. Trash: a
+    recording of the trash pool, or of another genre if there is no pool. A subgenre with a single
+    recording has no anchors, only negatives.
 
     Returns:
         Positions in the table, [m, 3] or [m, 4].
@@ -68,15 +68,14 @@ def triplet_batches(
 
 
 class TripletAudioDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """One triplet a training chunk: features of anchor, positive, negative and, asked for, trash.
+    """One triplet for each training chunk: features of anchor, positive, negative, and trash.
 
-    An item is a dict of un-normalised log-mels [T, F]. Which triplet an item is depends on the seed
-    and the epoch alone; call `set_epoch` before each.
+    An item is a dict of un-normalised log-mels [T, F]. The triplets depend on seed and epoch only;
+    call `set_epoch` before each epoch.
 
     Args:
         folder: the features.
-        track_ids: tracks of the training side.
-        seed: of the drawing.
+        track_ids: training tracks.
         quadruplet: add a trash sample.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Drawing positives, negatives and trash for many anchors at once."""
+"""Draw positives, negatives and trash for many anchors at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _REDRAWS = 100
 
 
 class Units:
-    """The table's chunks by unit: one recording in one subgenre (or in the trash pool).
+    """The chunks of the table by unit: one recording in one subgenre (or in the trash pool).
 
-    Units are numbered by label, so those of a label are `first[l]` to `first[l] + count[l] - 1`,
-    l being the place of the label among `labels`.
+    Units are numbered by label: those of label `labels[l]` are `first[l]` to
+    `first[l] + count[l] - 1`.
     """
 
     def __init__(self, table: ChunkTable) -> None:
@@ -54,7 +54,7 @@ class Units:
         return self._other_recording(anchor, draw)
 
     def trash(self, anchor: Ints, rng: np.random.Generator) -> Ints:
-        """Return a chunk of the trash pool, or of another genre where there is none."""
+        """Return a chunk of the trash pool, or of another genre if there is none."""
         if self.n_trash:
             return self._other_recording(
                 anchor, lambda some: self._chunk(rng.integers(self.n_trash, size=len(some)), rng)
@@ -80,12 +80,12 @@ class Units:
         return self._other_recording(anchor, draw)
 
     def _chunk(self, unit: Ints, rng: np.random.Generator) -> Ints:
-        """Return a position in the table a unit."""
+        """Return a position in the table for each unit."""
         at = self.chunk_first[unit] + rng.integers(self.chunk_count[unit])
         return np.asarray(self.chunks[at])
 
     def _other_recording(self, anchor: Ints, draw: Callable[[Ints], Ints]) -> Ints:
-        """Draw for each anchor, again where the anchor's own recording came up."""
+        """Draw for each anchor until it is not the anchor's own recording."""
         found = draw(anchor)
         recording = self.table.recording
         for _ in range(_REDRAWS):
@@ -94,6 +94,6 @@ class Units:
                 return found
             found[again] = draw(anchor[again])
         raise SplitError(
-            f"recording {recording[anchor[again[0]]]} has nothing to be told from: the other "
-            "subgenres hold the same recordings; preprocess with --multi exclude"
+            f"recording {recording[anchor[again[0]]]} has no negatives: the other subgenres "
+            "hold the same recordings; preprocess with --multi exclude"
         )
