@@ -146,7 +146,7 @@ def tune(
         FeatureError, SplitError: there are no features, or no split or folds of them.
     """
     console = console or Silent()
-    validation.check_choice("by", by, metrics.METRICS)
+    validation.check_choice("by", by, tuple(metrics.METRICS))
     validation.check_output("out", out)
     validation.check_output("kept", kept, folder=True)
     tried = search_space.candidates(

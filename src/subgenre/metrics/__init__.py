@@ -7,7 +7,8 @@ one number (`map_at_r`), by track (`average_precisions`), and with its chance le
 
 from subgenre.metrics.clusters import ari, contingency, kmeans, nmi, silhouette, silhouettes
 from subgenre.metrics.evaluation import VIEWS, evaluate, measure
-from subgenre.metrics.intervals import METRICS, Measured, Score, combine, share_interval, wilson
+from subgenre.metrics.intervals import Measured, Score, combine, share_interval, wilson
+from subgenre.metrics.registry import METRICS, Metric
 from subgenre.metrics.retrieval import (
     average_precisions,
     centroid_accuracy,
@@ -30,6 +31,7 @@ __all__ = [
     "METRICS",
     "VIEWS",
     "Measured",
+    "Metric",
     "Score",
     "ari",
     "average_precisions",

@@ -20,7 +20,8 @@ from subgenre.metrics.influence import (
     silhouettes_without,
     triplets_without,
 )
-from subgenre.metrics.intervals import METRICS, OF_CLUSTERS, Measured, Score, combine
+from subgenre.metrics.intervals import OF_CLUSTERS, Measured, Score, combine
+from subgenre.metrics.registry import METRICS
 from subgenre.metrics.retrieval import (
     DEFAULT_K,
     average_precisions,

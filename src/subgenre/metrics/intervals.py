@@ -25,19 +25,9 @@ from numpy.typing import NDArray
 
 from subgenre.errors import EvaluationError
 from subgenre.metrics.clusters import ari_of, contingency, nmi_of
+from subgenre.metrics.registry import METRICS
 from subgenre.metrics.vectors import Floats, Ints
 
-METRICS = (
-    "centroid_accuracy",
-    "knn_accuracy",
-    "precision_at_1",
-    "r_precision",
-    "map_at_r",
-    "triplet_accuracy",
-    "nmi",
-    "ari",
-    "silhouette",
-)
 REPLICATES = 1000
 Z95 = 1.959964  # of the normal distribution, 95 % on both sides
 

@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from subgenre.core import files
+from subgenre.metrics import METRICS
 from subgenre.report import summary
 from subgenre.report.data import ReportData
-from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
+from subgenre.report.wording import MODELS, chance_note, score_text, split_note
 
 
 def write_card(path: Path, data: ReportData) -> None:

@@ -17,12 +17,13 @@ from subgenre.core import files
 from subgenre.core.text import counted, percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Bar, Bars, Lines, Suggestions, Table
+from subgenre.metrics import METRICS
 from subgenre.report import summary
 from subgenre.report.charts import line_chart
 from subgenre.report.data import SPLITS, Point, ReportData, by_genre
 from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, collect
-from subgenre.report.wording import METRICS, MODELS, chance_note, score_text, split_note
+from subgenre.report.wording import MODELS, chance_note, score_text, split_note
 
 MAX_MB = 15.0
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG

@@ -2,55 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from subgenre.core.text import counted, percent, percent_interval
-from subgenre.metrics import Score
+from subgenre.metrics import METRICS, Score
 from subgenre.report.data import ReportData
 
 ABSENT = "–"  # noqa: RUF001  an en dash is what an empty cell shows
-
-
-class Metric(NamedTuple):
-    """How a metric is shown."""
-
-    title: str
-    explanation: str
-    is_share: bool  # of tracks or triplets, written as a percentage
-
-
-METRICS = {
-    "centroid_accuracy": Metric(
-        "Centroid accuracy", "Share of tracks whose nearest subgenre centroid is their own.", True
-    ),
-    "knn_accuracy": Metric(
-        "k-NN accuracy",
-        "Share of tracks whose own subgenre is the most frequent among their nearest tracks.",
-        True,
-    ),
-    "precision_at_1": Metric(
-        "P@1", "Share of tracks whose nearest training track is of their subgenre.", True
-    ),
-    "map_at_r": Metric(
-        "MAP@R",
-        "How high tracks of the same subgenre rank among the R nearest held-out tracks; R is the "
-        "subgenre's size. 1 is perfect.",
-        False,
-    ),
-    "r_precision": Metric(
-        "R-precision", "Share of the same subgenre among the R nearest held-out tracks.", False
-    ),
-    "triplet_accuracy": Metric(
-        "Triplet accuracy",
-        "How often a track is nearer to one of its subgenre than to one of another.",
-        True,
-    ),
-    "nmi": Metric("NMI", "How well k-means clusters match the subgenres, 0 to 1.", False),
-    "ari": Metric("ARI", "The same, corrected for chance.", False),
-    "silhouette": Metric(
-        "Silhouette", "How compact and separate the subgenres are, -1 to 1.", False
-    ),
-}
 
 
 MODELS = {

@@ -1,0 +1,64 @@
+"""The metrics that every model is scored by: names, and how they are shown to people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: in `metrics.json`. title: in tables and charts. explanation: one sentence.
+        is_share: whether it is a share of tracks or triplets, written as a percentage.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    is_share: bool = False
+
+
+_METRICS = (
+    Metric(
+        "centroid_accuracy",
+        "Centroid accuracy",
+        "Share of tracks whose nearest subgenre centroid is their own.",
+        is_share=True,
+    ),
+    Metric(
+        "knn_accuracy",
+        "k-NN accuracy",
+        "Share of tracks whose own subgenre is the most frequent among their nearest tracks.",
+        is_share=True,
+    ),
+    Metric(
+        "precision_at_1",
+        "P@1",
+        "Share of tracks whose nearest training track is of their subgenre.",
+        is_share=True,
+    ),
+    Metric(
+        "r_precision",
+        "R-precision",
+        "Share of the same subgenre among the R nearest held-out tracks.",
+    ),
+    Metric(
+        "map_at_r",
+        "MAP@R",
+        "How high tracks of the same subgenre rank among the R nearest held-out tracks; R is the "
+        "subgenre's size. 1 is perfect.",
+    ),
+    Metric(
+        "triplet_accuracy",
+        "Triplet accuracy",
+        "How often a track is nearer to one of its subgenre than to one of another.",
+        is_share=True,
+    ),
+    Metric("nmi", "NMI", "How well k-means clusters match the subgenres, 0 to 1."),
+    Metric("ari", "ARI", "The same, corrected for chance."),
+    Metric("silhouette", "Silhouette", "How compact and separate the subgenres are, -1 to 1."),
+)
+METRICS = {metric.name: metric for metric in _METRICS}
+"""All metrics by name, in the order of tables."""
