@@ -1,6 +1,6 @@
-"""One frozen dataclass a stage, and the recipes.
+"""The settings: one frozen dataclass for each section of a recipe, and the recipe files.
 
-Only `pipeline` and `cli` see the whole: every other module takes its own section or plain values.
+Most modules take their own section or plain values, not the whole `TrainConfig`.
 """
 
 from __future__ import annotations
@@ -101,12 +101,13 @@ class ModelConfig:
         head: sizes of the head's hidden layers.
         embedding_size: D.
         dropout: before each linear layer of the head.
-        standardise: pooled vectors to zero mean and unit deviation by the training chunks:
-            `auto` does so where the backbone is frozen.
-        pca: half-whitened principal axes of the standardised vectors, for the head; 0: all columns.
-        fusion: weight of those axes in the embedding, joined to the head's output; 0: not joined.
-        centre: take the mean over the training chunks off the embedding once it is trained; a
-            validation sees it with its mean.
+        standardise: pooled vectors to zero mean and unit deviation over the training chunks:
+            `on`, `off`, or `auto`: if the backbone is frozen.
+        pca: half-whitened principal axes of the standardised vectors, input of the head; 0: all
+            columns.
+        fusion: weight of those axes in the embedding, beside the head's output; 0: left out.
+        centre: subtract the mean of the training chunks from the embedding after training; the
+            validation sees it uncentred.
         lora_rank: rank of the adapters with `tune = "lora"`.
     """
 
@@ -136,20 +137,20 @@ class ModelConfig:
 
     @property
     def standardised(self) -> bool:
-        """Whether pooled vectors are standardised; `auto` is decided here."""
+        """Whether pooled vectors are standardised, with `auto` resolved."""
         return self.standardise == "on" or (self.standardise == "auto" and self.tune == "head")
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How chunks are put together.
+    """How chunks are combined into batches.
 
     Attributes:
-        kind: `triplet` (one triplet a training chunk an epoch) or `pk`.
+        kind: `triplet` (each epoch has one triplet for each training chunk) or `pk`.
         size: triplets a step, for `triplet`.
-        subgenres: P, tracks: K (each subgenre), chunks: C (each track), for `pk`; 0: all there are.
+        subgenres: P, tracks: K (each subgenre), chunks: C (each track), for `pk`; 0: all.
         same_genre: share of the `pk` batches drawn from one genre (siblings are hard negatives).
-        accumulate: steps whose gradients are added up before the weights move.
+        accumulate: steps whose gradients are averaged for one update of the weights.
     """
 
     kind: str = "triplet"
@@ -214,8 +215,8 @@ class OptimConfig:
         epochs: passes over the training chunks (`pk`: as many batches as cover them).
         lr: learning rate of the head. backbone_lr: of the backbone; 0: the same.
         weight_decay: of AdamW. warmup: share of all steps. schedule: one of `SCHEDULES`.
-        layer_decay: each block below the last learns at this factor of the one above.
-        head_epochs: the head alone first (LP-FT), out of `epochs`.
+        layer_decay: learning rate of a block, as a factor of that of the block above.
+        head_epochs: first epochs, in which the head learns alone (LP-FT).
         clip_norm: largest norm of the gradient; 0: not clipped.
     """
 
@@ -264,8 +265,8 @@ class WatchConfig:
 
     Attributes:
         val_share: share of the training tracks held out for validation; 0: none.
-        patience: epochs without a better validation MAP@R before it stops; 0: never.
-        every: epochs between two validations. collapse: look for collapsed embeddings.
+        patience: epochs without a better validation MAP@R before training stops; 0: never.
+        every: epochs between two validations. collapse: stop when the embeddings collapse.
     """
 
     val_share: float = 0.0
@@ -279,13 +280,13 @@ class WatchConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how exactly it runs.
+    """Device, number format, split, seed and checkpoints.
 
     Attributes:
-        device: one of `DEVICES`. precision: one of `PRECISIONS`; `auto` measures on a CPU.
-        compile: torch.compile. checkpointing: time for memory in the backbone.
+        device: one of `DEVICES`. precision: one of `PRECISIONS`, see `hardware.pick_bf16`.
+        compile: use torch.compile. checkpointing: less memory and more time in the backbone.
         test_share: share of the tracks held out for test. strict_groups: refuse a split that
-            can't keep artists and albums together. seed: of everything.
+            can't keep artists and albums together. seed: of split, weights and batches.
         save_every: steps between checkpoints; 0: at the end of each epoch.
     """
 
@@ -306,7 +307,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run: what a recipe says and `config.toml` in a model folder keeps."""
+    """The settings of one training: a recipe, or the `config.toml` of a model folder."""
 
     recipe: str = "thesis"
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -319,15 +320,15 @@ class TrainConfig:
 
 
 def replace(config: T, section: str, **values: Any) -> T:
-    """Return `config` with some values of one section replaced (and checked again)."""
+    """Return `config` with some values of one section replaced and checked."""
     part = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **{section: part})  # type: ignore[type-var]
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes in the package, sorted."""
-    found = resources.files("subgenre").joinpath("recipes").iterdir()
-    return tuple(sorted(Path(f.name).stem for f in found if f.name.endswith(".toml")))
+    """Return the names of the package's recipes, sorted."""
+    files = resources.files("subgenre").joinpath("recipes").iterdir()
+    return tuple(sorted(Path(f.name).stem for f in files if f.name.endswith(".toml")))
 
 
 def load_recipe(name: str) -> TrainConfig:
@@ -345,7 +346,7 @@ def load_recipe(name: str) -> TrainConfig:
         raise ConfigError(
             f"no recipe '{name}'{near}; choose {either(recipe_names())} or a TOML file"
         )
-    # a file that has the name of a recipe of the package is none
+    # a user's file is no recipe of the package, whatever its name
     own = name if name in recipe_names() else f"{Path(name).stem}.toml"
     return from_plain({**values, "recipe": own}, where)
 

@@ -109,7 +109,7 @@ def train(
 
     Args:
         features: the feature folder.
-        test_run: a small subset, start to end; no command takes such a model unasked while there
+        test_run: a small subset, start to end; no command uses such a model by default if there
             is another.
         resume: go on from the newest checkpoint of a run with these options, or start where there
             is no checkpoint.

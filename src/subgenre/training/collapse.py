@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from subgenre.config import MINING_LOSSES, LossConfig, TrainConfig
+from subgenre.core.text import percent
 from subgenre.errors import CollapseError, NotFiniteError
 
 # Below this fraction of the spread at the start the embeddings count as one point. An untrained
@@ -165,7 +166,7 @@ class CollapseWatch:
                 f"(spread {now:.2g}, {self.start:.2g} at"
             )
         raise CollapseError(
-            f"{failure} the start; loss {loss:.4g}; {active:.0%} of the triplets active): "
+            f"{failure} the start; loss {loss:.4g}; {percent(active)} of the triplets active): "
             f"{_WAY_OUT}{more}; no model was saved"
         )
 

@@ -40,7 +40,7 @@ def _kind(settings: TrainConfig) -> str:
     return settings.model.tune.partition(":")[0]
 
 
-# In an order in which an option stands after those that it depends on.
+# In this order: an option comes after those that it depends on.
 RULES = (
     Rule(
         lambda s, _: _kind(s) != "head",

@@ -170,7 +170,7 @@ def fail_together(group: Group, device: torch.device) -> Iterator[None]:
     except SubgenreError as problem:
         failed = problem
     if any_process(failed is not None, group, device):
-        raise failed or TrainingError("another process of this run stopped; its message says why")
+        raise failed or TrainingError("another process of this run stopped; see its message")
 
 
 def any_process(flag: bool, group: Group, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Console, Progress
-from subgenre.core.text import duration
+from subgenre.core.text import duration, percent
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
 from subgenre.training.state import Epoch, Estimate, Result
@@ -73,8 +73,9 @@ def training_progress(
                 score = row.val_map_at_r
                 validation = "" if score is None else f", validation MAP@R {score:.3f}"
                 console.info(
-                    f"epoch {row.epoch} of {epochs}: loss {row.loss:.4f}, active triplets "
-                    f"{row.active:.0%}, spread {row.spread:.3f}{validation}"
+                    f"epoch {row.epoch} of {epochs}: loss {row.loss:.4f}, {percent(row.active)} of "
+                    f"the triplets still have a loss, spread of the embeddings {row.spread:.3f} "
+                    f"(0: one point){validation}"
                 )
 
         yield on_step, on_epoch

@@ -71,7 +71,7 @@ class Units:
         place = np.searchsorted(genres, self.table.genre)
 
         def draw(anchor: Ints) -> Ints:
-            # uniform over the units outside the anchor's genre, which lie around its own block
+            # uniform over the units outside the block of the anchor's genre
             own = place[anchor]
             other = rng.integers(len(order) - count[own])
             unit = order[other + np.where(other >= first[own], count[own], 0)]
