@@ -29,7 +29,7 @@ from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Measured, Score
 from subgenre.models import embedding
 from subgenre.report import summary
-from subgenre.report.data import ModelScores, ReportData
+from subgenre.report.data import ReportData
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
@@ -180,8 +180,8 @@ def accuracy(x: np.ndarray, y: np.ndarray, seed: int) -> Score:
 
 
 def verdict(score: Score) -> str:
-    model = ModelScores("trained", "", {"centroid_accuracy": score})
-    return summary.sentences(ReportData("x", models=(model,), n_test=60))[0]
+    models = {"trained": {"centroid_accuracy": score}}
+    return summary.sentences(ReportData("x", models=models, n_test=60))[0]
 
 
 def test_a_model_that_learnt_nothing_is_reported_as_such() -> None:
@@ -265,7 +265,7 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
         workspace.DOCTOR,
     ):
         assert (out / name).stat().st_size > 0
-    assert list(found["models"]) == list(baselines.RUNGS)
+    assert list(found["models"]) == list(baselines.MODELS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
     assert found["train_s"] > 0
     table = embedding.read_embeddings(out / workspace.EMBEDDINGS)

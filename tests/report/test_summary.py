@@ -10,7 +10,6 @@ import pytest
 from subgenre.metrics import Score, wilson
 from subgenre.report import ReportData, summary
 from subgenre.report.card import render_card
-from subgenre.report.data import ModelScores
 from subgenre.report.wording import chance_note
 from tests.report.example import full_data, models, points
 
@@ -20,8 +19,8 @@ def counted(right: int, n: int, chance: float) -> Score:
 
 
 def with_models(n_test: int, **scores: Score) -> ReportData:
-    found = tuple(ModelScores(n, "", {"centroid_accuracy": s}) for n, s in scores.items())
-    return ReportData("x", n_test=n_test, models=found)
+    models = {name: {"centroid_accuracy": score} for name, score in scores.items()}
+    return ReportData("x", n_test=n_test, models=models)
 
 
 def test_a_model_that_learnt_nothing_is_called_so():

@@ -316,7 +316,7 @@ def _report_data(
         n_test=len(tested),
         folds=plan.folds,
         repeats=plan.repeats,
-        models=writer.model_scores(found.scores),
+        models=found.scores,
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in taken.confusion),

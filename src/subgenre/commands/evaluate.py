@@ -216,7 +216,7 @@ def _report_data(
         made=f"subgenre {VERSION}",
         n_train=len(fold.train),
         n_test=len(fold.test),
-        models=writer.model_scores(found.scores),
+        models=found.scores,
         labels=tuple(folder.labels),
         genres=tuple(folder.genres),
         confusion=tuple(tuple(int(n) for n in row) for row in matrix),

@@ -1,14 +1,7 @@
-"""The ladder of baselines and what folds say together: pure numpy on vectors and labels.
+"""The baselines, and what folds show together: pure numpy on vectors and labels.
 
-Every rung is scored on the same held-out tracks by the same metrics, so that a reader sees what
-training added to what is cheap:
-
-    chance          knowing nothing
-    tempo_loudness  tempo and loudness alone
-    mean_log_mel    mean and deviation of each band of the log-mel
-    frozen          the backbone before training
-    probe           logistic regression on the frozen vectors
-    trained         the model
+All models are scored on the same held-out tracks by the same metrics, so that a reader sees what
+training adds to what is cheap: see `MODELS`.
 
 N tracks stand in one fixed order; a fold names them by position.
 """
@@ -18,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,13 +24,21 @@ from subgenre.metrics import Measured, Score
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RUNGS = {
-    "chance": "knowing nothing",
-    "tempo_loudness": "tempo and loudness alone",
-    "mean_log_mel": "mean and deviation of each band of the log-mel",
-    "frozen": "the pretrained backbone as it is",
-    "probe": "logistic regression on the frozen backbone",
-    "trained": "the model that learnt from your folders",
+
+class Model(NamedTuple):
+    """How a model or baseline is named and described to people."""
+
+    title: str
+    description: str
+
+
+MODELS = {
+    "chance": Model("Chance", "guessing"),
+    "tempo_loudness": Model("Tempo and loudness", "nothing else of the music"),
+    "mean_log_mel": Model("Mean spectrum", "mean and deviation of each band of the log-mel"),
+    "frozen": Model("Frozen backbone", "the pretrained backbone before training"),
+    "probe": Model("Linear probe", "logistic regression on the frozen backbone"),
+    "trained": Model("This model", "trained on your folders"),
 }
 PROBE_C = 0.01  # inverse penalty on standardised vectors: few tracks, many dimensions
 PROBE_STEPS = 300
@@ -171,7 +173,7 @@ def ladder(
         EvaluationError: the main rung can't be scored on any fold.
     """
     y = np.asarray(labels, dtype=np.int64)
-    names = [name for name in RUNGS if name in folds[0].vectors and (not only or name in only)]
+    names = [name for name in MODELS if name in folds[0].vectors and (not only or name in only)]
     scores: dict[str, dict[str, Score]] = {}
     notes: dict[str, None] = {}
     for name in names:

@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from subgenre.core import files
+from subgenre.evaluation.baselines import MODELS
 from subgenre.metrics import METRICS
 from subgenre.report import summary
 from subgenre.report.data import ReportData
-from subgenre.report.wording import MODELS, chance_note, score_text, split_note
+from subgenre.report.wording import chance_note, score_text, split_note
 
 
 def write_card(path: Path, data: ReportData) -> None:
@@ -33,7 +34,7 @@ def render_card(data: ReportData) -> str:
     environment.filters |= {"title": lambda metric: METRICS[metric].title, "score_text": score_text}
     return environment.get_template("card.md").render(
         data=data,
-        titles=MODELS,
+        models=MODELS,
         sentences=summary.sentences(data),
         metrics=data.metrics(),
         chance_note=chance_note(data),

@@ -15,21 +15,6 @@ SPLITS = {"train": "training", "test": "held out"}
 
 
 @dataclass(frozen=True)
-class ModelScores:
-    """The scores of one model or baseline.
-
-    Attributes:
-        name: as in `metrics.json`: `chance`, `frozen`, `probe`, `trained`, ...
-        description: what it is, in a few words.
-        scores: by metric.
-    """
-
-    name: str
-    description: str
-    scores: Mapping[str, Score]
-
-
-@dataclass(frozen=True)
 class Point:
     """One track: its place on the map, its subgenre and the model's prediction.
 
@@ -72,6 +57,7 @@ class ReportData:
     """All that a report can show.
 
     Attributes:
+        models: scores by name of `baselines.MODELS` and by metric.
         n_train, n_test: tracks. folds, repeats: 0 for a single split.
         labels, genres: subgenres in the order of `confusion`, and the genre of each.
         confusion: [true, predicted] counts of held-out tracks.
@@ -87,7 +73,7 @@ class ReportData:
     n_test: int = 0
     folds: int = 0
     repeats: int = 0
-    models: tuple[ModelScores, ...] = ()
+    models: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     genres: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -105,11 +91,11 @@ class ReportData:
 
     def score(self, model: str, metric: str) -> Score | None:
         """Return a model's score, None where there is none."""
-        return next((m.scores.get(metric) for m in self.models if m.name == model), None)
+        return self.models.get(model, {}).get(metric)
 
     def metrics(self) -> list[str]:
         """The metrics that any model is scored by, in the order of `METRICS`."""
-        return [name for name in METRICS if any(name in model.scores for model in self.models)]
+        return [name for name in METRICS if any(name in scores for scores in self.models.values())]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Numbers of tracks on the map, by subgenre and split."""

@@ -17,13 +17,14 @@ from subgenre.core import files
 from subgenre.core.text import counted, percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Bar, Bars, Lines, Suggestions, Table
+from subgenre.evaluation.baselines import MODELS
 from subgenre.metrics import METRICS
 from subgenre.report import summary
 from subgenre.report.charts import line_chart
 from subgenre.report.data import SPLITS, Point, ReportData, by_genre
 from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, collect
-from subgenre.report.wording import MODELS, chance_note, score_text, split_note
+from subgenre.report.wording import chance_note, score_text, split_note
 
 MAX_MB = 15.0
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
@@ -187,8 +188,8 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
     table = Table(
         ("Model", *(METRICS[m].title for m in metrics)),
         tuple(
-            (MODELS[model.name], *(score_text(model.scores.get(m), m) for m in metrics))
-            for model in data.models
+            (MODELS[name].title, *(score_text(scores.get(m), m) for m in metrics))
+            for name, scores in data.models.items()
         ),
         "All figures",
     )
@@ -198,17 +199,17 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
 def _bars(data: ReportData, metric: str) -> Bars:
     rows = [
         Bar(
-            MODELS[model.name],
-            score.value,
-            score_text(score, metric),
-            score.low,
-            score.high,
-            score.chance,
-            note=model.description,
-            strong=model.name == summary.MODEL,
+            MODELS[name].title,
+            scores[metric].value,
+            score_text(scores[metric], metric),
+            scores[metric].low,
+            scores[metric].high,
+            scores[metric].chance,
+            note=MODELS[name].description,
+            strong=name == summary.MODEL,
         )
-        for model in data.models
-        if (score := model.scores.get(metric)) is not None
+        for name, scores in data.models.items()
+        if metric in scores
     ]
     return Bars(tuple(rows), METRICS[metric].title, METRICS[metric].explanation)
 

@@ -9,16 +9,6 @@ from subgenre.report.data import ReportData
 ABSENT = "–"  # noqa: RUF001  an en dash is what an empty cell shows
 
 
-MODELS = {
-    "chance": "Chance",
-    "tempo_loudness": "Tempo and loudness",
-    "mean_log_mel": "Mean spectrum",
-    "frozen": "Frozen backbone",
-    "probe": "Linear probe",
-    "trained": "This model",
-}
-
-
 def score_text(score: Score | None, metric: str) -> str:
     """Write a score with its interval: '83 % (78 to 86)', '0.443 (0.41 to 0.47)'."""
     if score is None:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from subgenre import metrics, report
 from subgenre.core import files, workspace
-from subgenre.evaluation import baselines
 from subgenre.evaluation.audits.mislabels import Finding, csv_rows
 from subgenre.evaluation.tracks import Material
 from subgenre.metrics import Score
 from subgenre.report import plots
-from subgenre.report.data import ModelScores, Point, ReportData
+from subgenre.report.data import Point, ReportData
 
 FORMAT_VERSION = 1
 
@@ -74,13 +73,6 @@ def plain_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[st
         name: {metric: score.to_dict() for metric, score in by_metric.items()}
         for name, by_metric in scores.items()
     }
-
-
-def model_scores(scores: Mapping[str, Mapping[str, Score]]) -> tuple[ModelScores, ...]:
-    """Return scores by model and metric as the report shows them."""
-    return tuple(
-        ModelScores(name, baselines.RUNGS[name], by_metric) for name, by_metric in scores.items()
-    )
 
 
 def points(

@@ -14,6 +14,7 @@ from subgenre.evaluation.audits.leakage import Gap, Leakage
 from subgenre.evaluation.audits.learnability import Pair
 from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.evaluation.audits.open_set import Interval, OpenSet
+from subgenre.evaluation.baselines import MODELS
 from subgenre.library.track import Track
 from subgenre.metrics import Score
 
@@ -29,7 +30,7 @@ def views(scores: Mapping[str, Mapping[str, Mapping[str, Score]]]) -> Section:
     rows = [
         (
             VIEWS[view],
-            model,
+            MODELS[model].title,
             _share(by_metric.get("centroid_accuracy")),
             _share(by_metric.get("knn_accuracy")),
             _decimal(by_metric.get("map_at_r")),
