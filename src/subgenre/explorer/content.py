@@ -19,7 +19,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Correction:
-    """What a person said about a track: another label, or that its label is wrong.
+    """A person's correction of one track: another label, or only that its label is wrong.
 
     Attributes:
         genre, subgenre: where it belongs; "" if it was only marked as wrong.

@@ -27,7 +27,7 @@ MEDIA_TYPES = {
 }  # all other formats are transcoded
 _BLOCK = 256  # samples; only the loudest of each block is kept while a track is read
 _RATE, _BIT_RATE = 44_100, 128_000
-_one_at_a_time = threading.Lock()
+_transcoding = threading.Lock()
 
 
 def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tuple[Path, str]:
@@ -45,14 +45,14 @@ def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tup
         raise AudioError(f"{path.name} is gone; index the library again")
     if media_type is not None and not as_mp3:
         return path, media_type
-    made = _fresh(path, cache / "sound", name, ".mp3")
-    if not made.exists():
-        with _one_at_a_time:
-            if not made.exists():
-                with files.atomic_path(made) as temporary:
+    mp3_path = _fresh(path, cache / "sound", name, ".mp3")
+    if not mp3_path.exists():
+        with _transcoding:
+            if not mp3_path.exists():
+                with files.atomic_path(mp3_path) as temporary:
                     transcode(path, temporary)
-                _prune(made.parent)
-    return made, MEDIA_TYPES[".mp3"]
+                _prune(mp3_path.parent)
+    return mp3_path, MEDIA_TYPES[".mp3"]
 
 
 def transcode(path: Path, out: Path) -> None:

@@ -31,7 +31,7 @@ class Explorer:
 
     Attributes:
         view: the current state; a refit replaces it.
-        corrections: what the person said.
+        corrections: of the person, by track.
         fitted: the corrections that `view` was fitted with; none before the first refit.
 
     Raises:

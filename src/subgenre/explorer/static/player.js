@@ -6,7 +6,7 @@ import { lineOf, on, state, shownLabel } from "./store.js";
 
 const audio = byId("audio"), canvas = byId("peaks"), button = byId("play"), status = byId("wave-state");
 let sound = null; // { id, title, peaks, windows, chunk, duration, retried, url }
-let asked = 0;
+let latest = 0;
 
 export function start() {
   button.onclick = toggle;
@@ -42,22 +42,22 @@ export async function load(detail, play) {
     return;
   }
   begin({ id: detail.id, title: detail.title, by: detail.artist, windows: detail.windows_s, chunk: detail.chunk_s, duration: detail.duration_s, peaks: null }, `/api${trackPath(detail.id, "/audio")}`, play);
-  const mine = ++asked;
+  const mine = ++latest;
   status.textContent = "Loading the waveform";
   try {
     const answer = await get(trackPath(detail.id, "/peaks"));
-    if (mine !== asked) return;
+    if (mine !== latest) return;
     sound.peaks = unpack(answer.peaks);
     status.textContent = "";
   } catch (problem) {
-    if (mine === asked) status.textContent = problem.message;
+    if (mine === latest) status.textContent = problem.message;
   }
   draw();
 }
 
 // play a dropped file, which only the browser has
 export function loadPlaced(placed, file) {
-  asked++;
+  latest++;
   status.textContent = "";
   const url = URL.createObjectURL(file);
   begin({ id: null, title: placed.name, by: "dropped file", windows: placed.windows_s, chunk: placed.chunk_s, duration: placed.duration_s, peaks: unpack(placed.peaks.peaks), url }, url, true);

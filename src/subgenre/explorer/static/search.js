@@ -5,7 +5,7 @@ import { byId, make, mark } from "./dom.js";
 import { emit, shownLabel } from "./store.js";
 
 const field = byId("query"), map = byId("plot"), list = byId("found");
-let timer = 0, asked = 0, active = -1;
+let timer = 0, latest = 0, active = -1;
 
 export function start() {
   field.addEventListener("input", () => {
@@ -24,11 +24,11 @@ function open(shown) {
 }
 
 async function look() {
-  const query = field.value.trim(), mine = ++asked;
+  const query = field.value.trim(), mine = ++latest;
   if (!query) { list.replaceChildren(); open(false); return; }
   try {
     const found = await get(`/search?limit=30&q=${encodeURIComponent(query)}`);
-    if (mine !== asked) return;
+    if (mine !== latest) return;
     list.replaceChildren(...found.tracks.map(option));
     if (!found.tracks.length) list.append(make("li", { class: "none", role: "option", "aria-disabled": "true" }, `No track with “${query}”`));
   } catch (problem) {
@@ -48,7 +48,7 @@ function option(track, i) {
 // close the list: keys control the map again, and a late answer is ignored
 function leave() {
   clearTimeout(timer);
-  asked++;
+  latest++;
   open(false);
   map.focus({ preventScroll: true });
 }

@@ -9,7 +9,7 @@ import { markWrong, moveTo, on, pairIndex, state, undo, emit, shownLabel } from 
 
 const panel = byId("track");
 let shown = null; // { detail, near }
-let asked = 0;
+let latest = 0;
 
 export function start() {
   panel.replaceChildren(make("p", { class: "empty" }, "Click a point of the map to play its track. Its placement and its neighbours then appear here."));
@@ -21,17 +21,17 @@ export function start() {
 export const neighbours = () => (shown ? shown.near : []);
 
 export async function open(id) {
-  const mine = ++asked;
+  const mine = ++latest;
   if (!shown || shown.detail.id !== id) panel.replaceChildren(make("p", { class: "empty", role: "status" }, "Loading its neighbours"));
   try {
     const [detail, near] = await Promise.all([get(trackPath(id)), get(trackPath(id, "/similar?k=12"))]);
-    if (mine !== asked) return null;
+    if (mine !== latest) return null;
     shown = { detail, near: near.tracks };
     draw(detail, near.tracks);
     ring("near", near.tracks.map((t) => t.id));
     return detail;
   } catch (problem) {
-    if (mine === asked) {
+    if (mine === latest) {
       panel.replaceChildren(make("div", { class: "empty bad" }, make("p", {}, problem.message),
         make("button", { type: "button", onclick: () => open(id) }, "Try again")));
     }
@@ -40,7 +40,7 @@ export async function open(id) {
 }
 
 export function openPlaced(placed) {
-  asked++;
+  latest++;
   shown = { detail: { id: null }, near: placed.neighbours };
   panel.replaceChildren(
     make("h2", {}, placed.name),
