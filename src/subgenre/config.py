@@ -22,11 +22,7 @@ CHUNK_STRATEGIES = ("random", "sequential", "spaced")
 TUNES = ("head", "last:N", "lora", "full")
 POOLINGS = ("mean", "cls")
 BATCH_KINDS = ("triplet", "pk")
-DRAWN_LOSSES = ("triplet", "quadruplet")
-PROXY_LOSSES = ("proxy_anchor", "norm_softmax", "arcface")
-LOSSES = ("triplet", "quadruplet", "multi_similarity", "supcon", *PROXY_LOSSES, "track_triplet")
 MININGS = ("none", "semihard", "hard")
-MINING_LOSSES = (*DRAWN_LOSSES, "track_triplet")  # search the batch for triplets
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -34,6 +30,42 @@ MULTI = ("exclude", "keep")
 SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
 _MANY = 1_000_000
 
+
+@dataclass(frozen=True)
+class LossKind:
+    """Where a loss lies and what it reads; one line of `LOSSES` registers it.
+
+    Attributes:
+        source: `module:class`, a `losses.Loss`. reads: keys of `[loss]`.
+        triplets: it is made of triplets: it can mine them, and takes drawn ones.
+        trash: it compares with the trash pool.
+    """
+
+    source: str
+    reads: tuple[str, ...] = ()
+    triplets: bool = False
+    trash: bool = True
+
+
+LOSSES: dict[str, LossKind] = {
+    "triplet": LossKind("subgenre.losses.triplet:TripletLoss", ("margin",), triplets=True),
+    "quadruplet": LossKind(
+        "subgenre.losses.triplet:QuadrupletLoss",
+        ("negative_margin", "trash_margin", "trash_weight"),
+        triplets=True,
+    ),
+    "multi_similarity": LossKind(
+        "subgenre.losses.library:MultiSimilarityLoss", ("alpha", "beta", "base")
+    ),
+    "supcon": LossKind("subgenre.losses.supcon:SupConLoss", ("temperature",)),
+    "proxy_anchor": LossKind("subgenre.losses.library:ProxyAnchorLoss", ("scale",), trash=False),
+    "norm_softmax": LossKind(
+        "subgenre.losses.library:NormSoftmaxLoss", ("temperature",), trash=False
+    ),
+    "arcface": LossKind(
+        "subgenre.losses.library:ArcFaceLoss", ("scale", "angular_margin"), trash=False
+    ),
+}
 # Options of earlier versions: the default that they had, and what to do about another value.
 REMOVED: dict[str, tuple[Any, str]] = {
     "model.skip": (False, "leave it out"),
@@ -178,7 +210,6 @@ class LossConfig:
         margin: triplet margin on cosine distance.
         negative_margin, trash_margin, trash_weight: quadruplet loss (0.2, 0.5, 1).
         mining: `none`, `semihard` or `hard` triplets of the batch.
-        genre_margin: added to the margin where the negative is of another genre.
         temperature: of `supcon`, `norm_softmax`.
         alpha, beta, base: of `multi_similarity`.
         scale, angular_margin: of `arcface` (degrees) and `proxy_anchor` (margin 0.1).
@@ -190,7 +221,6 @@ class LossConfig:
     trash_margin: float = 0.5
     trash_weight: float = 1.0
     mining: str = "none"
-    genre_margin: float = 0.0
     temperature: float = 0.1
     alpha: float = 2.0
     beta: float = 50.0
@@ -199,10 +229,10 @@ class LossConfig:
     angular_margin: float = 28.6
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.name, LOSSES)
+        check_choice("loss", self.name, tuple(LOSSES))
         check_choice("mining", self.mining, MININGS)
         check_ranges(self, margin=(0, 2), negative_margin=(0, 2), trash_margin=(0, 2))
-        check_ranges(self, genre_margin=(0, 2), trash_weight=(0, 1000), temperature=(1e-4, 100))
+        check_ranges(self, trash_weight=(0, 1000), temperature=(1e-4, 100))
         check_ranges(self, alpha=(1e-4, 1e4), beta=(1e-4, 1e4), base=(-10, 10))
         check_ranges(self, scale=(1e-4, 1e4), angular_margin=(0, 90))
 

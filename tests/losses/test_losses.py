@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,22 +12,16 @@ import torch
 from pytorch_metric_learning import losses as library
 from torch import Tensor
 
+from subgenre import config
 from subgenre.config import LOSSES, LossConfig
 from subgenre.errors import ConfigError
-from subgenre.losses import (
-    BUILDERS,
-    Loss,
-    LossResult,
-    build,
-    cosine_distances,
-    explicit_quadruplets,
-    explicit_triplets,
-    mine,
-    pair_masks,
-    quadruplet_loss,
-    triplet_loss,
-)
-from subgenre.losses.triplet import similarities
+from subgenre.losses import Loss, LossResult, build, quadruplet_loss, triplet_loss
+from subgenre.losses.cosine import cosine_distances, similarities
+from subgenre.losses.mining import batch_triplet_loss, pair_masks
+from subgenre.losses.triplet import explicit_quadruplets, explicit_triplets
+from subgenre.training import fit
+from tests.folders import make_folder
+from tests.training_runs import ids, recipe
 
 GENRE = torch.tensor([0, 0, 1])
 
@@ -117,7 +111,7 @@ def test_length_of_the_vectors_plays_no_part() -> None:
 
 
 @pytest.mark.parametrize("case", ["equal", "zero", "tiny"])
-@pytest.mark.parametrize("name", ["triplet", "quadruplet", "track_triplet", "supcon"])
+@pytest.mark.parametrize("name", ["triplet", "quadruplet", "supcon"])
 def test_gradient_is_finite_at_distance_zero(case: str, name: str) -> None:
     scale = {"equal": 1.0, "zero": 0.0, "tiny": 1e-30}[case]
     vectors = (torch.ones(6, 6) * scale).requires_grad_()
@@ -142,12 +136,13 @@ def test_mining_finds_what_a_naive_search_finds(mining: str, seed: int) -> None:
     recording = torch.from_numpy(np.where(rng.random(14) < 0.2, 0, track.numpy()))
     vectors = draw(14, size=3, seed=seed)
     positive, negative = pair_masks(label, track, recording)
-    margin = torch.full((14, 14), 0.4, dtype=torch.float64)
-    found = mine(cosine_distances(vectors), positive, negative, margin=margin, mining=mining)
-    got = list(zip(*(column.tolist() for column in found), strict=True))
+    distances = cosine_distances(vectors)
+    found = batch_triplet_loss(distances, positive, negative, margin=0.4, mining=mining)
     expected = mined_naively(vectors, valid_triplets(label, track, recording), mining, 0.4)
-    assert len(got) == len(set(got))
-    assert set(got) == expected
+    d = distances.tolist()
+    hinges = [max(0.0, d[a][p] - d[a][n] + 0.4) for a, p, n in expected]
+    assert found.n == len(expected)
+    assert found.value.item() == pytest.approx(sum(hinges) / max(1, len(hinges)), abs=1e-12)
 
 
 @pytest.mark.parametrize("mining", ["none", "semihard", "hard"])
@@ -200,33 +195,6 @@ def test_blocks_change_nothing(
     assert blocks.value.item() == pytest.approx(whole.value.item(), abs=1e-12)
 
 
-def test_another_genre_is_pushed_further(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    vectors, label, track, recording = batch
-    result = make("triplet", genre_margin=0.25)(vectors, label, track, recording)
-    genre = [int(GENRE[i]) if i >= 0 else -1 for i in label]
-    hinges = [
-        max(
-            0.0,
-            distance(vectors[a], vectors[p])
-            - distance(vectors[a], vectors[n])
-            + 0.3
-            + 0.25 * (genre[a] != genre[n]),
-        )
-        for a, p, n in valid_triplets(label, track, recording)
-    ]
-    assert result.value.item() == pytest.approx(np.mean(hinges), abs=1e-12)
-    drawn = make("triplet", genre_margin=0.25).explicit(
-        vectors[[0, 2, 4, 0, 2, 7]].view(2, 3, -1), torch.tensor([[0, 0, 1], [0, 0, 2]])
-    )
-    pair = triplet_loss(
-        vectors[[0, 0]],
-        vectors[[2, 2]],
-        vectors[[4, 7]],
-        torch.tensor([0.3, 0.55], dtype=torch.float64),
-    )
-    assert drawn.value.item() == pytest.approx(pair.item(), abs=1e-12)
-
-
 @pytest.mark.parametrize("with_trash", [True, False])
 def test_batch_quadruplet_loss_is_the_loop(
     batch: tuple[Tensor, Tensor, Tensor, Tensor], with_trash: bool
@@ -245,21 +213,6 @@ def test_batch_quadruplet_loss_is_the_loop(
     assert result.n == len(near) + len(far)
     active = sum(x > 0 for x in near + far) / len(near + far)
     assert result.active == pytest.approx(active)
-
-
-def test_track_loss_pools_chunks_first(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    vectors, label, track, recording = batch
-    pooled = torch.stack(
-        [
-            torch.nn.functional.normalize(vectors[track == t], dim=1).mean(dim=0)
-            for t in sorted(set(track.tolist()))
-        ]
-    )
-    first = [track.tolist().index(t) for t in sorted(set(track.tolist()))]
-    expected = make("triplet")(pooled, label[first], track[first], recording[first])
-    result = make("track_triplet")(*batch)
-    assert result.n == expected.n
-    assert result.value.item() == pytest.approx(expected.value.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -366,7 +319,7 @@ def test_a_vector_that_is_no_number_shows_in_the_loss(
 ) -> None:
     vectors = batch[0].detach().clone()
     vectors[3] = torch.nan
-    for name in ("triplet", "quadruplet", "track_triplet", "supcon"):
+    for name in ("triplet", "quadruplet", "supcon"):
         assert torch.isnan(make(name)(vectors, *batch[1:]).value)
 
 
@@ -379,42 +332,26 @@ def test_autocast_changes_nothing(batch: tuple[Tensor, Tensor, Tensor, Tensor]) 
             assert torch.equal(make(name).float()(single, *columns).value, value)
 
 
-def test_registry_holds_exactly_the_losses_there_are() -> None:
-    assert tuple(sorted(BUILDERS)) == tuple(sorted(LOSSES))
-
-
 def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
     for name in set(LOSSES) - {"triplet", "quadruplet"}:
         with pytest.raises(ConfigError, match=f"'{name}' compares whole batches"):
             make(name).explicit(torch.zeros(2, 3, 6), torch.zeros(2, 3, dtype=torch.long))
 
 
-def test_genres_must_match_the_labels() -> None:
-    with pytest.raises(ConfigError, match="3 genres were given for 4 labels"):
-        build(LossConfig(), n_labels=4, embedding_size=6, label_genre=GENRE)
+class Pull(Loss):
+    """A toy loss, registered by a test: the mean distance of chunks of one label."""
+
+    def forward(
+        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
+    ) -> LossResult:
+        positive, _ = pair_masks(label, track, recording)
+        return LossResult(cosine_distances(vectors)[positive].mean(), 1.0, int(positive.sum()))
 
 
-@pytest.mark.parametrize("name", list(BUILDERS))
-def test_members_have_losses_of_their_own_and_the_gradient_they_would_get_alone(name: str) -> None:
-    config = LossConfig(name)
-    generator = torch.Generator().manual_seed(1)
-    vectors = torch.randn(12, 6, generator=generator, dtype=torch.float64, requires_grad=True)
-    label = torch.arange(12) % 3
-    track = torch.arange(12) // 2
-    build_ = functools.partial(build, n_labels=3, label_genre=GENRE)
-    joint = build_(config, embedding_size=6, members=2, seed=5).double()
-    result = joint(vectors, label, track, track)
-    (found,) = torch.autograd.grad(result.value, vectors)
-    values = []
-    for which, loss in enumerate(joint.each):
-        mine = vectors.detach()[:, 3 * which : 3 * which + 3].clone().requires_grad_()
-        alone = loss(mine, label, track, track)
-        (wanted,) = torch.autograd.grad(alone.value, mine)
-        torch.testing.assert_close(found[:, 3 * which : 3 * which + 3], wanted)
-        values.append(alone.value.item())
-    assert result.value.item() == pytest.approx(sum(values))
-    proxies = list(joint.parameters())
-    assert len(proxies) in (0, 2)
-    if proxies:
-        assert proxies[0].shape == proxies[1].shape
-        assert not torch.equal(*proxies)
+def test_a_loss_of_ones_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(config.LOSSES, "pull", config.LossKind(f"{__name__}:Pull", ("margin",)))
+    folder = make_folder(tmp_path / "features")
+    pk = {"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2}
+    settings = recipe(batch=pk, loss={"name": "pull"}, optim={"epochs": 4})
+    history = fit.fit(folder, ids(folder), settings).result.history
+    assert history[-1].loss < history[0].loss

@@ -1,33 +1,11 @@
-"""Losses on cosine distance: triplet, quadruplet, and those of pytorch-metric-learning.
+"""Losses on cosine distance: vectors and labels of a batch in, one number out.
 
-`build` makes any of them from a configuration, behind one interface.
+The project's own are the triplet, quadruplet and supervised contrastive losses; the others are
+those of pytorch-metric-learning. `build` makes any of them from a configuration.
 """
 
-from subgenre.losses.base import Loss, MemberLoss
-from subgenre.losses.mining import mine, pair_masks
-from subgenre.losses.registry import BUILDERS, build
-from subgenre.losses.triplet import (
-    LossResult,
-    cosine_distances,
-    explicit_quadruplets,
-    explicit_triplets,
-    quadruplet_loss,
-    triplet_loss,
-    unit,
-)
+from subgenre.losses.base import Loss, LossResult
+from subgenre.losses.registry import build
+from subgenre.losses.triplet import quadruplet_loss, triplet_loss
 
-__all__ = [
-    "BUILDERS",
-    "Loss",
-    "LossResult",
-    "MemberLoss",
-    "build",
-    "cosine_distances",
-    "explicit_quadruplets",
-    "explicit_triplets",
-    "mine",
-    "pair_masks",
-    "quadruplet_loss",
-    "triplet_loss",
-    "unit",
-]
+__all__ = ["Loss", "LossResult", "build", "quadruplet_loss", "triplet_loss"]

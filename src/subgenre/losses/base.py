@@ -1,30 +1,47 @@
-"""The interface of every loss over a batch, and the sum of one a member of an ensemble."""
+"""The interface of every loss over a batch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from subgenre.config import LossConfig
 from subgenre.errors import ConfigError
-from subgenre.losses.triplet import LossResult, unit
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """The loss of one batch.
+
+    Attributes:
+        value: scalar, tied to the graph of the vectors even where it is zero.
+        active: share of the compared triplets that still violate the margin, 0 to 1. A loss that
+            is not made of triplets counts those of 64 anchors at most.
+        n: triplets compared.
+    """
+
+    value: Tensor
+    active: float
+    n: int
 
 
 class Loss(nn.Module, ABC):
     """A loss over one batch of chunk vectors.
 
-    Attributes:
-        config: its numbers. label_genre: genre number of each label, [n_labels].
+    Args:
+        config: its numbers. n_labels: number of subgenres. embedding_size: D.
+        label_genre: genre number of each label, [n_labels].
     """
 
     label_genre: Tensor
 
-    def __init__(self, config: LossConfig, label_genre: Tensor) -> None:
+    def __init__(
+        self, config: LossConfig, n_labels: int, embedding_size: int, label_genre: Tensor
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.n_labels, self.embedding_size = config, n_labels, embedding_size
         self.register_buffer("label_genre", label_genre.long(), persistent=False)
 
     @abstractmethod
@@ -34,7 +51,7 @@ class Loss(nn.Module, ABC):
         """Return the loss of `vectors` [B, D]; `label` (-1: trash), `track`, `recording` [B]."""
 
     def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D], labels alike.
+        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D]; labels [b, 3 or 4].
 
         Raises:
             ConfigError: this loss has no such form.
@@ -43,44 +60,3 @@ class Loss(nn.Module, ABC):
             f"loss '{self.config.name}' compares whole batches, not the {vectors.shape[1]} rows of "
             f'{label.shape[0]} drawn triplets; set kind = "pk" under [batch]'
         )
-
-    def margins(self, anchor: Tensor, other: Tensor, margin: float, like: Tensor) -> Tensor:
-        """Return `margin`, wider where the labels `anchor` and `other` are of two genres.
-
-        In the number format of `like`.
-        """
-        apart = self.genres(anchor) != self.genres(other)
-        return margin + self.config.genre_margin * apart.to(like.dtype)
-
-    def genres(self, label: Tensor) -> Tensor:
-        """Return the genre number of each label, -1 for trash."""
-        return torch.where(label >= 0, self.label_genre[label.clamp(min=0)], -1)
-
-
-class MemberLoss(Loss):
-    """One loss a member of an ensemble of heads, each on its share of D, summed.
-
-    The sum gives each member the gradient that it would get alone.
-    """
-
-    def __init__(self, each: Sequence[Loss]) -> None:
-        super().__init__(each[0].config, each[0].label_genre)
-        self.each = nn.ModuleList(each)
-
-    def forward(
-        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
-    ) -> LossResult:
-        """See `Loss.forward`; `active` is the members' mean."""
-        return self._summed(vectors, lambda loss, mine: loss(mine, label, track, recording))
-
-    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """See `Loss.explicit`."""
-        return self._summed(vectors, lambda loss, mine: loss.explicit(mine, label))
-
-    def _summed(self, vectors: Tensor, ask: Callable[[Loss, Tensor], LossResult]) -> LossResult:
-        losses = [loss for loss in self.each if isinstance(loss, Loss)]
-        shares = vectors.chunk(len(losses), dim=-1)
-        found = [ask(loss, unit(mine)) for loss, mine in zip(losses, shares, strict=True)]
-        value = torch.stack([result.value for result in found]).sum()
-        active = sum(result.active for result in found) / len(found)
-        return LossResult(value, active, found[0].n)

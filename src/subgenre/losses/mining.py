@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from subgenre.losses.triplet import LossResult, cosine_distances, share
+from subgenre.losses.base import LossResult
+from subgenre.losses.cosine import cosine_distances, share
 
 # Numbers held at once while a batch's triplets are gone through (32 MB of float32).
 _BLOCK_NUMBERS = 8_000_000
@@ -36,47 +37,29 @@ def pair_masks(label: Tensor, track: Tensor, recording: Tensor) -> tuple[Tensor,
     return positive, negative
 
 
-def mine(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: Tensor, mining: str = "none"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the triplets that `mining` picks, as positions (anchor, positive, negative), each [n].
-
-    `distances`, `margin` [B, B]; `positive`, `negative` boolean [B, B] as `pair_masks` gives.
-    Sorted by anchor, positive, negative. Where distances tie, `hard` takes the first row.
-    """
-    found = []
-    for anchors, positives, mask in _blocks(distances, positive, negative, margin, mining):
-        pair, other = mask.nonzero(as_tuple=True)
-        found.append(torch.stack([anchors[pair], positives[pair], other]))
-    nothing = torch.zeros((3, 0), dtype=torch.long, device=distances.device)
-    anchor, near, far = torch.cat([nothing, *found], dim=1)
-    return anchor, near, far
-
-
 def batch_triplet_loss(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: Tensor, mining: str = "none"
+    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float, mining: str = "none"
 ) -> LossResult:
-    """Return the mean of max(0, d(a, p) - d(a, n) + margin[a, n]) over the mined triplets.
+    """Return the mean of max(0, d(a, p) - d(a, n) + margin) over the mined triplets.
 
-    Shapes as for `mine`. No triplet gives a zero that is tied to the graph of `distances`.
+    `distances` [B, B]; `positive`, `negative` boolean [B, B] as `pair_masks` gives. No triplet
+    gives a zero that is tied to the graph of `distances`.
     """
     # With the set of active triplets fixed the loss is linear in the distances: the weight of
     # d(a, p) is the number of its active negatives, that of d(a, n) minus the number of its active
     # positives. So value and gradient need one [B, B] matrix in the graph, not all triplets.
     weight = torch.zeros_like(distances)
-    margins = distances.new_zeros(())
     n = n_active = 0
     fixed = distances.detach()
     for anchors, positives, mask in _blocks(fixed, positive, negative, margin, mining):
-        hinge = fixed[anchors, positives][:, None] - fixed[anchors] + margin[anchors]
+        hinge = fixed[anchors, positives][:, None] - fixed[anchors] + margin
         active = mask & (hinge > 0)
         weight.index_put_((anchors, positives), active.sum(dim=1).to(weight), accumulate=True)
         weight.index_add_(0, anchors, -active.to(weight))
-        margins = margins + (margin[anchors] * active).sum()
         n += int(mask.sum())
         n_active += int(active.sum())
     # not weight * 0: a distance that is not a number must not hide behind a weight of zero
-    value = ((weight * distances).sum() + margins) / max(1, n)
+    value = ((weight * distances).sum() + margin * n_active) / max(1, n)
     return LossResult(value, share(n_active, n), n)
 
 
@@ -85,8 +68,8 @@ def count_active(
 ) -> tuple[int, int]:
     """Count the valid triplets with d(a, p) - d(a, n) + margin > 0, and all valid ones.
 
-    Shapes as for `mine`, or the rows of some anchors, [A, B]. Each anchor's negatives are sorted
-    once, so that a batch costs A B log B and not its number of triplets.
+    Shapes as for `batch_triplet_loss`, or the rows of some anchors, [A, B]. The negatives of each
+    anchor are sorted once, so a batch costs A B log B and not its number of triplets.
     """
     nearest = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
     nearer = torch.searchsorted(nearest, (distances + margin).contiguous())
@@ -112,7 +95,7 @@ def with_activity(
 
 
 def _blocks(
-    distances: Tensor, positive: Tensor, negative: Tensor, margin: Tensor, mining: str
+    distances: Tensor, positive: Tensor, negative: Tensor, margin: float, mining: str
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield anchors [m], positives [m] and the mask [m, B] of the negatives that count for them."""
     if mining == "hard":
@@ -126,7 +109,7 @@ def _blocks(
         if mining == "semihard":
             to_positive = distances[a, p][:, None]
             beyond = distances[a] > to_positive
-            mask = mask & beyond & (distances[a] < to_positive + margin[a])
+            mask = mask & beyond & (distances[a] < to_positive + margin)
         yield a, p, mask
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from subgenre.losses.base import Loss
+from subgenre.losses.base import Loss, LossResult
+from subgenre.losses.cosine import similarities
 from subgenre.losses.mining import pair_masks, with_activity
-from subgenre.losses.triplet import LossResult, similarities
 
 
 class SupConLoss(Loss):

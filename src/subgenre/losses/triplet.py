@@ -7,90 +7,23 @@ keeps a trash sample, music of no subgenre, further off than another subgenre.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Below this norm a vector counts as having no direction: the division by it must not overflow.
-_SMALLEST_NORM = 1e-6
-
-
-@dataclass(frozen=True)
-class LossResult:
-    """What a loss gives for one batch.
-
-    Attributes:
-        value: scalar, tied to the graph of the vectors even where it is zero.
-        active: share of the compared triplets that still break the margin, 0 to 1. A loss that is
-            not made of triplets counts those of 64 anchors at most.
-        n: triplets compared.
-    """
-
-    value: Tensor
-    active: float
-    n: int
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Return `vectors` [..., D] at norm 1, in single precision or better.
-
-    A zero vector stays zero and gets a finite gradient.
-    """
-    if vectors.dtype in (torch.float16, torch.bfloat16):
-        vectors = vectors.float()
-    return F.normalize(vectors, dim=-1, eps=_SMALLEST_NORM)
-
-
-def cosine_distances(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
-    """Return the distances 1 - cos between all rows of `vectors` [B, D], as [B, B], 0 to 2.
-
-    With `anchors`, places [A], only those rows of them: [A, B].
-    """
-    return 1 - similarities(vectors, anchors)
-
-
-def similarities(vectors: Tensor, anchors: Tensor | None = None) -> Tensor:
-    """Return the cosines of all rows, -1 to 1; arguments and shapes as of `cosine_distances`."""
-    # Autocast would do this product in bfloat16, whose steps are as wide as a fine margin.
-    with torch.autocast(vectors.device.type, enabled=False):
-        normed = unit(vectors)
-        if anchors is not None:
-            return normed[anchors] @ normed.T
-        products: Tensor = _Products.apply(normed)  # type: ignore[no-untyped-call]
-        return products
-
-
-class _Products(torch.autograd.Function):
-    """X X^T; its gradient (G + G^T) X takes one product, where autograd would take two."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x @ x.T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        found: Tensor = (gradient + gradient.T) @ x
-        return found
+from subgenre.losses.base import Loss, LossResult
+from subgenre.losses.cosine import cosine_distances, share, unit
+from subgenre.losses.mining import batch_triplet_loss, pair_masks
 
 
 def _distance(left: Tensor, right: Tensor) -> Tensor:
     return 1 - (unit(left) * unit(right)).sum(dim=-1)
 
 
-def triplet_loss(
-    anchor: Tensor, positive: Tensor, negative: Tensor, margin: float | Tensor = 0.3
-) -> Tensor:
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 0.3) -> Tensor:
     """Return the mean of max(0, d(a, p) - d(a, n) + margin) over the rows of three [B, D].
 
-    `margin` is one number or one a row, [B]. No rows give a zero that is tied to the graph.
-    Source: FaceNet, equation 2.
+    No rows give a zero that is tied to the graph. Source: FaceNet, equation 2.
     """
     hinge = F.relu(_distance(anchor, positive) - _distance(anchor, negative) + margin)
     return hinge.sum() / max(1, hinge.numel())
@@ -102,7 +35,7 @@ def quadruplet_loss(
     negative: Tensor,
     trash: Tensor,
     *,
-    negative_margin: float | Tensor = 0.2,
+    negative_margin: float = 0.2,
     trash_margin: float = 0.5,
     trash_weight: float = 1.0,
 ) -> Tensor:
@@ -114,7 +47,7 @@ def quadruplet_loss(
     return to_negative + trash_weight * triplet_loss(anchor, positive, trash, trash_margin)
 
 
-def explicit_triplets(vectors: Tensor, *, margin: float | Tensor = 0.3) -> LossResult:
+def explicit_triplets(vectors: Tensor, *, margin: float = 0.3) -> LossResult:
     """Triplet loss of drawn triplets, `vectors` [b, 3, D]: anchor, positive, negative."""
     anchor, positive, negative = vectors.unbind(dim=1)
     value = triplet_loss(anchor, positive, negative, margin)
@@ -126,7 +59,7 @@ def explicit_triplets(vectors: Tensor, *, margin: float | Tensor = 0.3) -> LossR
 def explicit_quadruplets(
     vectors: Tensor,
     *,
-    negative_margin: float | Tensor = 0.2,
+    negative_margin: float = 0.2,
     trash_margin: float = 0.5,
     trash_weight: float = 1.0,
 ) -> LossResult:
@@ -143,6 +76,64 @@ def explicit_quadruplets(
     )
 
 
-def share(part: int, whole: int) -> float:
-    """Return part / whole, 0 where there is no whole."""
-    return part / whole if whole else 0.0
+class TripletLoss(Loss):
+    """Triplet loss over the mined triplets of the batch."""
+
+    def forward(
+        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
+    ) -> LossResult:
+        """See `Loss.forward`."""
+        distances = cosine_distances(vectors)
+        positive, negative = pair_masks(label, track, recording)
+        return batch_triplet_loss(
+            distances,
+            positive,
+            negative,
+            margin=self.config.margin,
+            mining=self.config.mining,
+        )
+
+    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
+        """See `Loss.explicit`; `label` [b, 3]."""
+        if vectors.shape[1] != 3:
+            return super().explicit(vectors, label)
+        return explicit_triplets(vectors, margin=self.config.margin)
+
+
+class QuadrupletLoss(Loss):
+    """Triplet loss over the batch plus the same against its trash.
+
+    Without trash in the batch, chunks of another genre stand in for it.
+    """
+
+    def forward(
+        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
+    ) -> LossResult:
+        """See `Loss.forward`; `active` and `n` count both hinges."""
+        distances = cosine_distances(vectors)
+        positive, other = pair_masks(label, track, recording)
+        is_trash = (label < 0)[None, :]
+        near = batch_triplet_loss(
+            distances,
+            positive,
+            other & ~is_trash,
+            margin=self.config.negative_margin,
+            mining=self.config.mining,
+        )
+        genre = torch.where(label >= 0, self.label_genre[label.clamp(min=0)], -1)
+        trash = other & (is_trash if is_trash.any() else genre[:, None] != genre[None, :])
+        far = batch_triplet_loss(distances, positive, trash, margin=self.config.trash_margin)
+        n = near.n + far.n
+        active = (near.active * near.n + far.active * far.n) / max(1, n)
+        return LossResult(near.value + self.config.trash_weight * far.value, active, n)
+
+    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
+        """See `Loss.explicit`; `label` [b, 4]."""
+        if vectors.shape[1] != 4:
+            return super().explicit(vectors, label)
+        return explicit_quadruplets(
+            vectors,
+            negative_margin=self.config.negative_margin,
+            trash_margin=self.config.trash_margin,
+            trash_weight=self.config.trash_weight,
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from subgenre.config import MINING_LOSSES, LossConfig, TrainConfig
+from subgenre.config import LOSSES, LossConfig, TrainConfig
 from subgenre.core.text import percent
 from subgenre.errors import CollapseError, NotFiniteError
 
@@ -174,7 +174,7 @@ class CollapseWatch:
 def watch_for(config: TrainConfig) -> CollapseWatch:
     """Return the watch for a run with this recipe."""
     loss, model = config.loss, config.model
-    mines = loss.name in MINING_LOSSES and loss.mining == "hard"
+    mines = LOSSES[loss.name].triplets and loss.mining == "hard"
     return CollapseWatch(loss_of_one_point(loss), len(model.head) + 1, mines)
 
 
@@ -182,7 +182,7 @@ def loss_of_one_point(config: LossConfig) -> float | None:
     """Return the loss of embeddings that are all one point, where it is one number.
 
     It is not where the margin depends on the pair, nor for a loss that is not made of triplets."""
-    if config.name not in ("triplet", "track_triplet") or config.genre_margin:
+    if config.name != "triplet":
         return None
     return config.margin
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from subgenre import config
-from subgenre.config import BatchConfig, TrainConfig
+from subgenre.config import LOSSES, BatchConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
@@ -89,17 +89,6 @@ RULES = (
         ("loss.mining",),
     ),
 )
-# What each loss reads of `[loss]`; those that mine read `mining` too.
-LOSS_OPTIONS: dict[str, tuple[str, ...]] = {
-    "triplet": ("margin", "genre_margin"),
-    "quadruplet": ("negative_margin", "trash_margin", "trash_weight", "genre_margin"),
-    "track_triplet": ("margin", "genre_margin"),
-    "multi_similarity": ("alpha", "beta", "base"),
-    "supcon": ("temperature",),
-    "proxy_anchor": ("scale",),
-    "norm_softmax": ("temperature",),
-    "arcface": ("scale", "angular_margin"),
-}
 BATCH_OPTIONS = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "same_genre")}
 
 
@@ -117,8 +106,8 @@ def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str
 def unread(settings: TrainConfig) -> dict[str, str]:
     """Return the options that the loss, the batches and the validation do not read, with why."""
     loss, kind = settings.loss.name, settings.batch.kind
-    reads = (*LOSS_OPTIONS[loss], *(("mining",) if loss in config.MINING_LOSSES else ()))
-    every = {"mining", *(key for keys in LOSS_OPTIONS.values() for key in keys)}
+    reads = (*LOSSES[loss].reads, *(("mining",) if LOSSES[loss].triplets else ()))
+    every = {"mining", *(key for kind_ in LOSSES.values() for key in kind_.reads)}
     reasons = {f"loss.{key}": f"loss {loss} reads {either(reads)}" for key in every - {*reads}}
     for other, keys in BATCH_OPTIONS.items():
         if other != kind:
@@ -170,10 +159,11 @@ def check_settings(
         ConfigError: naming the option and what to set instead.
     """
     loss, optim, watch = settings.loss, settings.optim, settings.watch
-    if settings.batch.kind == "triplet" and loss.name not in config.DRAWN_LOSSES:
+    drawn = tuple(name for name, kind in LOSSES.items() if kind.triplets)
+    if settings.batch.kind == "triplet" and loss.name not in drawn:
         raise ConfigError(
             f"loss '{loss.name}' compares whole batches, not drawn triplets; give --set "
-            f"batch.kind=pk, or choose the loss {either(config.DRAWN_LOSSES)}"
+            f"batch.kind=pk, or choose the loss {either(drawn)}"
         )
     if settings.model.tune != "head" and optim.head_epochs >= optim.epochs:
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.config import PROXY_LOSSES, BatchConfig
+from subgenre.config import LOSSES, BatchConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
 from subgenre.training.batches.pk import pk_batches
@@ -23,7 +23,7 @@ def takes_trash(settings: BatchConfig, loss: str) -> bool:
     It gives the fourth chunk of a quadruplet; in `pk` batches it is a negative to all chunks,
     unless the loss compares them with proxies.
     """
-    return loss == "quadruplet" if settings.kind == "triplet" else loss not in PROXY_LOSSES
+    return loss == "quadruplet" if settings.kind == "triplet" else LOSSES[loss].trash
 
 
 def learnt_chunks(
