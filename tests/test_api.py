@@ -1,4 +1,4 @@
-"""The public interface: what a notebook sees, and that stored vectors need no torch."""
+"""The public interface, as a notebook uses it; stored vectors need no torch."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_public_method_is_documented():
         assert f".{name}" in text, name
 
 
-def test_import_loads_next_to_nothing():
+def test_import_loads_no_torch_and_no_numpy():
     code = "import sys, subgenre; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     assert python(code) == ["[]"]
 
@@ -94,12 +94,12 @@ print("torch" in sys.modules)
 """
     )
     write_wav(tmp_path / "x.wav", 4.0, 1)
-    told = python(code, run, tmp_path / "x.wav")
-    assert told[0].startswith("30 (('house', 'deep')")
-    assert told[1].count("dark") == 3
-    assert told[2] == "['dark', 'deep']"
-    assert told[3].startswith("4 ")
-    assert told[4:] == ["3", "{}", "torch is blocked", "False"]
+    lines = python(code, run, tmp_path / "x.wav")
+    assert lines[0].startswith("30 (('house', 'deep')")
+    assert lines[1].count("dark") == 3
+    assert lines[2] == "['dark', 'deep']"
+    assert lines[3].startswith("4 ")
+    assert lines[4:] == ["3", "{}", "torch is blocked", "False"]
 
 
 def test_map_places_every_track_and_is_kept(tmp_path: Path):
@@ -174,7 +174,7 @@ def test_index_is_searched_from_then_on(tmp_path: Path, monkeypatch: pytest.Monk
         subgenre.load(model.path, index=tmp_path / "none").tracks  # noqa: B018
 
 
-def test_load_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_load_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="run `subgenre train`"):
         subgenre.load()

@@ -391,30 +391,6 @@ def test_the_mark_wrong_can_be_undone(page: Any, library: Library) -> None:
     assert page.evaluate("document.activeElement.className") == "name"
 
 
-def test_the_axis_sorts_tracks_between_two_subgenres(page: Any, library: Library) -> None:
-    page.click("#tab-axis")
-    page.wait_for_selector("#along .track")
-    page.select_option("#axis [aria-label=From]", label="Dark Techno")
-    page.select_option("#axis [aria-label=To]", label="Deep House")
-    page.focus("#slider")
-    page.keyboard.press("Home")
-    page.wait_for_function(
-        "document.getElementById('where').textContent.includes('Dark Techno to Deep House')"
-    )
-    page.wait_for_selector(MEASURED)
-    low = ids_of(page, "#along")
-    page.keyboard.press("End")
-    page.wait_for_selector(MEASURED)
-    high = ids_of(page, "#along")
-    assert set(low) != set(high)
-    dark, deep = ({track(library, k, n).id for n in range(EACH)} for k in (0, 2))
-    assert dark <= set(low)
-    assert deep <= set(high)
-    close = [float(e) for e in page.locator("#along .num").all_text_contents()]
-    assert close == sorted(close, reverse=True)
-    assert close[0] > 0.9
-
-
 def test_the_axis_lists_the_tracks_nearest_to_its_point(page: Any, library: Library) -> None:
     axis_between(page, "Dark Techno", "Deep House")
     tracks = library.collection

@@ -147,19 +147,6 @@ def near(client: httpx.Client, at: float, k: int) -> list[dict[str, Any]]:
     return list(answer.json()["tracks"])
 
 
-def test_tracks_near_points_of_an_axis_are_those_of_a_playlist_along_it(
-    client: httpx.Client, library: Library
-) -> None:
-    tracks = library.collection
-    for k in (2, 3, 6):
-        taken: list[str] = []
-        for at in np.linspace(0, 1, k):
-            result = [track["id"] for track in near(client, float(at), 24)]
-            taken.append(next(i for i in result if i not in taken))
-        line = journeys.axis(tracks, "Dark Techno:Deep House")
-        assert set(taken) == {hit.track.id for hit in journeys.along(tracks, line, Limits(k))}
-
-
 @pytest.mark.parametrize("at", [-0.2, 0.0, 0.35, 0.5, 1.0, 1.2])
 def test_tracks_near_a_point_of_an_axis_have_the_highest_cosine(
     client: httpx.Client, library: Library, at: float
@@ -177,18 +164,6 @@ def test_tracks_near_a_point_of_an_axis_have_the_highest_cosine(
     )
     best = sorted(by_id, key=lambda one: -by_id[one])
     assert {t["id"] for t in result[:6]} <= set(best[:12])
-
-
-def test_between_two_subgenres_are_tracks_of_the_two(
-    client: httpx.Client, library: Library
-) -> None:
-    ends = {"Dark Techno", "Deep House"}
-    result = near(client, 0.5, 12)
-    assert {t["subgenre"] for t in result} == ends
-    where = client.get("/api/axis", params={"name": "Dark Techno:Deep House"}).json()["positions"]
-    projected = np.argsort(np.abs(np.array(where) - 0.5))[:12]
-    others = {library.collection.track(int(library.collection.live[i])).subgenre for i in projected}
-    assert others - ends  # which a position on the line doesn't tell
 
 
 def test_a_track_has_its_placement_findings_and_chunks(
