@@ -184,6 +184,13 @@ def test_the_player_works_by_keyboard(opened: Any) -> None:
     assert opened.evaluate("document.getElementById('audio').paused")
 
 
+def test_a_cell_of_the_confusion_matrix_plays_one_of_its_mistakes(opened: Any) -> None:
+    opened.locator(".confusion .wrong [data-play]").first.click()
+    opened.wait_for_function("document.getElementById('audio').currentTime > 0.1")
+    opened.locator(".confusion .wrong [data-play]").first.click()
+    assert opened.evaluate("document.getElementById('audio').paused")
+
+
 def test_the_legend_hides_and_shows(opened: Any) -> None:
     shown = "document.querySelectorAll('#plot .scatterlayer .trace .point').length"
     whole = opened.evaluate(shown)

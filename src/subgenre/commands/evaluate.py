@@ -32,12 +32,12 @@ from subgenre.training import fit
 
 VIEWED = ("frozen", "probe", "trained")  # rungs that are scored by genre too
 _MORE = (
-    "One split: pairs, learning curve, confounders, leakage and rejection are measured by "
-    "subgenre evaluate --folds 5."
+    "These figures come from one split. Run `subgenre evaluate --folds 5` to measure pairs, "
+    "learning curve, confounders, leakage and unknown subgenres too."
 )
 _TEST_RUN = (
-    "This model is of a test run (a few tracks, one epoch): its figures show that all runs, "
-    "not what can be learnt."
+    "This model comes from a test run (a few tracks, one epoch): its figures show that the "
+    "program works, not what a model can learn."
 )
 
 

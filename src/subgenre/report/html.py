@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -92,7 +92,7 @@ def render(data: ReportData, previews: Previews) -> str:
         "baselines": _baselines(data),
         "chance_note": chance_note(data),
         **_map(data, previews),
-        "confusion": _confusion(data),
+        "confusion": _confusion(data, playable),
         "mistakes": [_track_row(point) for point in data.mistakes()],
         "training": _training(data),
         "facts": _facts(data),
@@ -273,10 +273,11 @@ def _track_row(point: Point) -> dict[str, Any]:
     return {"id": point.id, "title": point.title, "note": point.artist, "cells": cells}
 
 
-def _confusion(data: ReportData) -> list[dict[str, Any]]:
+def _confusion(data: ReportData, playable: Collection[str]) -> list[dict[str, Any]]:
     """Rows of the matrix, grouped by genre; `share` is a cell's share of its row, in per cent."""
     if not data.confusion:
         return []
+    example = {(p.subgenre, p.predicted): p for p in data.mistakes() if p.id in playable}
     order = by_genre(data.genres)
     first = {next(group) for _, group in groupby(order, key=data.genres.__getitem__)}
     rows = []
@@ -287,6 +288,7 @@ def _confusion(data: ReportData) -> list[dict[str, Any]]:
                 "label": data.labels[j],
                 "first": j in first,
                 "count": data.confusion[i][j],
+                "example": example.get((data.labels[i], data.labels[j])),
                 "share": round(100 * data.confusion[i][j] / max(1, total)),
             }
             for j in order
