@@ -12,7 +12,7 @@ import numpy as np
 
 from subgenre import metrics
 from subgenre.core import validation
-from subgenre.core.progress import Console, Silent
+from subgenre.core.progress import Console, Silent, WarningsOnly
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -196,7 +196,7 @@ def _train(
         for i, split in enumerate(inner, 1)
     ]
     try:
-        results = cross_validation.train_all(jobs, workers=workers, console=_WarningsOnly(console))
+        results = cross_validation.train_all(jobs, workers=workers, console=WarningsOnly(console))
     except FAILURES as problem:
         console.warn(f"{one.name}: {problem}")
         return Trial(one, {}, failed=str(problem))
@@ -241,14 +241,3 @@ def _verdict(ranked: Sequence[Trial], first: Trial, by: str) -> str:
     value = first.value(by)
     place = "inside" if best.scores[by].low <= value else "below"
     return f"{sentence}; {first.candidate.name} has {value:.3f}, {place} the winner's interval"
-
-
-class _WarningsOnly(Silent):
-    """Passes on warnings: a line for each fold would bury the table."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def warn(self, text: str) -> None:
-        """Pass it on."""
-        self.console.warn(text)

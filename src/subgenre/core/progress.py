@@ -35,3 +35,10 @@ class Silent:
     def progress(self, title: str) -> Iterator[Progress]:  # noqa: ARG002 - one interface
         """Give a function that does nothing."""
         yield lambda _done, _total: None
+
+
+class WarningsOnly(Silent):
+    """Passes on the warnings of many small trainings; a line for each step of them is too much."""
+
+    def __init__(self, console: Console) -> None:
+        self.warn = console.warn  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from subgenre.config import TrainConfig
 from subgenre.core import files, hardware, parallel, validation
-from subgenre.core.progress import Console, Silent
+from subgenre.core.progress import Console, Silent, WarningsOnly
 from subgenre.core.text import duration
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -147,7 +147,7 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, console: Console) ->
     """Train and yield the number of each job as it is done."""
     if workers < 2:
         for number, one in jobs:
-            train_one(one, console=_Quiet(console))
+            train_one(one, console=WarningsOnly(console))
             yield number
         return
     items = [one for _, one in jobs]
@@ -174,17 +174,6 @@ def _train_apart(one: Job) -> Exception | None:
     except (SubgenreError, OSError) as problem:
         return problem
     return None
-
-
-class _Quiet(Silent):
-    """Lets the warnings of a training through, and nothing else."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def warn(self, text: str) -> None:
-        """Pass a warning on."""
-        self.console.warn(text)
 
 
 def mean_history(results: Sequence[FoldResult]) -> tuple[dict[str, Any], ...]:

@@ -9,7 +9,7 @@ import torch
 
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Console, Progress
-from subgenre.core.text import duration, percent
+from subgenre.core.text import counted, duration, percent
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
 from subgenre.training.state import Epoch, Estimate, Result
@@ -26,8 +26,8 @@ def report_estimate(
 ) -> None:
     """Show what the run will take; on a CPU, name what is faster than hours."""
     console.info(
-        f"{estimate.steps} steps on {device.type}, about {duration(estimate.seconds)} and "
-        f"{estimate.memory / 2**30:.1f} GB of memory; {estimate.precision}"
+        f"{counted(estimate.steps, 'step')} on {device.type}, about {duration(estimate.seconds)} "
+        f"and {estimate.memory / 2**30:.1f} GB of memory; {estimate.precision}"
     )
     n_last = max(1, min(2, backbone.n_blocks - 1))  # with all blocks, nothing would be cached
     faster = {

@@ -10,6 +10,7 @@ from subgenre import config
 from subgenre.config import DEFAULT_BACKBONE, TrainConfig
 from subgenre.core import hardware, validation
 from subgenre.core.progress import Console, Silent
+from subgenre.core.text import counted
 from subgenre.dataset import folder
 from subgenre.errors import FeatureError
 from subgenre.models.backbones import MUSICNN
@@ -69,8 +70,8 @@ def settings_for(
     shortened = settings.optim.head_epochs < planned.optim.head_epochs
     if shortened and "optim.head_epochs" not in given and settings.model.tune != "head":
         console.info(
-            f"the head alone learns for {settings.optim.head_epochs} epochs first instead of "
-            f"{planned.optim.head_epochs}, as there are {settings.optim.epochs} in all "
+            f"the head alone learns for {counted(settings.optim.head_epochs, 'epoch')} first "
+            f"instead of {planned.optim.head_epochs}, as there are {settings.optim.epochs} in all "
             "(--set optim.head_epochs=N)"
         )
     return settings

@@ -15,7 +15,7 @@ from subgenre import config
 from subgenre.config import TrainConfig
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import ConfigError
-from subgenre.training import recipes
+from subgenre.training import compatibility, recipes
 
 LOSSES = ("multi_similarity", "supcon", "triplet")  # varied by default
 RATES = (1.0, 1 / 3, 3.0)  # times the recipe's learning rate, varied by default
@@ -47,8 +47,9 @@ def candidates(
 ) -> list[Candidate]:
     """Return the recipes as they are, then changed ones: at most `trials`, then those that failed.
 
-    All have the test tracks of the first. Of candidates with equal settings the first is kept. If
-    there are too many changed ones, some are drawn with the seed of the first recipe.
+    All have the test tracks of the first. A varied option is left out where the loss or the batches
+    do not read it, and of candidates with equal settings the first is kept. If there are too many
+    changed ones, some are drawn with the seed of the first recipe.
 
     Args:
         features: the feature folder.
@@ -78,13 +79,17 @@ def candidates(
             f"trials is {trials}, but there are {len(known)} recipes; give --trials {len(known)} "
             "or more, or fewer --recipes"
         )
-    failed = []
+    failed: list[Candidate] = []
+    used: set[str] = set()
     for base, recipe in zip(bases, names, strict=True):
         recipe = recipe or base.settings.recipe
         backbone = {"model.backbone": base.settings.model.backbone}
         varied = vary or _default_vary(base.settings)
         for values in itertools.product(*varied.values()):
             change = dict(zip(varied, values, strict=True))
+            unread = _unread(recipe, {**options, **change})
+            change = {option: value for option, value in change.items() if option not in unread}
+            used |= change.keys()
             name = f"{base.name}: {', '.join(f'{k}={_text(v)}' for k, v in change.items())}"
             try:
                 settings = recipes.settings_for(
@@ -94,6 +99,9 @@ def candidates(
                 failed.append(Candidate(name, base.settings, str(problem)))
             else:
                 known.setdefault(_key(settings), Candidate(name, settings))
+    for option in vary.keys() - used:
+        reason = _unread(names[0] or first.recipe, options)[option]
+        raise ConfigError(f"--vary {option} has no effect: {reason}")
     changed = [one for one in known.values() if one not in bases]
     if failed and not changed:
         raise ConfigError(f"--vary: {failed[0].failed}")
@@ -132,6 +140,10 @@ def _bases(
             settings = config.override(settings, {o: _value(first, o) for o in SPLIT})
         bases.append(Candidate(name or settings.recipe, settings))
     return bases
+
+
+def _unread(recipe: str, options: Mapping[str, Any]) -> dict[str, str]:
+    return compatibility.unread(config.override(config.load_recipe(recipe), options))
 
 
 def _default_vary(base: TrainConfig) -> Mapping[str, Sequence[Any]]:
