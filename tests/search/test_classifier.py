@@ -5,28 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from subgenre.commands import sorting
+from subgenre.commands import classify
 from subgenre.errors import EvaluationError, PlaylistError
 from subgenre.library.formats import read_m3u
+from subgenre.library.track import Track
 from subgenre.search import classifier
 
 LABELS = (("House", "Deep"), ("Techno", "Acid"), ("Techno", "Dark"))
-
-
-@dataclass(frozen=True)
-class Song:
-    id: str
-    path: Path
-    artist: str = ""
-    title: str = ""
-    duration_s: float = 0.0
 
 
 def draw(count, seed, noise=0.35):
@@ -50,7 +41,7 @@ def model():
 
 
 def songs(count, folder=Path("/music")):
-    return [Song(f"{i:032d}", folder / f"{i}.mp3") for i in range(count)]
+    return [Track(f"{i:032d}", folder / f"{i}.mp3") for i in range(count)]
 
 
 def test_best_subgenre_equals_scikit_learns_nearest_centroid(model):
@@ -167,7 +158,7 @@ def placed(model, tmp_path):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"audio {i}".encode())
-        made.append(Song(f"{i:x}" * 32, path))
+        made.append(Track(f"{i:x}" * 32, path))
     x = np.concatenate([np.repeat(model.centroids[:1], 5, axis=0), -model.centroids[:1]])
     return model.place(made, x)
 
@@ -178,15 +169,15 @@ def snapshot(folder):
 
 def test_copy_to_leaves_the_sources(placed, tmp_path):
     before = snapshot(tmp_path / "in")
-    copies = sorting.copy_to(placed, tmp_path / "out")
+    copies = classify.copy_files(placed, tmp_path / "out")
     assert snapshot(tmp_path / "in") == before
-    told = [str(c.relative_to(tmp_path / "out")) for c in copies]
-    assert told[:3] == ["House/Deep/a.mp3", "House/Deep/b.mp3", "House/Deep/same.mp3"]
-    assert told[3] == "House/Deep/same 33333333.mp3"
-    assert told[5] == "none of these/e.mp3"
+    names = [str(c.relative_to(tmp_path / "out")) for c in copies]
+    assert names[:3] == ["House/Deep/a.mp3", "House/Deep/b.mp3", "House/Deep/same.mp3"]
+    assert names[3] == "House/Deep/same 33333333.mp3"
+    assert names[5] == "none of these/e.mp3"
     assert [c.read_bytes() for c in copies] == [p.track.path.read_bytes() for p in placed]
     after = snapshot(tmp_path / "out")
-    sorting.copy_to(placed, tmp_path / "out")
+    classify.copy_files(placed, tmp_path / "out")
     assert snapshot(tmp_path / "out") == after
 
 
@@ -195,12 +186,12 @@ def test_copy_to_refuses_to_overwrite(placed, tmp_path):
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"something else")
     with pytest.raises(PlaylistError, match=r"b\.mp3 exists with other content"):
-        sorting.copy_to(placed, tmp_path / "out")
+        classify.copy_files(placed, tmp_path / "out")
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [stranger]
     assert stranger.read_bytes() == b"something else"
     placed[0].track.path.unlink()
     with pytest.raises(PlaylistError, match="gone"):
-        sorting.copy_to(placed, tmp_path / "other")
+        classify.copy_files(placed, tmp_path / "other")
 
 
 def test_m3u_to_adds_and_keeps(placed, tmp_path):
@@ -208,19 +199,19 @@ def test_m3u_to_adds_and_keeps(placed, tmp_path):
     mine.parent.mkdir(parents=True)
     mine.write_text("#EXTM3U\n# my own words\n../../in/a.mp3", encoding="utf-8")
     before = snapshot(tmp_path / "in")
-    lists = sorting.m3u_to(placed, tmp_path / "lists")
+    lists = classify.add_to_playlists(placed, tmp_path / "lists")
     assert snapshot(tmp_path / "in") == before
     assert lists == [mine, tmp_path / "lists" / "none of these.m3u8"]
     text = mine.read_text(encoding="utf-8")
     assert text.startswith("#EXTM3U\n# my own words\n../../in/a.mp3\n")
     found = [p.resolve() for p in read_m3u(mine)]
     assert found == [p.track.path for p in placed[:5]]
-    sorting.m3u_to(placed, tmp_path / "lists")
+    classify.add_to_playlists(placed, tmp_path / "lists")
     assert mine.read_text(encoding="utf-8") == text
 
 
 def test_csv(placed, tmp_path):
-    sorting.write_csv(tmp_path / "p.csv", placed)
+    classify._write(tmp_path / "p.csv", placed)
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
     assert [r["path"] for r in rows] == [str(p.track.path) for p in placed]

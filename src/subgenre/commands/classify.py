@@ -1,23 +1,24 @@
-"""Audio files -> placements: a subgenre, a probability, the seconds that spoke for it, or none."""
+"""Audio files -> placements, written as a table and sorted into folders or playlists."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import filecmp
+import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from subgenre.audio import tags
-from subgenre.commands import sorting
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library import sources
+from subgenre.library import formats, sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
 from subgenre.search.classifier import ALPHA, Classifier, Placement
@@ -25,14 +26,16 @@ from subgenre.search.classifier import ALPHA, Classifier, Placement
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
 
+NONE = "none of these"  # folder and playlist of rejected files
+
 
 @dataclass(frozen=True)
 class Classified:
-    """What `classify` found.
+    """The result of `classify`.
 
     Attributes:
         placements: of the files that could be read. chunk_s: length of a chunk, seconds.
-        skipped: the others. copies, playlists: files that were written.
+        skipped: the other files. copies, playlists: files that were written.
     """
 
     placements: tuple[Placement, ...]
@@ -42,7 +45,7 @@ class Classified:
     playlists: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "placements": [placement.row() for placement in self.placements],
             "chunk_s": self.chunk_s,
@@ -53,8 +56,8 @@ class Classified:
 
 
 def classify(
-    named: Sequence[Path],
-    run: Path | ModelFolder | None = None,
+    audio: Sequence[Path],
+    model: ModelFolder,
     *,
     alpha: float = ALPHA,
     out: Path | None = None,
@@ -63,94 +66,156 @@ def classify(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Classified:
-    """Place audio files; the files themselves are only read.
+    """Classify audio files; the files themselves are only read.
 
     Args:
-        named: files, folders or playlists.
-        run: the model folder; by default the newest with vectors.
-        alpha: share of belonging tracks that may be called none of these.
+        audio: files, folders or playlists.
+        alpha: share of tracks of the subgenres that may be rejected as none of these.
         out: a .csv or .json of the placements.
         copy_to: folder to copy each file into, by genre/subgenre.
-        m3u_to: folder of playlists, one a subgenre, that each file is added to.
-        workers: processes that decode. console: hears how it goes.
+        m3u_to: folder of playlists, one for each subgenre; each file is added to one.
+        workers: processes that decode.
 
     Raises:
-        RunError: no model or no vectors. LibraryError: no audio, or none of it can be read.
-        PlaylistError: `out` of another kind, or a copy that would replace another file.
+        RunError: the model has no vectors. LibraryError: no audio, or none of it can be read.
+        PlaylistError: `out` is of another kind, or a copy would replace another file.
     """
     console = console or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
-        raise PlaylistError(f"{out} is neither .csv nor .json; name one of them with --out")
-    opened = run if isinstance(run, ModelFolder) else ModelFolder.open(run, console)
-    model = opened.classifier(alpha)
-    if not model.held_out:
-        console.warn("no track was held out of training: the probabilities are too kind")
-    listed = sources.audio_files(named)
-    found = opened.embed(listed.paths, workers=workers, console=console)
-    placements = place(model, found)
-    _tell_learnt(opened, placements, console)
-    skipped = sources.warn_of_skipped(console, (*listed.skipped, *found.skipped))
-    if not placements:
-        named_files = text.counted(len(skipped), "file")
-        raise LibraryError(f"none of {named_files} could be classified, so nothing is written")
-    _write(out, placements)
-    copies = sorting.copy_to(placements, copy_to) if copy_to else []
-    lists = sorting.m3u_to(placements, m3u_to) if m3u_to else []
-    _tell_written(copy_to, copies, m3u_to, lists, len(placements), console)
-    chunk_s = opened.preprocess.chunk_s
-    return Classified(tuple(placements), chunk_s, skipped, tuple(copies), tuple(lists))
-
-
-def place(model: Classifier, found: FileVectors) -> list[Placement]:
-    """Place embedded files by their vectors; their chunks say which seconds spoke."""
-    chunks = [found.chunks[found.chunk_file == i] for i in range(len(found.paths))]
-    starts = [found.chunk_start_s[found.chunk_file == i] for i in range(len(found.paths))]
-    told = zip(found.ids, found.paths, found.duration_s, strict=True)
-    tracks = [_track(track_id, path, seconds) for track_id, path, seconds in told]
-    return model.place(
-        tracks, found.vectors, chunks=chunks, starts_s=[np.asarray(s).tolist() for s in starts]
-    )
-
-
-def _track(track_id: str, path: Path, duration_s: float) -> Track:
-    """Describe a file from outside by its tags."""
-    return Track(
-        id=track_id,
-        path=path.absolute(),
-        duration_s=duration_s,
-        size=path.stat().st_size,
-        **dataclasses.asdict(tags.read_tags(path)),
-    )
-
-
-def _tell_learnt(run: ModelFolder, placements: Sequence[Placement], console: Console) -> None:
-    count = sum(placement.track.id in run.train_ids for placement in placements)
+        raise PlaylistError(f"{out} is neither .csv nor .json; give one of them with --out")
+    classifier = model.classifier(alpha)
+    if not classifier.held_out:
+        console.warn("the model has no test tracks, so the probabilities are too high")
+    listed = sources.audio_files(audio)
+    vectors = model.embed(listed.paths, workers=workers, console=console)
+    placements = place(classifier, vectors)
+    count = sum(placement.track.id in model.train_ids for placement in placements)
     if count:
-        console.warn(f"{count} of these files were learnt from: their probabilities are too kind")
-
-
-def _tell_written(
-    copy_to: Path | None,
-    copies: Sequence[Path],
-    m3u_to: Path | None,
-    lists: Sequence[Path],
-    count: int,
-    console: Console,
-) -> None:
-    """Say what lies where now: copies by folder, and tracks by playlist."""
+        console.warn(
+            f"{text.counted(count, 'file')} of the training tracks: the probabilities are too high"
+        )
+    skipped = sources.warn_of_skipped(console, (*listed.skipped, *vectors.skipped))
+    if not placements:
+        n_files = text.counted(len(skipped), "file")
+        raise LibraryError(f"none of {n_files} could be classified; nothing is written")
+    if out is not None:
+        _write(out, placements)
+    copies, playlists = [], []
     if copy_to:
+        copies = copy_files(placements, copy_to)
         folders = text.counted(len({path.parent for path in copies}), "folder")
         console.info(f"{copy_to}: {text.counted(len(copies), 'file')} in {folders}")
     if m3u_to:
-        listed = text.counted(len(lists), "playlist")
-        console.info(f"{m3u_to}: {text.counted(count, 'track')} in {listed}")
+        playlists = add_to_playlists(placements, m3u_to)
+        tracks = text.counted(len(placements), "track")
+        console.info(f"{m3u_to}: {tracks} in {text.counted(len(playlists), 'playlist')}")
+    return Classified(
+        tuple(placements), model.preprocess.chunk_s, skipped, tuple(copies), tuple(playlists)
+    )
 
 
-def _write(out: Path | None, placements: Sequence[Placement]) -> None:
-    if out is None:
-        return
-    if out.suffix.lower() == ".csv":
-        sorting.write_csv(out, placements)
-    else:
-        rows = [placement.row() for placement in placements]
+def place(classifier: Classifier, vectors: FileVectors) -> list[Placement]:
+    """Classify embedded files; their chunks show which part is most typical."""
+    tracks = [
+        Track(
+            track_id,
+            path.absolute(),
+            duration_s=duration_s,
+            size=path.stat().st_size,
+            **dataclasses.asdict(tags.read_tags(path)),
+        )
+        for track_id, path, duration_s in zip(
+            vectors.ids, vectors.paths, vectors.duration_s, strict=True
+        )
+    ]
+    of_file = [vectors.chunk_file == file for file in range(len(tracks))]
+    return classifier.place(
+        tracks,
+        vectors.vectors,
+        chunks=[vectors.chunks[chunks] for chunks in of_file],
+        starts_s=[vectors.chunk_start_s[chunks].tolist() for chunks in of_file],
+    )
+
+
+def _write(out: Path, placements: Sequence[Placement]) -> None:
+    """Write the rows of the placements as CSV or JSON."""
+    rows = [placement.row() for placement in placements]
+    if out.suffix.lower() == ".json":
         files.write_text(out, json.dumps(rows, indent=2, ensure_ascii=True) + "\n")
+        return
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    files.write_bytes(out, buffer.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def copy_files(placements: Sequence[Placement], folder: Path) -> list[Path]:
+    """Copy each file to `folder/genre/subgenre`, or to `folder/none of these`.
+
+    A copy that is there already is left as it is. Of two files with one name in one folder, the
+    second gets the start of its id.
+
+    Returns:
+        the copies.
+
+    Raises:
+        PlaylistError: a target is another file, or a source is gone; nothing is copied then.
+    """
+    targets = _targets(placements, folder)
+    for source, target in targets.items():
+        if not source.is_file():
+            raise PlaylistError(f"{source} is gone; classify again")
+        if target.exists() and not (
+            target.samefile(source) or filecmp.cmp(source, target, shallow=False)
+        ):
+            raise PlaylistError(
+                f"{target} exists with other content than {source}; nothing is copied. Name "
+                "another folder, or move that file away"
+            )
+    for source, target in targets.items():
+        if not target.exists():
+            with files.atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+    return list(targets.values())
+
+
+def _targets(placements: Sequence[Placement], folder: Path) -> dict[Path, Path]:
+    """Return source -> target; targets have safe names that differ in more than case."""
+    targets: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for placement in placements:
+        source = placement.track.path
+        suffix = source.suffix if len(source.suffix) <= 8 else ""
+        stem = files.safe_name(source.name.removesuffix(suffix))
+        target = _folder(placement, folder) / f"{stem}{suffix}"
+        if str(target).casefold() in taken:
+            target = target.with_name(f"{stem} {placement.track.id[:8]}{suffix}")
+        taken.add(str(target).casefold())
+        targets[source] = target
+    return targets
+
+
+def add_to_playlists(placements: Sequence[Placement], folder: Path) -> list[Path]:
+    """Add each track to `folder/genre/subgenre.m3u8`, or to `folder/none of these.m3u8`.
+
+    A playlist keeps what it has; a track that is in it is not added again.
+
+    Returns:
+        the playlists, in the order of their first track.
+    """
+    playlists: dict[Path, list[Track]] = {}
+    for placement in placements:
+        path = _folder(placement, folder)
+        labels = {"genre": placement.genre, "subgenre": placement.subgenre}
+        track = dataclasses.replace(placement.track, **labels)
+        playlists.setdefault(path.with_name(f"{path.name}.m3u8"), []).append(track)
+    for path, tracks in playlists.items():
+        formats.append_m3u8(path, tracks)
+    return list(playlists)
+
+
+def _folder(placement: Placement, folder: Path) -> Path:
+    if not placement.belongs:
+        return folder / NONE
+    return folder / files.safe_name(placement.genre) / files.safe_name(placement.subgenre)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from subgenre.errors import AudioError, LibraryError, SubgenreError
 from subgenre.explorer import playback
 from subgenre.explorer.content import Correction, Encoded, Library
 from subgenre.explorer.view import DECIMALS, View, placement
+from subgenre.library.track import Track
 from subgenre.search.playlists import similar
 from subgenre.search.ranking import Limits
 
@@ -117,21 +118,13 @@ class Explorer:
             "y": y,
             "windows_s": [round(float(s), 2) for s in encoded.starts_s],
             "chunk_s": library.chunk_s,
-            "placement": _placement(library, encoded, _File(known, path)),
+            "placement": _placement(library, encoded, Track(known, path)),
             "neighbours": view.hits(neighbours),
             "peaks": {"count": len(peaks), "peaks": playback.packed(peaks)},
         }
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file from outside the library, as the classifier takes it."""
-
-    id: str
-    path: Path
-
-
-def _placement(library: Library, encoded: Encoded, file: _File) -> dict[str, Any] | None:
+def _placement(library: Library, encoded: Encoded, file: Track) -> dict[str, Any] | None:
     if library.classifier is None:
         return None
     placed = library.classifier.place(
