@@ -355,6 +355,12 @@ def replace(config: T, section: str, **values: Any) -> T:
     return dataclasses.replace(config, **{section: part})  # type: ignore[type-var]
 
 
+def value(config: TrainConfig, option: str) -> Any:
+    """Return the value of an option, `section.key`."""
+    section, _, key = option.partition(".")
+    return getattr(getattr(config, section), key)
+
+
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the package's recipes, sorted."""
     files = resources.files("subgenre").joinpath("recipes").iterdir()

@@ -39,7 +39,7 @@ def places(tmp_path: Path) -> dict[str, Any]:
         ("x.toml", "afile", "kept is .*afile is no folder"),
     ],
 )
-def test_an_output_that_can_not_be_written_is_refused_before_any_training(
+def test_an_output_that_cannot_be_written_is_refused_before_any_training(
     folder: FeatureFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -54,7 +54,7 @@ def test_crop_takes_a_window_that_was_there() -> None:
     assert torch.equal(augment.crop(features, 100), features)
 
 
-def test_noise_has_the_asked_size_and_everything_is_repeatable() -> None:
+def test_noise_has_the_given_size_and_is_repeatable() -> None:
     values = torch.zeros(4000, 3)
     deviation = torch.tensor([1.0, 2.0, 0.0])
     config = AugmentConfig(vector_noise=0.5)
@@ -65,7 +65,7 @@ def test_noise_has_the_asked_size_and_everything_is_repeatable() -> None:
     assert not values.any()  # what is cached stays as it is
 
 
-def test_nothing_asked_changes_nothing() -> None:
+def test_the_default_changes_nothing() -> None:
     features = torch.randn(3, 20, 8)
     same = augment.features(features, AugmentConfig(), generator(), front_end="ast")
     assert torch.equal(same, features)

@@ -67,7 +67,7 @@ def overlapping() -> ChunkTable:
     return ChunkTable(label, np.zeros(12, int), track, recording, np.arange(12))
 
 
-def test_table_tells_label_genre_track_and_recording() -> None:
+def test_the_table_has_label_genre_track_and_recording() -> None:
     found = table(trash=True)
     assert len(found) == (6 * 8 + 4) * 3
     assert found.label[:3].tolist() == [0, 0, 0]
@@ -135,7 +135,7 @@ def test_a_subgenre_with_one_track_gives_negatives_only() -> None:
     assert set(t.label[drawn[:, 2]]) == {1}
 
 
-def test_what_can_not_be_drawn_is_refused() -> None:
+def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(SplitError, match="2 or more subgenres"):
         draw_triplets(table(Folder([0, 0, 0], ("a",))), seed=0, epoch=0)
     one_genre = table(Folder([0, 0, 1, 1], ("a", "a")))
@@ -186,7 +186,7 @@ def test_pk_batches_have_their_shape() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
-def test_the_asked_share_of_batches_is_of_one_genre(share: float) -> None:
+def test_the_given_share_of_batches_is_of_one_genre(share: float) -> None:
     t = table(folder(per_label=32))
     found = pk_batches(t, subgenres=3, tracks=2, chunks=2, same_genre=share, seed=0, epoch=0)
     one = sum(len(set(t.genre[b])) == 1 for b in found)

@@ -1,4 +1,4 @@
-"""What is told or refused before a training starts, and what a run leaves behind."""
+"""Warnings and refusals before a training starts, and what a run leaves behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
         ({"watch": {"val_share": 0.2, "patience": 2, "every": 5}}, "shorter than from one"),
     ],
 )
-def test_what_makes_no_batch_is_refused_before_the_backbone_runs(
+def test_settings_that_contradict_are_refused_before_the_backbone_runs(
     tmp_path: Path, sections: dict[str, Any], words: str
 ) -> None:
     fresh = make_folder(tmp_path / "features")
@@ -50,7 +50,7 @@ def test_what_makes_no_batch_is_refused_before_the_backbone_runs(
     assert not (fresh.path / fit.CACHE).exists()
 
 
-def test_another_run_is_not_resumed_and_said_so_before_any_work(
+def test_another_run_is_refused_before_any_work(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = {"checkpoints": tmp_path / "c"}
@@ -84,7 +84,7 @@ def test_runs_of_one_second_share_no_checkpoint_and_a_failed_one_leaves_no_folde
 
 
 def test_a_model_whose_recipe_would_be_refused_today_still_opens(tmp_path: Path) -> None:
-    """What a recipe may say is asked where a training starts, not where a model is read."""
+    """Settings are checked where a training starts, not where a model is read."""
     settings = recipe(watch={"val_share": 0.3, "patience": 2, "every": 3})
     settings = config.replace(settings, "optim", epochs=2, head_epochs=2)
     validation.save_toml(tmp_path / "config.toml", settings)
@@ -116,7 +116,7 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
 
 
 @pytest.mark.parametrize(
-    ("labels", "sections", "told"),
+    ("labels", "sections", "warning"),
     [
         ("ab", {"batch": {**PK, "same_genre": 1.0}}, "no genre has two subgenres"),
         ("ab", {"batch": {**PK, "same_genre": 0.0}}, ""),
@@ -131,14 +131,14 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
         ("ab", {"batch": {"size": 8}}, ""),
     ],
 )
-def test_what_a_library_can_not_give_is_told(
-    tmp_path: Path, labels: str, sections: dict[str, Any], told: str
+def test_a_library_that_lacks_something_gives_a_warning(
+    tmp_path: Path, labels: str, sections: dict[str, Any], warning: str
 ) -> None:
     named = tuple((genre, str(number)) for number, genre in enumerate(labels))
     found = missing_material(
         make_folder(tmp_path / "f", labels=named, tracks=2), recipe(**sections)
     )
-    assert told in found[0] if told else not found
+    assert warning in found[0] if warning else not found
 
 
 def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def _result(*values: float | None, best: int, early: bool = False) -> state.Resu
     return state.Result(tuple(rows), best, 3.0, early)
 
 
-def test_it_is_said_whose_weights_the_model_holds() -> None:
+def test_the_epoch_of_the_chosen_weights_is_shown() -> None:
     def watched(**values: float) -> TrainConfig:
         return config.replace(recipe(), "watch", **values)
 

@@ -25,7 +25,7 @@ def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
         checkpoint.load(path, {**SAME, "data": "x", "split": "y"})
 
 
-def test_options_are_told_with_both_values(tmp_path: Path) -> None:
+def test_options_are_named_with_both_values(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, {}, {**SAME, "optim.lr": "0.1", "optim.old": "1"})
     with pytest.raises(
         CheckpointError, match=r"optim\.lr 0\.1 \(now 0\.2\) and another optim\.old;"
@@ -58,10 +58,10 @@ def test_the_newest_checkpoint_of_this_very_run_is_found(tmp_path: Path) -> None
     for name, own in zip(names, (SAME, SAME, {**SAME, "data": "another"}, SAME), strict=True):
         checkpoint.save(tmp_path / name, {"weights": torch.ones(3)}, own)
     (tmp_path / names[3] / checkpoint.NAME).write_bytes(b"damaged")
-    told: list[str] = []
-    found = checkpoint.of_run(tmp_path, SAME, on_damaged=told.append)
-    assert len(told) == 1
-    assert f"{names[3]}/{checkpoint.NAME} can't be read" in told[0]
+    damaged: list[str] = []
+    found = checkpoint.of_run(tmp_path, SAME, on_damaged=damaged.append)
+    assert len(damaged) == 1
+    assert f"{names[3]}/{checkpoint.NAME} can't be read" in damaged[0]
     assert [path.parent.name for path in found] == list(names[:2])
     assert checkpoint.of_run(tmp_path / names[1], SAME) == [tmp_path / names[1] / checkpoint.NAME]
     with pytest.raises(CheckpointError, match=f"{names[2]}.* belongs to a run with another data"):

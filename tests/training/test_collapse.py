@@ -29,26 +29,26 @@ def test_spread_is_the_mean_pairwise_cosine_distance() -> None:
 
 
 def test_one_point_for_long_is_a_collapse() -> None:
-    look = collapse.CollapseWatch(0.3, patience=5)
-    look.update(0.25, 0.8, 0.5)
+    watch = collapse.CollapseWatch(0.3, patience=5)
+    watch.update(0.25, 0.8, 0.5)
     for _ in range(4):
-        look.update(0.3, 1.0, 1e-6)
+        watch.update(0.3, 1.0, 1e-6)
     with pytest.raises(CollapseError, match=r"one point .* lower the learning rate"):
-        look.update(0.3, 1.0, 1e-6)
+        watch.update(0.3, 1.0, 1e-6)
 
 
 def test_a_recovery_starts_the_count_anew() -> None:
-    look = collapse.CollapseWatch(0.3, patience=3)
+    watch = collapse.CollapseWatch(0.3, patience=3)
     for spread in (0.5, 1e-9, 1e-9, 0.4, 1e-9, 1e-9):
-        look.update(0.3, 1.0, spread)
-    assert look.low_steps == 2
+        watch.update(0.3, 1.0, spread)
+    assert watch.low_steps == 2
 
 
 def test_little_spread_at_the_start_is_no_collapse() -> None:
-    look = collapse.CollapseWatch(0.3, patience=2)
+    watch = collapse.CollapseWatch(0.3, patience=2)
     for _ in range(20):
-        look.update(0.2999, 1.0, 2e-4)
-    assert look.low_steps == 0
+        watch.update(0.2999, 1.0, 2e-4)
+    assert watch.low_steps == 0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -58,42 +58,42 @@ def test_a_loss_that_is_not_finite_stops_the_run(loss: float) -> None:
 
 
 def test_an_output_that_explodes_is_seen_though_the_loss_falls() -> None:
-    look = collapse.CollapseWatch(0.3, depth=1, wild_patience=3)
-    look.update(0.25, 0.8, 0.5, 0.1)
-    look.update(0.20, 0.7, 0.5, 0.1 * 150)
+    watch = collapse.CollapseWatch(0.3, depth=1, wild_patience=3)
+    watch.update(0.25, 0.8, 0.5, 0.1)
+    watch.update(0.20, 0.7, 0.5, 0.1 * 150)
     for _ in range(2):
-        look.update(0.1, 0.2, 0.5, 0.1 * 250)
+        watch.update(0.1, 0.2, 0.5, 0.1 * 250)
     with pytest.raises(CollapseError, match=r"has exploded .* lower the learning rate"):
-        look.update(0.1, 0.2, 0.5, 0.1 * 250)
+        watch.update(0.1, 0.2, 0.5, 0.1 * 250)
 
 
 def test_a_run_too_short_for_the_patience_is_judged_by_its_end() -> None:
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 0.5)
-    look.update(0.3, 1.0, 5e-3)
-    look.check_end(0.3, 1.0, 5e-3)  # the spread often falls before it grows
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 0.5)
+    watch.update(0.3, 1.0, 5e-3)
+    watch.check_end(0.3, 1.0, 5e-3)  # the spread often falls before it grows
     with pytest.raises(CollapseError, match="one point"):
-        look.check_end(0.3, 1.0, 1e-9)  # but not to nothing
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 0.5)
+        watch.check_end(0.3, 1.0, 1e-9)  # but not to nothing
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 0.5)
     for _ in range(9):
-        look.update(0.3, 1.0, 5e-3)
+        watch.update(0.3, 1.0, 5e-3)
     with pytest.raises(CollapseError, match="one point"):
-        look.check_end(0.3, 1.0, 5e-3)
-    look = collapse.CollapseWatch(0.3, depth=1)
-    look.update(0.25, 0.8, 0.5, 0.1)
-    look.update(0.25, 0.8, 0.5, 0.1 * 250)
+        watch.check_end(0.3, 1.0, 5e-3)
+    watch = collapse.CollapseWatch(0.3, depth=1)
+    watch.update(0.25, 0.8, 0.5, 0.1)
+    watch.update(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(CollapseError, match="exploded"):
-        look.check_end(0.25, 0.8, 0.5, 0.1 * 250)
+        watch.check_end(0.25, 0.8, 0.5, 0.1 * 250)
 
 
 def test_the_state_of_the_watch_can_be_restored() -> None:
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 0.5, 0.1)
-    look.update(0.25, 0.8, 1e-9, 0.1)
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 0.5, 0.1)
+    watch.update(0.25, 0.8, 1e-9, 0.1)
     other = collapse.CollapseWatch(0.3)
-    vars(other).update(look.state())
-    assert other == look
+    vars(other).update(watch.state())
+    assert other == watch
 
 
 def test_the_scale_is_that_of_the_latest_output_in_training() -> None:
@@ -111,9 +111,9 @@ def test_weights_that_are_not_finite_are_refused() -> None:
         collapse.check_finite([torch.ones(3), torch.tensor([1.0, math.nan])])
 
 
-def feed(look: collapse.CollapseWatch, steps: list[tuple[float, float, float]]) -> None:
+def feed(watch: collapse.CollapseWatch, steps: list[tuple[float, float, float]]) -> None:
     for step in steps:
-        look.update(*step)
+        watch.update(*step)
 
 
 def noisy(n: int, *, apart: float, size: float = 0.2) -> list[tuple[float, float, float]]:
@@ -135,22 +135,22 @@ def noisy(n: int, *, apart: float, size: float = 0.2) -> list[tuple[float, float
 
 
 def test_a_loss_that_rests_at_the_margin_while_the_spread_is_down_is_a_collapse() -> None:
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 0.5, 0.1)
-    feed(look, [(0.3, 1.0, 0.0101)] * 900)
-    assert look.low_steps == 0  # not one point: the spread alone would never tell
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 0.5, 0.1)
+    feed(watch, [(0.3, 1.0, 0.0101)] * 900)
+    assert watch.low_steps == 0  # not one point: the spread alone would never tell
     with pytest.raises(CollapseError, match=r"stays at the margin .* lower the learning rate"):
-        feed(look, [(0.3, 1.0, 0.0101)] * 200)
+        feed(watch, [(0.3, 1.0, 0.0101)] * 200)
 
 
 def test_single_steps_may_be_off_the_margin_by_chance() -> None:
     steps = noisy(1000, apart=0.0)
     assert {active for _, active, _ in steps} == {1.0}
     assert max(abs(loss - 0.3) for loss, _, _ in steps) > 0.01
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 0.5)
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 0.5)
     with pytest.raises(CollapseError, match="stays at the margin"):
-        feed(look, steps)
+        feed(watch, steps)
 
 
 @pytest.mark.parametrize("apart", [0.3, 0.6])
@@ -161,20 +161,20 @@ def test_a_loss_near_the_margin_that_learns_is_no_collapse(apart: float) -> None
     assert 0.25 < loss < 0.3
     assert active > 0.99
     assert spread < 0.08
-    look = collapse.CollapseWatch(0.3)
-    look.update(0.25, 0.8, 1.0)
-    feed(look, steps)
-    look.check_end(*steps[-1])
+    watch = collapse.CollapseWatch(0.3)
+    watch.update(0.25, 0.8, 1.0)
+    feed(watch, steps)
+    watch.check_end(*steps[-1])
 
 
 def test_a_loss_at_the_margin_is_no_collapse_while_the_spread_holds() -> None:
-    look = collapse.CollapseWatch(0.3)
-    feed(look, noisy(3000, apart=0.0))  # a slow start: nothing learnt yet, nothing lost
-    assert look.rest_steps == 0
-    look = collapse.CollapseWatch(None)
-    look.update(0.25, 1.0, 0.5)
-    feed(look, [(0.3, 1.0, 0.02)] * 3000)  # no margin to rest at
-    assert look.rest_steps == look.low_steps == 0
+    watch = collapse.CollapseWatch(0.3)
+    feed(watch, noisy(3000, apart=0.0))  # a slow start: nothing learnt yet, nothing lost
+    assert watch.rest_steps == 0
+    watch = collapse.CollapseWatch(None)
+    watch.update(0.25, 1.0, 0.5)
+    feed(watch, [(0.3, 1.0, 0.02)] * 3000)  # no margin to rest at
+    assert watch.rest_steps == watch.low_steps == 0
 
 
 def test_the_loss_of_one_point_is_the_margin_of_a_triplet_loss() -> None:
@@ -183,12 +183,12 @@ def test_the_loss_of_one_point_is_the_margin_of_a_triplet_loss() -> None:
 
 
 def test_the_end_is_judged_by_the_last_weights() -> None:
-    look = collapse.CollapseWatch(0.3, depth=1)
-    look.update(0.25, 0.8, 0.5, 0.1)
+    watch = collapse.CollapseWatch(0.3, depth=1)
+    watch.update(0.25, 0.8, 0.5, 0.1)
     with pytest.raises(CollapseError, match="exploded"):
-        look.check_end(0.25, 0.8, 0.5, 0.1 * 250)
+        watch.check_end(0.25, 0.8, 0.5, 0.1 * 250)
     with pytest.raises(NotFiniteError, match="spread of the embeddings is nan"):
-        look.check_end(0.25, 0.8, math.nan, 0.1)
+        watch.check_end(0.25, 0.8, math.nan, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_other_mining_is_offered_where_hard_triplets_are_mined(
     loss: str, mining: str, offered: bool
 ) -> None:
     recipe = config.load_recipe("laptop")
-    look = collapse.watch_for(config.replace(recipe, "loss", name=loss, mining=mining))
-    look.update(0.3, 1.0, 0.5)
+    watch = collapse.watch_for(config.replace(recipe, "loss", name=loss, mining=mining))
+    watch.update(0.3, 1.0, 0.5)
     with pytest.raises(CollapseError, match="one point") as raised:
-        look.check_end(0.3, 1.0, 1e-9)
+        watch.check_end(0.3, 1.0, 1e-9)
     assert ("'semihard'" in str(raised.value)) == offered
 
 
@@ -260,7 +260,7 @@ ONE_STEP = {
 
 @pytest.mark.parametrize("kind", list(ONE_STEP))
 def test_one_step_at_a_learning_rate_of_ten_is_seen(kind: str, tmp_path: Path) -> None:
-    """A step looks at what it found; the end is judged by what it left, however often resumed."""
+    """A step checks at what it found; the end is judged by what it left, however often resumed."""
     small = make_folder(tmp_path / "features", tracks=4)
     settings = recipe(**ONE_STEP[kind], run={"save_every": 1}, optim={"lr": 10.0, "epochs": 1})
     saved = tmp_path / "run" / checkpoint.NAME
@@ -278,26 +278,26 @@ def test_the_check_of_the_last_weights_changes_nothing(
     settings = recipe(
         model={"dropout": 0.2}, augment={"vector_noise": 0.1}, watch={"val_share": 0.25}
     )
-    looks: list[int] = []
+    checks: list[int] = []
     real = trainer.Trainer._check_last_weights
 
-    def look(self: trainer.Trainer) -> None:
+    def check(self: trainer.Trainer) -> None:
         before = {name: p.clone() for name, p in self.modules.state_dict().items()}
         steps = self.state.done, list(self.state.sums)
         real(self)
-        looks.append(self.state.done)
+        checks.append(self.state.done)
         after = self.modules.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert (self.state.done, self.state.sums) == steps
         assert all(p.grad is None for p in self.modules.parameters())
 
-    monkeypatch.setattr(trainer.Trainer, "_check_last_weights", look)
+    monkeypatch.setattr(trainer.Trainer, "_check_last_weights", check)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    looked = fit.fit(folder, ids(folder), settings)
+    watched = fit.fit(folder, ids(folder), settings)
     assert torch.equal(torch.rand(3), expected)
-    assert len(looks) == 1
+    assert len(checks) == 1
     unwatched = config.replace(settings, "watch", collapse=False)
-    assert same(looked, fit.fit(folder, ids(folder), unwatched))
-    assert len(looks) == 1
+    assert same(watched, fit.fit(folder, ids(folder), unwatched))
+    assert len(checks) == 1

@@ -125,9 +125,9 @@ def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
 
 
 def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:
-    """Train as one of two, asked to stop; note what is saved when this process leaves."""
+    """Train as one of two, with a request to stop; note what is saved when this process leaves."""
     group, save, step = join(rank, port), checkpoint.save, trainer.Trainer._step
-    asked: list[int] = []
+    requested: list[int] = []
 
     def slowly(*arguments: Any) -> None:
         time.sleep(1)
@@ -135,13 +135,13 @@ def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:
 
     def noted(self: trainer.Trainer, *arguments: Any, **options: Any) -> None:
         step(self, *arguments, **options)
-        asked.append(rank)
+        requested.append(rank)
 
     checkpoint.save, trainer.Trainer._step = slowly, noted  # type: ignore[method-assign]
     folder = FeatureFolder.open(features)
     place: dict[str, Any] = {"group": group, "checkpoints": out / "run", "fingerprint": {}}
     with pytest.raises(Interrupted):
-        fit.fit(folder, ids(folder), _shared(1), stop_requested=lambda: 1 in asked, **place)
+        fit.fit(folder, ids(folder), _shared(1), stop_requested=lambda: 1 in requested, **place)
     done = checkpoint.load(out / "run" / checkpoint.NAME, {})["done"]
     (out / f"{rank}.txt").write_text(str(done), encoding="utf-8")
     distributed.stop()

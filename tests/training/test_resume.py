@@ -38,7 +38,7 @@ def test_an_interruption_changes_nothing(
 ) -> None:
     settings = recipe(**sections)
     whole = fit.fit(folder, ids(folder), settings)
-    asked = iter(range(10_000))
+    requested = iter(range(10_000))
     words = "--resume" if stop_after > 1 else "the same command again"  # before the first step
     with pytest.raises(trainer.Interrupted, match=words):
         fit.fit(
@@ -47,7 +47,7 @@ def test_an_interruption_changes_nothing(
             settings,
             checkpoints=tmp_path / "run",
             fingerprint={"a": "b"},
-            stop_requested=lambda: next(asked) >= stop_after - 1,
+            stop_requested=lambda: next(requested) >= stop_after - 1,
         )
     (saved,) = checkpoint.of_run(tmp_path, {"a": "b"}) or (None,)
     resumed = fit.fit(folder, ids(folder), settings, resume=saved, fingerprint={"a": "b"})

@@ -67,7 +67,7 @@ def test_too_many_changes_are_drawn_with_the_seed(musicnn: Path) -> None:
         ({"run.strict_groups": [True]}, "--vary run.strict_groups would try"),
     ],
 )
-def test_options_that_can_not_be_varied_are_refused(
+def test_options_that_cannot_be_varied_are_refused(
     musicnn: Path, vary: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):

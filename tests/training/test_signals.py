@@ -48,8 +48,8 @@ def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> N
             **places,
         )
     assert not (tmp_path / "m").exists()
-    told = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
-    assert [len(one["rows"]) for one in told] == [8]
+    caches = [json.loads(path.read_text()) for path in (folder.path / fit.CACHE).glob("*.json")]
+    assert [len(one["rows"]) for one in caches] == [8]
     assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
 
 
@@ -121,9 +121,9 @@ def test_a_stop_requested_in_another_process_stays_a_stop() -> None:
 def test_a_job_that_ignores_ctrl_c_still_does() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals.stop_signals(fit.Silent()) as asked:
+        with signals.stop_signals(fit.Silent()) as requested:
             signal.raise_signal(signal.SIGINT)
-            assert not asked()
+            assert not requested()
     finally:
         signal.signal(signal.SIGINT, before)
 

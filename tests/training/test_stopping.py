@@ -116,8 +116,8 @@ def test_a_run_is_resumed_whatever_ran_since(
     console = RecordingConsole()
     resumed = stage.train(folder.path, recipe(), resume=True, console=console)
     assert resumed.run.name == "fully_trained_models_20260101_000001"
-    (told,) = [text for text in console.messages if text.startswith("continuing from")]
-    assert re.search(r"20260101_000001.checkpoint\.pt, after step \d+$", told)
+    (message,) = [text for text in console.messages if text.startswith("continuing from")]
+    assert re.search(r"20260101_000001.checkpoint\.pt, after step \d+$", message)
     assert same_models(whole.run, resumed.run)
     everywhere = Path("ast_triplet_output")
     own = everywhere / "20260101_000003"  # as Ctrl-C names it
@@ -193,10 +193,10 @@ def test_a_signal_ends_a_search_and_the_processes_that_it_started(
         busy = [c for c in mine.children(recursive=True) if c.cpu_times().user > 4]
     started = [child.pid for child in mine.children(recursive=True)]
     search.send_signal(number)
-    said = search.communicate(timeout=60)[1]
+    output = search.communicate(timeout=60)[1]
     assert search.returncode == code
-    assert "subgenre: stopped" in said
-    assert "Traceback" not in said
+    assert "subgenre: stopped" in output
+    assert "Traceback" not in output
     while any(map(_alive, started)):
         assert time.monotonic() < deadline
         time.sleep(0.1)

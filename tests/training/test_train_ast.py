@@ -98,7 +98,7 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
 
 
 @pytest.mark.parametrize("save_every", [1, 1000])
-def test_an_unfinished_cache_is_gone_on_with(
+def test_an_unfinished_cache_is_continued(
     folder: FeatureFolder,
     whole: Encoder,
     tmp_path: Path,
@@ -113,16 +113,16 @@ def test_an_unfinished_cache_is_gone_on_with(
 
     with pytest.raises(KeyboardInterrupt):
         activations.cached(whole, folder, 1, cache=tmp_path / "a", batch_size=2, on_progress=stop)
-    told: list[int] = []
+    steps: list[int] = []
     activations.cached(
         whole,
         folder,
         1,
         cache=tmp_path / "a",
         batch_size=2,
-        on_progress=lambda d, _: told.append(d),
+        on_progress=lambda d, _: steps.append(d),
     )
-    assert told[0] == 8
+    assert steps[0] == 8
     fresh = activations.cached(whole, folder, 1, cache=tmp_path / "b")
     resumed = activations.cached(whole, folder, 1, cache=tmp_path / "a")
     assert np.array_equal(fresh, resumed)
@@ -134,13 +134,13 @@ def test_an_unfinished_cache_is_gone_on_with(
 def test_a_second_run_waits_for_the_one_that_fills_the_cache(
     folder: FeatureFolder, whole: Encoder, tmp_path: Path
 ) -> None:
-    told: list[int] = []
+    steps: list[int] = []
     found: list[np.ndarray] = []
     other = copy.deepcopy(whole)
 
     def again() -> None:
-        hear = lambda done, _: told.append(done)  # noqa: E731
-        found.append(activations.cached(other, folder, 1, cache=tmp_path, on_progress=hear))
+        note = lambda done, _: steps.append(done)  # noqa: E731
+        found.append(activations.cached(other, folder, 1, cache=tmp_path, on_progress=note))
 
     second = threading.Thread(target=again)
 
@@ -152,7 +152,7 @@ def test_a_second_run_waits_for_the_one_that_fills_the_cache(
 
     first = activations.cached(whole, folder, 1, cache=tmp_path, batch_size=2, on_progress=start)
     second.join()
-    assert told == []  # nothing was left to compute
+    assert steps == []  # nothing was left to compute
     assert np.array_equal(first, found[0])
     assert np.abs(first).sum(axis=(1, 2)).all()
 
@@ -166,7 +166,7 @@ def test_a_cache_of_another_shape_is_made_anew(
     assert np.array_equal(activations.cached(whole, folder, 1, cache=tmp_path), wanted)
 
 
-def test_activations_that_the_disk_can_not_hold_are_refused(
+def test_activations_that_the_disk_cannot_hold_are_refused(
     folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(activations, "_SPARE", 2**60)
@@ -203,12 +203,12 @@ def test_the_head_learns_first_and_no_gradient_reaches_the_backbone(
     seen: list[tuple[bool, bool]] = []  # of each step: may the backbone learn, has it moved
     real = trainer.Trainer._loss
 
-    def look(self: trainer.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
+    def note(self: trainer.Trainer, vectors: torch.Tensor, batch: torch.Tensor) -> Any:
         learns = any(p.requires_grad for p in self.backbone_weights)
         seen.append((learns, bool(moved(backbone, self.encoder.backbone))))
         return real(self, vectors, batch)
 
-    monkeypatch.setattr(trainer.Trainer, "_loss", look)
+    monkeypatch.setattr(trainer.Trainer, "_loss", note)
     settings = recipe(name, optim={"epochs": 2, "head_epochs": 1})
     fitted = fit.fit(folder, ids(folder), settings, backbone=backbone)
     half = len(seen) // 2
@@ -252,7 +252,7 @@ def test_every_augmentation_acts_on_features(folder: FeatureFolder, name: str) -
         ({"model": {"tune": "last:3"}}, "has 2 blocks"),
     ],
 )
-def test_an_option_that_can_not_act_is_refused_before_any_work(
+def test_an_option_without_effect_is_refused_before_any_work(
     folder: FeatureFolder, name: str, sections: dict[str, dict[str, Any]], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):

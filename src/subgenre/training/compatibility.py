@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -46,8 +45,12 @@ RULES = (
         lambda s, _: _kind(s) != "head",
         "the backbone is frozen (tune head)",
         (
-            *("optim.head_epochs", "optim.backbone_lr", "optim.layer_decay"),
-            *("run.compile", "run.checkpointing", "augment.patchout"),
+            "optim.head_epochs",
+            "optim.backbone_lr",
+            "optim.layer_decay",
+            "run.compile",
+            "run.checkpointing",
+            "augment.patchout",
         ),
     ),
     Rule(
@@ -94,11 +97,12 @@ BATCH_OPTIONS = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "
 
 def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str]:
     """Return the options of `RULES` that are set, though they have no effect, with the reason."""
+    defaults = TrainConfig()
     return {
         option: rule.otherwise
         for rule in RULES
         for option in rule.options
-        if _value(settings, option) != default(option)
+        if config.value(settings, option) != config.value(defaults, option)
         and not rule.has_effect(settings, transformer)
     }
 
@@ -107,28 +111,17 @@ def unread(settings: TrainConfig) -> dict[str, str]:
     """Return the options that the loss, the batches and the validation do not read, with why."""
     loss, kind = settings.loss.name, settings.batch.kind
     reads = (*LOSSES[loss].reads, *(("mining",) if LOSSES[loss].triplets else ()))
-    every = {"mining", *(key for kind_ in LOSSES.values() for key in kind_.reads)}
+    every = {"mining", *(key for other in LOSSES.values() for key in other.reads)}
     reasons = {f"loss.{key}": f"loss {loss} reads {either(reads)}" for key in every - {*reads}}
-    for other, keys in BATCH_OPTIONS.items():
-        if other != kind:
-            reason = f"batches of kind '{kind}' read {either(BATCH_OPTIONS[kind])}"
-            reasons |= dict.fromkeys((f"batch.{key}" for key in keys), reason)
+    unread_batch = BATCH_OPTIONS["pk" if kind == "triplet" else "triplet"]
+    reason = f"batches of kind '{kind}' read {either(BATCH_OPTIONS[kind])}"
+    reasons |= dict.fromkeys((f"batch.{key}" for key in unread_batch), reason)
     if settings.model.tune != "lora":
         reasons["model.lora_rank"] = f"only tune lora has adapters; tune is {settings.model.tune}"
     if not settings.watch.val_share:
         reason = "there are no validation tracks (watch.val_share)"
         reasons |= dict.fromkeys(("watch.patience", "watch.every"), reason)
     return reasons
-
-
-def default(option: str) -> Any:
-    """Return the package's default of `section.key`: for an option of `RULES`, no effect."""
-    return _value(TrainConfig(), option)
-
-
-def _value(settings: TrainConfig, option: str) -> Any:
-    section, _, key = option.partition(".")
-    return getattr(getattr(settings, section), key)
 
 
 def disable_unused(
@@ -139,8 +132,8 @@ def disable_unused(
     for rule in RULES:
         for option in rule.options:
             if option in without_effect(settings, transformer=transformer) and option not in given:
-                section, _, key = option.partition(".")
-                settings = config.replace(settings, section, **{key: default(option)})
+                default = config.value(TrainConfig(), option)
+                settings = config.override(settings, {option: default})
                 disabled.append(option)
     return settings, tuple(disabled)
 
@@ -180,8 +173,8 @@ def check_settings(
             raise ConfigError(f"{option} has no effect: {reason}")
     for option, reason in without_effect(settings, transformer=transformer).items():
         raise ConfigError(
-            f"{option} is {_value(settings, option)}, but has no effect: {reason}; give --set "
-            f"{option}={str(default(option)).lower()}"
+            f"{option} is {config.value(settings, option)}, but has no effect: {reason}; give "
+            f"--set {option}={str(config.value(TrainConfig(), option)).lower()}"
         )
 
 
@@ -226,7 +219,7 @@ def _missing_trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str
     genres, batch = Counter(folder.genres), settings.batch
     one_genre = batch.kind == "pk" and batch.same_genre == 1 and max(genres.values()) > 1
     if len(genres) < 2 or one_genre:
-        why = "batch.same_genre is 1" if one_genre else "there is one genre"
+        why = "there is one genre" if len(genres) < 2 else "batch.same_genre is 1"
         yield f"no trash pool in these features, and {why}: quadruplets have no fourth chunk"
     else:
         yield "no trash pool in these features: quadruplets take chunks of other genres instead"

@@ -72,7 +72,7 @@ def candidates(
     console = _Once(console)
     bases = _bases(features, names, given, console)
     first = bases[0].settings
-    options = {**given, **{option: _value(first, option) for option in SPLIT}}
+    options = {**given, **{option: config.value(first, option) for option in SPLIT}}
     known = {_key(base.settings): base for base in bases}
     if len(known) > trials:
         raise ConfigError(
@@ -130,14 +130,14 @@ def _bases(
         except ConfigError as problem:
             raise ConfigError(f"recipe {name}: {problem}" if name else str(problem)) from problem
         first = bases[0].settings if bases else settings
-        differing = [o for o in SPLIT if _value(settings, o) != _value(first, o)]
+        differing = [o for o in SPLIT if config.value(settings, o) != config.value(first, o)]
         if differing:
-            values = ", ".join(f"{o} {_text(_value(first, o))}" for o in differing)
+            values = ", ".join(f"{o} {_text(config.value(first, o))}" for o in differing)
             console.warn(
                 f"recipe {name} takes {values} from the first recipe: all are judged on one split "
                 "(--set gives another to all)"
             )
-            settings = config.override(settings, {o: _value(first, o) for o in SPLIT})
+            settings = config.override(settings, {o: config.value(first, o) for o in SPLIT})
         bases.append(Candidate(name or settings.recipe, settings))
     return bases
 
@@ -156,11 +156,6 @@ def _default_vary(base: TrainConfig) -> Mapping[str, Sequence[Any]]:
 def _key(settings: TrainConfig) -> TrainConfig:
     """Return what two equal candidates share: all but the name of the recipe."""
     return dataclasses.replace(settings, recipe="")
-
-
-def _value(settings: TrainConfig, option: str) -> Any:
-    section, _, key = option.partition(".")
-    return getattr(getattr(settings, section), key)
 
 
 def _text(value: Any) -> str:
