@@ -84,7 +84,7 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
         sources.audio_files([tmp_path / "nothing"])
 
 
-def test_index_takes_what_is_new_and_forgets_what_is_gone(home: Path, ask: Ask):
+def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, ask: Ask):
     library = home / "WAV"
     write_wav(library / "techno/dark/new.wav", 5.0, 99)
     code, told, _ = ask("index", library, "--run", model(home))
@@ -129,7 +129,7 @@ def test_an_index_begins_with_the_tracks_of_the_training(home: Path, ask: Ask):
     run = ["--run", model(home)]
     code, told, said = ask("index", other, *run)
     assert (code, told["n_tracks"], told["embedded"], told["others"]) == (0, 9, 1, 8)
-    assert "8 of them lie in other libraries and stay" in said
+    assert "8 tracks of other libraries" in said
     expand = ["playlist", "--expand", "dark", "--until-fit", 0, *run]
     assert {hit["subgenre"] for hit in ask(*expand)[1]["hits"]} == {"emotional", ""}
     only = ask(*expand, "--folder", other)[1]["hits"]
@@ -157,7 +157,7 @@ def test_a_library_takes_the_place_of_all_others_where_that_is_asked(home: Path,
     ask("index", home / "WAV", *run)
     code, told, said = ask("index", other, "--replace", *run)
     assert (code, told["n_tracks"], told["forgotten"], told["others"]) == (0, 1, 8, 0)
-    assert f"to add them: subgenre index {made_at(home).parent}" in said
+    assert f"Run: subgenre index {made_at(home).parent}" in said
     told = ask("index", home / "WAV", *run)[1]
     assert (told["n_tracks"], told["reused"], told["others"]) == (9, 8, 1)
     code, _, said = ask("index", "--replace", "--root", home / "WAV", *run)
@@ -246,7 +246,7 @@ def test_a_library_that_has_moved_is_found_again(home: Path, ask: Ask):
     (home / "moved/techno/dark/dark, ü 0.wav").unlink()
     code, _, told = ask("similar", "dark, ü 1", "--run", model(home))
     assert code == 0
-    assert "`subgenre index --root NEW`" in told
+    assert "`subgenre index --root NEW_FOLDER`" in told
     code, told, _ = ask("index", "--root", home / "moved", "--run", model(home))
     assert (code, told["relinked"], len(told["missing"])) == (1, 7, 1)
     hits = ask("similar", "dark, ü 1", "-k", 3, "--run", model(home))[1]["hits"]

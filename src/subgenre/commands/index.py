@@ -1,4 +1,4 @@
-"""Library -> the index of a model: embeds what is new, forgets what is gone."""
+"""Library -> the index of a model: new tracks are embedded, missing ones removed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.vector_index import Index, Plan, Relinked
 
-KEEP_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
-_KEEP_EVERY = 256  # tracks
+SAVE_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
+_SAVE_EVERY = 256  # tracks
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """What `index` did.
+    """The result of `index`.
 
     Attributes:
         path: of the index. n_tracks: in it now.
-        embedded, reused, updated, forgotten: tracks; reused vectors are the run's own.
-        others: tracks in it that lie in other libraries.
-        relinked: tracks found at the new root, and ids that were not.
+        embedded, reused, updated, forgotten: numbers of tracks; a reused vector is one of the
+            model folder; a forgotten track is removed from the index.
+        others: number of tracks of other libraries.
+        relinked: tracks found below the new root, and ids that were not found.
         skipped: files left out, each with its reason.
     """
 
@@ -48,23 +49,23 @@ class Indexed:
     skipped: tuple[Skipped, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
-        found = {"path": str(self.path)} | {
+        """Return plain values for JSON."""
+        plain = {"path": str(self.path)} | {
             name: getattr(self, name)
             for name in ("n_tracks", "embedded", "reused", "updated", "forgotten", "others")
         }
         if self.relinked is not None:
-            found["relinked"] = len(self.relinked.found)
-            found["missing"] = list(self.relinked.missing)
+            plain["relinked"] = len(self.relinked.found)
+            plain["missing"] = list(self.relinked.missing)
         return {
-            **found,
+            **plain,
             "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
         }
 
 
 def index(
     source: Path | None,
-    run: Path | ModelFolder | None = None,
+    model: ModelFolder,
     *,
     path: Path | None = None,
     root: Path | None = None,
@@ -72,83 +73,86 @@ def index(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Indexed:
-    """Bring the index of a model up to date with a library.
+    """Update the index of a model with a library.
 
-    The model's own index begins with the tracks that it was trained and tested on, which lists
-    chose from before. Tracks of other libraries in the same index stay. Which labels a folder
-    gives: see `listing`.
+    The model's own index starts with its training and test tracks. Tracks of other libraries stay
+    in the index. For the labels of a folder, see `listing`.
 
     Args:
-        source: folder, CSV, folder of playlists or rekordbox XML; None: only `root` counts.
-        run: the model folder; by default the newest with vectors.
+        source: folder, CSV, folder of playlists or rekordbox XML; None: only look below `root`.
         path: of the index; by default `index` in the model folder.
-        root: the new place of a library that has moved; its tracks are found by their ids first.
-        replace: forget the tracks of all other libraries, the model's own among them.
-        workers: processes that read and decode; by default the cores.
-        console: hears how it goes.
+        root: the new folder of a library that has moved; its tracks are found by their ids first.
+        replace: remove the tracks of all other libraries, the model's own among them.
+        workers: processes that read and decode; by default all cores.
 
     Raises:
-        RunError, IndexStoreError: the index is another model's; dimension and fingerprint named.
-        LibraryError: no audio there, or neither source nor root is named.
+        IndexStoreError: the index is of another model. LibraryError: no audio there, or neither
+            source nor root is given.
     """
     console = console or Silent()
-    opened = run if isinstance(run, ModelFolder) else ModelFolder.open(run, console)
-    place = path or opened.index_path
+    path = path or model.index_path
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
-        raise LibraryError(f"nothing to {what}: name a library, or its new place with --root")
-    listed = None if source is None else listing(source, opened.labels)
-    store = _open(opened, place, listed)
-    begun = _begin(opened, store)
+        raise LibraryError(f"nothing to {what}: name a library, or its new folder with --root")
+    listed = None if source is None else listing(source, model.labels)
+    store = _open(model, path, create=listed is not None)
+    own = _add_own_tracks(model, store)
     relinked = None if root is None else _relink(store, root, console)
     if source is None or listed is None:
-        return Indexed(place, store.count, relinked=relinked)
-    tracks, unread = _described(listed, store, workers, console)
-    tracks = _with_labels(tracks, store, source, replace=replace)
+        return Indexed(path, store.count, relinked=relinked)
+    tracks, unreadable = _describe(listed, store, workers, console)
+    tracks = _keep_labels(tracks, store, source, replace=replace)
     plan = store.plan(tracks)
-    kept = {s.path for s in (*listed.skipped, *unread)}
-    gone, others = _gone(store, plan, source, kept, replace=replace)
+    skipped = {s.path for s in (*listed.skipped, *unreadable)}
+    gone, others = _gone(store, plan, source, skipped, replace=replace)
     store.update(plan.updated)
-    left = _reuse(opened, store, plan.new)
-    embedded, failed = _embed(opened, store, left, workers, console)
+    new = _reuse(model, store, plan.new)
+    embedded, failed = _embed(model, store, new, workers, console)
     forgotten = store.delete(gone)
     store.keep_proximity()
-    skipped = sources.warn_of_skipped(console, (*listed.skipped, *unread, *failed))
-    reused = len(plan.new) - len(left) + len(begun & {track.id for track in tracks})
-    updated = sum(track.id not in begun for track in plan.updated)
-    done = Indexed(
-        place, store.count, embedded, reused, updated, forgotten, others, relinked, skipped
+    indexed = Indexed(
+        path,
+        store.count,
+        embedded,
+        reused=len(plan.new) - len(new) + len(own & {track.id for track in tracks}),
+        updated=sum(track.id not in own for track in plan.updated),
+        forgotten=forgotten,
+        others=others,
+        relinked=relinked,
+        skipped=sources.warn_of_skipped(console, (*listed.skipped, *unreadable, *failed)),
     )
-    _tell(done, source, opened, store, console)
-    return done
+    _report(indexed, source, model, store, console)
+    return indexed
 
 
-def _tell(done: Indexed, source: Path, run: ModelFolder, store: Index, console: Console) -> None:
-    """Say what was done, and what else lists choose from."""
+def _report(
+    indexed: Indexed, source: Path, model: ModelFolder, store: Index, console: Console
+) -> None:
+    """Report what was done, and which other tracks lists may hold."""
     console.info(
-        f"{done.path}: {text.counted(done.n_tracks, 'track')}; {done.embedded} embedded, "
-        f"{done.reused} by the run's own vectors, {done.updated} updated, "
-        f"{done.forgotten} forgotten"
+        f"{indexed.path}: {text.counted(indexed.n_tracks, 'track')}; {indexed.embedded} embedded, "
+        f"{indexed.reused} with the model's own vectors, {indexed.updated} updated, "
+        f"{indexed.forgotten} removed"
     )
-    if done.others:
+    if indexed.others:
         console.info(
-            f"{done.others} of them lie in other libraries and stay: lists choose from "
-            f"{sources.shown(source)} alone with --folder, the index keeps it alone with --replace"
+            f"The index also has {text.counted(indexed.others, 'track')} of other libraries. To "
+            f"leave them out of a list, give it --folder {sources.shown(source)}; to remove them, "
+            "index again with --replace."
         )
-    if done.path == run.index_path and not _folded(run.labels) & _folded(store.collection.labels):
+    own = indexed.path == model.index_path
+    if own and not _casefold(model.labels) & _casefold(store.collection.labels):
         console.warn(
-            "no track in the index is of a subgenre that the model has learnt, so that "
-            "--expand and --axis find none; to add them: subgenre index "
-            f"{run.data.get('root') or 'LIBRARY'}"
+            "No track in the index has a subgenre of the model, so --expand and --axis find "
+            f"nothing. Run: subgenre index {model.data.get('root') or 'LIBRARY'}"
         )
 
 
-def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
-    """List a library's files: with labels where its folders tell them, else without.
+def listing(source: Path, labels: frozenset[tuple[str, str]]) -> Found:
+    """List a library's files with the labels of their folders, if those are labels.
 
-    Folders give labels where at least one genre/subgenre is one that the model has learnt; the
-    other audio below the folder, at any depth, is listed after them without labels. The trash of
-    a folder with labels is left out.
+    Folders are labels if at least one genre/subgenre is in `labels`, those of the model. All other
+    audio below the folder follows without labels. Trash is left out of a folder with labels.
 
     Raises:
         LibraryError: no audio there.
@@ -162,19 +166,19 @@ def listing(source: Path, learnt: frozenset[tuple[str, str]]) -> Found:
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
         named = {entry.path.resolve() for entry in found.entries}
-        if not _folded((e.genre, e.subgenre) for e in entries) & _folded(learnt):
+        if not _casefold((e.genre, e.subgenre) for e in entries) & _casefold(labels):
             entries = [Entry(e.path, "", "", origin=e.origin) for e in entries]
             named = {entry.path.resolve() for entry in entries}
         below = sources.listing(source).entries
         entries += [entry for entry in below if entry.path.resolve() not in named]
     if not entries:
         raise LibraryError(f"{sources.shown(source)} holds no audio; name another folder")
-    listed = {entry.path for entry in entries}
-    return Found(entries, [s for s in found.skipped if s.path not in listed], found.notes)
+    paths = {entry.path for entry in entries}
+    return Found(entries, [s for s in found.skipped if s.path not in paths], found.notes)
 
 
-def _folded(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Labels (genre, subgenre), upper and lower case alike."""
+def _casefold(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return labels (genre, subgenre) without differences of case."""
     return {(genre.casefold(), subgenre.casefold()) for genre, subgenre in pairs}
 
 
@@ -183,155 +187,131 @@ def _relink(store: Index, root: Path, console: Console) -> Relinked:
         relinked = store.relink(root, on_progress=bar)
     console.info(f"{text.counted(len(relinked.found), 'track')} found below {root}")
     if relinked.missing:
-        lost = text.counted(len(relinked.missing), "track")
-        console.warn(f"{lost} not found below {root}, left as before")
+        missing = text.counted(len(relinked.missing), "track")
+        console.warn(f"{missing} not found below {root}; their paths stay as they were")
     return relinked
 
 
-def _open(run: ModelFolder, place: Path, listed: Found | None) -> Index:
-    """Open an index, or make one where there is something to put into it."""
-    nothing = listed is None and not (place == run.index_path and _has_vectors(run))
-    if nothing or storage.exists(place):
-        return run.open_index(place)
-    return Index.create(place, dim=run.dim, fingerprint=run.fingerprint)
+def _open(model: ModelFolder, path: Path, *, create: bool) -> Index:
+    """Open an index; create it if there are tracks to put into it."""
+    create = create or (path == model.index_path and _has_own_vectors(model))
+    if storage.exists(path) or not create:
+        return model.open_index(path)
+    return Index.create(path, dim=model.dim, fingerprint=model.fingerprint)
 
 
-def _begin(run: ModelFolder, store: Index) -> frozenset[str]:
-    """Put the run's own tracks into its own index while that is empty; return their ids."""
-    if store.count or store.path != run.index_path or not _has_vectors(run):
+def _add_own_tracks(model: ModelFolder, store: Index) -> frozenset[str]:
+    """Put the model's own tracks into its own index if that is empty; return their ids."""
+    if store.count or store.path != model.index_path or not _has_own_vectors(model):
         return frozenset()
-    store.upsert(run.tracks, run.embeddings.vectors)
-    return frozenset(run.embeddings.ids)
+    store.upsert(model.tracks, model.embeddings.vectors)
+    return frozenset(model.embeddings.ids)
 
 
-def _has_vectors(run: ModelFolder) -> bool:
-    """Whether the vectors of the run's own tracks are there, by the model as it is."""
-    return run.has_embeddings and run.embeddings.fingerprint == run.fingerprint
+def _has_own_vectors(model: ModelFolder) -> bool:
+    """Whether the model folder has vectors, by the encoder that it has now."""
+    return model.has_embeddings and model.embeddings.fingerprint == model.fingerprint
 
 
-def _described(
+def _describe(
     listed: Found, store: Index, workers: int | None, console: Console
 ) -> tuple[list[Track], list[Skipped]]:
-    """Read ids and tags; files that the index knows are not opened while they are unchanged."""
+    """Read ids and tags; unchanged files of the index are not opened."""
+    entries = [dataclasses.replace(entry, path=entry.path.absolute()) for entry in listed.entries]
+    indexed = store.collection.tracks(store.collection.live)
+    known = {str(track.path): track for track in indexed}
     with console.progress("reading tracks") as bar:
-        return scan.describe(
-            [_absolute(entry) for entry in listed.entries],
-            workers=workers,
-            known=_known(store),
-            on_progress=bar,
-        )
+        return scan.describe(entries, workers=workers, known=known, on_progress=bar)
 
 
-def _with_labels(
+def _keep_labels(
     tracks: Sequence[Track], store: Index, source: Path, *, replace: bool
 ) -> list[Track]:
-    """Let music without labels take none away that another library, or the training, has told.
+    """Give tracks without a label the label that another library or the training gave them.
 
-    Of such a recording the index keeps the file that it knows, while that is there. Tracks with a
-    label come first: of two copies of a recording the index takes the first.
+    The index then keeps the file that it has, while that exists. Tracks with a label come first,
+    because of two copies of a recording the index takes the first.
     """
-    tells = any(track.subgenre for track in tracks)
-    found = []
+    has_labels = any(track.subgenre for track in tracks)
+    result = []
     for track in tracks:
-        held = store.get(track.id) if store.collection.has(track.id) else None
-        if track.subgenre or held is None or (tells and _lies_in(held.path, source)):
-            found.append(track)
-        elif not held.subgenre or held.path == track.path or replace or not held.path.is_file():
-            found.append(dataclasses.replace(track, genre=held.genre, subgenre=held.subgenre))
+        old = store.get(track.id) if store.collection.has(track.id) else None
+        if track.subgenre or old is None or (has_labels and _is_of(old.path, source)):
+            result.append(track)
+        elif not old.subgenre or old.path == track.path or replace or not old.path.is_file():
+            result.append(dataclasses.replace(track, genre=old.genre, subgenre=old.subgenre))
         else:
-            found.append(held)
-    return sorted(found, key=lambda track: not track.subgenre)
+            result.append(old)
+    return sorted(result, key=lambda track: not track.subgenre)
 
 
-def _lies_in(path: Path, source: Path) -> bool:
-    """Whether a file was one of this library's: below its folder, or gone where it is a list."""
+def _is_of(path: Path, source: Path) -> bool:
+    """Whether an indexed file is of this library: below its folder, or gone if it is a list."""
     if not source.is_dir():
         return not path.exists()
     return any(map(path.is_relative_to, (source.absolute(), source.resolve())))
 
 
-def _absolute(entry: Entry) -> Entry:
-    return Entry(entry.path.absolute(), entry.genre, entry.subgenre, entry.trash, entry.origin)
-
-
-def _known(store: Index) -> dict[str, Track]:
-    """Tracks of the index by path, in the library's words."""
-    rows = store.collection.tracks(store.collection.live)
-    return {str(row.path): row for row in rows}
-
-
 def _gone(
     store: Index, plan: Plan, source: Path, skipped: set[Path], *, replace: bool
 ) -> tuple[list[str], int]:
-    """Ids to forget, what lay in this library and lies there no more; how many lie in others.
+    """Return the ids to remove, and the number of tracks of other libraries.
 
-    A file that can't be read today is not gone, nor is another library's, unless that is asked.
+    Tracks that are no longer in this library are removed, but not files that can't be read now,
+    and those of other libraries only with `replace`.
     """
-    unread = {path.absolute() for path in skipped}
-    found, others = [], 0
+    unreadable = {path.absolute() for path in skipped}
+    gone, others = [], 0
     for track_id in plan.gone:
         path = store.get(track_id).path
-        if path in unread:
+        if path in unreadable:
             continue
-        if replace or _lies_in(path, source):
-            found.append(track_id)
+        if replace or _is_of(path, source):
+            gone.append(track_id)
         else:
             others += 1
-    return found, others
+    return gone, others
 
 
-def _reuse(run: ModelFolder, store: Index, new: Sequence[Track]) -> list[Track]:
-    """Take the run's own vectors for tracks that it has; return the others."""
-    if not _has_vectors(run):
+def _reuse(model: ModelFolder, store: Index, new: Sequence[Track]) -> list[Track]:
+    """Add the new tracks whose vectors the model folder has; return the others."""
+    if not _has_own_vectors(model):
         return list(new)
-    row = {track_id: i for i, track_id in enumerate(run.embeddings.ids)}
-    held = [track for track in new if track.id in row]
-    if held:
-        store.upsert(held, run.embeddings.vectors[[row[track.id] for track in held]])
-    return [track for track in new if track.id not in row]
+    row_of = {track_id: row for row, track_id in enumerate(model.embeddings.ids)}
+    own = [track for track in new if track.id in row_of]
+    if own:
+        store.upsert(own, model.embeddings.vectors[[row_of[track.id] for track in own]])
+    return [track for track in new if track.id not in row_of]
 
 
 def _embed(
-    run: ModelFolder, store: Index, tracks: Sequence[Track], workers: int | None, console: Console
+    model: ModelFolder, store: Index, tracks: Sequence[Track], workers: int | None, console: Console
 ) -> tuple[int, list[Skipped]]:
-    """Embed tracks and keep them in the index every few seconds."""
-    done = 0
+    """Embed tracks and save them in the index every few seconds; return how many."""
+    count = 0
     skipped: list[Skipped] = []
-    waiting: list[tuple[Track, np.ndarray]] = []
-    kept_at = time.monotonic()
+    unsaved: list[tuple[Track, np.ndarray]] = []
+    saved_at = time.monotonic()
 
-    def keep() -> None:
-        if waiting:
-            store.upsert([track for track, _ in waiting], np.stack([v for _, v in waiting]))
-            waiting.clear()
+    def save() -> None:
+        if unsaved:
+            store.upsert([track for track, _ in unsaved], np.stack([v for _, v in unsaved]))
+            unsaved.clear()
 
     if not tracks:
         return 0, []
     try:
         with console.progress("embedding") as bar:
-            for position, found in run.embed_each([t.path for t in tracks], workers=workers):
-                if found.skipped:
-                    skipped += found.skipped
+            for position, vectors in model.embed_each([t.path for t in tracks], workers=workers):
+                if vectors.skipped:
+                    skipped += vectors.skipped
                 else:
-                    done += 1
-                    waiting.append((tracks[position], found.vectors[0]))
-                bar(done + len(skipped), len(tracks))
-                if len(waiting) >= _KEEP_EVERY or time.monotonic() - kept_at > KEEP_EVERY_S:
-                    keep()
-                    kept_at = time.monotonic()
+                    count += 1
+                    unsaved.append((tracks[position], vectors.vectors[0]))
+                bar(count + len(skipped), len(tracks))
+                if len(unsaved) >= _SAVE_EVERY or time.monotonic() - saved_at > SAVE_EVERY_S:
+                    save()
+                    saved_at = time.monotonic()
     finally:
-        keep()
-    return done, skipped
-
-
-def missing(tracks: Sequence[Any], console: Console) -> int:
-    """Warn of tracks whose file is gone; return how many."""
-    gone = [track for track in tracks if not Path(track.path).is_file()]
-    for track in gone[:3]:
-        console.warn(f"{sources.shown(track.path)} is gone")
-    if gone:
-        console.warn(
-            f"{text.counted(len(gone), 'track')} gone from where the index saw them; "
-            "`subgenre index --root NEW` finds a library that has moved"
-        )
-    return len(gone)
+        save()
+    return count, skipped

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from subgenre.audio import reading
-from subgenre.commands.index import missing
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
-from subgenre.library import formats
+from subgenre.library import formats, sources
 from subgenre.search import journeys, requests
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
@@ -147,7 +146,14 @@ def fit_text(fit: float) -> str:
 def _write(out: Path | None, hits: Sequence[Hit], console: Console) -> None:
     """Write a list that is not empty, and warn of files that are gone."""
     tracks = [hit.track for hit in hits]
-    missing(tracks, console)
+    gone = [track for track in tracks if not track.path.is_file()]
+    for track in gone[:3]:
+        console.warn(f"{sources.shown(track.path)} is gone")
+    if gone:
+        console.warn(
+            f"{text.counted(len(gone), 'file')} of this list missing. If the library has moved, "
+            "run `subgenre index --root NEW_FOLDER`."
+        )
     if out is None:
         return
     if not tracks:
