@@ -1,17 +1,17 @@
-"""Which playlist does a track belong to, if any: calibrated probabilities and "none of these".
+"""The subgenre of a track, with a calibrated probability, or "none of these".
 
-Placing is by the nearest subgenre centroid, as the evaluation scores it. Three numbers go with it:
+A track gets the subgenre of the nearest centroid, as in the evaluation, and three figures:
 
 - the probability of each subgenre: a softmax over the cosines to the centroids, divided by one
   temperature, fitted on held-out tracks (Guo et al., "On calibration of modern neural networks",
-  ICML 2017, section 4.2). One parameter, since a library has a dozen held-out tracks a subgenre,
-  not hundreds; its targets are smoothed as in Platt 1999, section 2.2, so that a perfect small
-  held-out set doesn't make it certain of everything;
-- the p-value of belonging at all: how near the k nearest training tracks are (Sun et al.,
+  ICML 2017, section 4.2). It has one parameter, because a library has a dozen held-out tracks
+  for each subgenre, not hundreds. Targets are smoothed as in Platt 1999, section 2.2, so that a
+  small set without errors does not give probabilities of 1;
+- the p-value of belonging to any: the cosine to the k nearest training tracks (Sun et al.,
   "Out-of-distribution detection with deep nearest neighbors", ICML 2022), ranked among the
-  held-out tracks by split conformal prediction. A track is "none of these" where p <= alpha, and
-  then at most a share alpha of the tracks that do belong is turned away;
-- which chunk spoke for it: the one with the highest probability of the subgenre.
+  held-out tracks by split conformal prediction. A track is "none of these" if p <= alpha, which
+  rejects at most a share alpha of the tracks that do belong;
+- the most typical chunk: the one with the highest probability of the subgenre.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from subgenre.search.similarity import top_k
 Label = tuple[str, str]  # genre, subgenre
 Doubles = NDArray[np.float64]
 
-NEIGHBOURS = 5  # training tracks whose cosines say whether a track belongs at all
-ALPHA = 0.1  # share of belonging tracks that may be called "none of these"
-_COLDEST, _HOTTEST = 1e-3, 10.0  # temperatures between which the best is looked for
+NEIGHBOURS = 5  # training tracks whose cosines decide whether a track belongs to any subgenre
+ALPHA = 0.1  # share of tracks of the subgenres that may be rejected as "none of these"
+_COLDEST, _HOTTEST = 1e-3, 10.0  # bounds of the temperature
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one track belongs.
+    """The subgenre of one track, or none of them.
 
     Attributes:
-        track: as it was given. genre, subgenre: empty where it is none of these.
-        nearest: the subgenre that it is nearest to, also then. probability: of `nearest`.
-        fit: p-value of belonging to any; none of these where it is at most alpha.
+        track: as it was given. genre, subgenre: empty if it is none of these.
+        nearest: the nearest subgenre, even if it is none of these. probability: of `nearest`.
+        fit: p-value of belonging to any subgenre; none of these if it is at most alpha.
         chances: probability of every subgenre, highest first.
-        chunk_start_s: start of the chunk that speaks most for `nearest`, seconds; NaN where the
-            chunks were not given. chunk_probability: of `nearest` by that chunk alone.
+        chunk_start_s: start of the chunk most typical of `nearest`, seconds; NaN without
+            chunks. chunk_probability: of `nearest` for that chunk alone.
     """
 
     track: Any
@@ -67,8 +67,8 @@ class Placement:
         return bool(self.subgenre)
 
     def row(self) -> dict[str, Any]:
-        """Tell the placement in plain values, for CSV and JSON."""
-        heard = not math.isnan(self.chunk_start_s)
+        """Return plain values for CSV and JSON."""
+        has_chunk = not math.isnan(self.chunk_start_s)
         return {
             "path": str(Path(self.track.path)),
             "genre": self.genre,
@@ -78,22 +78,22 @@ class Placement:
             "fit": round(self.fit, 4),
             "nearest_genre": self.nearest[0],
             "nearest_subgenre": self.nearest[1],
-            "chunk_start_s": round(self.chunk_start_s, 2) if heard else None,
-            "chunk_probability": round(self.chunk_probability, 4) if heard else None,
+            "chunk_start_s": round(self.chunk_start_s, 2) if has_chunk else None,
+            "chunk_probability": round(self.chunk_probability, 4) if has_chunk else None,
             "id": self.track.id,
         }
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Centroids, temperature and what "none of these" is measured against; made by `fit`.
+    """Centroids, temperature and calibration scores; `fit` makes it.
 
     Attributes:
         labels: L pairs (genre, subgenre), sorted. centroids: [L, D], unit norm.
         temperature: of the softmax. vectors: of the training tracks [N, D], unit norm.
-        calibration: [n], scores of the tracks calibrated on. alpha: error rate of "none of these".
-        held_out: whether those tracks were held out of training; where not, each was left out of
-            its own centroid and neighbours, and probabilities come out too high.
+        calibration: [n], scores of the calibration tracks. alpha: error rate of "none of these".
+        held_out: whether those tracks were held out of training. Otherwise each was left out of
+            its own centroid and neighbours, and probabilities are too high.
     """
 
     labels: tuple[Label, ...]
@@ -120,10 +120,10 @@ class Classifier:
         chunks: Sequence[NDArray[np.floating]] | None = None,
         starts_s: Sequence[Sequence[float]] | None = None,
     ) -> list[Placement]:
-        """Place tracks (objects with `id` and `path`) by their vectors [B, D].
+        """Classify tracks (objects with `id` and `path`) by their vectors [B, D].
 
         Args:
-            tracks: B of them. vectors: of the tracks, any norm but zero.
+            tracks: B of them. vectors: of the tracks, of any norm but zero.
             chunks: each track's chunk vectors [n, D]. starts_s: their starts, seconds.
 
         Raises:
@@ -141,19 +141,21 @@ class Classifier:
             best = int(order[0])
             label = self.labels[best]
             genre, subgenre = label if fits[i] > self.alpha else ("", "")
-            heard = (math.nan, math.nan)
+            chunk = (math.nan, math.nan)
             if chunks is not None and starts_s is not None and len(chunks[i]):
-                heard = self._chunk(chunks[i], starts_s[i], best)
-            told = tuple((self.labels[j], float(chances[i, j])) for j in order)
+                chunk = self._chunk(chunks[i], starts_s[i], best)
+            ranked = tuple((self.labels[j], float(chances[i, j])) for j in order)
             placed.append(
-                Placement(track, genre, subgenre, label, told[0][1], float(fits[i]), told, *heard)
+                Placement(
+                    track, genre, subgenre, label, ranked[0][1], float(fits[i]), ranked, *chunk
+                )
             )
         return placed
 
     def _chunk(
         self, vectors: NDArray[np.floating], starts_s: Sequence[float], label: int
     ) -> tuple[float, float]:
-        """Start and probability of the chunk that speaks most for a subgenre."""
+        """Return start and probability of the chunk most typical of a subgenre."""
         chances = self.probabilities(vectors)[:, label]
         best = int(np.argmax(chances))
         return float(starts_s[best]), float(chances[best])
@@ -170,20 +172,20 @@ def fit(
 
     Args:
         vectors: of the training tracks, [N, D]. labels: (genre, subgenre) of each.
-        calibration: vectors [n, D] and labels of held-out tracks; without them every training
-            track is left out in turn, which is too kind where the encoder has learnt from it.
-        alpha: share of belonging tracks that may be called none of these.
+        calibration: vectors [n, D] and labels of held-out tracks. Without them every training
+            track is left out in turn; the probabilities are then too high.
+        alpha: share of tracks of the subgenres that may be rejected as none of these.
 
     Raises:
         EvaluationError: fewer than two subgenres; counts that don't match; a held-out track of a
-            subgenre that training has not; vectors that are zero or not finite; alpha not in
+            subgenre without a training track; vectors that are zero or not finite; alpha not in
             (0, 1).
     """
     if not 0 < alpha < 1:
         raise EvaluationError(f"alpha is {alpha}; it must lie between 0 and 1, such as {ALPHA}")
     known = tuple(sorted(set(labels)))
     if len(known) < 2:
-        raise EvaluationError(f"{len(known)} subgenres: placing needs at least two")
+        raise EvaluationError(f"{len(known)} subgenres: classification needs at least two")
     x, y = _rows(vectors, labels, known, None)
     centroids = np.stack([_unit(x[y == i].sum(axis=0)) for i in range(len(known))])
     if calibration is None:
@@ -208,10 +210,10 @@ def _rows(
     """Check vectors and turn labels into numbers."""
     if len(vectors) != len(labels):
         raise EvaluationError(f"{len(vectors)} vectors have {len(labels)} labels")
-    strange = sorted(set(labels) - set(known))
-    if strange:
+    unknown = sorted(set(labels) - set(known))
+    if unknown:
         raise EvaluationError(
-            f"held-out tracks of {'/'.join(strange[0])}, which no training track has; "
+            f"the held-out tracks have {'/'.join(unknown[0])}, the training tracks do not; "
             "calibrate on the same subgenres"
         )
     number = {label: i for i, label in enumerate(known)}
@@ -221,17 +223,20 @@ def _rows(
 def _left_out(
     x: NDArray[np.float32], y: NDArray[np.int64], centroids: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Doubles]:
-    """Cosines and nearness of each training track with itself left out; lone ones are dropped."""
+    """Return cosines, label and score of each training track with itself left out.
+
+    The only track of a subgenre is dropped.
+    """
     sums = np.stack([x[y == i].sum(axis=0) for i in range(len(centroids))])
-    kept = np.flatnonzero(np.bincount(y, minlength=len(centroids))[y] > 1)
-    if not len(kept):
-        raise EvaluationError("every subgenre has one track: nothing can be calibrated on")
+    rows = np.flatnonzero(np.bincount(y, minlength=len(centroids))[y] > 1)
+    if not len(rows):
+        raise EvaluationError("every subgenre has one track, so none can be left out to calibrate")
     cosines = x @ centroids.T
-    own = _unit(sums[y[kept]] - x[kept])
-    cosines[kept, y[kept]] = (x[kept] * own).sum(axis=1)
-    found = top_k(x, x, NEIGHBOURS, skip=np.arange(len(x)))
-    near = np.array([scores.mean() if len(scores) else -1.0 for _, scores in found])
-    return cosines[kept], y[kept], near[kept]
+    own = _unit(sums[y[rows]] - x[rows])
+    cosines[rows, y[rows]] = (x[rows] * own).sum(axis=1)
+    neighbours = top_k(x, x, NEIGHBOURS, skip=np.arange(len(x)))
+    near = np.array([scores.mean() if len(scores) else -1.0 for _, scores in neighbours])
+    return cosines[rows], y[rows], near[rows]
 
 
 def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Doubles:
@@ -240,18 +245,18 @@ def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Do
 
 
 def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    """Temperature of the smallest cross-entropy to smoothed targets; convex in 1 / temperature."""
+    """Return the temperature of least cross-entropy; the problem is convex in its inverse."""
     count, classes = cosines.shape
     wrong = 1.0 / (count + 2)
-    wanted = np.full((count, classes), wrong / (classes - 1))
-    wanted[np.arange(count), targets] = 1.0 - wrong
+    smoothed = np.full((count, classes), wrong / (classes - 1))
+    smoothed[np.arange(count), targets] = 1.0 - wrong
 
     def cost(log_temperature: float) -> float:
         p = _softmax(cosines, math.exp(log_temperature))
-        return float(-(wanted * np.log(np.maximum(p, 1e-300))).sum())
+        return float(-(smoothed * np.log(np.maximum(p, 1e-300))).sum())
 
-    found = minimize_scalar(cost, bounds=(math.log(_COLDEST), math.log(_HOTTEST)), method="bounded")
-    return float(math.exp(found.x))
+    bounds = (math.log(_COLDEST), math.log(_HOTTEST))
+    return float(math.exp(minimize_scalar(cost, bounds=bounds, method="bounded").x))
 
 
 def _softmax(cosines: NDArray[np.floating], temperature: float) -> Doubles:
@@ -270,7 +275,7 @@ def _checked(vectors: NDArray[np.floating], dim: int | None) -> NDArray[np.float
     """Check a table of vectors and scale them to norm 1."""
     x = np.asarray(vectors)
     if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
-        raise EvaluationError(f"vectors have shape {x.shape}; [tracks, {dim or 'D'}] is wanted")
+        raise EvaluationError(f"vectors have shape {x.shape}; [tracks, {dim or 'D'}] is needed")
     if not np.isfinite(x).all() or not np.abs(x).max(axis=1, initial=0.0).all():
         raise EvaluationError("a vector is zero or not finite")
     return _unit(x)

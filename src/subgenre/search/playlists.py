@@ -1,7 +1,7 @@
-"""Playlists from seeds: similar tracks, agreement of several seeds, a subgenre expanded by fit.
+"""Lists from seeds: similar tracks, agreement of several seeds, more tracks of a subgenre.
 
-Every function takes a `Collection` (`index.collection`), gives `Hit`s in order, leaves the seeds
-out of their own result and keeps to `Limits`. Paths from one track to another: see `journey`.
+Every function takes a `Collection`, returns `Hit`s in order without the seeds, and keeps to
+`Limits`. For paths from one track to another, see `journeys`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from subgenre.search.similarity import Ints
 from subgenre.search.track_rows import Filter
 from subgenre.search.versions import artist_key
 
-Seed = str | Path | NDArray[np.floating]  # a track's id, path or name; or a vector [D] from outside
+Seed = str | Path | NDArray[np.floating]  # a track's id, path or name, or a vector [D]
 
 RRF_CONSTANT = 60  # Cormack et al. 2009
-DEPTH = 1000  # ranks of each seed that are looked at first
+DEPTH = 1000  # ranks of each seed that are fused at first
 
 
 @dataclass(frozen=True)
 class Place:
-    """A seed in a collection: its vector [D], and its row where it is one of the tracks."""
+    """A seed: its vector [D], and its row if it is a track of the collection."""
 
     vector: NDArray[np.float32]
     row: int | None
 
 
 def place(tracks: Collection, seed: Seed) -> Place:
-    """Find a seed, or check the vector of one from outside.
+    """Find a seed in the collection, or check its vector.
 
     Raises:
-        PlaylistError: an unknown name; the nearest is told.
+        PlaylistError: an unknown name; the message has the most similar one.
     """
     try:
         if isinstance(seed, np.ndarray):
@@ -55,7 +55,7 @@ def label(tracks: Collection, name: str) -> tuple[str, str]:
     """Find the (genre, subgenre) that a name means.
 
     Raises:
-        PlaylistError: unknown (the nearest is told), or in several genres.
+        PlaylistError: an unknown name, or one in several genres.
     """
     try:
         return tracks.label(name)
@@ -67,7 +67,7 @@ def similar(
     tracks: Collection,
     seed: Seed,
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
     *,
     mutual: bool = True,
 ) -> list[Hit]:
@@ -78,22 +78,22 @@ def similar(
     """
     start = place(tracks, seed)
     seeds = [] if start.row is None else [start.row]
-    return search(tracks, start.vector, limits, wanted, seeds=seeds, mutual=mutual)
+    return search(tracks, start.vector, limits, filter, seeds=seeds, mutual=mutual)
 
 
 def agreement(
     tracks: Collection,
     seeds: Sequence[Seed],
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
     *,
     mutual: bool = True,
 ) -> list[Hit]:
     """Find the tracks that several seeds agree on, by reciprocal rank fusion.
 
-    Each seed ranks the library for itself and a track's score is the sum of 1 / (60 + rank), so
-    that it must be near several seeds. The mean of the seeds' vectors would ask for something
-    else: the library's most average music between them. (Cormack, Clarke and Büttcher,
+    Each seed ranks the library, and the score of a track is the sum of 1 / (60 + rank), so that it
+    must be near several seeds. The mean of their vectors would find the most average music
+    between them instead. (Cormack, Clarke and Büttcher,
     "Reciprocal rank fusion outperforms Condorcet", SIGIR 2009.)
 
     Returns:
@@ -103,12 +103,12 @@ def agreement(
         PlaylistError: no seed, or an unknown one.
     """
     if not len(seeds):
-        raise PlaylistError("no seed is named; give at least one track")
+        raise PlaylistError("no seed is given; name at least one track")
     limits = limits or Limits()
     places = [place(tracks, seed) for seed in seeds]
     own = [p.row for p in places if p.row is not None]
     queries = np.stack([p.vector for p in places])
-    mask = tracks.allowed(wanted)
+    mask = tracks.allowed(filter)
     mask[own] = False
     picker = Picker(tracks, limits, own)
     count, depth = int(np.count_nonzero(mask)), DEPTH
@@ -136,7 +136,7 @@ def expand(
     tracks: Collection,
     subgenre: str,
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
     *,
     until_fit: float | None = 0.9,
     like: Sequence[Seed] = (),
@@ -144,17 +144,16 @@ def expand(
     trusted: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Hit]:
-    """Find tracks that belong to a subgenre beside its own, best first, until they stop fitting.
+    """Find more tracks that belong to a subgenre, best first, until they stop fitting.
 
-    Each call fits the ranking anew (see `belonging`), so that a like or unlike acts at once.
+    Each call fits a new model (see `belonging`), so `like` and `unlike` have an effect at once.
 
     Args:
         tracks: the collection. subgenre: its name, or genre/subgenre.
-        limits: no limit of length where None and `until_fit` is set. wanted: which rows.
-        until_fit: least calibrated probability of belonging; None: the limits alone count.
-        like, unlike: tracks that the person wants more of, and less of; left out themselves.
-        trusted: ids to calibrate on, such as tracks held out of training; all labelled ones
-            where None.
+        limits: None: no limit of length if `until_fit` is set, else ten tracks.
+        until_fit: lowest calibrated probability of belonging; None: only the limits apply.
+        like, unlike: tracks that the list moves towards and away from; they are not in it.
+        trusted: ids to calibrate on, such as held-out tracks; None: all labelled tracks.
         seed: of the folds that calibrate.
 
     Returns:
@@ -167,10 +166,10 @@ def expand(
     if until_fit is not None and not 0 < until_fit <= 1:
         raise PlaylistError(f"until_fit is {until_fit}; it must lie between 0 and 1, such as 0.9")
     members = tracks.members("/".join(label(tracks, subgenre)))
-    said = [[place(tracks, name) for name in names] for names in (like, unlike)]
-    model = _belonging(tracks, members, said[0], said[1], trusted, seed)
-    own = {p.row for places in said for p in places if p.row is not None} | set(members.tolist())
-    mask = tracks.allowed(wanted)
+    liked, unliked = ([place(tracks, name) for name in names] for names in (like, unlike))
+    model = _belonging(tracks, members, liked, unliked, trusted, seed)
+    own = {p.row for p in (*liked, *unliked) if p.row is not None} | set(members.tolist())
+    mask = tracks.allowed(filter)
     mask[sorted(own)] = False
     rows = np.flatnonzero(mask)
     chance = _chances(tracks, model, rows)
@@ -187,7 +186,7 @@ def expand(
 
 
 def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = None) -> list[Hit]:
-    """Put hits in a smooth order; it begins near `first`, the seed, where one is named."""
+    """Order hits so that neighbours are similar; the first is the nearest to `first`, if given."""
     rows = [hit.row for hit in hits]
     if first is not None and len(rows):
         near = int(np.argmax(tracks.vectors(rows) @ place(tracks, first).vector))
@@ -206,25 +205,27 @@ def _belonging(
 ) -> belonging.Belonging:
     """Fit members against the tracks of all other subgenres."""
     labelled = np.flatnonzero(tracks.labelled)
-    spoken = {p.row for p in (*like, *unlike)}
-    members = np.array([row for row in members if row not in spoken or len(members) < 4])
+    judged = {p.row for p in (*like, *unlike)}
+    members = np.array([row for row in members if row not in judged or len(members) < 4])
     others = np.setdiff1d(labelled, members)
-    others = np.array([row for row in others if row not in spoken], dtype=np.int64)
+    others = np.array([row for row in others if row not in judged], dtype=np.int64)
     if len(others) < 2:
         raise PlaylistError("no tracks of other subgenres to compare with; index them as well")
     if len(others) > belonging.MAX_OTHERS:
         generator = np.random.default_rng(seed)
         others = np.sort(generator.choice(others, belonging.MAX_OTHERS, replace=False))
     rows = np.concatenate([members, others]).astype(np.int64)
-    told = tracks.tracks(rows)
+    labelled_tracks = tracks.tracks(rows)
     known = None if trusted is None else set(trusted)
     return belonging.fit(
         tracks.vectors(members),
         tracks.vectors(others),
         like=_stack(like, tracks.dim),
         unlike=_stack(unlike, tracks.dim),
-        groups=[artist_key(track.artist) for track in told],
-        trusted=None if known is None else np.array([track.id in known for track in told]),
+        groups=[artist_key(track.artist) for track in labelled_tracks],
+        trusted=None
+        if known is None
+        else np.array([track.id in known for track in labelled_tracks]),
         seed=seed,
     )
 
@@ -234,7 +235,7 @@ def _stack(places: Sequence[Place], dim: int) -> NDArray[np.float32]:
 
 
 def _chances(tracks: Collection, model: belonging.Belonging, rows: Ints) -> NDArray[np.float64]:
-    """Probabilities of many rows, a block at a time."""
+    """Return the probabilities of many rows, computed in blocks."""
     blocks = [rows[start : start + 65_536] for start in range(0, len(rows), 65_536)]
     parts = [model.probabilities(tracks.vectors(block)) for block in blocks]
     return np.concatenate([np.zeros(0), *parts])
@@ -246,8 +247,9 @@ def _hits(
     cosines: NDArray[np.floating],
     scores: Sequence[float],
 ) -> list[Hit]:
-    told = tracks.tracks(rows)
     return [
         Hit(track, row, float(cosine), float(score))
-        for track, row, cosine, score in zip(told, rows, cosines, scores, strict=True)
+        for track, row, cosine, score in zip(
+            tracks.tracks(rows), rows, cosines, scores, strict=True
+        )
     ]
