@@ -74,6 +74,7 @@ REMOVED: dict[str, tuple[Any, str]] = {
     "augment.vector_mixup": (0.0, "leave it out, or use augment.vector_noise"),
     "augment.crop": (False, "leave it out"),
     "loss.genre_margin": (0.0, "leave it out"),
+    "preprocess.store_s": (0.0, "run `subgenre preprocess` again"),
 }
 # Values of earlier versions, of options that remain.
 REMOVED_VALUES = {
@@ -92,7 +93,6 @@ class PreprocessConfig:
         chunk_s: length of a chunk, seconds. max_chunks: at most this many chunks a track.
         chunk_strategy: one of `CHUNK_STRATEGIES`.
         min_track_s: a track shorter than this is skipped, seconds.
-        store_s: length of the stored window, seconds, for random crops in training; 0: `chunk_s`.
         multi: a recording in two subgenres: `exclude` it, or `keep` both. seed: of `random`.
     """
 
@@ -100,7 +100,6 @@ class PreprocessConfig:
     max_chunks: int = 3
     chunk_strategy: str = "random"
     min_track_s: float = 3.0
-    store_s: float = 0.0
     multi: str = "exclude"
     seed: int = 0
 
@@ -108,17 +107,23 @@ class PreprocessConfig:
         check_choice("chunk_strategy", self.chunk_strategy, CHUNK_STRATEGIES)
         check_choice("multi", self.multi, MULTI)
         check_ranges(self, chunk_s=(0.5, 600), max_chunks=(1, 10_000), min_track_s=(0.1, 3600))
-        check_ranges(self, store_s=(0, 3600), seed=SEEDS)
-        if self.store_s and self.store_s < self.chunk_s:
-            raise ConfigError(
-                f"store_s is {self.store_s:g}, shorter than chunk_s {self.chunk_s:g}; "
-                "give 0 or a longer window"
-            )
+        check_ranges(self, seed=SEEDS)
 
-    @property
-    def window_s(self) -> float:
-        """Length of what is stored of each chunk, seconds."""
-        return self.store_s or self.chunk_s
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, with the option that earlier versions had.
+
+        The fingerprint of a feature folder covers them, so it does not change between versions.
+        """
+        return {**validation.to_dict(self), "store_s": 0.0}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "preprocess") -> PreprocessConfig:
+        """Build the settings from the values of `to_dict`.
+
+        Raises:
+            ConfigError: an unknown key, a bad value, or an option that no longer exists.
+        """
+        return validation.from_dict(cls, _without_removed("preprocess", values, where), where)
 
 
 @dataclass(frozen=True)

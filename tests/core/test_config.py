@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from subgenre import config
-from subgenre.config import TrainConfig
+from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import validation
 from subgenre.errors import ConfigError
 
@@ -130,9 +130,17 @@ def test_a_model_of_an_earlier_version_with_the_former_defaults_is_read(tmp_path
     plain = validation.to_dict(config.load_recipe("laptop"))
     for name, (default, _) in config.REMOVED.items():
         section, _, key = name.partition(".")
-        plain[section][key] = default
+        if section != "preprocess":
+            plain[section][key] = default
     (tmp_path / "config.toml").write_text(tomli_w.dumps(plain))
     assert config.load_settings(tmp_path / "config.toml") == config.load_recipe("laptop")
+
+
+def test_a_feature_folder_of_an_earlier_version_is_read_if_it_used_no_removed_option() -> None:
+    plain = PreprocessConfig(chunk_s=3.0).to_dict()
+    assert PreprocessConfig.from_dict(plain) == PreprocessConfig(chunk_s=3.0)
+    with pytest.raises(ConfigError, match=r"store_s = 12\.0 no longer exists; run `subgenre pre"):
+        PreprocessConfig.from_dict({**plain, "store_s": 12.0})
 
 
 def test_a_missing_recipe_names_the_nearest() -> None:

@@ -76,12 +76,10 @@ def test_musicnn_refuses_what_it_can_not_do(net) -> None:
     for act, word in [
         (lambda: net(x, keep=0.5), "patchout"),
         (lambda: net(x, layer=0), "both its blocks"),
-        (lambda: net.check_layer("weighted"), "both its blocks"),
         (lambda: net.pool(torch.zeros(1, 3, 1506), "cls"), "use mean"),
         (lambda: net.prefix(x, 3), "has 2"),
         (lambda: net.suffix(net.prefix(x, 1), 0), "has 2"),
         (lambda: net.suffix(net.prefix(x, 1), 1, keep=0.5), "patchout"),
-        (lambda: net.every_block(x), "leave layer"),
         (lambda: net.set_checkpointing(True), "leave it off"),
     ]:
         with pytest.raises(ConfigError, match=word):
@@ -215,10 +213,7 @@ def test_ast_layers(ast_folder, toy) -> None:
     for layer in (0, 1, 2):
         torch.testing.assert_close(deep(x, layer=layer), wanted[layer], atol=1e-4, rtol=1e-4)
         assert torch.equal(deep(x, layer=layer), deep(x, layer=layer - 3))
-    for tokens, plan in zip(deep.every_block(x), wanted, strict=True):
-        torch.testing.assert_close(tokens, plan, atol=1e-4, rtol=1e-4)
-    deep.check_layer("weighted")
-    for layer in (3, -4, "middle"):
+    for layer in (3, -4):
         with pytest.raises(ConfigError, match="3 blocks"):
             deep.check_layer(layer)
 

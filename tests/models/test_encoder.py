@@ -52,20 +52,6 @@ def test_the_thesis_head_on_normalised_features(toy) -> None:
 
 
 @torch.inference_mode()
-def test_members_are_heads_whose_cosines_are_averaged(toy, tmp_path) -> None:
-    net = make(toy, head=(16,), embedding_size=8, members=2)
-    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
-    found = net.project(x)
-    alone = [torch.nn.functional.normalize(head(x), dim=1) for head in net.head]
-    assert not torch.allclose(*alone)
-    torch.testing.assert_close(found @ found.T, (alone[0] @ alone[0].T + alone[1] @ alone[1].T) / 2)
-    encoder.save(net, tmp_path)
-    assert torch.equal(encoder.load(tmp_path).project(x), found)
-    with pytest.raises(ConfigError, match="3 members can't share 8"):
-        make(toy, embedding_size=8, members=3)
-
-
-@torch.inference_mode()
 def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_path) -> None:
     from sklearn.decomposition import PCA
 
@@ -106,9 +92,8 @@ def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     assert net.head[0].weight.shape == (5, 8)
     encoder.save(net, tmp_path)
     assert torch.equal(encoder.load(tmp_path).project(pooled), net.project(pooled))
-    for refused in ({"pca": 33}, {"pca": 4, "layer": "weighted"}):
-        with pytest.raises(ConfigError, match="pca is"):
-            make(toy, **refused)
+    with pytest.raises(ConfigError, match="pca is"):
+        make(toy, pca=33)
 
 
 @torch.inference_mode()
@@ -123,16 +108,16 @@ def test_musicnn_takes_its_features_as_they_are() -> None:
 
 
 @torch.inference_mode()
-def test_standardisation_and_skip(toy) -> None:
-    net = make(toy, head=(), embedding_size=4, skip=True)
+def test_standardisation(toy) -> None:
+    net = make(toy, head=(), embedding_size=4)
     pooled = noise(5, 32)
     mean, std = pooled.mean(0), pooled.std(0)
     std[3] = 0.0
     net.set_pooled_statistics(mean, std)
     z = (pooled - mean) / std
     z[:, 3] = 0.0  # a column without deviation tells nothing
-    (w0, b0), (w1, b1) = (part.parameters() for part in (net.head, net.skip))
-    out = z @ w0.T + b0 + z @ w1.T + b1
+    weight, bias = net.head.parameters()
+    out = z @ weight.T + bias
     torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
     again = pooled.clone()
     again[:, 3] += 100.0
@@ -183,23 +168,6 @@ def test_the_generator_decides_the_first_weights(toy) -> None:
     assert a.abs().max() <= 32**-0.5
 
 
-def test_weighted_layers_learn_on_cached_vectors(toy) -> None:
-    net = make(toy, layer="weighted", head=(), embedding_size=4)
-    x = noise(2, 200, 128)
-    pooled = net.pooled(x).detach()
-    inputs = net.inputs(x)
-    for block in (0, 1):
-        torch.testing.assert_close(pooled[:, block], toy(inputs, layer=block).mean(1))
-    even = make(toy, head=(), embedding_size=4).project(pooled.mean(1))
-    torch.testing.assert_close(net.project(pooled), even)
-    net.project(pooled)[0, 0].backward()
-    assert net.layer_weights.grad.abs().max() > 0
-    net.set_pooled_statistics(pooled.mean(0), pooled.std(0))
-    assert net(x).shape == (2, 4)
-    with pytest.raises(ConfigError, match="output of every block"):
-        net.pooled_from(net.prefix(x, 1), 1)
-
-
 @torch.inference_mode()
 def test_cached_activations_give_the_same_embedding(toy) -> None:
     net = make(toy, pooling="cls")
@@ -213,7 +181,7 @@ def test_options_that_can_not_act_are_refused(toy) -> None:
     small = backbones.load("musicnn")
     for backbone, options, word in [
         (small, {"pooling": "cls"}, "use mean"),
-        (small, {"layer": "weighted"}, "both its blocks"),
+        (small, {"layer": 0}, "both its blocks"),
         (toy, {"layer": 2}, "2 blocks"),
         (toy, {"pooling": "max"}, "pooling is 'max'"),
     ]:
@@ -227,7 +195,7 @@ def test_options_that_can_not_act_are_refused(toy) -> None:
 @torch.inference_mode()
 def test_the_folder_alone_rebuilds_it(toy, tmp_path, kind) -> None:
     if kind == "ast":
-        net = make(toy, layer="weighted", dropout=0.1, skip=True, head=(16,), embedding_size=8)
+        net = make(toy, layer=0, dropout=0.1, head=(16,), embedding_size=8)
         x = noise(2, 998, 128)
     else:
         net = make(backbones.load("musicnn"))
@@ -245,6 +213,18 @@ def test_the_folder_alone_rebuilds_it(toy, tmp_path, kind) -> None:
     assert again.structure == net.structure
     assert encoder.fingerprint(again) == encoder.fingerprint(net)
     assert again.backbone.licence == net.backbone.licence
+
+
+def test_a_folder_of_an_earlier_version_is_read_if_it_used_no_removed_part(toy, tmp_path) -> None:
+    encoder.save(make(toy), tmp_path)
+    assert {"skip": False, "members": 1}.items() <= structure_of(tmp_path).items()
+    edit_json(tmp_path / "encoder.json", structure={**structure_of(tmp_path), "members": 4})
+    with pytest.raises(RunError, match="members = 4 no longer exists"):
+        encoder.load(tmp_path)
+
+
+def structure_of(run: Path) -> dict:
+    return json.loads((run / "encoder.json").read_text())["structure"]
 
 
 @torch.inference_mode()

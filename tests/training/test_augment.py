@@ -43,17 +43,6 @@ def test_a_mask_is_one_stripe_of_at_most_its_share(dim: int) -> None:
     assert torch.allclose(fill, features[0].mean().expand_as(fill))
 
 
-def test_crop_takes_a_window_that_was_there() -> None:
-    features = torch.arange(100.0).view(1, 100, 1).repeat(32, 1, 2)
-    middle = augment.crop(features, 60)
-    assert torch.equal(middle[0, :, 0], torch.arange(20.0, 80.0))
-    random = augment.crop(features, 60, generator())
-    starts = random[:, 0, 0]
-    assert torch.equal(random[:, :, 0], starts[:, None] + torch.arange(60.0))
-    assert len(set(starts.tolist())) > 10
-    assert torch.equal(augment.crop(features, 100), features)
-
-
 def test_noise_has_the_given_size_and_is_repeatable() -> None:
     values = torch.zeros(4000, 3)
     deviation = torch.tensor([1.0, 2.0, 0.0])

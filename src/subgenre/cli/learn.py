@@ -40,7 +40,6 @@ def preprocess(
     chunk_strategy: str = "random",
     chunk_s: float = 10.0,
     max_chunks: int = 3,
-    store_s: float = 0.0,
     trash: Path | None = None,
     multi: str = "exclude",
     workers: int | None = None,
@@ -60,7 +59,6 @@ def preprocess(
         chunk_strategy: random, sequential or spaced.
         chunk_s: length of a chunk, seconds.
         max_chunks: at most this many chunks a track.
-        store_s: length of what is stored of each chunk, for random crops in training; 0: chunk_s.
         trash: folder of music of none of the subgenres; by default ROOT/trash.
         multi: exclude or keep a recording that is in two subgenres.
         workers: processes; by default all cores.
@@ -74,7 +72,6 @@ def preprocess(
         chunk_s=chunk_s,
         max_chunks=max_chunks,
         chunk_strategy=chunk_strategy,
-        store_s=store_s,
         multi=multi,
         seed=seed,
     )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from subgenre import config
 from subgenre.config import PreprocessConfig, TrainConfig
-from subgenre.core import files, validation, workspace
+from subgenre.core import files, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
@@ -231,7 +231,7 @@ class ModelFolder:
                 plain = json.loads(text)["config"]
             except (OSError, ValueError, KeyError):
                 return PreprocessConfig(chunk_strategy="spaced")
-        return validation.from_dict(PreprocessConfig, plain, str(self.path / workspace.DATA))
+        return PreprocessConfig.from_dict(plain, str(self.path / workspace.DATA))
 
     @property
     def index_path(self) -> Path:

@@ -283,7 +283,7 @@ def _write(
         "stopped_early": fitted.result.stopped_early,
         "versions": versions(),
         "encoder": encoder.fingerprint(fitted.encoder),
-        "preprocess": validation.to_dict(folder.config),
+        "preprocess": folder.config.to_dict(),
     }
     files.write_json(run / workspace.DATA, data)
     _write_vectors(run, fitted, folder, split)

@@ -39,7 +39,7 @@ class Job:
         """Return the starts of the track's windows, seconds, ascending."""
         return windows.starts(
             self.duration_s,
-            chunk_s=self.config.window_s,
+            chunk_s=self.config.chunk_s,
             max_chunks=self.config.max_chunks,
             strategy=self.config.chunk_strategy,
             seed=self.config.seed,
@@ -102,8 +102,8 @@ def make_chunks(job: Job) -> Outcome:
     longest: Window | None = None
     try:
         for start_s in job.starts():
-            window = read(job.path, start_s, job.config.window_s, job.spec)
-            promised_s = min(job.config.window_s, job.duration_s - start_s)
+            window = read(job.path, start_s, job.config.chunk_s, job.spec)
+            promised_s = min(job.config.chunk_s, job.duration_s - start_s)
             if window.heard_s >= promised_s - SHORT_S:
                 rows.append(_write(job, len(rows), window))
             elif longest is None or window.heard_s > longest.heard_s:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from subgenre.audio.features import PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
-from subgenre.core import files, validation
+from subgenre.core import files
 from subgenre.dataset.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.library.track import Track
@@ -64,7 +64,7 @@ def pad(features: Tensor, n_frames: int) -> Tensor:
 
 def window_frames(spec: FeatureSpec, config: PreprocessConfig) -> int:
     """Return T of every stored chunk."""
-    return spec.frames(round(config.window_s * spec.rate))
+    return spec.frames(round(config.chunk_s * spec.rate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class FeatureFolder:
         try:
             root = Path(dataset["root"])
             spec = FeatureSpec.from_dict(dataset["spec"])
-            config = validation.from_dict(PreprocessConfig, dataset["config"])
+            config = PreprocessConfig.from_dict(dataset["config"])
             folders = {(d["genre"], d["subgenre"]): d["folder"] for d in dataset["labels"]}
             genre_of = {d["folder"]: d["genre"] for d in dataset["labels"]}
         except (ConfigError, KeyError, TypeError) as problem:
@@ -173,7 +173,7 @@ class FeatureFolder:
     def fingerprint(self) -> str:
         """Hash of spec, config and chunks; where the folder lies and file names don't count."""
         content = self.chunks.drop_columns(["file"]).to_pydict()
-        settings = [self.spec.to_dict(), validation.to_dict(self.config), content]
+        settings = [self.spec.to_dict(), self.config.to_dict(), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
     def _numbers(self, name: str) -> NDArray[np.float64]:

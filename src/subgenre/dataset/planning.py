@@ -17,7 +17,7 @@ import numpy as np
 
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import PreprocessConfig
-from subgenre.core import hardware, parallel, validation
+from subgenre.core import hardware, parallel
 from subgenre.core.files import TEMPORARY
 from subgenre.dataset import chunking, feature_tables, journal
 from subgenre.dataset import folder as store
@@ -75,7 +75,7 @@ class Plan:
 
 def settings_of(spec: FeatureSpec, config: PreprocessConfig) -> dict[str, Any]:
     """Return what must be equal for chunks to be used again."""
-    return {"spec": spec.to_dict(), "config": validation.to_dict(config), "resampler": RESAMPLER}
+    return {"spec": spec.to_dict(), "config": config.to_dict(), "resampler": RESAMPLER}
 
 
 def read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Known:
@@ -252,7 +252,7 @@ def check_space(out: Path, jobs: list[Job], spec: FeatureSpec, config: Preproces
 
 def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
     """Seconds and bytes that one window takes, measured on a second of beats and hiss, repeated."""
-    probe_s = min(config.window_s, _PROBE_S)
+    probe_s = min(config.chunk_s, _PROBE_S)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "probe.wav"
         _write_probe(path, probe_s + 1.0)
@@ -265,7 +265,7 @@ def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
                 seconds = time.perf_counter() - began
         size = (Path(temporary) / job.file(0)).stat().st_size
     n_windows = len(job.starts())
-    return seconds / n_windows * (config.window_s / probe_s), size
+    return seconds / n_windows * (config.chunk_s / probe_s), size
 
 
 def _write_probe(path: Path, length_s: float) -> None:

@@ -24,7 +24,6 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.models import cache as pooled_cache
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
-from subgenre.training import augment
 
 FORMAT_VERSION = 1
 _LARGEST = float(np.finfo(np.float16).max)
@@ -63,10 +62,9 @@ def cached(
     """
     name = f"{_key(encoder, folder, n_last)}-activations"
     whole = cache / f"{name}.npy"
-    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
 
     def compute(rows: NDArray[np.int64]) -> Halves:
-        features = augment.crop(folder.load(rows), frames)
+        features = folder.load(rows)
         with torch.inference_mode():
             hidden = encoder.prefix(features.to(device), n_last).float()
         halves: Halves = hidden.clamp(-_LARGEST, _LARGEST).half().cpu().numpy()

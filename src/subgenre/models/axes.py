@@ -17,7 +17,7 @@ _STILL = 1e-2  # a column that varies by less than this share of its size hardly
 def standardise(
     encoder: Encoder, pooled: NDArray[np.float32], *, backbone_learns: bool = False
 ) -> None:
-    """Set the encoder's pooled statistics, and its axes, by training chunks [n, H] (or [n, L, H]).
+    """Set the encoder's pooled statistics, and its axes, by training chunks [n, H].
 
     Where the backbone learns, a column that hardly varied is left out: with the first step it would
     be thousands of its deviations off.

@@ -28,7 +28,6 @@ from subgenre.models.backbones import Backbone
 from subgenre.models.cache import Cached
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.models.file_embedding import FileVectors, embed_each, embed_files
-from subgenre.training import augment
 
 __all__ = [
     "Embeddings",
@@ -90,7 +89,7 @@ def pooled_vectors(
     on_progress: Progress | None = None,
     statistics: Statistics | None = None,
 ) -> Floats:
-    """Run the backbone and pool, before standardisation: float32 [n, H], or [n, L, H] weighted.
+    """Run the backbone and pool, before standardisation: float32 [n, H].
 
     In the order of `rows`; not writable where they come from the cache.
 
@@ -151,7 +150,7 @@ def _keep(
 
 
 def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cpu") -> Floats:
-    """Run the head on pooled vectors: [n, H] (or [n, L, H]) -> float32 [n, D], unit norm."""
+    """Run the head on pooled vectors: [n, H] -> float32 [n, D], unit norm."""
     values = np.asarray(pooled, dtype=np.float32)
     out = np.empty((len(values), encoder.size), np.float32)
     with evaluating(encoder, device), torch.inference_mode():
@@ -169,13 +168,12 @@ def _batches(
     device: Device,
     batch_size: int,
 ) -> Iterator[tuple[int, Floats]]:
-    """Load, crop to the chunk's length and run, a batch at a time: (position, vectors)."""
+    """Load and run, a batch at a time: (position, vectors)."""
     if not batch_size:
         batch_size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
-    frames = folder.spec.frames(round(folder.config.chunk_s * folder.spec.rate))
     with evaluating(encoder, device):
         for at in range(0, len(rows), batch_size):
-            features = augment.crop(folder.load(rows[at : at + batch_size]), frames)
+            features = folder.load(rows[at : at + batch_size])
             with torch.inference_mode():
                 yield at, run(features.to(device)).float().cpu().numpy()
 

@@ -7,7 +7,9 @@ log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,24 +25,23 @@ from subgenre.audio.features import Statistics
 from subgenre.core import files, validation
 from subgenre.dataset.track_vectors import CONSTANT
 from subgenre.errors import BackboneError, ConfigError, RunError
-from subgenre.models import backbones, fingerprints, heads
+from subgenre.models import backbones, heads
 from subgenre.models.backbones import Backbone
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"
+_EARLIER = {"skip": False, "members": 1}  # parts that an encoder of an earlier version could have
 
 
 @dataclass(frozen=True)
 class Structure:
     """What the encoder is made of beside its backbone; see `config.ModelConfig`."""
 
-    layer: int | str
+    layer: int
     pooling: str
     head: tuple[int, ...]
     embedding_size: int
     dropout: float
-    skip: bool
-    members: int = 1
     pca: int = 0
     fusion: float = 0.0
     centre: bool = False
@@ -53,27 +54,21 @@ class Encoder(nn.Module):
         size: length of an embedding.
         mean, std: of the training side's log-mel; 0 and 0.5 (no change) until they are set.
         pooled_mean, pooled_std: of the training chunks' pooled vectors; 0 and 1 until they are set.
-        layer_weights: with `layer = "weighted"`, one a block; their softmax weighs the blocks.
 
     Args:
         backbone: pretrained, or filled in by `load`.
-        layer: block that is pooled, a Python index; `weighted`: a learnt sum over all L blocks.
-            Its pooled vectors are [B, L, H], summed after they are standardised, so that the
-            weights can learn on what is cached from a frozen backbone.
+        layer: block that is pooled, a Python index.
         pooling: `mean` or `cls`.
         head: sizes of the head's hidden layers.
         embedding_size: D.
         dropout: before each linear layer of the head.
-        skip: add one linear layer from the pooled vector straight to the output.
-        members: heads side by side, each with an equal share of D, see `heads.Members`.
         pca: axes of the pooled vectors that the head gets, see `set_axes`; 0: all columns.
         fusion: weight of those axes themselves in the embedding, beside the head's output.
         centre: take a mean off the embedding, see `set_centre`.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
-        ConfigError: the backbone has no such layer or pooling; D can't be shared by the members;
-            `pca` of a weighted sum, or of more axes than there are.
+        ConfigError: the backbone has no such layer or pooling, or fewer columns than `pca`.
     """
 
     mean: Tensor
@@ -82,20 +77,16 @@ class Encoder(nn.Module):
     pooled_std: Tensor
     axes: Tensor | None
     mean_embedding: Tensor | None
-    skip: nn.Module | None
-    layer_weights: nn.Parameter | None
 
     def __init__(
         self,
         backbone: Backbone,
         *,
-        layer: int | str = -1,
+        layer: int = -1,
         pooling: str = "mean",
         head: tuple[int, ...] = (768, 512),
         embedding_size: int = 128,
         dropout: float = 0.0,
-        skip: bool = False,
-        members: int = 1,
         pca: int = 0,
         fusion: float = 0.0,
         centre: bool = False,
@@ -105,28 +96,24 @@ class Encoder(nn.Module):
         backbone.check_layer(layer)
         backbone.check_pooling(pooling)
         H = backbone.hidden_size
-        shape = (backbone.n_blocks, H) if layer == "weighted" else (H,)
         self.backbone = backbone
         self.structure = Structure(
-            layer, pooling, tuple(head), embedding_size, dropout, skip, members, pca, fusion, centre
+            layer, pooling, tuple(head), embedding_size, dropout, pca, fusion, centre
         )
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("std", torch.tensor(0.5))
-        self.register_buffer("pooled_mean", torch.zeros(shape))
-        self.register_buffer("pooled_std", torch.ones(shape))
-        weights = nn.Parameter(torch.zeros(shape[0])) if layer == "weighted" else None
-        self.register_parameter("layer_weights", weights)
-        if pca and (layer == "weighted" or pca > H):
+        self.register_buffer("pooled_mean", torch.zeros(H))
+        self.register_buffer("pooled_std", torch.ones(H))
+        if pca > H:
             raise ConfigError(
-                f"pca is {pca}, but it takes one layer, and at most its {H} columns; give "
-                "--set model.pca=0 --set model.fusion=0, or one layer and fewer axes"
+                f"pca is {pca}, but the backbone has {H} columns; give at most {H}, or "
+                "--set model.pca=0 --set model.fusion=0"
             )
         self.size = embedding_size + (pca if fusion else 0)
         self.register_buffer("axes", torch.zeros(H, pca) if pca else None)
         self.register_buffer("mean_embedding", torch.zeros(self.size) if centre else None)
         sizes = [pca or H, *head, embedding_size]
-        self.head = heads.build(sizes, dropout=dropout, members=members, generator=generator)
-        self.skip = heads.linear(sizes[0], embedding_size, generator) if skip else None
+        self.head = heads.build(sizes, dropout=dropout, generator=generator)
 
     def inputs(self, features: Tensor) -> Tensor:
         """Pad and normalise log-mel [B, T, F] as the backbone was trained."""
@@ -144,16 +131,12 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Run the backbone and pool: [B, T, F] -> [B, H], before standardisation.
 
-        `weighted` gives [B, L, H]: the pooled tokens of each block. `keep` and `generator`:
-        patchout, see the backbone.
+        `keep` and `generator`: patchout, see the backbone.
         """
-        x, how = self.inputs(features), self.structure.pooling
-        layer = self.structure.layer
-        if isinstance(layer, int):
-            tokens = self.backbone(x, layer=layer, keep=keep, generator=generator)
-            return self.backbone.pool(tokens, how)
-        blocks = self.backbone.every_block(x, keep=keep, generator=generator)
-        return torch.stack([self.backbone.pool(tokens, how) for tokens in blocks], dim=1)
+        tokens = self.backbone(
+            self.inputs(features), layer=self.structure.layer, keep=keep, generator=generator
+        )
+        return self.backbone.pool(tokens, self.structure.pooling)
 
     def prefix(self, features: Tensor, n_last: int) -> Tensor:
         """Run all but the last `n_last` blocks: [B, T, F] -> hidden [B, S, H], to be cached."""
@@ -170,19 +153,15 @@ class Encoder(nn.Module):
         """Run the last `n_last` blocks on what `prefix` gave, and pool: [B, S, H] -> [B, H].
 
         Raises:
-            ConfigError: the layer needs blocks below these, as `weighted` does.
+            ConfigError: the layer lies below these blocks.
         """
-        layer = self.structure.layer
-        if isinstance(layer, str):
-            raise ConfigError(
-                f"layer is '{layer}', which needs the output of every block; "
-                f"with tune last:{n_last} choose one layer, or tune head or full"
-            )
-        tokens = self.backbone.suffix(hidden, n_last, layer, keep=keep, generator=generator)
+        tokens = self.backbone.suffix(
+            hidden, n_last, self.structure.layer, keep=keep, generator=generator
+        )
         return self.backbone.pool(tokens, self.structure.pooling)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Standardise, run the head, scale to unit norm: [B, H] (or [B, L, H]) -> [B, D].
+        """Standardise, run the head, scale to unit norm: [B, H] -> [B, D].
 
         Not while training: the axes are joined to it with `fusion`, [B, D + pca], and with
         `centre` the mean is taken off.
@@ -193,12 +172,7 @@ class Encoder(nn.Module):
             live = self.pooled_std.isfinite().nonzero().flatten()  # the others add nothing
             x = (pooled.index_select(1, live) - self.pooled_mean[live]) / self.pooled_std[live]
             x = x @ self.axes[live]
-        if self.layer_weights is not None:
-            x = torch.einsum("blh,l->bh", x, self.layer_weights.softmax(0).to(x.dtype))
-        out = self.head(x)
-        if self.skip is not None:
-            out = out + self.skip(x)
-        out = heads.unit(out.float(), self.structure.members)
+        out = heads.unit(self.head(x).float())
         if self.training:
             return out  # the loss sees what can learn
         if self.axes is not None and self.structure.fusion:
@@ -228,7 +202,7 @@ class Encoder(nn.Module):
     def set_pooled_statistics(
         self, mean: Tensor, std: Tensor, *, constant: float = CONSTANT
     ) -> None:
-        """Set what `project` standardises by, [H] ([L, H]); a column that is constant becomes 0.
+        """Set what `project` standardises by, [H]; a column that is constant becomes 0.
 
         A dead filter's output still varies by float32's rounding, which is no signal to scale up.
         A column is constant that varies by less than the share `constant` of its size.
@@ -280,7 +254,7 @@ def load(folder: Path) -> Encoder:
     description = files.read_json(folder / STRUCTURE, version=FORMAT_VERSION, error=RunError)
     try:
         kind, config = description["backbone"]["kind"], description["backbone"]["config"]
-        structure = validation.from_dict(Structure, description["structure"], STRUCTURE)
+        structure = _structure(description["structure"])
         encoder = Encoder(backbones.build(kind, config), **vars(structure))
     except (KeyError, TypeError, ValueError, ConfigError, BackboneError) as problem:
         raise RunError(f"{folder / STRUCTURE} describes no encoder: {problem}") from problem
@@ -294,14 +268,23 @@ def load(folder: Path) -> Encoder:
     return encoder.eval()
 
 
+def _structure(values: Mapping[str, Any]) -> Structure:
+    """Read the structure; a part that no longer exists is refused, unless it is not used."""
+    for name, unused in _EARLIER.items():
+        if values.get(name, unused) != unused:
+            raise ConfigError(f"{name} = {values[name]} no longer exists; train the model again")
+    kept = {name: value for name, value in values.items() if name not in _EARLIER}
+    return validation.from_dict(Structure, kept, STRUCTURE)
+
+
 def fingerprint(encoder: Encoder) -> str:
     """Hash the weights and the structure: 32 hex digits, the same on every device."""
-    return fingerprints.of_module(encoder, _describe(encoder))
+    return _hash(encoder, _describe(encoder))
 
 
 def backbone_fingerprint(backbone: Backbone) -> str:
     """Hash the weights and the structure of a backbone, wherever it came from: 32 hex digits."""
-    return fingerprints.of_module(backbone, _describe_backbone(backbone))
+    return _hash(backbone, _describe_backbone(backbone))
 
 
 @contextmanager
@@ -321,8 +304,11 @@ def _describe(encoder: Encoder) -> dict[str, Any]:
     return {
         "backbone": _describe_backbone(encoder.backbone),
         "spec": encoder.backbone.spec.to_dict(),
-        # a model that is not centred is described as before there was a choice
-        "structure": {k: v for k, v in asdict(encoder.structure).items() if k != "centre" or v},
+        # the fingerprint of a model must not change: it names what earlier versions could choose
+        "structure": {
+            **_EARLIER,
+            **{k: v for k, v in asdict(encoder.structure).items() if k != "centre" or v},
+        },
     }
 
 
@@ -349,3 +335,17 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     if more := sorted(set(found) - set(expected)):
         raise RunError(f"{path} holds the unknown tensor {more[0]}; it belongs to another model")
     return found
+
+
+def _hash(module: nn.Module, description: Mapping[str, Any]) -> str:
+    """Hash weights and structure: 32 hex digits, the same on every device."""
+    backbone = description.get("backbone", description)
+    # where the weights came from stands in the description, but does not make another model
+    config = {k: v for k, v in backbone["config"].items() if k not in ("source", "licence")}
+    structure = [config, description.get("structure"), backbone["kind"]]
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+    for name, value in sorted(module.state_dict().items()):
+        tensor = value.detach().to("cpu").contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()[:32]

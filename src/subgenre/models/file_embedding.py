@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 import tempfile
@@ -126,7 +125,7 @@ def _results(
     timeout_s: float,
 ) -> Iterator[tuple[int, _Embedded | Skipped]]:
     """Decode in workers and encode here; what is decoded is encoded while they decode on."""
-    config = dataclasses.replace(config or PreprocessConfig(chunk_strategy="spaced"), store_s=0.0)
+    config = config or PreprocessConfig(chunk_strategy="spaced")
     with tempfile.TemporaryDirectory(prefix="subgenre-") as place, evaluating(encoder, device):
         spec = encoder.backbone.spec
         tasks = [

@@ -18,18 +18,6 @@ _NEPER_PER_DB = 0.2302585092994046
 _FLOOR = math.log(AST_FLOOR)
 
 
-def crop(features: Tensor, frames: int, generator: torch.Generator | None = None) -> Tensor:
-    """Cut [B, T, F] to `frames` frames: at random with a generator, else from the middle."""
-    spare = features.shape[1] - frames
-    if spare <= 0:
-        return features
-    if generator is None:
-        return features[:, spare // 2 : spare // 2 + frames]
-    starts = torch.randint(0, spare + 1, (len(features),), generator=generator)
-    rows = starts[:, None] + torch.arange(frames)
-    return features[torch.arange(len(features))[:, None], rows.to(features.device)]
-
-
 def gain(
     features: Tensor, largest_db: float, generator: torch.Generator, *, front_end: str
 ) -> Tensor:

@@ -8,7 +8,6 @@ of any length, middle layers, patchout and cached activations work on unchanged 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -106,15 +105,6 @@ class Ast(Backbone):
             hidden = self._run(block, hidden)
         return self._normed(hidden, last)
 
-    def every_block(
-        self, x: Tensor, *, keep: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the tokens [B, 2 + patches, H] of each block in turn, as `forward` gives them."""
-        hidden = self._thin(self._embed(x), keep, generator)
-        for index, block in enumerate(self.model.layers):
-            hidden = self._run(block, hidden)
-            yield self._normed(hidden, index)
-
     def pad(self, x: Tensor) -> Tensor:
         """Pad [B, T, F] with 0.0 before normalisation, as the hub's extractor does.
 
@@ -130,9 +120,9 @@ class Ast(Backbone):
         structure = {name: getattr(self.model.config, name) for name in hub.STRUCTURE}
         return {**structure, "source": self.source, "licence": self.licence}
 
-    def check_layer(self, layer: int | str) -> None:
-        """Refuse a block that there is not; `weighted` stands for all of them."""
-        self._last(-1 if layer == "weighted" else layer)
+    def check_layer(self, layer: int) -> None:
+        """Refuse a block that does not exist."""
+        self._last(layer)
 
     def set_checkpointing(self, on: bool) -> None:
         """Compute each block's activations again in the backward pass, or keep them."""
@@ -200,12 +190,12 @@ class Ast(Backbone):
             raise ConfigError(f"last {n_last} blocks are wanted; this AST has {self.n_blocks}")
         return self.n_blocks - n_last
 
-    def _last(self, layer: int | str) -> int:
+    def _last(self, layer: int) -> int:
         """Index of the last block that a choice of layer needs."""
-        if isinstance(layer, str) or not -self.n_blocks <= layer < self.n_blocks:
+        if not -self.n_blocks <= layer < self.n_blocks:
             raise ConfigError(
-                f"layer is {layer!r}; this AST has {self.n_blocks} blocks: "
-                f"choose {-self.n_blocks} to {self.n_blocks - 1}, or 'weighted'"
+                f"layer is {layer}; this AST has {self.n_blocks} blocks: "
+                f"choose {-self.n_blocks} to {self.n_blocks - 1}"
             )
         return layer % self.n_blocks
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,18 +78,8 @@ class Backbone(nn.Module, ABC):
         """Run the last `n_last` blocks on what `prefix` gave: hidden [B, S, H] -> tokens."""
 
     @abstractmethod
-    def every_block(
-        self, x: Tensor, *, keep: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the tokens [B, S, H] of each block in turn, as `forward` gives them.
-
-        Raises:
-            ConfigError: this backbone has no stack of blocks.
-        """
-
-    @abstractmethod
-    def check_layer(self, layer: int | str) -> None:
-        """Refuse a layer that this backbone does not have; `weighted` is all blocks together.
+    def check_layer(self, layer: int) -> None:
+        """Refuse a layer that this backbone does not have.
 
         Raises:
             ConfigError: naming the layers that there are.

@@ -159,11 +159,7 @@ class Musicnn(Backbone):
         """Give nothing: the structure is fixed."""
         return {}
 
-    def every_block(self, *_args: Any, **_kwargs: Any) -> Iterator[Tensor]:
-        """Refuse: the network has no blocks to weigh."""
-        raise ConfigError("musicnn has no blocks to weigh; leave layer at -1")
-
-    def check_layer(self, layer: int | str) -> None:
+    def check_layer(self, layer: int) -> None:
         """Accept the last layer only."""
         if layer not in (-1, self.n_blocks - 1):
             raise ConfigError(f"layer is {layer!r}; musicnn pools both its blocks: leave it at -1")
