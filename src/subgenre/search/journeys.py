@@ -1,8 +1,8 @@
 """Paths through a library: a journey from one track to another, an axis between two subgenres.
 
-A straight line between two tracks leads through places where no music is. So the waypoints on the
-arc between them only say about where to be; the tracks are chosen together, by dynamic
-programming (Viterbi), so that each is near its waypoint and near the track before it.
+Between two tracks there are regions without music. So the waypoints on the arc between them are
+only a guide: dynamic programming (Viterbi) chooses all tracks together, so that each is near its
+waypoint and near the track before it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from subgenre.search.track_rows import Filter
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-CANDIDATES = 24  # tracks looked at for each waypoint
-STRAY = 0.5  # what a squared distance from the waypoint costs, where a squared step costs 1
+CANDIDATES = 24  # tracks for each waypoint
+STRAY = 0.5  # cost of the squared distance from a waypoint; a squared step costs 1
 _ROUNDS, _DEEP = 50, 1000
 
 
@@ -37,12 +37,12 @@ class Axis:
     direction: Doubles
 
     def position(self, vectors: NDArray[np.floating]) -> Doubles:
-        """Where vectors [B, D] lie along the axis: 0 at the first centroid, 1 at the second."""
+        """Return the positions of vectors [B, D]: 0 at the first centroid, 1 at the second."""
         x = np.asarray(vectors, dtype=np.float64) - self.origin
         return np.asarray(x @ self.direction / max(float(self.direction @ self.direction), 1e-12))
 
     def point(self, position: float) -> Doubles:
-        """Vector [D] at a position, not of unit norm."""
+        """Return the vector [D] at a position; its norm is not 1."""
         return self.origin + position * self.direction
 
 
@@ -51,45 +51,45 @@ def journey(
     start: Seed,
     end: Seed,
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
 ) -> list[Hit]:
-    """Find a path from one track to another in small steps; both stand in it at its ends.
+    """Find a path from one track to another in small steps; it begins and ends with the two.
 
-    A seed from outside the collection stands for its nearest track.
+    A seed that is not in the collection is replaced by its nearest track.
 
     Args:
         tracks: the collection. start, end: seeds.
         limits: length by tracks, or by minutes with the collection's median duration.
-        wanted: which rows may stand between the ends.
+        filter: of the tracks between the ends.
 
     Returns:
-        hits in order, with the place on the way as score (0 to 1) and the cosine to the track
-        before.
+        hits in order; the score is the position on the path (0 to 1), the cosine is that to the
+        track before.
 
     Raises:
-        PlaylistError: an unknown track; start and end the same; fewer than two tracks wanted;
+        PlaylistError: an unknown track; start and end the same; a length under two tracks;
             too few tracks between them.
     """
     ends = (place(tracks, start), place(tracks, end))
-    mask = tracks.allowed(wanted)
+    mask = tracks.allowed(filter)
     first = _row(tracks, ends[0], mask)
     mask[first] = False
     last = _row(tracks, ends[1], mask)
     if first == last:
-        raise PlaylistError("the journey begins and ends with the same track; name two")
+        raise PlaylistError("both ends of the journey are the same track; name two tracks")
     mask[last] = False
     count = length(tracks, limits or Limits())
     if count < 2:
-        raise PlaylistError(f"a journey of {count} tracks has no two ends; ask for 2 or more")
+        raise PlaylistError(f"a journey needs at least 2 tracks, not {count}")
     vectors = tracks.vectors([first, last])
     points = arc(vectors[0], vectors[1], count)
     rows = _path(tracks, (first, last), points, mask, limits or Limits())
     x = tracks.vectors(rows)
     before = np.concatenate([[1.0], (x[1:] * x[:-1]).sum(axis=1)])
-    told = tracks.tracks(rows)
+    path = tracks.tracks(rows)
     return [
         Hit(track, row, float(cosine), i / (len(rows) - 1))
-        for i, (track, row, cosine) in enumerate(zip(told, rows, before, strict=True))
+        for i, (track, row, cosine) in enumerate(zip(path, rows, before, strict=True))
     ]
 
 
@@ -97,11 +97,11 @@ def axis(tracks: Collection, name: str) -> Axis:
     """Find the axis between two subgenres named 'A:B'.
 
     Raises:
-        PlaylistError: no colon, an unknown subgenre (the nearest is told), or one subgenre twice.
+        PlaylistError: no colon, an unknown subgenre, or one subgenre twice.
     """
     start, end = _split(tracks, name)
     if start == end:
-        raise PlaylistError(f"the axis '{name}' begins and ends with one subgenre; name two")
+        raise PlaylistError(f"the axis '{name}' has the same subgenre twice; name two")
     centroids = []
     for pair in (start, end):
         mean = tracks.vectors(tracks.members("/".join(pair))).mean(axis=0, dtype=np.float64)
@@ -110,7 +110,7 @@ def axis(tracks: Collection, name: str) -> Axis:
 
 
 def positions(tracks: Collection, line: Axis) -> Doubles:
-    """Where every row of the collection lies along an axis: [N]."""
+    """Return the position of every row of the collection on an axis: [N]."""
     every = np.arange(tracks.rows.num_rows)
     blocks = [every[start : start + 65_536] for start in range(0, len(every), 65_536)]
     return np.concatenate([np.zeros(0), *(line.position(tracks.vectors(b)) for b in blocks)])
@@ -120,25 +120,25 @@ def along(
     tracks: Collection,
     line: Axis,
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
     *,
     between: tuple[float, float] | None = None,
 ) -> list[Hit]:
     """Find tracks spread evenly along an axis, in its order.
 
-    At each of k points between the ends the track nearest to the point is taken; fewer than k
-    where fewer lie in the range.
+    There are k points between the ends, and the nearest track to each is taken; fewer than k if
+    the range has fewer tracks.
 
     Args:
-        tracks: the collection. line: of `axis`. limits: length and caps. wanted: which rows.
-        between: first and last position that a track may have; 0 and 1 are the two centroids.
-            None: the points lie from 0 to 1, and the tracks where they will.
+        tracks: the collection. line: of `axis`.
+        between: lowest and highest position of a track; 0 and 1 are the two centroids. None: the
+            points go from 0 to 1, and tracks may have any position.
 
     Returns:
         hits by position, with the position as score and the cosine to the point of the axis.
     """
     limits = limits or Limits()
-    mask = tracks.allowed(wanted)
+    mask = tracks.allowed(filter)
     low, high = (0.0, 1.0) if between is None else sorted(between)
     if between is not None:
         every = positions(tracks, line)
@@ -162,11 +162,11 @@ def along(
 
 
 def arc(start: Floats, end: Floats, count: int) -> Doubles:
-    """Points [count, D] evenly on the great circle from one unit vector to another."""
+    """Return points [count, D] evenly on the great circle from one unit vector to another."""
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     aside = b - (a @ b) * a
     norm = float(np.linalg.norm(aside))
-    if norm < 1e-6:  # equal or opposite: any great circle serves, so one by the smallest component
+    if norm < 1e-6:  # equal or opposite: any great circle will do
         aside = np.eye(len(a))[int(np.argmin(np.abs(a)))]
         aside = aside - (a @ aside) * a
         norm = float(np.linalg.norm(aside))
@@ -181,10 +181,9 @@ def _path(
     mask: NDArray[np.bool_],
     limits: Limits,
 ) -> list[int]:
-    """Choose one track a waypoint; what breaks the limits is struck out and the choice repeated.
+    """Choose one track for each waypoint; remove tracks that break the limits and choose again.
 
-    Where limits are so tight that this comes to no end, each waypoint takes the nearest track that
-    is left, one after another.
+    If the limits leave too few tracks for that, each waypoint in turn takes the nearest track left.
     """
     rules = Limits(k=None, per_artist=limits.per_artist, versions=limits.versions)
     found = tracks.rank(points[1:-1], CANDIDATES, allowed=mask) if len(points) > 2 else []
@@ -222,15 +221,14 @@ def _one_by_one(
         nearest = tracks.rank(point[None], _DEEP, allowed=left)[0][0]
         if not any(picker.offer(int(row)) for row in nearest):
             raise PlaylistError(
-                f"too few tracks for {len(points)} stops between these two; ask for fewer, or "
-                "drop a filter"
+                f"too few tracks for a journey of {len(points)}; ask for fewer, or remove a filter"
             )
         left[picker.rows[-1]] = False
     return [ends[0], *picker.rows[2:], ends[1]]
 
 
 def viterbi(candidates: Sequence[Floats], points: Doubles) -> list[int]:
-    """Choose one candidate [n_i, D] a point [count, D], with the least cost in all.
+    """Choose one candidate [n_i, D] for each point [count, D] at the lowest total cost.
 
     Costs: squared distance of each step, and `STRAY` times that from each candidate to its point.
     """
@@ -252,17 +250,17 @@ def _squared(a: NDArray[np.floating], b: NDArray[np.floating]) -> Doubles:
 
 
 def _row(tracks: Collection, seed: Place, mask: NDArray[np.bool_]) -> int:
-    """Row of a seed, or the nearest row to one from outside."""
+    """Return the row of a seed, or the row nearest to its vector."""
     if seed.row is not None:
         return seed.row
     found = tracks.rank(seed.vector[None], 1, allowed=mask, mutual=False)[0][0]
     if not len(found):
-        raise PlaylistError("no track is left to begin or end with; drop a filter")
+        raise PlaylistError("no track is left to begin or end with; remove a filter")
     return int(found[0])
 
 
 def length(tracks: Collection, limits: Limits) -> int:
-    """How many tracks are asked for; minutes are turned into tracks by the median duration."""
+    """Return the length in tracks; minutes become tracks by the median duration."""
     if limits.minutes is None:
         return limits.k if limits.k is not None else 10
     known = tracks.durations_s()
@@ -272,7 +270,7 @@ def length(tracks: Collection, limits: Limits) -> int:
 
 
 def _split(tracks: Collection, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Read 'A:B'; a name may hold colons itself, so each of them is tried."""
+    """Read 'A:B'; a name may itself have colons, so each colon is tried."""
     cuts = [i for i, c in enumerate(name) if c == ":"]
     if not cuts:
         raise PlaylistError(f"the axis '{name}' has no colon; write 'Dark Techno:Emotional Techno'")
@@ -286,7 +284,7 @@ def _split(tracks: Collection, name: str) -> tuple[tuple[str, str], tuple[str, s
 
 
 def _nearest(tracks: Collection, point: Doubles, mask: NDArray[np.bool_]) -> list[int]:
-    """Rows nearest to a point, as many as caps may cost."""
+    """Return the rows nearest to a point, best first."""
     unit = point / max(float(np.linalg.norm(point)), 1e-12)
     return [int(row) for row in tracks.rank(unit[None], CANDIDATES, allowed=mask)[0][0]]
 

@@ -1,4 +1,4 @@
-"""A smooth order: neighbours in a list are near in the embedding, and in tempo where tags tell it.
+"""A smooth order: neighbours in a list are similar, and of similar tempo if the tags have it.
 
 The shortest open path through all tracks, by greedy nearest neighbour from several starts and then
 2-opt (Croes, "A method for solving traveling-salesman problems", Operations Research 6, 1958).
@@ -34,9 +34,9 @@ def smooth(tracks: Collection, rows: Sequence[int], *, start: bool = False) -> l
 
 
 def costs(vectors: NDArray[np.floating], bpm: NDArray[np.floating]) -> Doubles:
-    """Cost of each step [n, n]: 1 - cosine, and how far the tempi are apart in octaves.
+    """Return the cost of each step [n, n]: 1 - cosine, plus the distance of the tempi in octaves.
 
-    Half and double tempo mix as the same tempo does. A bpm of 0 is not known and costs nothing.
+    Half and double tempo count as the same tempo. A bpm of 0 is unknown and costs nothing.
     """
     x = np.asarray(vectors, dtype=np.float64)
     octaves = np.log2(np.where(bpm > 0, bpm, 1.0))
@@ -46,29 +46,29 @@ def costs(vectors: NDArray[np.floating], bpm: NDArray[np.floating]) -> Doubles:
 
 
 def shortest_path(cost: Doubles, *, start: bool = False) -> list[int]:
-    """Order of a short open path through all n points; deterministic, not always the shortest.
+    """Return the order of a short open path through all n points; not always the shortest.
 
     Args:
         cost: symmetric, [n, n]. start: begin at point 0.
     """
     n = len(cost)
     if start:
-        begun = [[0, int(second)] for second in np.argsort(cost[0], kind="stable") if second]
-        begun = begun[:_STARTS]
+        starts = [[0, int(second)] for second in np.argsort(cost[0], kind="stable") if second]
+        starts = starts[:_STARTS]
     else:
-        begun = [[first] for first in sorted({i * n // _STARTS for i in range(_STARTS)})]
-    found = [_two_opt(cost, _greedy(cost, path), fixed=start) for path in begun]
-    return min(found, key=lambda path: length(cost, path))
+        starts = [[first] for first in sorted({i * n // _STARTS for i in range(_STARTS)})]
+    paths = [_two_opt(cost, _greedy(cost, path), fixed=start) for path in starts]
+    return min(paths, key=lambda path: length(cost, path))
 
 
 def length(cost: Doubles, path: Sequence[int]) -> float:
-    """Sum of the steps of a path."""
+    """Return the total cost of a path."""
     return float(cost[list(path[:-1]), list(path[1:])].sum())
 
 
-def _greedy(cost: Doubles, begun: list[int]) -> list[int]:
-    """Go on from the beginning of a path, each time to the nearest point that is left."""
-    path, left = list(begun), np.ones(len(cost), dtype=bool)
+def _greedy(cost: Doubles, beginning: list[int]) -> list[int]:
+    """Extend a path to all points, each time by the nearest point that is left."""
+    path, left = list(beginning), np.ones(len(cost), dtype=bool)
     left[path] = False
     while left.any():
         path.append(int(np.argmin(np.where(left, cost[path[-1]], np.inf))))
@@ -77,12 +77,12 @@ def _greedy(cost: Doubles, begun: list[int]) -> list[int]:
 
 
 def _two_opt(cost: Doubles, path: list[int], *, fixed: bool) -> list[int]:
-    """Reverse stretches while that shortens the path; an end of the path is free to turn."""
+    """Reverse stretches as long as that shortens the path; with `fixed`, the start stays."""
     p, n = np.array(path), len(path)
     for _ in range(_SWEEPS):
         better = False
         for i in range(1 if fixed else 0, n - 1):
-            # Reversing p[i..j] replaces the steps into p[i] and out of p[j], where there are any.
+            # Reversing p[i..j] replaces the steps into p[i] and out of p[j], if there are any.
             j = np.arange(i + 1, n)
             after = np.append(p[i + 2 :], -1)
             before = cost[p[i - 1], p[i]] if i else 0.0

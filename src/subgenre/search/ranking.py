@@ -20,7 +20,7 @@ UNKNOWN_S = 240.0  # what a track of unknown duration adds to a list measured in
 
 @dataclass(frozen=True)
 class Hit:
-    """A track that was found: its cosine to the query, and the score that ranked it.
+    """A track found by a search: its cosine to the query, and the score that ranks it.
 
     The score is log mutual proximity (0 best) or the cosine itself.
     """
@@ -37,7 +37,7 @@ class Limits:
 
     Attributes:
         k: tracks; None: no limit. minutes: of music, the last track may exceed it; None: no limit.
-        per_artist: tracks of one artist at most; 0: no limit.
+        per_artist: most tracks of one artist; 0: no limit.
         versions: keep several versions of one recording.
     """
 
@@ -52,7 +52,7 @@ class Picker:
 
     Args:
         tracks: the collection. limits: what the list may hold.
-        seeds: rows that are themselves left out, and their other versions with them.
+        seeds: rows to leave out, with their other versions.
     """
 
     def __init__(self, tracks: Collection, limits: Limits, seeds: Sequence[int] = ()) -> None:
@@ -75,9 +75,9 @@ class Picker:
         )
 
     def offer(self, row: int, *, force: bool = False) -> bool:
-        """Take a row, unless the list is full, has it already or may hold no more of its kind.
+        """Take a row, unless the list is full, has it, or a limit excludes it; return whether.
 
-        With `force` it is taken in any case; what follows is measured against it.
+        With `force` it is taken in any case, and counts for the limits of the rows after it.
         """
         if not force and (self.full or row in self._taken):
             return False
@@ -109,7 +109,7 @@ class Picker:
         self._seen.append((row, track.duration_s))
 
     def _is_version(self, row: int, track: Track) -> bool:
-        """Compare with what is in the list: by tags, and by vectors that are all but equal."""
+        """Whether the list has another version: by tags, or by vectors that are nearly equal."""
         artist, song = recording_key(track.artist, track.title, track.path)
         for other, _, seconds in self._songs.get(song, []) if song else []:
             if artist and artist == other:
@@ -127,7 +127,7 @@ def search(
     tracks: Collection,
     query: NDArray[np.floating],
     limits: Limits | None = None,
-    wanted: Filter | None = None,
+    filter: Filter | None = None,
     *,
     seeds: Sequence[int] = (),
     mutual: bool = True,
@@ -136,7 +136,7 @@ def search(
 
     Args:
         tracks: the collection. query: any length but zero.
-        limits: ten tracks where None. wanted: which rows may come back; all where None.
+        limits: by default ten tracks. filter: by default all tracks.
         seeds: rows to leave out, with their other versions; the query is one of them.
         mutual: rank by mutual proximity, else by cosine.
 
@@ -146,7 +146,7 @@ def search(
     """
     limits = limits or Limits()
     vector = checked(tracks, query)
-    mask = tracks.allowed(wanted)
+    mask = tracks.allowed(filter)
     mask[list(seeds)] = False
     picker = Picker(tracks, limits, seeds)
     count = int(np.count_nonzero(mask))
@@ -160,15 +160,15 @@ def search(
         want = min(count, 4 * want)
     score = dict(zip(found.tolist(), scores.tolist(), strict=True))
     cosines = tracks.vectors(picker.rows) @ vector
-    told = tracks.tracks(picker.rows)
+    hits = tracks.tracks(picker.rows)
     return [
         Hit(track, row, float(cosine), score[row])
-        for track, row, cosine in zip(told, picker.rows, cosines, strict=True)
+        for track, row, cosine in zip(hits, picker.rows, cosines, strict=True)
     ]
 
 
 def _after(found: NDArray[np.int64], picker: Picker) -> int:
-    """Position behind the last candidate that was taken, so that none is asked twice."""
+    """Return the position after the last candidate that was taken."""
     return int(np.flatnonzero(found == picker.rows[-1])[0]) + 1
 
 
@@ -181,8 +181,8 @@ def checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float
     vector = np.asarray(query, dtype=np.float64)
     if vector.shape != (tracks.dim,):
         raise IndexStoreError(
-            f"the query has shape {vector.shape}, the index holds vectors of {tracks.dim}; "
-            "use the model that made the index"
+            f"the query has shape {vector.shape}, but the vectors of the index have {tracks.dim} "
+            "values; use the model that made the index"
         )
     norm = float(np.sqrt((vector**2).sum()))
     if not np.isfinite(norm) or norm == 0.0:

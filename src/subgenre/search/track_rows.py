@@ -29,13 +29,13 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Filter:
-    """Which tracks may be found; empty fields ask nothing, several values mean any of them.
+    """Which tracks may be found; an empty field allows all, several values allow any of them.
 
     Attributes:
-        genre, subgenre, artist: names, upper and lower case alike.
-        folder: folders that hold the file, at any depth.
-        duration_s: shortest and longest, seconds. bpm: lowest and highest; tracks without
-            a bpm tag are then left out.
+        genre, subgenre, artist: names; case does not matter.
+        folder: folders above the file, at any depth.
+        duration_s: shortest and longest, seconds. bpm: lowest and highest; then tracks
+            without a bpm tag are left out.
         exclude: ids.
     """
 
@@ -78,7 +78,7 @@ def unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
     """
     values = np.asarray(vectors, dtype=np.float64)
     if values.ndim != 2 or len(values) != count:
-        raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are wanted")
+        raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are needed")
     norm = np.sqrt((values**2).sum(axis=1, keepdims=True))
     bad = np.flatnonzero(~np.isfinite(norm[:, 0]) | (norm[:, 0] == 0))
     if len(bad):

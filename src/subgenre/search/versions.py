@@ -1,7 +1,7 @@
 """Which tracks are versions of one recording: remasters, edits, the same song on two albums.
 
-By tags alone: artist and title, without what names an edition of the same recording. A remix by
-someone, a live take or a cover is another recording and stays.
+Only tags decide: artist and title, without words that name an edition. A remix by somebody, a live
+take or a cover is another recording.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOBODY = frozenset({"", "unknown", "unknown artist", "various artists", "various
 
 
 def artist_key(artist: str) -> str:
-    """Fold an artist's name for comparison; empty for names that stand for nobody."""
+    """Return an artist's name for comparison; \"\" for names such as 'Various Artists'."""
     folded = " ".join(unicodedata.normalize("NFKC", artist).casefold().split())
     return "" if folded in NOBODY else folded
 
@@ -32,13 +32,14 @@ def artist_key(artist: str) -> str:
 def recording_key(artist: str, title: str, path: Path) -> tuple[str, str]:
     """Return (artist, song) that all versions of one recording share.
 
-    Without a title tag the file's name serves, its track number left out. Either part may be
-    empty: an empty song binds nothing, and an empty artist only where the durations agree too.
+    Without a title tag, the file's name without its track number is the song. Either part may be
+    empty: tracks with an empty song are no versions, those with an empty artist only if their
+    durations agree too.
     """
     text = title or _NUMBER.sub("", path.stem)
     text = unicodedata.normalize("NFKC", text).casefold()
     text = _GUEST.sub("", text)
-    text = _BRACKET.sub(lambda found: "" if _names_edition(found[1]) else found[0], text)
+    text = _BRACKET.sub(lambda match: "" if _names_edition(match[1]) else match[0], text)
     dash = _DASH.search(text)
     if dash and _names_edition(dash[1]):
         text = text[: dash.start()]
@@ -47,6 +48,6 @@ def recording_key(artist: str, title: str, path: Path) -> tuple[str, str]:
 
 
 def _names_edition(text: str) -> bool:
-    """Say whether words name an edition and nobody: 'Remastered 2011', but not 'Somebody Remix'."""
+    """Whether words name only an edition: 'Remastered 2011', but not 'Somebody Remix'."""
     words = re.findall(r"\w+", text)
     return bool(words) and all(w in _EDITION or re.fullmatch(r"(19|20)\d\d", w) for w in words)
