@@ -16,7 +16,7 @@ import torch
 
 from subgenre.audio import measures
 from subgenre.audio.features import FeatureSpec, Statistics
-from subgenre.config import PreprocessConfig
+from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import files, validation
 from subgenre.dataset import feature_tables
 from subgenre.dataset import folder as store
@@ -90,6 +90,12 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
 def folder(tmp_path: Path) -> Path:
     write_folder(tmp_path / "features", tmp_path / "WAV")
     return tmp_path / "features"
+
+
+def test_the_backbone_is_the_recorded_one_or_else_the_front_ends() -> None:
+    assert store.backbone_of({"spec": {"front_end": "ast"}, "backbone": "/models/a"}) == "/models/a"
+    assert store.backbone_of({"spec": {"front_end": "ast"}}) == DEFAULT_BACKBONE
+    assert store.backbone_of({"spec": {"front_end": "musicnn"}}) == "musicnn"
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

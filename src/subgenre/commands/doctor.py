@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import config
-from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import hardware, workspace
 from subgenre.core.progress import Console, Silent
@@ -117,9 +116,7 @@ def frozen_output(
         statistics = None
     else:
         folder = FeatureFolder.open(features)
-        built_in = folder.spec == MUSICNN_SPEC
-        name = backbone or ("musicnn" if built_in else config.DEFAULT_BACKBONE)
-        model = fit.load_backbone(name, folder)  # type: ignore[assignment]
+        model = fit.load_backbone(backbone or folder.backbone, folder)  # type: ignore[assignment]
         statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
     with console.progress("backbone") as bar:
         pooled = embedding.pooled_vectors(

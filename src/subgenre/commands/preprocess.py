@@ -69,6 +69,7 @@ def preprocess(
             spec,
             settings,
             workers=workers,
+            backbone=_findable(backbone),
             timeout_s=TIMEOUT_S,
             on_progress=bar,
             overwrite=overwrite,
@@ -82,6 +83,12 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _findable(backbone: str) -> str:
+    """Return the name of a backbone, a folder as an absolute path."""
+    is_folder = backbone != backbones.MUSICNN and Path(backbone).is_dir()
+    return str(Path(backbone).absolute()) if is_folder else backbone
 
 
 def _announce(

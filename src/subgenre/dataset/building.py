@@ -60,6 +60,7 @@ def preprocess(
     config: PreprocessConfig,
     *,
     workers: int,
+    backbone: str = "",
     timeout_s: float = TIMEOUT_S,
     on_progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
@@ -68,7 +69,7 @@ def preprocess(
 
     A file that can't be used is listed in `skipped.csv` with its reason and stops nothing.
     A track that takes more than `timeout_s` seconds is given up. `on_progress` gets the number of
-    tracks done and of all tracks.
+    tracks done and of all tracks. `backbone` is recorded for the commands that follow.
 
     Raises:
         FeatureError: `out` holds features of other settings (unless `overwrite`), the disk is too
@@ -88,7 +89,7 @@ def preprocess(
     if not rows:
         write_skipped(out / folder.SKIPPED, skipped, library.root)
         raise FeatureError(f"not one track can be used; {out / folder.SKIPPED} lists the reasons")
-    _write_tables(plan, library, out, settings, rows, skipped)
+    _write_tables(plan, library, out, {"backbone": backbone, **settings}, rows, skipped)
     (out / JOURNAL).unlink(missing_ok=True)
     seconds, n_tracks = time.monotonic() - began, len(plan.rows)
     return Summary(n_tracks, n_tracks - n_reused, n_reused, len(rows), tuple(skipped), seconds)

@@ -30,8 +30,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from subgenre.audio.features import PAD_VALUE, FeatureSpec, Statistics
-from subgenre.config import PreprocessConfig
+from subgenre.audio.features import MUSICNN_SPEC, PAD_VALUE, FeatureSpec, Statistics
+from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import files
 from subgenre.dataset.feature_tables import AGAIN, CHUNKS, TRACKS, read_chunks, read_tracks
 from subgenre.errors import ConfigError, FeatureError
@@ -80,6 +80,7 @@ class FeatureFolder:
         chunks: `chunks.parquet`, tracks first, then trash.
         track_of: int [n], position in tracks + trash of each chunk row.
         label_of: int [n], class number of each chunk row, -1 for trash.
+        backbone: for which the chunks were computed.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class FeatureFolder:
     chunks: pa.Table
     track_of: NDArray[np.int64]
     label_of: NDArray[np.int64]
+    backbone: str = DEFAULT_BACKBONE
 
     @classmethod
     def open(cls, path: Path) -> FeatureFolder:
@@ -109,6 +111,7 @@ class FeatureFolder:
             config = PreprocessConfig.from_dict(dataset["config"])
             folders = {(d["genre"], d["subgenre"]): d["folder"] for d in dataset["labels"]}
             genre_of = {d["folder"]: d["genre"] for d in dataset["labels"]}
+            backbone = backbone_of(dataset)
         except (ConfigError, KeyError, TypeError) as problem:
             raise FeatureError(f"{path / DATASET} is damaged ({problem}); {AGAIN}") from problem
         chunks, everyone = read_chunks(path), read_tracks(path, root)
@@ -126,7 +129,18 @@ class FeatureFolder:
         label_of = np.array([number[label] for _, label in rows], dtype=np.int64)
         genres = tuple(genre_of[label] for label in labels)
         return cls(
-            path, root, spec, config, tracks, trash, labels, genres, chunks, track_of, label_of
+            path=path,
+            root=root,
+            spec=spec,
+            config=config,
+            tracks=tracks,
+            trash=trash,
+            labels=labels,
+            genres=genres,
+            chunks=chunks,
+            track_of=track_of,
+            label_of=label_of,
+            backbone=backbone,
         )
 
     def rows(self, track_ids: Iterable[str]) -> NDArray[np.int64]:
@@ -216,6 +230,16 @@ def read_dataset(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise FeatureError(f"{path} is no folder; `subgenre preprocess` makes one")
     return files.read_json(path / DATASET, version=FORMAT_VERSION, error=FeatureError)
+
+
+def backbone_of(dataset: Mapping[str, Any]) -> str:
+    """Return the backbone for which the features of a `dataset.json` were computed.
+
+    Older files record only the front end; they get its default backbone.
+    """
+    built_in = dataset["spec"]["front_end"] == MUSICNN_SPEC.front_end
+    recorded: str | None = dataset.get("backbone")
+    return recorded or ("musicnn" if built_in else DEFAULT_BACKBONE)
 
 
 def dataset_json(
