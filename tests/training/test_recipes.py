@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from subgenre import config, losses
+from subgenre.core import files
 from subgenre.errors import ConfigError, FeatureError
-from subgenre.training import compatibility
+from subgenre.training import compatibility, fit
 from subgenre.training.recipes import settings_for
 from tests.consoles import RecordingConsole
+from tests.folders import make_folder
 
 
 def features(path: Path, front_end: str) -> Path:
@@ -91,6 +93,26 @@ def test_a_users_recipe_that_names_no_backbone_takes_that_of_the_features(
     settings = settings_for(folder, {}, recipe=str(own), console=console)
     assert (settings.model.backbone == "musicnn") == (front_end == "musicnn")
     assert ("the features are made for" in "".join(console.messages)) == (front_end != "ast")
+
+
+def test_packaged_recipes_take_the_backbone_that_the_features_record(tmp_path: Path) -> None:
+    folder, console = features(tmp_path / "f", "ast"), RecordingConsole()
+    dataset = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    files.write_json(folder / "dataset.json", {**dataset, "backbone": "/models/my-ast"})
+    for recipe in config.recipe_names():
+        settings = settings_for(folder, {"run.device": "cpu"}, recipe=recipe, console=console)
+        assert settings.model.backbone == "/models/my-ast"
+        assert "/models/my-ast" in console.messages[0]
+    given = settings_for(folder, {"model.backbone": "/models/other"}, recipe="thesis")
+    assert given.model.backbone == "/models/other"
+
+
+def test_a_backbone_that_the_features_do_not_fit_is_an_error_that_names_both(
+    tmp_path: Path,
+) -> None:
+    folder = make_folder(tmp_path / "features", tracks=2)
+    with pytest.raises(FeatureError, match=r"made for musicnn, not for MIT/ast-finetuned"):
+        fit.load_backbone(config.DEFAULT_BACKBONE, folder)
 
 
 def test_few_epochs_leave_one_for_the_backbone(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def evaluate(
 
     Example: subgenre evaluate --run fully_trained_models_20261122_101500
 
-    Example: subgenre evaluate --folds 5 --repeats 3 --backbone musicnn --out evaluation
+    Example: subgenre evaluate --folds 5 --repeats 3 --out evaluation
 
     Args:
         run: the model folder; by default the newest fully_trained_models_... here. Not with

@@ -102,7 +102,7 @@ def train(
 ) -> int:
     """Train a model on a feature folder.
 
-    Example: subgenre train --backbone musicnn --tune head
+    Example: subgenre train --tune head
 
     Args:
         features: the feature folder.

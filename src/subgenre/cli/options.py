@@ -42,7 +42,7 @@ class Recipe:
     recipe: str | None = None
     "A recipe of the package or a TOML file; by default laptop, or gpu for an AST on CUDA."
     backbone: str | None = None
-    "A hub name, a folder saved by the hub's library, or musicnn (built in)."
+    "A hub name, a folder or musicnn (built in); by default that of the features."
     tune: str | None = None
     "How much of the backbone learns: head, last:N, lora or full."
     loss: str | None = None

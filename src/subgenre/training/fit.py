@@ -52,21 +52,18 @@ class Fitted:
 
 
 def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
-    """Load a backbone and check that the features are made for it.
+    """Check that the features are made for a backbone, and load it.
 
     Raises:
         BackboneError: it is not available.
         FeatureError: the features are of another front end.
     """
-    backbone = backbones.load(name)
-    if backbone.spec != folder.spec:
+    if backbones.feature_spec(name) != folder.spec:
         raise FeatureError(
-            f"{folder.path} holds '{folder.spec.front_end}' features with {folder.spec.n_mels} "
-            f"bands; {name} needs '{backbone.spec.front_end}' with {backbone.spec.n_mels}: run "
-            f"`subgenre preprocess --backbone {name} --out OTHER`, or train with the backbone "
-            "that they were made for"
+            f"the features in {folder.path} are made for {folder.backbone}, not for {name}: leave "
+            f"out --backbone, or run `subgenre preprocess --backbone {name} --out OTHER` first"
         )
-    return backbone
+    return backbones.load(name)
 
 
 def new_encoder(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from subgenre import config
-from subgenre.config import DEFAULT_BACKBONE, TrainConfig
+from subgenre.config import TrainConfig
 from subgenre.core import hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted
@@ -44,14 +44,15 @@ def settings_for(
     console, options = console or Silent(), dict(given)
     if recipe is not None:
         config.override(config.load_recipe(recipe), given)  # reports its errors first
-    small = _front_end(features) == MUSICNN
+    dataset = _read_dataset(features)
+    small = dataset["spec"]["front_end"] == MUSICNN
     choices = []
     if recipe is None:
         recipe, reason = _choose_recipe(small, given)
         choices.append(f"recipe {recipe}: {reason}")
     planned = config.load_recipe(recipe)
     if "model.backbone" not in given and names_no_backbone(recipe):
-        options["model.backbone"] = MUSICNN if small else DEFAULT_BACKBONE
+        options["model.backbone"] = folder.backbone_of(dataset)
         if options["model.backbone"] != planned.model.backbone:
             choices.append(f"backbone {options['model.backbone']}, which the features are made for")
     if choices:
@@ -97,11 +98,11 @@ def _choose_recipe(small: bool, given: Mapping[str, Any]) -> tuple[str, str]:
     return "gpu", "there is a GPU"
 
 
-def _front_end(features: Path) -> str:
-    """Return the name of the front end that computed the features."""
+def _read_dataset(features: Path) -> dict[str, Any]:
+    """Read the `dataset.json` of a feature folder."""
     if not features.is_dir():
         raise FeatureError(
             f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
             "their folder with --features"
         )
-    return str(folder.read_dataset(features)["spec"]["front_end"])
+    return folder.read_dataset(features)
