@@ -254,10 +254,10 @@ def test_rows_that_do_not_serve_are_told(tree):
     ("text", "message"),
     [
         ("path,genre\na.mp3,T\n", "no column subgenre"),
-        ("", "names none"),
+        ("", "but none; line 1"),
         ("a.mp3,T,Dark\n", "no column path and no column genre and no column subgenre"),
         ('path,genre,subgenre\n"a.mp3,T,Dark\n', "can't be read as a CSV"),
-        ("path,genre,subgenre\n", "holds no audio"),
+        ("path,genre,subgenre\n", "has no audio"),
     ],
 )
 def test_a_csv_that_is_none_is_refused(tmp_path, text, message):
@@ -318,9 +318,9 @@ def test_read_m3u_knows_what_players_write(tmp_path):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda root, _: None, "holds no audio that carries a label"),
+        (lambda root, _: None, "has no audio with a label"),
         (lambda root, sound: put(sound, root / "g/a.wav"), "1 left out, the first: a.wav"),
-        (lambda root, sound: put(sound, root / "g/s/a.wav"), r"one subgenre only \('g/s'\)"),
+        (lambda root, sound: put(sound, root / "g/s/a.wav"), r"only one subgenre \('g/s'\)"),
     ],
 )
 def test_a_library_to_learn_nothing_from_is_refused(tmp_path, sounds, build, message):

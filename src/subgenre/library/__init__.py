@@ -1,1 +1,4 @@
-"""Files become labelled tracks: folders, CSV, playlists, rekordbox; read and written."""
+"""Find the audio files of a library and describe them as tracks with labels and tags.
+
+Libraries are folders, CSV files, playlists or rekordbox collections; playlists are also written.
+"""

@@ -1,7 +1,7 @@
 """Playlist files, read and written: M3U8, rekordbox XML, CSV.
 
-What is read comes from anywhere: a file is size-limited, must be a regular one, and an XML file
-with a document type or entities is refused before anything is expanded.
+Playlists may come from anyone, so a file must be a regular one of limited size, and XML with a
+document type or entities is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMATS: dict[str, PlaylistFormat] = {}  # by extension
 
 
 def register(playlist_format: PlaylistFormat) -> None:
-    """Add a format; it then serves wherever a playlist is read or written."""
+    """Add a format; every command that reads or writes playlists then knows it."""
     FORMATS.update(dict.fromkeys(playlist_format.extensions, playlist_format))
 
 
@@ -78,17 +78,17 @@ def _format_of(path: Path) -> PlaylistFormat:
 def write_m3u8(path: Path, tracks: Iterable[Track]) -> None:
     """Write an extended M3U8 playlist: UTF-8, paths relative to its folder, EXTINF lines.
 
-    A name that can't stand on a line (line breaks, backslashes, trailing blanks, no UTF-8) is
-    written as an absolute `file://` URI with percent-escapes, which players and `read_m3u` undo.
+    A name with line breaks, backslashes, trailing blanks or bytes that are not UTF-8 is written as
+    an absolute `file://` URI with percent-escapes.
     """
     lines = ["#EXTM3U", *(line for track in tracks for line in _lines(path, track))]
     files.write_text(path, "\n".join(lines) + "\n")
 
 
 def append_m3u8(path: Path, tracks: Iterable[Track]) -> int:
-    """Add tracks to the end of a playlist and return how many; those that it has are not added.
+    """Add tracks to the end of a playlist, except those that it has; return how many.
 
-    What stands in it stays, as UTF-8. A playlist that does not exist is made.
+    A playlist that does not exist is created.
 
     Raises:
         PlaylistError: the playlist can't be read.
@@ -108,27 +108,27 @@ def append_m3u8(path: Path, tracks: Iterable[Track]) -> int:
 
 
 def write_csv(path: Path, tracks: Iterable[Track]) -> None:
-    """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it serves as labels too.
+    """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it is also a library.
 
-    `duration_s` is in seconds, to the millisecond; it and `bpm` are empty where they are unknown.
+    `duration_s` is in seconds, to the millisecond; it and `bpm` are empty if unknown.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
     for track in tracks:
-        name = str(track.path.absolute())
-        told = {column: getattr(track, column) for column in CSV_COLUMNS[1:]}
-        told |= {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
-        rows.writerow([name, *told.values()])
+        values = {column: getattr(track, column) for column in CSV_COLUMNS}
+        values["path"] = str(track.path.absolute())
+        values |= {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
+        rows.writerow(values.values())
     with files.atomic_path(path) as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_csv(path: Path) -> list[Path]:
-    """Read the column `path` of a CSV; relative paths stand on the CSV's folder.
+    """Read the column `path` of a CSV; paths are relative to the folder of the CSV.
 
     Raises:
-        PlaylistError: no such column, or no text.
+        PlaylistError: no such column, or not a text file.
     """
     text = _read_text_bytes(path).decode("utf-8", "surrogateescape")
     try:
@@ -142,13 +142,13 @@ def read_csv(path: Path) -> list[Path]:
 
 
 def _lines(playlist: Path, track: Track) -> tuple[str, str]:
-    """Tell a track on two lines: its EXTINF, and where it is."""
+    """Return the two lines of a track: its EXTINF and its path."""
     seconds = round(track.duration_s) if track.duration_s > 0 else -1
     return f"#EXTINF:{seconds},{_one_line(track.name)}", _line(playlist, track.path)
 
 
 def _line(playlist: Path, track: Path) -> str:
-    """Name a track on one line of an M3U8 playlist."""
+    """Return the path of a track as a line of an M3U8 playlist."""
     folder = Path(os.path.realpath(playlist.parent))
     try:
         name = os.path.relpath(track.absolute(), folder)
@@ -172,12 +172,11 @@ def _one_line(text: str) -> str:
 def read_m3u(path: Path) -> list[Path]:
     """Read the entries of an M3U or M3U8 playlist, in order, repeated ones repeated.
 
-    Relative entries stand on the playlist's folder. Percent-escapes count in `file://` URIs alone:
-    elsewhere a `%` is a `%`. Lines that begin with `#` are passed over. Whether an entry exists
-    is not asked.
+    Paths are relative to the folder of the playlist; the files need not exist. Percent-escapes are
+    decoded only in `file://` URIs. Lines that begin with `#` are ignored.
 
     Raises:
-        PlaylistError: no regular file, unreadable, too large, or no text.
+        PlaylistError: not a regular text file, unreadable, or too large.
     """
     entries = (line.strip(b" \t") for line in _read_text_bytes(path).splitlines())
     return [_entry(path, line) for line in entries if line and not line.startswith(b"#")]
@@ -199,7 +198,7 @@ def _entry(playlist: Path, line: bytes) -> Path:
     """Turn one line into a path."""
     if line[:7].lower() == b"file://":
         return playlist.parent / path_of_uri(line)
-    # os.fsdecode keeps bytes that are no UTF-8, so that a file with such a name is still found
+    # os.fsdecode keeps bytes that are not UTF-8, so that a file with such a name is found
     name = playlist.parent / os.fsdecode(line)
     if os.sep == "/" and b"\\" in line and not os.path.lexists(name):
         line = line.replace(b"\\", b"/")

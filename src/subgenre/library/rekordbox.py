@@ -1,7 +1,7 @@
 """rekordbox XML: the collection and its playlists, written and read.
 
-Parsed as a stream by expat. A document type is refused where it begins, so that no entity is ever
-declared or expanded; the file's size and the depth of its elements are limited.
+A document type is refused where it begins, so no entity is ever declared or expanded. The size of
+the file and the depth of its elements are limited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_XML_DEPTH = 100
 
 
 def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> None:
-    """Write playlists as an XML collection that rekordbox imports; a track stands in it once."""
+    """Write playlists as an XML collection that rekordbox imports; each track is in it once."""
     collection = {t.path: t for tracks in playlists.values() for t in tracks}
     number = {name: i for i, name in enumerate(collection, start=1)}
     lines = [
@@ -47,7 +47,7 @@ def read_rekordbox(path: Path) -> dict[str, list[Path]]:
     """Read the playlists of a rekordbox XML file: name -> tracks in order.
 
     A playlist in a folder is named `folder/playlist`; a slash inside a name becomes `_`. Entries
-    whose track is not in the collection are passed over.
+    whose track is not in the collection are ignored.
 
     Raises:
         PlaylistError: no XML, no rekordbox collection, larger than `MAX_XML_BYTES`, or with a
@@ -140,12 +140,12 @@ def _xml_track(track: Track, number: int) -> str:
         **({"AverageBpm": f"{track.bpm:.2f}"} if track.bpm else {}),
         "Location": uri_of(Path(track.path), host="localhost"),
     }
-    told = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())
-    return f"    <TRACK {told}/>"
+    attributes = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())
+    return f"    <TRACK {attributes}/>"
 
 
 def _attribute(value: str) -> str:
-    """Quote a value; characters that XML 1.0 can't hold become question marks."""
+    """Quote a value; characters that XML 1.0 does not allow become question marks."""
     return quoteattr("".join(c if _is_xml(ord(c)) else "?" for c in value))
 
 

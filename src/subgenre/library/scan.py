@@ -1,9 +1,9 @@
-"""Folders, playlists or a CSV become tracks with labels, tags and stable ids."""
+"""Read a library: each file becomes a track with its label, its tags and a stable id."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ PROBE_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Library:
-    """Tracks sorted by genre, subgenre and path, the trash pool, and what was left out and why."""
+    """Tracks sorted by genre, subgenre and path; the trash pool; files left out, with reasons."""
 
     root: Path
     tracks: tuple[Track, ...]
@@ -43,13 +43,17 @@ def scan(
 ) -> Library:
     """Read a library: ROOT/genre/subgenre/**, a CSV `path,genre,subgenre`, or a folder of M3U8.
 
-    Each file is opened in a worker process. `trash` adds to ROOT/trash. One recording in two
-    subgenres is left out (`multi="exclude"`) or kept in both (`"keep"`); twice in one subgenre, the
-    first path is kept. `known` tracks, by str(path), are not read again while size and time are
-    the same. `on_progress` gets how many files are done, and of how many.
+    Each file is opened in a worker process. Of two copies in one subgenre the first path is kept.
+
+    Args:
+        source: the library. trash: a folder of trash, besides ROOT/trash.
+        multi: a recording in two subgenres is left out ("exclude") or kept in both ("keep").
+        workers: processes; by default all cores.
+        known: tracks by str(path); a file of the same size and time is not read again.
+        on_progress: called with (files done, files).
 
     Raises:
-        LibraryError: no library there, no audio in it, or fewer than two subgenres.
+        LibraryError: no library, no audio in it, or fewer than two subgenres.
     """
     check_choice("multi", multi, MULTI)
     found = sources.find(source, trash)
@@ -83,13 +87,13 @@ def describe(
     known: Mapping[str, Track] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Track], list[Skipped]]:
-    """Read files that are listed already, with a label or without; see `scan` for the options."""
-    described = _describe_all(list(entries), workers, known or {}, on_progress)
-    return _labelled(list(entries), described)
+    """Read the listed files, with or without labels; the options are those of `scan`."""
+    described = _describe_all(entries, workers, known or {}, on_progress)
+    return _labelled(entries, described)
 
 
 def _describe_all(
-    entries: list[Entry],
+    entries: Sequence[Entry],
     workers: int | None,
     known: Mapping[str, Track],
     on_progress: Callable[[int, int], None] | None,
@@ -115,7 +119,7 @@ def _unchanged(path: Path, track: Track | None) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Return size and time of a file, by which a change shows."""
+    """Return size and time of a file; a changed file has another size or time."""
     try:
         status = path.stat()
     except OSError:
@@ -125,24 +129,21 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _describe(path: Path) -> Track:
     """Read one file; runs in a worker."""
-    # taken first: a file that changes while it is read is then read again the next time
+    # before reading: a file that changes meanwhile is then read again the next time
     size, mtime_ns = _stamp(path)
-    found = reading.probe(path)
     return Track(
         path=path,
-        genre="",
-        subgenre="",
         size=size,
         mtime_ns=mtime_ns,
-        **dataclasses.asdict(found),
+        **dataclasses.asdict(reading.probe(path)),
         **dataclasses.asdict(tags.read_tags(path)),
     )
 
 
 def _labelled(
-    entries: list[Entry], described: Mapping[Path, Track | str]
+    entries: Sequence[Entry], described: Mapping[Path, Track | str]
 ) -> tuple[list[Track], list[Skipped]]:
-    """Put the labels on the tracks, sorted so that the order of the work leaves no trace."""
+    """Give the tracks their labels; sorted, so that the result does not depend on the workers."""
     tracks, skipped = [], []
     for entry in entries:
         track = described[entry.path]
@@ -163,9 +164,9 @@ def _labelled(
 
 
 def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list[Skipped]]:
-    """Keep one track a recording and label; none of a recording with two labels, unless kept."""
+    """Keep one track per recording and label; drop recordings with two labels, unless kept."""
     first: dict[tuple[str, str, str, bool], Track] = {}
-    homes: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     kept, skipped = [], []
     for track in tracks:
         key = (track.id, track.genre, track.subgenre, track.trash)
@@ -176,35 +177,33 @@ def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list
         first[key] = track
         kept.append(track)
         if not track.trash:
-            homes.setdefault(track.id, []).append(f"{track.genre}/{track.subgenre}")
+            labels.setdefault(track.id, []).append(f"{track.genre}/{track.subgenre}")
     if multi == "keep":
         return kept, skipped
     single = []
     for track in kept:
-        home = homes.get(track.id, [])
-        if len(home) < 2 or track.trash:
+        own = labels.get(track.id, [])
+        if len(own) < 2 or track.trash:
             single.append(track)
             continue
-        reason = f"the same recording is in {' and in '.join(home)}; --multi keep keeps it in each"
+        reason = f"the same recording is in {' and in '.join(own)}; --multi keep keeps it in each"
         skipped.append(Skipped(track.path, reason))
     return single, skipped
 
 
 def _check(library: Library, source: Path) -> None:
-    """Refuse a library from which nothing can be learned."""
+    """Raise an error if the library has fewer than two subgenres."""
     subgenres = sorted({(track.genre, track.subgenre) for track in library.tracks})
     if len(subgenres) >= 2:
         return
     if not subgenres:
-        what = f"{shown(source)} holds no audio that carries a label"
-        wanted = "put files into ROOT/genre/subgenre/, with two subgenres or more"
+        fact = f"{shown(source)} has no audio with a label"
+        step = "put files into ROOT/genre/subgenre/, with at least two subgenres"
     else:
-        what = f"{shown(source)} holds one subgenre only ('{'/'.join(subgenres[0])}')"
-        wanted = "at least two are needed to tell them apart"
-    raise LibraryError("; ".join([what, wanted, *_first_reasons(library.skipped)]))
-
-
-def _first_reasons(skipped: tuple[Skipped, ...]) -> Iterator[str]:
-    if skipped:
-        first = ", ".join(f"{shown(s.path.name)} ({s.reason})" for s in skipped[:3])
-        yield f"{len(skipped)} left out, the first: {first}"
+        fact = f"{shown(source)} has only one subgenre ('{'/'.join(subgenres[0])}')"
+        step = "add a second one"
+    message = f"{fact}; {step}"
+    if library.skipped:
+        first = ", ".join(f"{shown(s.path.name)} ({s.reason})" for s in library.skipped[:3])
+        message += f"; {len(library.skipped)} left out, the first: {first}"
+    raise LibraryError(message)

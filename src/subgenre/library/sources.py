@@ -1,4 +1,4 @@
-"""Which files carry which label: a folder tree, a CSV, playlists, a rekordbox collection."""
+"""Find the files of a library and their labels: a folder tree, a CSV, playlists, rekordbox XML."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file and its label; `origin` says where a list names it. Trash carries no label."""
+    """A file and its label; trash has none. `origin` is the list and line that name the file."""
 
     path: Path
     genre: str
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass
 class Found:
-    """What a source names: entries in order, what was left out, and notes for a person."""
+    """The files of a source in order, those left out, and notes for the user."""
 
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -59,7 +59,7 @@ def find(source: Path, trash: Path | None = None) -> Found:
     """List the files of a library with their labels, without opening audio.
 
     Raises:
-        LibraryError: the source or the trash folder is missing or of another kind.
+        LibraryError: the source or the trash folder is missing or can't be used.
     """
     found = Found()
     blocked = set()
@@ -75,8 +75,8 @@ def find(source: Path, trash: Path | None = None) -> Found:
         raise LibraryError(f"{shown(source)} does not exist; {_HINT}")
     elif suffix in M3U_EXTENSIONS:
         raise LibraryError(
-            f"{shown(source)} is one playlist, so one subgenre; name the folder that holds "
-            "a playlist for each subgenre"
+            f"{shown(source)} is one playlist, so one subgenre; name the folder with a playlist "
+            "for each subgenre"
         )
     elif suffix == ".csv" and source.is_file():
         _read_csv(found, source)
@@ -143,16 +143,16 @@ def warn_of_skipped(console: Console, skipped: Sequence[Skipped]) -> tuple[Skipp
 
 
 def shown(path: Path | str) -> str:
-    """Return a path as text that any terminal and file can hold: odd bytes and breaks escaped."""
+    """Return a path as printable text; line breaks and bytes that are not UTF-8 are escaped."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def folder_names(labels: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Give each (genre, subgenre) a safe feature folder name that no other has, in any case.
+    """Give each (genre, subgenre) its own safe folder name, unique without regard to case.
 
-    The subgenre's name alone, or `<genre>__<subgenre>` where two genres share it or a file of the
-    feature folder has it.
+    The name is the subgenre, or `<genre>__<subgenre>` if two genres have that subgenre or a file of
+    the feature folder has that name.
     """
     ordered = sorted(set(labels))
     plain = Counter(safe_name(subgenre).casefold() for _, subgenre in ordered)
@@ -172,7 +172,7 @@ def folder_names(labels: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str
 
 
 def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> None:
-    """Read ROOT/genre/subgenre/**; playlists serve where no audio lies so deep."""
+    """Read ROOT/genre/subgenre/**, or the playlists if no audio has such a path."""
     strays: list[Skipped] = []
     playlists: list[tuple[Path, str]] = []
     labelled: list[Entry] = []
@@ -196,14 +196,14 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
 
 
 def _too_deep(root: Path, labelled: list[Entry]) -> Iterator[str]:
-    """Tell of a library of one folder whose every track lies below a subgenre's, never in it."""
+    """Warn if the only folder seems to be a library itself: all its tracks lie one level deeper."""
     depth = [len(entry.path.relative_to(root).parts) for entry in labelled]
     tops = {entry.path.relative_to(root).parts[0] for entry in labelled}
     if len(tops) == 1 and min(depth) > len(("genre", "subgenre", "track")):
         one = labelled[0]
         yield (
-            f"every track lies deeper than ROOT/genre/subgenre/: all below {one.genre}/"
-            f"{one.subgenre}/ counts as one subgenre; if the folders below are the subgenres, name "
+            f"every track lies deeper than ROOT/genre/subgenre/, so all of {one.genre}/"
+            f"{one.subgenre}/ is one subgenre; if its folders are the subgenres, name "
             f"{shown(root / tops.pop())} instead"
         )
 
@@ -215,7 +215,7 @@ def _read_genre(
     strays: list[Skipped],
     playlists: list[tuple[Path, str]],
 ) -> list[Entry]:
-    """Return the entries of one genre's subgenres."""
+    """Return the entries of one genre."""
     if _identity(folder) in above:
         return []
     above = above | {_identity(folder)}
@@ -237,13 +237,13 @@ def _sort_stray(
 ) -> None:
     suffix = path.suffix.lower()
     if suffix in EXTENSIONS:
-        strays.append(Skipped(path, f"lies directly in {where}; move it to ROOT/genre/subgenre/"))
+        strays.append(Skipped(path, f"directly in {where}; move it to ROOT/genre/subgenre/"))
     elif suffix in M3U_EXTENSIONS:
         playlists.append((path, genre))
 
 
 def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> None:
-    """Add all audio under a folder; each real folder once, so that loops of links end."""
+    """Add all audio below a folder; each folder once, so that circular links end."""
     folders = [top]
     while folders:
         folder = folders.pop()
@@ -291,11 +291,11 @@ def _read_playlist(found: Found, playlist: Path, genre: str) -> None:
         return
     _add_list(found, paths, (genre, playlist.stem), shown(playlist.name))
     if not paths:
-        found.notes.append(f"{shown(playlist)} lists nothing")
+        found.notes.append(f"{shown(playlist)} is empty")
 
 
 def _read_rekordbox(found: Found, source: Path) -> None:
-    """Read the playlists of a collection: each a subgenre, its folder (or the file) the genre."""
+    """Read a collection: a playlist is a subgenre, its folder (or the file) the genre."""
     try:
         playlists = read_rekordbox(source)
     except PlaylistError as problem:
@@ -316,7 +316,7 @@ def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: s
 
 
 def _add_listed(found: Found, entry: Entry) -> None:
-    """Add what a list names, if its name says that it is audio."""
+    """Add a listed file if it has an audio extension."""
     suffix = entry.path.suffix.lower()
     if suffix in EXTENSIONS:
         found.entries.append(entry)
@@ -326,7 +326,7 @@ def _add_listed(found: Found, entry: Entry) -> None:
 
 
 def _read_csv(found: Found, source: Path) -> None:
-    """Read `path,genre,subgenre`; relative paths stand on the CSV's folder."""
+    """Read `path,genre,subgenre`; paths are relative to the folder of the CSV."""
     for number, row in _rows(source):
         origin = f"row {number} of {shown(source.name)}"
         path, genre, subgenre = (row[column].strip() for column in _COLUMNS)
@@ -340,13 +340,9 @@ def _read_csv(found: Found, source: Path) -> None:
 
 
 def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and the three columns of each row that is not blank.
-
-    Raises:
-        LibraryError: unreadable, no CSV, or a column is missing.
-    """
+    """Yield line number and the three columns of each row that is not blank."""
     try:
-        # bytes that are no UTF-8 may be a file's name: they are kept
+        # bytes that are not UTF-8 are kept, as they may be part of a file name
         text = source.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
         header = text.split("\n", 1)[0]
         delimiter = max(",;\t", key=header.count)
@@ -355,8 +351,8 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
         missing = [column for column in _COLUMNS if column not in names]
         if missing:
             raise LibraryError(
-                f"{shown(source)} has no column {' and no column '.join(missing)}; its first line "
-                f"must name path,genre,subgenre and names {shown(','.join(names)[:200]) or 'none'}"
+                f"{shown(source)} has no column {' and no column '.join(missing)}, but "
+                f"{shown(','.join(names)[:200]) or 'none'}; line 1 must be path,genre,subgenre"
             )
         for cells in reader:
             row = dict(zip(names, cells + [""] * len(names), strict=False))

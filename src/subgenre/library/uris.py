@@ -1,4 +1,4 @@
-"""How playlist files name a track: its fields, its file URI, and what may be opened at all."""
+"""File URIs of playlists, and the reading of playlist files of limited size."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from subgenre.errors import PlaylistError
 
 
 def read_regular(path: Path, limit: int, what: str) -> bytes:
-    """Return the bytes of a regular file.
+    """Return the bytes of a regular file of at most `limit` bytes.
 
     Args:
-        path: the file. limit: most bytes. what: which kind of text is wanted, for the error.
+        path: the file. limit: bytes. what: the expected kind of file, for the message.
 
     Raises:
-        PlaylistError: no regular file, larger than `limit`, or unreadable.
+        PlaylistError: not a regular file, too large, or unreadable.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise PlaylistError(f"{path} is no regular file; name a playlist file ({what})")
+            raise PlaylistError(f"{path} is not a regular file; name a playlist ({what})")
         if status.st_size > limit:
             raise PlaylistError(
-                f"{path} has {status.st_size} bytes: too large for a playlist ({what}, "
-                f"at most {limit})"
+                f"{path} has {status.st_size} bytes, too large for {what} (at most {limit})"
             )
         return path.read_bytes()
     except OSError as problem:
@@ -34,7 +33,7 @@ def read_regular(path: Path, limit: int, what: str) -> bytes:
 
 
 def uri_of(path: Path, host: str = "") -> str:
-    """Name a file by its absolute URI; every byte that is not plain ASCII is escaped."""
+    """Return the absolute URI of a file; bytes that are not plain ASCII are escaped."""
     name = os.fsencode(path.absolute())
     if os.name == "nt":
         name = b"/" + name.replace(b"\\", b"/")
@@ -42,7 +41,7 @@ def uri_of(path: Path, host: str = "") -> str:
 
 
 def path_of_uri(line: bytes) -> str:
-    """Return the path of `file://[host]/path`, percent-escapes undone."""
+    """Return the path of `file://[host]/path`, with percent-escapes decoded."""
     _, slash, rest = line[7:].partition(b"/")
     path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest)).replace("\0", "")
     return path.lstrip("/") if os.name == "nt" else path
