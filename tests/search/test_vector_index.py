@@ -417,5 +417,5 @@ def test_relink_by_ids(index, tmp_path):
     again = Index.open(index.path)
     assert again.get("audio0").path == tmp_path / "new" / "renamed.mp3"
     assert all(again.get(i).path.is_file() for i in done.found)
-    with pytest.raises(IndexStoreError, match="no folder"):
+    with pytest.raises(IndexStoreError, match="not a folder"):
         index.relink(tmp_path / "nowhere")

@@ -1,7 +1,7 @@
-"""Tracks with their vectors, frozen: lookup, filters and exact search.
+"""Tracks with their vectors: lookup, filters and exact search.
 
-A `Collection` never changes, so that any number of threads may read it while an index is written;
-it also serves without an index, over the rows of `embeddings.parquet`.
+A `Collection` never changes, so any number of threads may read it while an index is written. It
+also works without an index, on the rows of `embeddings.parquet`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from subgenre.search.similarity import Ints, Mask, Moments, Spread
 from subgenre.search.track_rows import Filter, table_of, track_of, unit
 
 _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
-MIN_MUTUAL = 20  # tracks below which means and deviations of cosines say little
+MIN_MUTUAL = 20  # tracks: with fewer, means and deviations of cosines are too rough
 
 
 class Collection:
     """N tracks and their unit vectors.
 
     Args:
-        all_vectors: [N, D] of unit norm; a memory map serves.
+        all_vectors: [N, D] of unit norm, in memory or mapped.
         rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
-        alive: [N], rows that hold a track; all where None.
+        alive: [N], rows that are not deleted; by default all.
         stored: moments, and the spread of the first rows, as cached on disk.
     """
 
@@ -70,7 +70,7 @@ class Collection:
 
     @cached_property
     def live(self) -> Ints:
-        """Rows that count, ascending."""
+        """Rows that are not deleted, ascending."""
         return np.flatnonzero(self.alive)
 
     @cached_property
@@ -79,18 +79,18 @@ class Collection:
         return {ids[row]: int(row) for row in self.live}
 
     def has(self, track_id: str) -> bool:
-        """Say whether a track of this id is there."""
+        """Whether there is a track with this id."""
         return track_id in self._row_of
 
     def has_path(self, path: Path) -> bool:
-        """Say whether a track of this path is there."""
+        """Whether there is a track with this path."""
         return str(path.absolute()) in self._by_path
 
     def row_of_id(self, track_id: str) -> int:
-        """Find a track by its id alone.
+        """Return the row of a track by its id.
 
         Raises:
-            IndexStoreError: not there.
+            IndexStoreError: there is none.
         """
         if track_id not in self._row_of:
             raise IndexStoreError(f"the index has no track with id '{track_id}'")
@@ -98,35 +98,34 @@ class Collection:
 
     @cached_property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (genre, subgenre) that stand in the collection, sorted; the unlabelled left out."""
+        """Pairs (genre, subgenre) of the tracks, sorted; without that of unlabelled tracks."""
         pairs = self.rows.select(["genre", "subgenre"]).filter(pa.array(self.alive))
-        found = pairs.group_by(["genre", "subgenre"]).aggregate([]).to_pylist()
-        return tuple(sorted((r["genre"], r["subgenre"]) for r in found if r["subgenre"]))
+        distinct = pairs.group_by(["genre", "subgenre"]).aggregate([]).to_pylist()
+        return tuple(sorted((r["genre"], r["subgenre"]) for r in distinct if r["subgenre"]))
 
     @cached_property
     def labelled(self) -> Mask:
-        """Rows that count and have a subgenre."""
+        """Rows that are not deleted and have a subgenre."""
         return self.alive & ~self._is("subgenre", ("",))
 
     def track(self, row: int) -> Track:
-        """Tell one row."""
-        found = self.rows.slice(int(row), 1).to_pylist()[0]
-        return track_of(found)
+        """Return the track of a row."""
+        return track_of(self.rows.slice(int(row), 1).to_pylist()[0])
 
     def tracks(self, rows: Iterable[int]) -> list[Track]:
-        """Tell several rows, in order."""
-        found = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
-        return [track_of(row) for row in found]
+        """Return the tracks of rows, in order."""
+        taken = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
+        return [track_of(row) for row in taken]
 
     def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
-        """Vectors [n, D] of rows, in order."""
+        """Return the vectors [n, D] of rows, in order."""
         return np.asarray(self.all_vectors[np.asarray(rows, dtype=np.int64)])
 
     def row(self, name: str | Path) -> int:
-        """Find a track by its id, its path, or its title or file name where only one has it.
+        """Find a track by its id, its path, or a title or file name that only one track has.
 
         Raises:
-            IndexStoreError: none or several; the nearest name is told.
+            IndexStoreError: none or several; the message has the most similar name.
         """
         text = str(name)
         if text in self._row_of:
@@ -134,12 +133,12 @@ class Collection:
         by_path = self._by_path.get(text, self._by_path.get(str(Path(text).absolute())))
         if by_path is not None:
             return by_path
-        found = self._by_name.get(text.casefold(), [])
-        if len(found) == 1:
-            return found[0]
-        if found:
-            told = ", ".join(str(self.track(row).path) for row in found[:3])
-            raise IndexStoreError(f"'{text}' names {len(found)} tracks: {told}; give a path")
+        rows = self._by_name.get(text.casefold(), [])
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            paths = ", ".join(str(self.track(row).path) for row in rows[:3])
+            raise IndexStoreError(f"'{text}' names {len(rows)} tracks: {paths}; give a path")
         near = difflib.get_close_matches(text.casefold(), self._by_name, n=1, cutoff=0.6)
         hint = f" (did you mean '{self.track(self._by_name[near[0]][0]).name}'?)" if near else ""
         raise IndexStoreError(f"the index has no track '{text}'{hint}; give an id, path or title")
@@ -152,68 +151,68 @@ class Collection:
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
         """Rows by title, by 'artist - title', and by file name with and without extension."""
-        found: dict[str, list[int]] = {}
-        told = self.rows.select(["path", "artist", "title"]).to_pydict()
+        rows_of: dict[str, list[int]] = {}
+        columns = self.rows.select(["path", "artist", "title"]).to_pydict()
         for row in map(int, self.live):
-            path, artist, title = (told[c][row] for c in ("path", "artist", "title"))
+            path, artist, title = (columns[c][row] for c in ("path", "artist", "title"))
             names = {Path(path).name, Path(path).stem}
             names |= {title, f"{artist} - {title}"} if title else set()
             for name in {n.casefold() for n in names}:
-                found.setdefault(name, []).append(row)
-        return found
+                rows_of.setdefault(name, []).append(row)
+        return rows_of
 
     def label(self, name: str) -> tuple[str, str]:
-        """Find (genre, subgenre) by 'subgenre' or 'genre/subgenre', upper and lower case alike.
+        """Find (genre, subgenre) by 'subgenre' or 'genre/subgenre'; case does not matter.
 
         Raises:
-            IndexStoreError: unknown (the nearest is told), or one name in two genres.
+            IndexStoreError: an unknown name, or one in several genres.
         """
-        wanted = name.strip().casefold()
-        found = [p for p in self.labels if wanted in (p[1].casefold(), "/".join(p).casefold())]
-        exact = [p for p in found if "/".join(p).casefold() == wanted]
-        if len(found) == 1 or len(exact) == 1:
-            return (exact or found)[0]
-        if found:
-            told = " or ".join("/".join(pair) for pair in found)
-            raise IndexStoreError(f"subgenre '{name}' stands in several genres; give {told}")
+        key = name.strip().casefold()
+        matches = [p for p in self.labels if key in (p[1].casefold(), "/".join(p).casefold())]
+        exact = [p for p in matches if "/".join(p).casefold() == key]
+        if len(matches) == 1 or len(exact) == 1:
+            return (exact or matches)[0]
+        if matches:
+            pairs = " or ".join("/".join(pair) for pair in matches)
+            raise IndexStoreError(f"subgenre '{name}' is in several genres; give {pairs}")
         choices = tuple(dict.fromkeys(p[1] for p in self.labels))
         near = nearest(name, choices) or nearest(name, tuple("/".join(p) for p in self.labels))
-        told = f"known: {', '.join(choices[:20])}" if choices else "no track has a subgenre"
-        raise IndexStoreError(f"no subgenre '{name}'{near}; {told}")
+        known = f"known: {', '.join(choices[:20])}" if choices else "no track has a subgenre"
+        raise IndexStoreError(f"no subgenre '{name}'{near}; {known}")
 
     def members(self, name: str) -> Ints:
-        """Rows of a subgenre's tracks, ascending; see `label` for names and errors."""
+        """Return the rows of a subgenre, ascending; names and errors as in `label`."""
         genre, subgenre = self.label(name)
         return np.flatnonzero(
             self.alive & self._is("genre", (genre,)) & self._is("subgenre", (subgenre,))
         )
 
-    def allowed(self, wanted: Filter | None = None) -> Mask:
-        """Return [N], rows that a filter lets through.
+    def allowed(self, filter: Filter | None = None) -> Mask:
+        """Return the rows that a filter allows, [N].
 
         Raises:
             IndexStoreError: a genre, subgenre or artist that no track has.
         """
         mask = self.alive.copy()
-        if wanted is None:
+        if filter is None:
             return mask
         for column in _NAMED:
-            if names := getattr(wanted, column):
+            if names := getattr(filter, column):
                 mask &= self._is(column, self._known(column, names))
-        if wanted.folder:
-            mask &= self._below(wanted.folder)
-        for column, limits in (("duration_s", wanted.duration_s), ("bpm", wanted.bpm)):
+        if filter.folder:
+            mask &= self._below(filter.folder)
+        for column, limits in (("duration_s", filter.duration_s), ("bpm", filter.bpm)):
             if limits is not None:
                 values = self._numbers(column)
                 mask &= (values >= limits[0]) & (values <= limits[1]) & (values > 0)
-        gone = [self._row_of[i] for i in wanted.exclude if i in self._row_of]
-        mask[gone] = False
+        excluded = [self._row_of[i] for i in filter.exclude if i in self._row_of]
+        mask[excluded] = False
         return mask
 
     @cached_property
     def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
-        """Numbers instead of names, for the columns that filters compare."""
-        found = {}
+        """Codes and values of the columns that filters compare."""
+        codes = {}
         folders = pa.array([os.path.dirname(path) for path in self.rows["path"].to_pylist()])  # noqa: PTH120
         columns = {
             name: self.rows[name].combine_chunks() for name in ("genre", "subgenre", "artist")
@@ -222,8 +221,8 @@ class Collection:
             coded = values.dictionary_encode()
             if isinstance(coded, pa.ChunkedArray):
                 coded = coded.combine_chunks()
-            found[column] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
-        return found
+            codes[column] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
+        return codes
 
     def _is(self, column: str, names: tuple[str, ...]) -> Mask:
         codes, values = self._codes[column]
@@ -231,7 +230,7 @@ class Collection:
         return np.isin(codes, [i for i, value in enumerate(values) if value.casefold() in folded])
 
     def _known(self, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Check names against those of the column; 'genre/subgenre' serves for a subgenre."""
+        """Check that a column has these names; a subgenre may be given as 'genre/subgenre'."""
         if column == "subgenre":
             return tuple(n if self._has(column, n) else self.label(n)[1] for n in names)
         for name in names:
@@ -250,7 +249,7 @@ class Collection:
         return np.isin(codes, inside)
 
     def durations_s(self) -> NDArray[np.float64]:
-        """Durations of all tracks that tell one, seconds."""
+        """Return the known durations of the tracks, seconds."""
         values = self._numbers("duration_s")
         return values[self.alive & (values > 0)]
 
@@ -259,7 +258,7 @@ class Collection:
 
     @cached_property
     def proximity(self) -> tuple[Moments, Spread]:
-        """Moments of all tracks and the spread of each row; as cached while little has changed."""
+        """Moments of all tracks and the spread of each row; cached until over 10 % has changed."""
         if self._stored is not None:
             whole, known = self._stored
             later = self.all_vectors[len(known.mean) :]
@@ -284,9 +283,9 @@ class Collection:
         """Find the k best rows of each query [B, D] and their scores, exactly, best first.
 
         Args:
-            queries: unit vectors. k: how many. allowed: [N]; all that count where None.
-            own: the queries are tracks of the collection (for mutual proximity's means).
-            mutual: rank by mutual proximity; by cosine where False, or below `MIN_MUTUAL` tracks.
+            queries: unit vectors. allowed: [N]; by default all rows that are not deleted.
+            own: whether the queries are tracks of the collection, for mutual proximity.
+            mutual: rank by mutual proximity, if there are `MIN_MUTUAL` tracks; else by cosine.
         """
         both = None
         if mutual and len(self) >= MIN_MUTUAL:

@@ -1,7 +1,7 @@
-"""The index of a library: vectors on disk, kept up to date track by track, searched exactly.
+"""The index of a library: tracks and vectors on disk, updated track by track, searched exactly.
 
-Reading takes no lock: `index.collection` is frozen, and a change replaces it. A change is safe on
-disk when the call returns (`storage` says how).
+Reading takes no lock: `index.collection` never changes, and an update replaces it. An update is
+safe on disk when the call returns; see `storage`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from subgenre.search import storage
 from subgenre.search.collection import Collection
 from subgenre.search.track_rows import table_of, unit
 
-# what a library says of a track; the index is updated where one of these differs
+# the index is updated if one of these differs from the library
 _COMPARED = (
     "path",
     "genre",
@@ -40,7 +40,7 @@ _COMPARED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to change in an index so that it holds a library.
+    """The changes that bring an index up to date with a library.
 
     Attributes:
         new: tracks whose id is not in the index; they have to be embedded.
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Relinked:
-    """Result of `Index.relink`: ids that were found at the new place, and ids that were not."""
+    """Result of `Index.relink`: ids that were found below the new root, and ids that were not."""
 
     found: tuple[str, ...]
     missing: tuple[str, ...]
@@ -92,13 +92,13 @@ class Index:
         if dim is not None and dim != header.dim:
             raise IndexStoreError(
                 f"{path} holds vectors of {header.dim} values by model {header.fingerprint}; "
-                f"this model ({fingerprint or 'not named'}) gives {dim}: name the run that made "
+                f"this model ({fingerprint or 'not named'}) has {dim}; give the run that made "
                 "the index, or make a new index"
             )
         if fingerprint is not None and fingerprint != header.fingerprint:
             raise IndexStoreError(
                 f"{path} was made by model {header.fingerprint} (dimension {header.dim}), not by "
-                f"{fingerprint}: name the run that made it, or make a new index"
+                f"{fingerprint}; give the run that made it, or make a new index"
             )
         return cls(path)
 
@@ -108,7 +108,7 @@ class Index:
         return len(self.collection)
 
     def refresh(self) -> bool:
-        """Read the index again if another process has changed it; return whether it had."""
+        """Read the index again if another process has changed it; return whether it did."""
         if storage.read_header(self.path) == self._header:
             return False
         self._load()
@@ -118,7 +118,7 @@ class Index:
         """Add tracks with vectors [n, D], replacing those with the same id; safe once it returns.
 
         Args:
-            tracks: objects with the fields of `Track`; of two with one id the last counts.
+            tracks: objects with the fields of `Track`; of two with one id, the last is kept.
             vectors: of any norm but zero; stored with norm 1.
 
         Raises:
@@ -128,7 +128,7 @@ class Index:
         values = unit(vectors, rows.num_rows)
         if values.shape[1] != self._header.dim:
             raise IndexStoreError(
-                f"vectors of {values.shape[1]} values don't fit {self.path}, which holds "
+                f"vectors of {values.shape[1]} values don't fit {self.path}, which has "
                 f"{self._header.dim} by model {self._header.fingerprint}"
             )
         chosen = sorted({track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}.values())
@@ -155,7 +155,7 @@ class Index:
             self._load()
 
     def plan(self, tracks: Sequence[Any]) -> Plan:
-        """Compare a library with the index, by ids; of two copies of a recording the first counts.
+        """Compare a library with the index by ids; of two copies, the first is taken.
 
         Args:
             tracks: of `library.scan`.
@@ -181,12 +181,12 @@ class Index:
         """Find the tracks of a library that has moved below `root`, by their ids.
 
         Args:
-            root: the library's new place.
+            root: the library's new folder.
             identify: id of a file, by default of its audio packets (`reading.probe`).
             on_progress: called with (files done, files).
 
         Raises:
-            IndexStoreError: `root` is no folder.
+            IndexStoreError: `root` is not a folder.
         """
         tracks = {t.id: t for t in self.collection.tracks(self.collection.live)}
         sizes = {t.size for t in tracks.values()}
@@ -218,7 +218,7 @@ class Index:
         return self.collection.track(self.collection.row_of_id(track_id))
 
     def keep_proximity(self) -> None:
-        """Cache what mutual proximity needs, so that the next process does not compute it."""
+        """Cache the figures of mutual proximity for the next process."""
         if self.count:
             storage.write_proximity(self.path, self._header, *self.collection.proximity)
 
@@ -245,7 +245,7 @@ def _find(
     (retagging changes the size of a file, not its id).
     """
     if not root.is_dir():
-        raise IndexStoreError(f"{root} is no folder; name the library's new place")
+        raise IndexStoreError(f"{root} is not a folder; name the library's new folder")
     files = sorted(p for p in root.rglob("*") if p.is_file())
     files.sort(key=lambda p: p.stat().st_size not in sizes)
     found: dict[str, Path] = {}
