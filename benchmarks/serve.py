@@ -40,7 +40,8 @@ def vectors(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def explorer_app(count: int, folder: Path) -> Any:
     """The real application over synthetic tracks without files."""
-    from subgenre import explorer
+    from subgenre.explorer import Library
+    from subgenre.explorer.app import create_app
     from subgenre.library.track import Track
     from subgenre.search.collection import Collection
 
@@ -59,8 +60,8 @@ def explorer_app(count: int, folder: Path) -> Any:
     ]
     around = np.random.default_rng(2).normal(0, 10, (LABELS, 2))
     coordinates = around[number] + np.random.default_rng(3).normal(0, 1, (count, 2))
-    return explorer.create_app(
-        explorer.Library(
+    return create_app(
+        Library(
             collection=Collection.of(tracks, x),
             coordinates=coordinates,
             place=lambda v: np.zeros((len(v), 2)),

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from subgenre.commands import index, playlist
+from subgenre.commands import index
 from subgenre.commands.model_folder import ModelFolder
+from subgenre.search import playlists
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
 from subgenre.search.similarity import k_occurrence, skewness
@@ -43,7 +44,7 @@ def main() -> None:
         seeds = chosen(run, tracks, options.tracks, options.seed)
         print(f"{len(seeds)} tracks, {K} nearest each; chance {chance(tracks, seeds):.3f}")
         for mutual in (True, False):
-            tell(run, tracks, seeds, mutual=mutual)
+            report(tracks, seeds, mutual=mutual)
 
 
 def chosen(run: ModelFolder, tracks: Collection, count: int, seed: int) -> list[str]:
@@ -66,13 +67,13 @@ def chance(tracks: Collection, seeds: list[str]) -> float:
     return float(np.mean(shares))
 
 
-def tell(run: ModelFolder, tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
+def report(tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
     """Print share, interval over tracks and k-occurrence skewness of one ranking."""
     limits = Limits(K)
     shares = []
     for track_id in seeds:
         own = tracks.track(tracks.row_of_id(track_id))
-        hits = playlist.similar(run, tracks, track_id, limits, mutual=mutual)
+        hits = playlists.similar(tracks, track_id, limits, mutual=mutual)
         same = [(h.track.genre, h.track.subgenre) == (own.genre, own.subgenre) for h in hits]
         shares.append(float(np.mean(same)))
     rng = np.random.default_rng(0)
@@ -80,7 +81,7 @@ def tell(run: ModelFolder, tracks: Collection, seeds: list[str], *, mutual: bool
     low, high = np.percentile(means, [2.5, 97.5])
     nearest = []
     for row in tracks.live:
-        hits = playlist.similar(run, tracks, tracks.track(int(row)).id, limits, mutual=mutual)
+        hits = playlists.similar(tracks, tracks.track(int(row)).id, limits, mutual=mutual)
         nearest += [hit.row for hit in hits]
     counts = k_occurrence(np.array(nearest)[:, None], tracks.rows.num_rows)[tracks.live]
     name = "mutual proximity" if mutual else "plain cosine"

@@ -240,6 +240,25 @@ def test_an_interrupted_index_keeps_what_was_embedded(
     assert ask("index", home / "WAV", "--run", model(home))[1]["embedded"] == 1
 
 
+def test_a_registered_format_serves_the_commands(
+    home: Path, tmp_path: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch
+):
+    toy = formats.PlaylistFormat(
+        frozenset({".toy"}),
+        read=lambda path: [Path(line) for line in json.loads(path.read_text())],
+        write=lambda path, tracks: files.write_json(path, [str(track.path) for track in tracks]),
+    )
+    monkeypatch.setitem(formats.FORMATS, ".toy", toy)  # undone after the test
+    formats.register(toy)
+    ask("index", home / "WAV", "--run", model(home))
+    out = tmp_path / "list.toy"
+    code, told, _ = ask("playlist", "dark, ü 1", "--tracks", 3, "--out", out, "--run", model(home))
+    paths = [hit["path"] for hit in told["hits"]]
+    assert (code, len(paths), json.loads(out.read_text())) == (0, 3, paths)
+    code, told, _ = ask("classify", out, "--run", model(home))
+    assert {placement["path"] for placement in told["placements"]} == set(paths)
+
+
 def test_a_library_that_has_moved_is_found_again(home: Path, ask: Ask):
     ask("index", home / "WAV", "--run", model(home))
     (home / "WAV").rename(home / "moved")
