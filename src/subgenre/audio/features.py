@@ -8,10 +8,11 @@ it: samples stay in [-1, 1], they are not scaled to 16 bits. `musicnn` is that o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,6 @@ from torch.nn import functional as F
 from subgenre.core import validation
 from subgenre.errors import FeatureError
 
-FRONT_ENDS = ("ast", "musicnn")
 NORMALISATIONS = ("half", "none")
 N_FFT = 512
 AST_FRAME = 400  # samples: 25 ms at 16 kHz
@@ -32,9 +32,36 @@ AST_PREEMPHASIS = 0.97
 AST_LOW_HZ = 20.0
 AST_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
 MUSICNN_GAIN = 10_000.0
+_AST_LOG_FLOOR = math.log(AST_FLOOR)
 PAD_VALUE = 0.0  # a short chunk is padded with it after the log-mel, before normalisation
 _CPU_FRAMES = 256  # frames at a time on a CPU: the spectra of a slice stay in its cache
 _DEVICE_FRAMES = 65_536
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """How samples become log-mel; `register` adds one. All are functions of a module.
+
+    Attributes:
+        name: as in `FeatureSpec.front_end`.
+        frames: (number of samples, spec) -> T.
+        log_mel: (samples [B, n], spec) -> log-mel [B, T, F], on the same device.
+        gain: (log-mel [B, T, F], nepers [B, 1, 1]) -> the log-mel of samples whose power is
+            exp(nepers) times as large; padding stays.
+    """
+
+    name: str
+    frames: Callable[[int, FeatureSpec], int]
+    log_mel: Callable[[Tensor, FeatureSpec], Tensor]
+    gain: Callable[[Tensor, Tensor], Tensor]
+
+
+FRONT_ENDS: dict[str, FrontEnd] = {}
+
+
+def register(front_end: FrontEnd) -> None:
+    """Add a front end."""
+    FRONT_ENDS[front_end.name] = front_end
 
 
 @dataclass(frozen=True)
@@ -42,7 +69,7 @@ class FeatureSpec:
     """What a backbone takes in.
 
     Attributes:
-        front_end: `ast` or `musicnn`.
+        front_end: a name of `FRONT_ENDS`.
         rate: of the samples, Hz.
         n_mels: mel bands, F.
         hop: samples from one frame to the next.
@@ -57,7 +84,7 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
-        validation.check_choice("front_end", self.front_end, FRONT_ENDS)
+        validation.check_choice("front_end", self.front_end, tuple(FRONT_ENDS))
         validation.check_choice("normalise", self.normalise, NORMALISATIONS)
         validation.check_range("rate", self.rate, 1_000, 400_000)
         validation.check_range("n_mels", self.n_mels, 1, 4_096)
@@ -65,9 +92,11 @@ class FeatureSpec:
 
     def frames(self, n_samples: int) -> int:
         """Return T, the number of frames that `n_samples` samples give."""
-        if self.front_end == "musicnn":
-            return 1 + n_samples // self.hop
-        return max(0, (n_samples - AST_FRAME) // self.hop + 1)
+        return FRONT_ENDS[self.front_end].frames(n_samples, self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the front end: a worker process may not have registered it."""
+        return _restored, (FRONT_ENDS[self.front_end], dataclasses.astuple(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -81,10 +110,6 @@ class FeatureSpec:
             ConfigError: an unknown key or a value of another type.
         """
         return validation.from_dict(cls, values, "feature spec")
-
-
-AST_SPEC = FeatureSpec("ast", rate=16_000, n_mels=128, hop=160, normalise="half")
-MUSICNN_SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=96, hop=256, normalise="none")
 
 
 @torch.no_grad()
@@ -102,18 +127,41 @@ def log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
     B, T = samples.shape[0], spec.frames(samples.shape[1])
     if B * T == 0:
         return samples.new_zeros((B, T, spec.n_mels))
-    is_ast, on_cpu = spec.front_end == "ast", samples.device.type == "cpu"
-    window, filters = _tables(spec, str(samples.device))
-    padded = samples if is_ast else F.pad(samples, (N_FFT // 2, N_FFT // 2))
-    frames = padded.unfold(1, window.shape[0], spec.hop)[:, :T]  # [B, T, length], a view
+    return FRONT_ENDS[spec.front_end].log_mel(samples, spec)
+
+
+def _restored(front_end: FrontEnd, values: tuple[Any, ...]) -> FeatureSpec:
+    register(front_end)
+    return FeatureSpec(*values)
+
+
+def _in_slices(
+    samples: Tensor,
+    spec: FeatureSpec,
+    tables: tuple[Tensor, Tensor],
+    compute: Callable[[Tensor, Tensor, Tensor, Tensor], None],
+    T: int,
+) -> Tensor:
+    """Cut samples [B, n] into T frames and compute log-mel slice by slice: [B, T, F]."""
+    window, filters = tables
+    B, on_cpu = samples.shape[0], samples.device.type == "cpu"
+    frames = samples.unfold(1, window.shape[0], spec.hop)[:, :T]  # [B, T, length], a view
     out = samples.new_empty((B, T, spec.n_mels))
-    compute = _ast_slice if is_ast else _musicnn_slice
     rows = 1 if on_cpu else B
     step = _CPU_FRAMES if on_cpu else max(1, _DEVICE_FRAMES // B)
     for b, t in itertools.product(range(0, B, rows), range(0, T, step)):
         piece = (slice(b, b + rows), slice(t, t + step))
         compute(frames[piece], window, filters, out[piece])
     return out
+
+
+def _ast_frames(n_samples: int, spec: FeatureSpec) -> int:
+    return max(0, (n_samples - AST_FRAME) // spec.hop + 1)
+
+
+def _ast_log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
+    T = spec.frames(samples.shape[1])
+    return _in_slices(samples, spec, _ast_tables(spec, str(samples.device)), _ast_slice, T)
 
 
 def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
@@ -130,9 +178,30 @@ def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> 
     torch.log(torch.matmul(_squares(buffer), filters).clamp_(min=AST_FLOOR), out=out)
 
 
+def _ast_gain(features: Tensor, nepers: Tensor) -> Tensor:
+    """Natural logs of power; a band at the floor holds no power, and no gain adds any."""
+    moved = (features + (features != 0).any(2, keepdim=True) * nepers).clamp_min(_AST_LOG_FLOOR)
+    return torch.where(features <= _AST_LOG_FLOOR + 1e-3, features, moved)
+
+
+def _musicnn_frames(n_samples: int, spec: FeatureSpec) -> int:
+    return 1 + n_samples // spec.hop
+
+
+def _musicnn_log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
+    T = spec.frames(samples.shape[1])
+    padded = F.pad(samples, (N_FFT // 2, N_FFT // 2))
+    return _in_slices(padded, spec, _musicnn_tables(spec, str(samples.device)), _musicnn_slice, T)
+
+
 def _musicnn_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
     mel = torch.matmul(_squares(frames * window), filters)
     torch.log10(mel.mul_(MUSICNN_GAIN).add_(1.0), out=out)
+
+
+def _musicnn_gain(features: Tensor, nepers: Tensor) -> Tensor:
+    """Logs of 1 + 10000 power."""
+    return torch.log10(1 + (10**features - 1).clamp_min(0) * nepers.exp())
 
 
 def _squares(frames: Tensor) -> Tensor:
@@ -144,14 +213,19 @@ def _squares(frames: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
+def _ast_tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
+    window = torch.hann_window(AST_FRAME, periodic=False, dtype=torch.float64)
+    return _on_device(window, kaldi_mel_filters(spec.n_mels, spec.rate), device)
+
+
+@functools.lru_cache(maxsize=16)
+def _musicnn_tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
+    window = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)
+    return _on_device(window, slaney_mel_filters(spec.n_mels, spec.rate), device)
+
+
+def _on_device(window: Tensor, filters: NDArray[np.float64], device: str) -> tuple[Tensor, Tensor]:
     """Return the analysis window and the mel matrix, each row twice [N_FFT + 2, F], on `device`."""
-    if spec.front_end == "ast":
-        window = torch.hann_window(AST_FRAME, periodic=False, dtype=torch.float64)
-        filters = kaldi_mel_filters(spec.n_mels, spec.rate)
-    else:
-        window = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)
-        filters = slaney_mel_filters(spec.n_mels, spec.rate)
     twice = torch.from_numpy(filters.repeat(2, axis=0))
     return window.to(torch.float32).to(device), twice.to(torch.float32).to(device)
 
@@ -197,6 +271,12 @@ def _triangles(
     rising = (bins[:, None] - left) / (peak - left)
     falling = (right - bins[:, None]) / (right - peak)
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float64)
+
+
+register(FrontEnd("ast", _ast_frames, _ast_log_mel, _ast_gain))
+register(FrontEnd("musicnn", _musicnn_frames, _musicnn_log_mel, _musicnn_gain))
+AST_SPEC = FeatureSpec("ast", rate=16_000, n_mels=128, hop=160, normalise="half")
+MUSICNN_SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=96, hop=256, normalise="none")
 
 
 @dataclass(frozen=True)

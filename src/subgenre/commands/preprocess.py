@@ -87,7 +87,7 @@ def cores() -> int:
 
 def _findable(backbone: str) -> str:
     """Return the name of a backbone, a folder as an absolute path."""
-    is_folder = backbone != backbones.MUSICNN and Path(backbone).is_dir()
+    is_folder = not backbones.is_built_in(backbone) and Path(backbone).is_dir()
     return str(Path(backbone).absolute()) if is_folder else backbone
 
 

@@ -5,17 +5,14 @@ Every function returns a new tensor and draws from an explicit generator: traini
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from subgenre.audio.features import AST_FLOOR
+from subgenre.audio.features import FRONT_ENDS
 from subgenre.config import AugmentConfig
 
 # A gain of x dB on samples multiplies their power by 10 ** (x / 10).
 _NEPER_PER_DB = 0.2302585092994046
-_FLOOR = math.log(AST_FLOOR)
 
 
 def gain(
@@ -28,11 +25,7 @@ def gain(
     """
     db = (_uniform(len(features), generator) * 2 - 1) * largest_db
     neper = (db * _NEPER_PER_DB).to(features.device)[:, None, None]
-    if front_end == "musicnn":
-        return torch.log10(1 + (10**features - 1).clamp_min(0) * neper.exp())
-    moved = (features + (features != 0).any(2, keepdim=True) * neper).clamp_min(_FLOOR)
-    # A band at the floor holds no power, and nothing times any gain is nothing.
-    return torch.where(features <= _FLOOR + 1e-3, features, moved)
+    return FRONT_ENDS[front_end].gain(features, neper)
 
 
 def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -> Tensor:

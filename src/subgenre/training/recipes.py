@@ -13,7 +13,7 @@ from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted
 from subgenre.dataset import folder
 from subgenre.errors import FeatureError
-from subgenre.models.backbones import MUSICNN
+from subgenre.models.backbones.registry import kind_of_features
 from subgenre.training import compatibility
 
 
@@ -45,7 +45,7 @@ def settings_for(
     if recipe is not None:
         config.override(config.load_recipe(recipe), given)  # reports its errors first
     dataset = _read_dataset(features)
-    small = dataset["spec"]["front_end"] == MUSICNN
+    small = not kind_of_features(dataset["spec"]["front_end"]).transformer
     choices = []
     if recipe is None:
         recipe, reason = _choose_recipe(small, given)

@@ -209,6 +209,11 @@ def feature_spec(name: str) -> FeatureSpec:
     return AST_SPEC if name == DEFAULT_BACKBONE else _spec(hub.read_config(name))
 
 
+def is_at_hand(name: str) -> bool:
+    """Say whether a folder, or the hub's cache, has weights of that name; asks no network."""
+    return hub.is_cached(name)
+
+
 def load(name: str) -> Ast:
     """Load pretrained weights from a hub name or a folder; SafeTensors only.
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from subgenre.audio.features import MUSICNN_SPEC
+from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones.base import Backbone
 from subgenre.models.backbones.strongest import along_time, live, strongest
@@ -250,7 +250,28 @@ class TagHead(nn.Module):
         return torch.sigmoid(self.out(self.penultimate(tokens)))
 
 
-def load() -> Musicnn:
+def feature_spec(_name: str) -> FeatureSpec:
+    """Return the front end."""
+    return MUSICNN_SPEC
+
+
+def is_at_hand(_name: str) -> bool:
+    """Say that the weights lie in the package."""
+    return True
+
+
+def build(config: dict[str, Any]) -> Musicnn:
+    """Make the structure, which is fixed; the weights are filled in later.
+
+    Raises:
+        BackboneError: a configuration, though there is nothing to configure.
+    """
+    if config:
+        raise BackboneError(f"musicnn takes no configuration; found {', '.join(config)}")
+    return Musicnn().eval()
+
+
+def load(_name: str = "musicnn") -> Musicnn:
     """Build the network with the weights that lie in the package.
 
     Raises:
