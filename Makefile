@@ -1,5 +1,6 @@
 # make demo   sets itself up, makes a small library of music and runs the main job on it
 # make test   sets itself up and runs the tests
+# make test-fast  the tests without those marked slow, browser or corpus
 # make check  what CI runs: lint, types, rooms, tests
 # make bench  each figure against its peer, in one run each
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check bench clean
+.PHONY: help demo test test-fast lint check bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -34,6 +35,9 @@ demo: $(VENV)/.base
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+test-fast: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not browser and not corpus"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache .

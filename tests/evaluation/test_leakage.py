@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subgenre.errors import EvaluationError, MissingExtraError
+from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import duplicates as dup
 from subgenre.evaluation.audits.leakage import leakage, straddlers
 from subgenre.evaluation.audits.probe import grouped_folds, mean_interval
@@ -203,7 +203,7 @@ def test_fingerprints_join_encodings_and_nothing_else(tmp_path: Path) -> None:
 
 def test_without_fpcalc_the_way_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dup, "fpcalc", lambda: None)
-    with pytest.raises(MissingExtraError, match="fpcalc"):
+    with pytest.raises(EvaluationError, match="fpcalc"):
         dup.fingerprints([])
 
 

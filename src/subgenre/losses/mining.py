@@ -6,6 +6,10 @@ another recording. Trash (label -1) is a negative for everyone and anchor or pos
 `none` takes every valid triplet. `semihard` those with d(a, p) < d(a, n) < d(a, p) + margin
 (FaceNet, section 3.2). `hard` takes for each anchor its farthest positive and its nearest negative
 (Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", 2017, equation 5).
+
+The miners of pytorch-metric-learning know labels only: for them two chunks of one track are a
+positive pair. On batches of 128 and 256 chunks, loss and gradient with them take 3 to 10 times as
+long for `none` and `semihard`, 1.1 to 2.7 times for `hard` (`benchmarks/mining.py`, one thread).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from subgenre.core.text import percent
-from subgenre.errors import EvaluationError, MissingExtraError
+from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.probe import Floats, standardise, unit
 from subgenre.evaluation.audits.result import Result
 
@@ -82,11 +82,14 @@ def fingerprints(tracks: Sequence[Track], *, workers: int = 2) -> dict[str, Code
 
     Files that it can't read are left out.
 
-    Raises: MissingExtraError where `fpcalc` is not installed.
+    Raises: EvaluationError where `fpcalc` is not installed.
     """
     program = fpcalc()
     if program is None:
-        raise MissingExtraError("fingerprinting (chromaprint's program fpcalc)", "dup")
+        raise EvaluationError(
+            "fingerprints need chromaprint's program fpcalc, which is not installed; "
+            "install the package chromaprint (Debian and Ubuntu: libchromaprint-tools)"
+        )
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(lambda track: _fingerprint(program, track.path), tracks)
         return {t.id: codes for t, codes in zip(tracks, found, strict=True) if codes is not None}
