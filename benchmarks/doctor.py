@@ -18,8 +18,6 @@ from subgenre.commands import doctor as stage
 from subgenre.core.progress import Silent
 from subgenre.evaluation.audits import mislabels
 from subgenre.evaluation.audits.probe import grouped_folds
-from subgenre.evaluation.tracks import Material
-from subgenre.training import fit
 
 FOLDS, REPEATS = 5, 3
 
@@ -52,9 +50,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    folder, pooled = stage.frozen_output(options.features, None, None, "cpu", Silent())
-    material = Material(folder, folder.path / fit.CACHE)
-    means, labels = material.means(pooled), material.labels
+    tracks, pooled = stage.frozen_output(options.features, None, None, "cpu", Silent())
+    means, labels = tracks.means(pooled), tracks.labels
     hits, wanted = 0, 0
     for seed in range(options.seeds):
         given, chosen = swapped(labels, options.share, seed)
@@ -72,7 +69,7 @@ def main() -> None:
         )
     precision, chance = hits / wanted, wanted / options.seeds / len(labels)
     print(
-        f"{len(labels)} tracks, {len(folder.labels)} subgenres: precision and recall "
+        f"{len(labels)} tracks, {len(tracks.folder.labels)} subgenres: precision and recall "
         f"{precision:.3f}, at random {chance:.3f}: {precision / chance:.1f} times random"
     )
 

@@ -46,7 +46,7 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
-from subgenre.evaluation import scores as score
+from subgenre.evaluation.tracks import embed_tracks
 from subgenre.models import embedding
 from subgenre.training import fit
 
@@ -172,15 +172,17 @@ def trained(corpus: Corpus, split: Split, settings: TrainConfig) -> Fold:
     fitted = fit.fit(corpus.folder, split.train, settings, backbone=corpus.backbone)
     took = time.perf_counter() - began[0], time.process_time() - began[1]
     assert fitted.pooled is not None
-    scored = score.sides(
-        corpus.folder,
-        split,
-        fitted.encoder,
-        fitted.pooled,
-        device=torch.device("cpu"),
-        head_only=True,
+    train, test = (
+        embed_tracks(
+            fitted.encoder,
+            corpus.folder,
+            corpus.folder.rows(side),
+            device=torch.device("cpu"),
+            pooled=fitted.pooled,
+        )[1]
+        for side in (split.train, split.test)
     )
-    return Fold(scored.train.vectors["trained"], scored.test.vectors["trained"], *took)
+    return Fold(train, test, *took)
 
 
 def settings_of(name: str, recipe: str, seed: int) -> TrainConfig:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre.commands import cross_validate as stage
+from subgenre.commands import evaluate as stage
 from subgenre.core import workspace
 from subgenre.dataset import feature_tables
 from subgenre.dataset.folder import FeatureFolder
@@ -52,8 +52,14 @@ def out(library: FeatureFolder) -> Path:
 @pytest.fixture(scope="module")
 def found(library: FeatureFolder, out: Path) -> dict[str, Any]:
     settings = recipe(optim={"epochs": 2})
-    return stage.evaluate_folds(
-        library.path, settings, folds=2, workers=1, max_mb=0, out=out, open_set="full"
+    return stage.evaluate(
+        features=library.path,
+        settings=settings,
+        folds=2,
+        workers=1,
+        max_mb=0,
+        out=out,
+        open_set="full",
     ).metrics
 
 

@@ -10,9 +10,8 @@ import torch
 from subgenre import config, metrics
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
-from subgenre.evaluation import scores
+from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import axes, embedding, encoder
 from subgenre.training import batches, fit
 from subgenre.training.inputs import VectorSource
@@ -240,16 +239,14 @@ def test_the_trained_model_beats_chance_on_held_out_tracks(folder: FeatureFolder
     rest = tuple(t for t in ids(folder) if t not in held)
     fitted = fit.fit(folder, rest, recipe(optim={"epochs": 10}))
     assert fitted.pooled is not None
-    split = Split(rest, tuple(sorted(held)), 0, ())
-    scored = scores.sides(folder, split, fitted.encoder, fitted.pooled, device=torch.device("cpu"))
-    accuracy = metrics.centroid_accuracy(
-        scored.train.vectors["trained"],
-        scored.train.labels,
-        scored.test.vectors["trained"],
-        scored.test.labels,
+    labels = EvaluationTracks(folder).labels
+    (train, vectors), (test, new) = (
+        embed_tracks(fitted.encoder, folder, folder.rows(side), device=torch.device("cpu"))
+        for side in (rest, tuple(sorted(held)))
     )
+    accuracy = metrics.centroid_accuracy(vectors, labels[train], new, labels[test])
     assert accuracy >= 0.8
-    assert np.allclose(np.linalg.norm(scored.test.vectors["trained"], axis=1), 1, atol=1e-5)
+    assert np.allclose(np.linalg.norm(new, axis=1), 1, atol=1e-5)
 
 
 def test_a_column_that_hardly_varied_is_left_out_where_the_backbone_learns(

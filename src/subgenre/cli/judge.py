@@ -53,28 +53,26 @@ def evaluate(
         workers: with --folds, parallel trainings; by default one for each core.
     """
     _check_options(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
-    from subgenre.commands import cross_validate
-    from subgenre.commands import evaluate as single
+    from subgenre.commands import evaluate as stage
     from subgenre.core import workspace
 
     terminal = (common or Common()).terminal()
+    settings = None
     if folds:
-        evaluated = cross_validate.evaluate_folds(
-            features or workspace.FEATURES,
-            (recipe or Recipe()).settings(features or workspace.FEATURES, terminal),
-            folds=folds,
-            repeats=repeats,
-            out=out or cross_validate.OUT,
-            max_mb=max_mb,
-            quick=quick,
-            open_set=open_set,
-            workers=workers,
-            console=terminal,
-        )
-    else:
-        evaluated = single.evaluate(
-            run, features=features, max_mb=max_mb, quick=quick, console=terminal
-        )
+        settings = (recipe or Recipe()).settings(features or workspace.FEATURES, terminal)
+    evaluated = stage.evaluate(
+        run,
+        features=features,
+        settings=settings,
+        folds=folds,
+        repeats=repeats,
+        out=out or stage.OUT,
+        max_mb=max_mb,
+        quick=quick,
+        open_set=open_set,
+        workers=workers,
+        console=terminal,
+    )
     terminal.table("Held-out tracks", *evaluated.table())
     terminal.result(evaluated.metrics)
     return 0

@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import hardware, workspace
+from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits import run as audits
+from subgenre.evaluation.audits import duplicates, mislabels
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.mislabels import Finding
-from subgenre.evaluation.audits.run import Audited
-from subgenre.evaluation.tracks import Material
-from subgenre.models import embedding
+from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.report import writer
 from subgenre.training import fit
 
@@ -90,26 +87,27 @@ def doctor(
     check_range("seed", seed, *config.SEEDS)
     check_range("repeats", repeats, 1, 1000)
     check_output("out", out)
-    folder, pooled = frozen_output(features, run, backbone, device, console)
-    material = Material(folder, folder.path / fit.CACHE)
-    judged = audits.repeated(material, folds, repeats, seed)
-    means = material.means(pooled)
-    same = audits.copies(material, means, console)
-    found = Audited()
-    audits.add_doctor(found, material, means, judged, same)
-    if found.notes:
-        raise EvaluationError(found.notes[0])
-    writer.write_doctor(out, found.findings)
-    console.info(
-        f"{out}: {len(found.findings)} findings in {len(material.ids)} tracks; {same.text}"
+    tracks, pooled = frozen_output(features, run, backbone, device, console)
+    frozen = tracks.means(pooled)
+    copies = duplicates.search(tracks.folder.tracks, frozen, console)
+    findings = mislabels.diagnose(
+        frozen,
+        tracks.labels,
+        tracks.folder.labels,
+        tracks.folder.tracks,
+        mislabels.repeated_folds(tracks.folder.tracks, folds, repeats, seed),
+        duplicates=copies,
+        measures=tracks.columns,
     )
-    return Diagnosed(out, len(material.ids), tuple(found.findings), same)
+    writer.write_doctor(out, findings)
+    console.info(f"{out}: {len(findings)} findings in {len(tracks.ids)} tracks; {copies.text}")
+    return Diagnosed(out, len(tracks.ids), tuple(findings), copies)
 
 
 def frozen_output(
     features: Path, run: Path | None, backbone: str | None, device: str, console: Console
-) -> tuple[FeatureFolder, NDArray[np.float32]]:
-    """Return the features and what the backbone before any training makes of their chunks."""
+) -> tuple[EvaluationTracks, NDArray[np.float32]]:
+    """Return the tracks and the output of the backbone before training for all chunks [n, H]."""
     if run is not None:
         opened = ModelFolder.open(run)
         folder, model = opened.features, opened.frozen_encoder
@@ -118,14 +116,5 @@ def frozen_output(
         folder = FeatureFolder.open(features)
         model = fit.load_backbone(backbone or folder.backbone, folder)  # type: ignore[assignment]
         statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
-    with console.progress("backbone") as bar:
-        pooled = embedding.pooled_vectors(
-            model,
-            folder,
-            np.arange(len(folder.track_of)),
-            cache=folder.path / fit.CACHE,
-            device=hardware.pick_device(device),
-            statistics=statistics,
-            on_progress=bar,
-        )
-    return folder, pooled
+    tracks = EvaluationTracks(folder)
+    return tracks, tracks.pooled(model, device, console, statistics)

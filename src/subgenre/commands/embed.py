@@ -11,7 +11,6 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import hardware, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
-from subgenre.evaluation import scores
 from subgenre.library import sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
@@ -61,7 +60,7 @@ def embed(
             opened.encoder.to(device), opened.features, rows, device=device, on_progress=bar
         )
     numbers, vectors = room.track_vectors(chunks, opened.features.track_of[rows])
-    tracks = scores.tracks_of(opened.features, numbers)
+    tracks = [opened.features.tracks[number] for number in numbers]
     room.write_embeddings(
         out,
         tracks,

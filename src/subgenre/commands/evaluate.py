@@ -1,7 +1,13 @@
-"""Model folder -> figures, pictures and report beside it, from its one split."""
+"""Splits -> vectors of trained models -> baselines -> audits -> figures, pictures and report.
+
+A model folder has one split. With `folds`, a model is trained for each fold, so that every track is
+held out once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +15,32 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from subgenre import config
 from subgenre.about import VERSION
 from subgenre.commands.model_folder import ModelFolder
+from subgenre.config import TrainConfig
 from subgenre.core import hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
-from subgenre.evaluation import baselines, scores
-from subgenre.evaluation.audits import duplicates, sections
-from subgenre.evaluation.audits import run as audits
-from subgenre.evaluation.audits.run import Audited
-from subgenre.evaluation.baselines import Fold, Ladder
-from subgenre.evaluation.scores import Scored
-from subgenre.evaluation.tracks import Material
+from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset.splits import Split
+from subgenre.errors import ConfigError
+from subgenre.evaluation import baselines, cross_validation
+from subgenre.evaluation.audits import duplicates, registry
+from subgenre.evaluation.audits.base import Context, Retraining
+from subgenre.evaluation.audits.registry import Audited
+from subgenre.evaluation.baselines import Fold
+from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import embedding, encoder
-from subgenre.models.encoder import Encoder
 from subgenre.report import maps, writer
-from subgenre.report.data import Backbone as Origin
-from subgenre.report.data import ReportData
+from subgenre.report.data import Backbone, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.report.writer import Evaluated
-from subgenre.training import fit
+from subgenre.training import checkpoint, fit
 
-VIEWED = ("frozen", "probe", "trained")  # rungs that are scored by genre too
-_MORE = (
+OUT = Path("evaluation")
+OPEN_SETS = ("frozen", "full")
+_ONE_SPLIT = (
     "These figures come from one split. Run `subgenre evaluate --folds 5` to measure pairs, "
     "learning curve, confounders, leakage and unknown subgenres too."
 )
@@ -40,199 +49,282 @@ _TEST_RUN = (
     "program works, not what a model can learn."
 )
 
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The splits of a library, and the models trained on them.
+
+    Attributes:
+        out: folder of the evaluation.
+        splits, trained, pooled: for each model its split, its vectors of all tracks [N, D], and the
+            output of the frozen backbone for all chunks [n, H].
+        train_s: mean seconds of a training.
+        fingerprint: of the trained models.
+    """
+
+    tracks: EvaluationTracks
+    settings: TrainConfig
+    out: Path
+    splits: Sequence[Split]
+    trained: Sequence[Floats]
+    pooled: Sequence[NDArray[np.float32]]
+    backbone: Backbone
+    history: tuple[dict[str, Any], ...]
+    train_s: float
+    fingerprint: str
+    is_test_run: bool = False
+
 
 def evaluate(
     run: Path | None = None,
     *,
     features: Path | None = None,
+    settings: TrainConfig | None = None,
+    folds: int = 0,
+    repeats: int = 1,
+    out: Path = OUT,
     max_mb: float = MAX_MB,
     quick: bool = False,
+    open_set: str = "frozen",
+    workers: int | None = None,
     console: Console | None = None,
 ) -> Evaluated:
-    """Score a model on its held-out tracks and write what was found into its folder.
+    """Score a model, or with `folds` a recipe, on held-out tracks, and write what was found.
 
     Writes `metrics.json`, `report.html`, `map.png`, `confusion.png`, `doctor.csv`,
-    `embeddings.parquet` and the model card.
+    `embeddings.parquet` and the model card: into the model folder, or with `folds` into `out`,
+    beside the vectors of each fold. An evaluation that was stopped continues there.
 
     Args:
-        run: the model folder; by default the newest.
-        features: where its features are now, if they have moved.
-        max_mb: size of the sound inside the report, megabytes.
-        quick: leave out the levels of genre, hubs and the doctor.
-        console: hears how it goes.
+        run: the model folder, by default the newest; not with `folds`.
+        features: where the model's features are now, if they have moved; with `folds`, what
+            `preprocess` wrote.
+        settings: with `folds`, the recipe; by default `thesis`.
+        folds, repeats: every track is held out once a repeat; 0 folds: the model's own split.
+        max_mb: size of the audio in the report, megabytes.
+        quick: only the figures, no audits.
+        open_set: `frozen` vectors for the rejection of unknown subgenres, or with `folds` `full`:
+            the model is also trained without each subgenre.
+        workers: parallel trainings; by default one for each core.
 
     Raises:
-        RunError, FeatureError, SplitError, EvaluationError.
+        RunError, FeatureError, SplitError, BackboneError, TrainingError: as in training.
+        RunError: `out` holds an evaluation of other settings or data.
+        ConfigError: a bad option. EvaluationError: nothing can be scored.
     """
     console = console or Silent()
-    opened = ModelFolder.open(run, console, features=features, vectors=False)
-    material = Material(opened.features, opened.features.path / fit.CACHE)
-    frozen = opened.frozen_encoder
-    pooled, scored = _vectors(opened, frozen, console)
-    seed = opened.settings.run.seed
-    fold = material.fold(opened.split, _trained(scored, len(material.ids)), pooled, seed=seed)
+    if folds:
+        if repeats < 1:
+            raise ConfigError(f"repeats is {repeats}; give 1 or more")
+        validation.check_choice("open_set", open_set, OPEN_SETS)
+        settings = settings or config.load_recipe("thesis")
+        folder = FeatureFolder.open(features or workspace.FEATURES)
+        models = _train_folds(folder, settings, folds, repeats, out, workers, console)
+    else:
+        repeats = 0
+        models = _read_model(
+            ModelFolder.open(run, console, features=features, vectors=False), console
+        )
+
     console.info("scoring the held-out tracks")
-    found = _ladder(material, [fold], seed=seed)
-    audited = Audited(notes=list(found.notes))
-    if opened.is_test_run:
-        audited.notes.append(_TEST_RUN)
-        console.warn(_TEST_RUN)
-    if not quick:
-        _audit(audited, material, fold, pooled, seed)
-    figures = _figures(opened, found, audited)
-    _write_vectors(opened, scored)
-    console.info("drawing map and report")
-    origin = Origin(opened.settings.model.backbone, frozen.backbone.licence, frozen.backbone.source)
-    data = _report_data(opened, material, fold, found, audited, origin)
-    writer.write(opened.path, figures, data, max_mb=max_mb)
-    if not quick:
-        writer.write_doctor(opened.path / workspace.DOCTOR, audited.findings)
-    console.info(f"report: {opened.path / workspace.REPORT}")
-    return Evaluated(opened.path, figures)
+    tracks, seed = models.tracks, models.settings.run.seed
+    scored = [
+        tracks.fold(split, trained, pooled, seed=seed)
+        for split, trained, pooled in zip(models.splits, models.trained, models.pooled, strict=True)
+    ]
+    scores = baselines.score(scored, tracks.labels, genres=tracks.genres, ids=tracks.ids, seed=seed)
+    sides, vectors = _evaluated(scored) if folds else _both_sides(scored[0])
 
-
-def _vectors(
-    run: ModelFolder, frozen: Encoder, console: Console
-) -> tuple[NDArray[np.float32], Scored]:
-    """Run the backbone as it was before training over all chunks, and the model over its tracks."""
-    device, folder = hardware.pick_device(run.settings.run.device), run.features
-    with console.progress("backbone") as bar:
-        pooled = embedding.pooled_vectors(
-            frozen,
-            folder,
-            np.arange(len(folder.track_of)),
-            cache=folder.path / fit.CACHE,
-            device=device,
-            on_progress=bar,
+    audited = Audited({}, (), ())
+    if not quick:
+        frozen = tracks.means(models.pooled[0])
+        copies = (
+            duplicates.search(tracks.folder.tracks, frozen, console)
+            if folds
+            else duplicates.find(tracks.folder.tracks, frozen)
         )
-    scored = scores.sides(
-        folder,
-        run.split,
-        run.encoder,
-        pooled,
-        device=device,
-        head_only=run.settings.model.tune == "head",
-    )
-    return pooled, scored
-
-
-def _trained(scored: Scored, n_tracks: int) -> NDArray[np.float32]:
-    """Put the model's vectors of both sides into rows by track number; the rest is zero."""
-    width = scored.train.vectors["trained"].shape[1]
-    rows = np.zeros((n_tracks, width), dtype=np.float32)
-    for side in (scored.train, scored.test):
-        rows[side.tracks] = side.vectors["trained"]
-    return rows
-
-
-def _ladder(material: Material, folds: list[Fold], *, seed: int) -> Ladder:
-    return baselines.ladder(
-        folds, material.labels, genres=material.genres, ids=material.ids, seed=seed
-    )
-
-
-def _audit(
-    found: Audited, material: Material, fold: Fold, pooled: NDArray[np.float32], seed: int
-) -> None:
-    """Add what one split can show: genres, hubs; and the doctor, whose probes are its own."""
-    means = material.means(pooled)
-    by_view = {}
-    for view in sections.VIEWS:
-        told = baselines.ladder(
-            [fold],
-            material.labels,
-            genres=material.genres,
-            ids=material.ids,
-            view=view,
-            only=VIEWED,
+        context = Context(
+            tracks=tracks.folder.tracks,
+            labels=tracks.labels,
+            names=tracks.folder.labels,
+            genres=tracks.genres,
+            columns=tracks.columns,
+            frozen=frozen,
+            chunks=np.asarray(models.pooled[0][tracks.rows], dtype=np.float64),
+            chunk_track=tracks.track_of,
+            folds=scored,
+            vectors=vectors,
+            copies=copies,
+            n_folds=folds,
+            repeats=repeats,
             seed=seed,
+            retraining=Retraining(tracks.folder, models.settings, models.out / "open_set", workers)
+            if open_set == "full"
+            else None,
+            console=console,
         )
-        by_view[view] = told.scores
-    found.plain["views"] = {view: writer.plain_scores(told) for view, told in by_view.items()}
-    found.sections.append(sections.views(by_view))
-    both = np.sort(np.concatenate([fold.train, fold.test]))
-    audits.add_hubs(found, material, np.asarray(fold.vectors["trained"], np.float64), both)
-    same = duplicates.find(material.folder.tracks, means)
-    n_folds = min(audits.FOLDS, int(np.bincount(material.labels).max()))
-    judged = audits.repeated(material, n_folds, audits.DOCTOR_REPEATS, seed)
-    audits.add_doctor(found, material, means, judged, same)
+        audited = registry.run_all(context)
 
-
-def _figures(run: ModelFolder, found: Ladder, audited: Audited) -> dict[str, Any]:
-    """Build `metrics.json`."""
-    return {
+    warnings = [warning for split in models.splits for warning in split.warnings]
+    warnings = [*dict.fromkeys(warnings), *scores.notes]
+    if models.is_test_run:
+        console.warn(_TEST_RUN)
+        warnings.append(_TEST_RUN)
+    warnings += audited.notes
+    figures = {
         "format_version": writer.FORMAT_VERSION,
-        "models": writer.plain_scores(found.scores),
-        "n_tracks": len(run.split.train) + len(run.split.test),
-        "n_train": len(run.split.train),
-        "n_test": len(run.split.test),
-        "folds": 0,
-        "repeats": 0,
-        "train_s": run.data["train_s"],
-        "grouped_by": list(run.split.grouped_by),
-        "warnings": [*run.split.warnings, *audited.notes],
-        "audits": audited.plain,
-        "fingerprint": run.features.fingerprint,
-        "seed": run.settings.run.seed,
+        "models": writer.plain_scores(scores.scores),
+        "n_tracks": len(np.unique(np.concatenate([[*f.train, *f.test] for f in scored]))),
+        "folds": folds,
+        "repeats": repeats,
+        "train_s": models.train_s,
+        "grouped_by": list(models.splits[0].grouped_by),
+        "warnings": warnings,
+        "audits": audited.plain(),
+        "fingerprint": tracks.folder.fingerprint,
+        "seed": seed,
         "versions": versions(),
     }
-
-
-def _write_vectors(run: ModelFolder, scored: Scored) -> None:
-    """Keep the vectors of both sides in the model folder."""
-    numbers = [*scored.train.tracks, *scored.test.tracks]
-    vectors = np.concatenate([scored.train.vectors["trained"], scored.test.vectors["trained"]])
-    sides = ["train"] * len(scored.train.tracks) + ["test"] * len(scored.test.tracks)
+    if not folds:
+        figures |= {"n_train": len(scored[0].train), "n_test": len(scored[0].test)}
     embedding.write_embeddings(
-        run.path / workspace.EMBEDDINGS,
-        scores.tracks_of(run.features, numbers),
-        vectors,
-        split=sides,
-        fingerprint=encoder.fingerprint(run.encoder),
+        models.out / workspace.EMBEDDINGS,
+        [tracks.folder.tracks[i] for side in sides.values() for i in side],
+        np.concatenate([vectors[side] for side in sides.values()]),
+        split=[name for name, side in sides.items() for _ in side],
+        fingerprint=models.fingerprint,
     )
-
-
-def _report_data(
-    run: ModelFolder,
-    material: Material,
-    fold: Fold,
-    found: Ladder,
-    audited: Audited,
-    origin: Origin,
-) -> ReportData:
-    """Gather what the report of a single split shows."""
-    folder, vectors = run.features, fold.vectors["trained"]
-    taken = baselines.out_of_fold([fold], material.labels)
-    matrix = np.zeros((len(folder.labels),) * 2, dtype=np.int64)
-    matrix[: len(taken.confusion), : len(taken.confusion)] = taken.confusion
-    fitted = maps.fit_map(vectors[fold.train], run.settings.run.seed)
-    places = fitted.place(vectors[fold.test])
-    points = [
-        *writer.points(material, fold.train, fitted.coordinates, "train", None),
-        *writer.points(material, fold.test, places, "test", taken.predicted),
-    ]
-    return ReportData(
-        title=run.path.name,
+    console.info("drawing map and report")
+    predicted = baselines.out_of_fold(scored, tracks.labels, len(tracks.folder.labels))
+    data = ReportData(
+        title=models.out.resolve().name,
         made=f"subgenre {VERSION}",
-        n_train=len(fold.train),
-        n_test=len(fold.test),
-        models=found.scores,
-        labels=tuple(folder.labels),
-        genres=tuple(folder.genres),
-        confusion=tuple(tuple(int(n) for n in row) for row in matrix),
-        points=tuple(points),
-        map=fitted,
-        history=_history(run.path),
-        settings=validation.to_dict(run.settings),
+        n_train=int(np.median([len(fold.train) for fold in scored])),
+        n_test=len(sides["test"]),
+        folds=folds,
+        repeats=repeats,
+        models=scores.scores,
+        labels=tuple(tracks.folder.labels),
+        genres=tuple(tracks.folder.genres),
+        confusion=tuple(tuple(row) for row in predicted.confusion.tolist()),
+        **_map(tracks, sides, vectors, predicted.predicted, seed),
+        history=models.history,
+        settings=validation.to_dict(models.settings),
         versions=versions(),
-        fingerprint=folder.fingerprint,
-        split_by=", ".join(run.split.grouped_by),
-        warnings=(*run.split.warnings, *audited.notes, _MORE),
-        skipped=writer.n_skipped(material),
-        backbone=origin,
-        sections=tuple(audited.sections),
+        fingerprint=tracks.folder.fingerprint,
+        split_by=", ".join(models.splits[0].grouped_by),
+        warnings=(*warnings, *(() if folds else (_ONE_SPLIT,))),
+        skipped=writer.n_skipped(tracks),
+        backbone=models.backbone,
+        sections=audited.sections,
+    )
+    writer.write(models.out, figures, data, max_mb=max_mb)
+    if "doctor" in audited.results:
+        writer.write_doctor(models.out / workspace.DOCTOR, audited.results["doctor"])
+    console.info(f"report: {models.out / workspace.REPORT}")
+    return Evaluated(models.out, figures)
+
+
+def _read_model(run: ModelFolder, console: Console) -> _Models:
+    """Embed both sides of a model's own split."""
+    tracks, device = EvaluationTracks(run.features), run.settings.run.device
+    pooled = tracks.pooled(run.frozen_encoder, device, console)
+    rows = [run.features.rows(side) for side in (run.split.train, run.split.test)]
+    numbers, embedded = embed_tracks(
+        run.encoder,
+        run.features,
+        np.concatenate(rows),
+        device=hardware.pick_device(device),
+        pooled=pooled if run.settings.model.tune == "head" else None,
+    )
+    vectors = np.zeros((len(tracks.ids), embedded.shape[1]), dtype=np.float32)
+    vectors[numbers] = embedded
+    backbone = run.frozen_encoder.backbone
+    return _Models(
+        tracks=tracks,
+        settings=run.settings,
+        out=run.path,
+        splits=[run.split],
+        trained=[vectors],
+        pooled=[pooled],
+        backbone=Backbone(run.settings.model.backbone, backbone.licence, backbone.source),
+        history=tuple(pq.read_table(run.path / workspace.HISTORY).to_pylist()),
+        train_s=run.data["train_s"],
+        fingerprint=encoder.fingerprint(run.encoder),
+        is_test_run=run.is_test_run,
     )
 
 
-def _history(run: Path) -> tuple[dict[str, Any], ...]:
-    return tuple(pq.read_table(run / workspace.HISTORY).to_pylist())
+def _train_folds(
+    folder: FeatureFolder,
+    settings: TrainConfig,
+    folds: int,
+    repeats: int,
+    out: Path,
+    workers: int | None,
+    console: Console,
+) -> _Models:
+    """Train a model on each fold of each repeat, or read what is already trained."""
+    jobs = cross_validation.plan(folder, settings, folds=folds, repeats=repeats, out=out)
+    splits = [job.split for job in jobs]
+    for warning in dict.fromkeys(warning for split in splits for warning in split.warnings):
+        console.warn(warning)
+    tracks = EvaluationTracks(folder)
+    backbone = fit.load_backbone(settings.model.backbone, folder)
+
+    def pooled(split: Split, console: Console) -> NDArray[np.float32]:
+        rows = folder.rows(split.train)
+        frozen = fit.new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
+        return tracks.pooled(frozen, settings.run.device, console)
+
+    first = pooled(splits[0], console)  # the trainings read it from the cache
+    console.info(f"{len(jobs)} trainings with the recipe '{settings.recipe}'")
+    results = cross_validation.train_all(jobs, workers=workers, console=console)
+    normalised = folder.spec.normalise != "none"  # by statistics that differ between folds
+    return _Models(
+        tracks=tracks,
+        settings=settings,
+        out=out,
+        splits=splits,
+        trained=[result.vectors for result in results],
+        pooled=[pooled(split, Silent()) if normalised else first for split in splits],
+        backbone=Backbone(settings.model.backbone, backbone.licence, backbone.source),
+        history=cross_validation.mean_history(results),
+        train_s=float(np.mean([result.seconds for result in results])),
+        fingerprint=checkpoint.digest([job.fingerprint for job in jobs]),
+    )
+
+
+def _evaluated(folds: Sequence[Fold]) -> tuple[dict[str, Ints], Floats]:
+    """Return the held-out tracks of all folds, and the vectors of all tracks [N, D] or NaN."""
+    vectors = baselines.aligned(folds)
+    return {"test": np.flatnonzero(np.isfinite(vectors[:, 0]))}, vectors
+
+
+def _both_sides(fold: Fold) -> tuple[dict[str, Ints], Floats]:
+    """Return the training and test tracks, and the vectors of all tracks [N, D] or NaN."""
+    sides = {"train": fold.train, "test": fold.test}
+    vectors = np.full_like(fold.vectors["trained"], np.nan)
+    for side in sides.values():
+        vectors[side] = fold.vectors["trained"][side]
+    return sides, vectors
+
+
+def _map(
+    tracks: EvaluationTracks, sides: dict[str, Ints], vectors: Floats, predicted: Ints, seed: int
+) -> dict[str, Any]:
+    """Fit the map on the first side, and place the other one on it."""
+    fitted: maps.Map | None = None
+    points = []
+    for name, side in sides.items():
+        if fitted is None:
+            fitted = maps.fit_map(vectors[side], seed)
+            coordinates = fitted.coordinates
+        else:
+            coordinates = fitted.place(vectors[side])
+        known = predicted if name == "test" else None
+        points += writer.points(tracks, side, coordinates, name, known)
+    return {"map": fitted, "points": tuple(points)}

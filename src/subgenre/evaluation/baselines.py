@@ -3,7 +3,7 @@
 All models are scored on the same held-out tracks by the same metrics, so that a reader sees what
 training adds to what is cheap: see `MODELS`.
 
-N tracks stand in one fixed order; a fold names them by position.
+N tracks have one fixed order; a fold names them by position.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fold:
 
     Attributes:
         train, test: positions of tracks, ascending.
-        vectors: rung -> [N, D]; only the rows of `train` and `test` mean anything.
+        vectors: model -> [N, D]; only the rows of `train` and `test` are used.
     """
 
     train: Ints
@@ -59,8 +59,8 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Scores by rung and metric, and notes on what could not be scored."""
+class Scores:
+    """Scores by model and metric, and notes on what could not be scored."""
 
     scores: dict[str, dict[str, Score]]
     notes: tuple[str, ...]
@@ -68,20 +68,18 @@ class Ladder:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What each track was taken for by models that had not heard it.
+    """The predicted subgenre of each track, by models that were not trained on it.
 
     Attributes:
         predicted: [N], -1 where no fold tests the track.
-        votes: [N, C], how many folds (one a repeat) took it for each subgenre.
         confusion: [C, C], true by predicted, each track once.
     """
 
     predicted: Ints
-    votes: Ints
     confusion: Ints
 
 
-def rungs(
+def baseline_vectors(
     frozen: ArrayLike,
     labels: ArrayLike,
     train: Ints,
@@ -90,25 +88,25 @@ def rungs(
     *,
     seed: int = 0,
 ) -> dict[str, NDArray[np.floating]]:
-    """Return the vectors of the baselines on one split, by rung, each [N, D].
+    """Return the vectors of the baselines on one split, by name, each [N, D].
 
     Args:
         frozen: [N, H] of this split, unit norm. labels: [N].
-        columns: rung -> [N, K] plain numbers of a track, NaN where unknown.
+        columns: baseline -> [N, K] plain numbers of a track, NaN where unknown.
     """
-    found: dict[str, NDArray[np.floating]] = {
-        name: lifted(values, train) for name, values in columns.items()
+    return {
+        **{name: column_vectors(values, train) for name, values in columns.items()},
+        "frozen": np.asarray(frozen),
+        "probe": probe_vectors(frozen, labels, train, test, seed=seed),
     }
-    found["frozen"] = np.asarray(frozen)
-    found["probe"] = probe_vectors(frozen, labels, train, test, seed=seed)
-    return found
 
 
-def lifted(columns: ArrayLike, train: Ints) -> Floats:
+def column_vectors(columns: ArrayLike, train: Ints) -> Floats:
     """Turn a few plain columns [N, K] into unit vectors [N, K + 1] that cosine can compare.
 
-    Standardised by the training tracks, what is missing at their mean, and a coordinate of 1 added:
-    cosine alone would hear in which direction a track differs, but not how far.
+    The columns are standardised by the training tracks, and missing values are their mean. A
+    coordinate of 1 is added, so that cosine reflects how far a track differs, and not only in
+    which direction.
     """
     values = np.asarray(columns, dtype=np.float64)
     seen = values[train]
@@ -126,8 +124,8 @@ def probe_vectors(
 ) -> Floats:
     """Return class probabilities as vectors [N, C]: of test tracks by a logistic probe.
 
-    Training tracks stand at their own subgenre's corner, (0, .., 1, .., 0), so that the nearest
-    centroid, the nearest track and the vote of the neighbours all are the most probable subgenre.
+    The vector of a training track is one-hot, (0, .., 1, .., 0), so that the nearest centroid, the
+    nearest track and the vote of the neighbours are all the most probable subgenre.
 
     Raises:
         EvaluationError: vectors that are not finite, or one subgenre in training.
@@ -143,7 +141,7 @@ def probe_vectors(
     scale = standardisation(x[train])
     probe = LogisticRegression(C=PROBE_C, max_iter=PROBE_STEPS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # nearly converged is a fair baseline
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fair baseline all the same
         probe.fit(standardised(x[train], *scale), y[train])
     rows = np.zeros((len(y), int(y.max()) + 1))
     rows[train, y[train]] = 1.0
@@ -151,106 +149,97 @@ def probe_vectors(
     return rows
 
 
-def ladder(
+def score(
     folds: Sequence[Fold],
     labels: ArrayLike,
     *,
     genres: ArrayLike,
     ids: Sequence[str],
     view: str = "all",
-    only: Sequence[str] = (),
-    main: str = "trained",
+    models: Sequence[str] = tuple(MODELS),
     seed: int = 0,
-) -> Ladder:
-    """Score every rung over all folds and repeats.
+) -> Scores:
+    """Score the model and its baselines over all folds and repeats.
 
     Args:
         folds: of one protocol; a track that several repeats test counts once (`metrics.combine`).
         labels: [N]. genres: genre number of each subgenre [C]. ids: of the tracks [N].
-        view: see `metrics.measure`. only: these rungs alone. main: the rung that must be scored.
+        view: see `metrics.measure`. models: which to score.
 
     Raises:
-        EvaluationError: the main rung can't be scored on any fold.
+        EvaluationError: the trained model can't be scored on any fold.
     """
     y = np.asarray(labels, dtype=np.int64)
-    names = [name for name in MODELS if name in folds[0].vectors and (not only or name in only)]
+    names = [name for name in models if name in folds[0].vectors]
     scores: dict[str, dict[str, Score]] = {}
     notes: dict[str, None] = {}
     for name in names:
         parts: list[Measured] = []
         for fold in folds:
             try:
-                parts += _measured(fold, name, y, genres, ids, view, seed)
+                parts += metrics.measure(
+                    fold.vectors[name][fold.train],
+                    y[fold.train],
+                    fold.vectors[name][fold.test],
+                    y[fold.test],
+                    genres=genres,
+                    seed=seed,
+                    view=view,
+                    ids=[ids[i] for i in fold.test],
+                )
             except EvaluationError as problem:
                 last = problem
                 notes[f"{name}, {len(fold.test)} held-out tracks: {problem}"] = None
         if parts:
             scores[name] = metrics.combine(parts, seed=seed)
             notes |= dict.fromkeys(note for part in parts for note in part.notes)
-        elif name == main and view == "all":
+        elif name == "trained" and view == "all":
             raise last
-    if view == "all" and main in scores:
-        scores = {"chance": _chance(scores[main]), **scores}
-    return Ladder(scores, tuple(notes))
+    if view == "all" and "trained" in scores:
+        chance = {
+            metric: Score(one.chance, one.chance, one.chance, one.chance)
+            for metric, one in scores["trained"].items()
+        }
+        scores = {"chance": chance, **scores}
+    return Scores(scores, tuple(notes))
 
 
-def _measured(
-    fold: Fold, name: str, y: Ints, genres: ArrayLike, ids: Sequence[str], view: str, seed: int
-) -> list[Measured]:
-    rows = fold.vectors[name]
-    return metrics.measure(
-        rows[fold.train],
-        y[fold.train],
-        rows[fold.test],
-        y[fold.test],
-        genres=genres,
-        seed=seed,
-        view=view,
-        ids=[ids[i] for i in fold.test],
-    )
+def out_of_fold(folds: Sequence[Fold], labels: ArrayLike, n_labels: int) -> OutOfFold:
+    """Predict the subgenre of each held-out track by the nearest training centroid.
 
-
-def _chance(scores: Mapping[str, Score]) -> dict[str, Score]:
-    return {name: Score(s.chance, s.chance, s.chance, s.chance) for name, s in scores.items()}
-
-
-def out_of_fold(folds: Sequence[Fold], labels: ArrayLike, *, rung: str = "trained") -> OutOfFold:
-    """Return what each held-out track is taken for by the nearest training centroid.
-
-    Over repeats the majority counts; of equals the one that came first.
+    Over repeats the most frequent prediction counts; if two are equally frequent, the earlier one.
     """
     y = np.asarray(labels, dtype=np.int64)
-    n_labels = int(y.max()) + 1
     votes = np.zeros((len(y), n_labels), dtype=np.int64)
     first = np.full((len(y), n_labels), np.inf)
     for number, fold in enumerate(folds):
-        rows = fold.vectors[rung]
-        taken = metrics.nearest_centroids(rows[fold.train], y[fold.train], rows[fold.test])
-        votes[fold.test, taken] += 1
-        first[fold.test, taken] = np.minimum(first[fold.test, taken], number)
+        rows = fold.vectors["trained"]
+        nearest = metrics.nearest_centroids(rows[fold.train], y[fold.train], rows[fold.test])
+        votes[fold.test, nearest] += 1
+        first[fold.test, nearest] = np.minimum(first[fold.test, nearest], number)
     earliest = np.where(np.isfinite(first), first / (1.0 + len(folds)), 0.0)
     predicted = np.where(votes.any(axis=1), (votes - earliest).argmax(axis=1), -1)
     tested = predicted >= 0
     matrix = metrics.confusion_matrix(y[tested], predicted[tested], n_labels)
-    return OutOfFold(predicted.astype(np.int64), votes, matrix)
+    return OutOfFold(predicted.astype(np.int64), matrix)
 
 
-def aligned(folds: Sequence[Fold], *, rung: str = "trained") -> Floats:
-    """Return the vectors of held-out tracks, [N, D], the folds' spaces turned onto the first one's.
+def aligned(folds: Sequence[Fold]) -> Floats:
+    """Return the vectors of held-out tracks [N, D], rotated into the space of the first fold.
 
-    Each fold's encoder has a space of its own. The rotation that lays the tracks in training of
-    both nearest to one another (orthogonal Procrustes; Schönemann 1966) changes no cosine inside a
-    fold and uses no held-out track. Rows of tracks that no fold tests are NaN.
+    Each fold's encoder has a space of its own. The rotation that best maps the common training
+    tracks onto each other (orthogonal Procrustes; Schönemann 1966) changes no cosine inside a fold
+    and uses no held-out track. Rows of tracks that no fold tests are NaN.
     """
-    base = np.asarray(folds[0].vectors[rung], dtype=np.float64)
-    found = np.full(base.shape, np.nan)
+    base = np.asarray(folds[0].vectors["trained"], dtype=np.float64)
+    vectors = np.full(base.shape, np.nan)
     for fold in folds:
-        rows = np.asarray(fold.vectors[rung], dtype=np.float64)
-        both = np.intersect1d(folds[0].train, fold.train)
-        turn = np.eye(base.shape[1])
-        if both.size:
-            left, _, right = np.linalg.svd(rows[both].T @ base[both])
-            turn = left @ right
-        new = fold.test[np.isnan(found[fold.test, 0])]  # the first repeat's place counts
-        found[new] = rows[new] @ turn
-    return found
+        rows = np.asarray(fold.vectors["trained"], dtype=np.float64)
+        common = np.intersect1d(folds[0].train, fold.train)
+        rotation = np.eye(base.shape[1])
+        if common.size:
+            left, _, right = np.linalg.svd(rows[common].T @ base[common])
+            rotation = left @ right
+        new = fold.test[np.isnan(vectors[fold.test, 0])]  # the first repeat counts
+        vectors[new] = rows[new] @ rotation
+    return vectors

@@ -1,23 +1,27 @@
-"""What the figures are made of: labels, measured columns and log-mel moments of every track."""
+"""The tracks of a feature folder as an evaluation needs them, and their vectors by a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from subgenre.audio import measures
-from subgenre.core import files
+from subgenre.audio.features import Statistics
+from subgenre.core import files, hardware
+from subgenre.core.progress import Console
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
-from subgenre.evaluation import baselines as protocol
+from subgenre.evaluation.audits import probe
 from subgenre.evaluation.audits.confounders import track_columns
-from subgenre.evaluation.audits.probe import Fold as Positions
-from subgenre.evaluation.baselines import Fold
+from subgenre.evaluation.baselines import Fold, baseline_vectors
 from subgenre.models import embedding
+from subgenre.models.backbones import Backbone
+from subgenre.models.encoder import Encoder
+from subgenre.training.fit import CACHE
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,15 +31,10 @@ _MOMENTS_VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """A feature folder as the figures need it: N tracks in the folder's order.
-
-    Attributes:
-        cache: folder for what takes a pass over all chunks.
-    """
+class EvaluationTracks:
+    """N labelled tracks in the order of their feature folder."""
 
     folder: FeatureFolder
-    cache: Path
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -45,9 +44,9 @@ class Material:
     @cached_property
     def labels(self) -> Ints:
         """Class number of each track, [N]."""
-        found = np.full(len(self.folder.tracks), -1, dtype=np.int64)
-        found[self.track_of] = self.folder.label_of[self.rows]
-        return found
+        labels = np.full(len(self.folder.tracks), -1, dtype=np.int64)
+        labels[self.track_of] = self.folder.label_of[self.rows]
+        return labels
 
     @cached_property
     def genres(self) -> Ints:
@@ -74,19 +73,36 @@ class Material:
 
     @cached_property
     def baselines(self) -> dict[str, Floats]:
-        """Plain columns of the two lowest rungs: tempo and loudness [N, 2], log-mel [N, 2 F]."""
-        named = [np.asarray(self.columns[c], np.float64) for c in ("tempo_bpm", "loudness_lufs")]
-        return {"tempo_loudness": np.stack(named, axis=1), "mean_log_mel": self._log_mel()}
+        """Plain columns of two baselines: tempo and loudness [N, 2], log-mel [N, 2 F]."""
+        numbers = [np.asarray(self.columns[c], np.float64) for c in ("tempo_bpm", "loudness_lufs")]
+        return {"tempo_loudness": np.stack(numbers, axis=1), "mean_log_mel": self._log_mel()}
 
-    def positions(self, split: Split) -> Positions:
-        """Return a split as positions of tracks."""
-        sides = [np.isin(self.ids, side) for side in (split.train, split.test)]
-        return np.flatnonzero(sides[0]), np.flatnonzero(sides[1])
+    def pooled(
+        self,
+        model: Encoder | Backbone,
+        device: str,
+        console: Console,
+        statistics: Statistics | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the output of a frozen backbone for all chunks, [n, H]; it is cached.
+
+        Args:
+            statistics: as for `embedding.pooled_vectors`.
+        """
+        with console.progress("backbone") as bar:
+            return embedding.pooled_vectors(
+                model,
+                self.folder,
+                np.arange(len(self.folder.track_of)),
+                cache=self.folder.path / CACHE,
+                device=hardware.pick_device(device),
+                statistics=statistics,
+                on_progress=bar,
+            )
 
     def means(self, pooled: NDArray[np.floating]) -> Floats:
-        """Average what a frozen backbone made of the folder's chunks [n, H] by track: [N, H]."""
+        """Average the output of a frozen backbone [n, H] by track: [N, H]."""
         values = np.asarray(pooled[self.rows], dtype=np.float64)
-        values = values if values.ndim == 2 else values.mean(axis=1)
         total = np.zeros((len(self.ids), values.shape[1]))
         np.add.at(total, self.track_of, values)
         return np.asarray(total / np.bincount(self.track_of)[:, None])
@@ -99,17 +115,17 @@ class Material:
         *,
         seed: int = 0,
     ) -> Fold:
-        """Gather every rung's vectors on one split.
+        """Gather the vectors of the model and its baselines on one split.
 
         Args:
             trained: [N, D] by the encoder of this split; rows of other tracks don't matter.
             pooled: [n, H] of all chunks, by the backbone as it was before training.
         """
-        train, test = self.positions(split)
-        side = self.folder.rows(split.train)
-        frozen = embedding.frozen_track_vectors(pooled, self.folder.track_of, side, self.rows)[1]
-        found = protocol.rungs(frozen, self.labels, train, test, self.baselines, seed=seed)
-        return Fold(train, test, {**found, "trained": trained})
+        ((train, test),) = probe.fold_positions([split], self.ids)
+        rows = self.folder.rows(split.train)
+        frozen = embedding.frozen_track_vectors(pooled, self.folder.track_of, rows, self.rows)[1]
+        vectors = baseline_vectors(frozen, self.labels, train, test, self.baselines, seed=seed)
+        return Fold(train, test, {**vectors, "trained": trained})
 
     def _log_mel(self) -> Floats:
         """Mean and deviation of each band over the music of a track, [N, 2 F]."""
@@ -123,26 +139,41 @@ class Material:
     def _moments(self) -> Floats:
         """Mean and mean square of each band of each chunk, [n, 2 F], kept on disk."""
         name = f"log_mel-v{_MOMENTS_VERSION}-{self.folder.fingerprint}.npy"
-        path, n_frames = self.cache / name, self.folder.n_frames(self.rows)
+        path, n_frames = self.folder.path / CACHE / name, self.folder.n_frames(self.rows)
         shape = (len(self.rows), 2 * self.folder.spec.n_mels)
-        if (known := _read(path, shape)) is not None:
-            return known
-        found = np.empty(shape)
+        try:
+            known = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # missing or damaged
+            known = np.empty(0)
+        if known.shape == shape and known.dtype == np.float64 and np.isfinite(known).all():
+            return np.asarray(known)
+        moments = np.empty(shape)
         for at in range(0, len(self.rows), _READ_AT_ONCE):
             part = self.rows[at : at + _READ_AT_ONCE]
             for i, chunk in enumerate(self.folder.load(part).numpy().astype(np.float64), start=at):
                 music = chunk[: max(int(n_frames[i]), 1)]
-                found[i] = np.concatenate([music.mean(axis=0), (music**2).mean(axis=0)])
+                moments[i] = np.concatenate([music.mean(axis=0), (music**2).mean(axis=0)])
         with files.atomic_path(path) as temporary:
-            np.save(temporary, found, allow_pickle=False)
-        return found
+            np.save(temporary, moments, allow_pickle=False)
+        return moments
 
 
-def _read(path: Path, shape: tuple[int, int]) -> Floats | None:
-    """Read cached moments; what is damaged counts as absent."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    whole = found.shape == shape and found.dtype == np.float64 and bool(np.isfinite(found).all())
-    return found if whole else None
+def embed_tracks(
+    encoder: Encoder,
+    folder: FeatureFolder,
+    rows: Ints,
+    *,
+    device: torch.device,
+    pooled: NDArray[np.float32] | None = None,
+) -> tuple[Ints, NDArray[np.float32]]:
+    """Embed the tracks of some chunks: their numbers, ascending [M], and their vectors [M, D].
+
+    Args:
+        rows: of the folder's chunks.
+        pooled: [n, H] of all chunks, where the backbone was not trained.
+    """
+    if pooled is not None:
+        chunks = embedding.project_vectors(encoder, pooled[rows], device=device)
+    else:
+        chunks = embedding.chunk_vectors(encoder, folder, rows, device=device)
+    return embedding.track_vectors(chunks, folder.track_of[rows])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from subgenre import metrics, report
 from subgenre.core import files, workspace
 from subgenre.evaluation.audits.mislabels import Finding, csv_rows
-from subgenre.evaluation.tracks import Material
+from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.metrics import Score
 from subgenre.report import plots
 from subgenre.report.data import Point, ReportData
@@ -76,7 +76,7 @@ def plain_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[st
 
 
 def points(
-    material: Material,
+    library: EvaluationTracks,
     tracks: Sequence[int] | NDArray[np.int64],
     coordinates: NDArray[np.floating],
     split: str,
@@ -88,7 +88,7 @@ def points(
         tracks: [M] numbers of tracks. coordinates: [M, 2].
         predicted: [N] label numbers of all tracks, -1: no prediction.
     """
-    folder = material.folder
+    folder = library.folder
     first = {int(t): row for row, t in reversed(list(enumerate(folder.track_of)))}
     starts = folder.chunks["start_s"].to_pylist()
     made = []
@@ -104,7 +104,7 @@ def points(
                 artist=track.artist,
                 path=str(track.path),
                 genre=track.genre,
-                subgenre=folder.labels[int(material.labels[number])],
+                subgenre=folder.labels[int(library.labels[number])],
                 split=split,
                 predicted="" if label < 0 else folder.labels[label],
                 start_s=float(starts[first[int(number)]]),
@@ -113,9 +113,9 @@ def points(
     return made
 
 
-def n_skipped(material: Material) -> int:
+def n_skipped(library: EvaluationTracks) -> int:
     """Return how many files preprocessing left out."""
-    path = material.folder.path / "skipped.csv"
+    path = library.folder.path / "skipped.csv"
     return max(0, len(path.read_text(encoding="utf-8").splitlines()) - 1) if path.is_file() else 0
 
 

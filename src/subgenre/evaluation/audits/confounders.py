@@ -17,15 +17,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu
 
-from subgenre.core.text import percent
+from subgenre.core.text import p_value, percent
 from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked_folds, one_hot, share
-from subgenre.evaluation.audits.result import Result
+from subgenre.evaluation.audits.base import (
+    Audit,
+    Context,
+    Result,
+    Section,
+    Table,
+    over_folds,
+    share_text,
+)
+from subgenre.evaluation.audits.probe import (
+    Floats,
+    Fold,
+    Ints,
+    checked_folds,
+    grouped_folds,
+    one_hot,
+    share,
+)
 from subgenre.metrics import Score
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
 
+FOLDS = 5
 KNOTS = 8  # of the piecewise linear function of a numeric column
 BLOCK = 50  # permutations held at a time
 RIDGE = 1.0  # one track's weight pulls each knot towards the mean
@@ -271,3 +288,44 @@ def _outstanding(column: str, name: str, auc: float, gap: float) -> str:
         f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {_word(column)} alone "
         f"separates {percent(max(auc, 1 - auc))} of its pairs with other tracks."
     )
+
+
+def run(context: Context) -> Confounders:
+    """Measure the confounders in folds by track: folds by artist hide what the artist tells."""
+    by_track = np.arange(len(context.labels))
+    folds = grouped_folds(context.labels, by_track, FOLDS, seed=context.seed)
+    return confounders(context.columns, context.labels, context.names, folds, seed=context.seed)
+
+
+def section(found: Confounders, _: Context) -> Section:
+    """Show how well each property alone gives a playlist away."""
+    rows = tuple(
+        (
+            _word(c.column),
+            share_text(c.accuracy),
+            percent(c.known_share),
+            p_value(c.q_value),
+            "yes" if c.named else "",
+        )
+        for c in (found.together, *found.columns)
+    )
+    named = [c.text for c in found.columns if c.named]
+    remarkable = [one.text for one in found.standouts] + named
+    return Section(
+        "confounders",
+        "Confounders",
+        "How many held-out tracks does one property assign to the right subgenre? "
+        "The model may have learnt a property that is clearly above chance instead of the music.",
+        " ".join(note for note in found.notes if note not in named),  # the table holds these
+        (
+            Table(
+                ("Property", "Held-out accuracy", "Known for", "p, corrected", "Above chance"),
+                rows,
+                "Confounders",
+            ),
+        ),
+        remarkable[0] if remarkable else "",
+    )
+
+
+AUDIT = Audit("confounders", run, section, applies=over_folds)

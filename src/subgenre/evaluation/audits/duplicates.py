@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from subgenre.core.progress import Console, Silent
 from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import Result
 from subgenre.evaluation.audits.probe import Floats, standardise, unit
-from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
@@ -126,6 +127,17 @@ def find(
     members = [np.flatnonzero(component == c) for c in range(int(component.max(initial=-1)) + 1)]
     groups = tuple(tuple(int(i) for i in m) for m in members if m.size > 1)
     return Duplicates(method, tuple(pairs), groups, text)
+
+
+def search(
+    tracks: Sequence[Track], vectors: ArrayLike, console: Console | None = None
+) -> Duplicates:
+    """Find copies by fingerprints where `fpcalc` is installed, else by vectors [N, D]."""
+    prints = None
+    if fpcalc() is not None:
+        (console or Silent()).info("comparing acoustic fingerprints")
+        prints = fingerprints([track for track in tracks if track.path.is_file()])
+    return find(tracks, vectors, prints=prints)
 
 
 def bit_errors(a: Codes, b: Codes) -> tuple[float, int]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from subgenre.evaluation.audits.base import Audit, Context, Lines, Result, Section, over_folds
 from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked, checked_folds, lda_scores
-from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, share_interval
 
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)
@@ -184,3 +184,33 @@ def _words(now: float, gain: Forecast) -> tuple[str, str]:
         return "flat", f"More tracks would add little: twice as many {points}."
     tracks = f"{gain.n_tracks:.0f} instead of {now:.0f} training tracks a subgenre"
     return "rising", f"Twice the tracks ({tracks}) would add about {points}."
+
+
+def run(context: Context) -> LearningCurve:
+    """Measure the curve of the frozen vectors over the folds."""
+    return learning_curve(context.frozen, context.labels, context.positions, seed=context.seed)
+
+
+def section(found: LearningCurve, _: Context) -> Section:
+    """Show accuracy over the number of training tracks."""
+    accuracy = [point.accuracy for point in found.points]
+    lines = Lines(
+        "Centroid accuracy",
+        "training tracks a subgenre",
+        [point.n_tracks for point in found.points],
+        [score.value for score in accuracy],
+        [(score.low, score.high) for score in accuracy],
+        accuracy[-1].chance if accuracy else None,
+        top=1.0,
+    )
+    return Section(
+        "curve",
+        "Learning curve",
+        "Would more tracks help? A light probe on the frozen backbone trains on fewer tracks. "
+        "The model itself is not trained again.",
+        found.text,
+        (lines,) if accuracy else (),
+    )
+
+
+AUDIT = Audit("learning_curve", run, section, applies=over_folds)

@@ -7,7 +7,7 @@ never recommended. Mutual proximity (Schnitzer et al., JMLR 13, 2012) is the rem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import Audit, Context, Result, Section, Table
 from subgenre.evaluation.audits.probe import checked, unit
-from subgenre.evaluation.audits.result import Result
 from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
 HUB = 5  # a hub stands in more than this many times k lists
@@ -81,3 +81,42 @@ def _occurrence(nearest: np.ndarray, labels: np.ndarray, k: int) -> Occurrence:
         same_share=float(np.mean(labels[nearest] == labels[:, None])),
         hubs=tuple(h for h in hubs if counts[h] > k),
     )
+
+
+def run(context: Context) -> Hubness:
+    """Measure hubness among the evaluated tracks."""
+    rows = np.flatnonzero(np.isfinite(context.vectors[:, 0]))
+    return hubness(context.vectors[rows], context.labels[rows])
+
+
+def section(found: Hubness, context: Context) -> Section:
+    """Show both ways of searching side by side, and name the most frequent tracks."""
+    tracks = [
+        t for t, row in zip(context.tracks, context.vectors, strict=True) if np.isfinite(row[0])
+    ]
+    lines: tuple[tuple[str, Callable[[Occurrence], str]], ...] = (
+        ("Tracks in no list", lambda o: percent(o.never_share)),
+        ("Skewness of the number of lists a track is in (0: even)", lambda o: f"{o.skewness:.2f}"),
+        ("Lists that hold the most frequent track", lambda o: str(o.most)),
+        ("Tracks in over five times their share of lists", lambda o: percent(o.hub_share)),
+        ("Neighbours of the same subgenre", lambda o: percent(o.same_share)),
+    )
+    names = [tracks[i].title or tracks[i].path.stem for i in found.cosine.hubs[:3]]
+    return Section(
+        "hubness",
+        "Hubs",
+        f"Are some tracks recommended everywhere and others nowhere? Each of {found.n_tracks} "
+        f"tracks gets a list of its {found.k} most similar tracks, by cosine and by mutual "
+        "proximity, which corrects for such hubs.",
+        f"Most frequent in the lists by cosine: {', '.join(names)}." if names else "",
+        (
+            Table(
+                ("", "Cosine", "Mutual proximity"),
+                tuple((what, read(found.cosine), read(found.mutual)) for what, read in lines),
+                "Hubs",
+            ),
+        ),
+    )
+
+
+AUDIT = Audit("hubness", run, section)

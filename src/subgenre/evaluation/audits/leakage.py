@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from subgenre.core.text import counted
 from subgenre.dataset.splits.grouping import bonds
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import (
+    Audit,
+    Context,
+    Interval,
+    Result,
+    Section,
+    Table,
+    over_folds,
+    share_text,
+)
 from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
 from subgenre.evaluation.audits.probe import (
     Floats,
@@ -28,28 +39,20 @@ from subgenre.evaluation.audits.probe import (
     share,
     standardise,
 )
-from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_labels
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
 
 BLOCK = 1024  # chunks whose cosines to all others are held at a time
+NOTABLE_GAP = 0.05  # above which the summary names it
+LISTED_NOTES = 10
 ROWS = (
     ("chunk", "random chunks", "whole tracks held out"),
     ("recording", "copies on both sides", "copies held out together"),
     ("artist", "random tracks", "whole artists held out"),
     ("album", "random tracks", "whole albums held out"),
 )
-
-
-@dataclass(frozen=True)
-class Gap(Result):
-    """Loose minus strict, with the 95 % interval of a paired bootstrap over the strict groups."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,10 @@ class Comparison(Result):
     n_groups: int
     centroid_loose: Score
     centroid_strict: Score
-    centroid_gap: Gap
+    centroid_gap: Interval
     knn_loose: Score
     knn_strict: Score
-    knn_gap: Gap
+    knn_gap: Interval
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class _Meter:
         scores = [
             [share(r[i], chance=chance, groups=bound) for r in (loose, strict)] for i in (0, 1)
         ]
-        gaps = [Gap(*mean_interval(loose[i] - strict[i], groups=bound)) for i in (0, 1)]
+        gaps = [Interval(*mean_interval(loose[i] - strict[i], groups=bound)) for i in (0, 1)]
         return Comparison(
             *words,
             n_tracks=seen.size,
@@ -224,3 +227,72 @@ def _divisible(groups: Ints, labels: Ints) -> tuple[NDArray[np.bool_], list[int]
     """Which tracks [N] are of subgenres with two groups or more, and the other subgenres."""
     single = [int(c) for c in np.unique(labels) if np.unique(groups[labels == c]).size < 2]
     return ~np.isin(labels, single), single
+
+
+def run(context: Context) -> Leakage:
+    """Score the frozen vectors of the chunks, and look for copies across the folds."""
+    return leakage(
+        context.chunks,
+        context.chunk_track,
+        context.labels,
+        context.tracks,
+        context.names,
+        duplicates=context.copies,
+        folds_in_use=context.positions,
+        repeats=1,
+        seed=context.seed,
+    )
+
+
+def section(found: Leakage, context: Context) -> Section:
+    """Show the scores under both splits, and name the recordings on both sides."""
+    rows = tuple(
+        (
+            f"{one.loose} against {one.strict}",
+            name,
+            share_text(loose),
+            share_text(strict),
+            _points(gap),
+        )
+        for one in found.comparisons
+        for name, loose, strict, gap in (
+            ("nearest centroid", one.centroid_loose, one.centroid_strict, one.centroid_gap),
+            ("k-NN", one.knn_loose, one.knn_strict, one.knn_gap),
+        )
+    )
+    n = len(context.copies.pairs)
+    found_copies = f"{counted(n, 'pair')} of copies found" if n else "No copies found"
+    notes = [f"{found_copies}, {context.copies.text}.", *found.notes[:LISTED_NOTES]]
+    if len(found.notes) > LISTED_NOTES:
+        notes.append(f"And {len(found.notes) - LISTED_NOTES} more of this kind.")
+    return Section(
+        "leakage",
+        "Leakage",
+        "How much better does a model look if related tracks stand on both sides of a split? The "
+        "same vectors of the frozen backbone are scored under a loose and a strict split.",
+        " ".join(notes),
+        (Table(("Split", "Score", "Loose", "Strict", "Gap"), rows, "Leakage"),),
+        _headline(found),
+    )
+
+
+def _headline(found: Leakage) -> str:
+    n = len(found.straddling)
+    if n:
+        stand = "stands" if n == 1 else "stand"
+        return (
+            f"{counted(n, 'recording')} {stand} on both sides of a split: the figures are too high."
+        )
+    for one in found.comparisons:
+        gap = one.centroid_gap
+        if one.kind in ("artist", "album") and gap.low > 0 and gap.value > NOTABLE_GAP:
+            points = counted(round(100 * gap.value), "point")
+            return f"With each {one.kind} on one side of the split, the accuracy is {points} lower."
+    return ""
+
+
+def _points(gap: Interval) -> str:
+    return f"{100 * gap.value:+.0f} points ({100 * gap.low:+.0f} to {100 * gap.high:+.0f})"
+
+
+AUDIT = Audit("leakage", run, section, applies=over_folds)

@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import false_discovery_control, rankdata
 
+from subgenre.core.text import counted, p_value
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import (
+    ABSENT,
+    Audit,
+    Context,
+    Result,
+    Section,
+    Table,
+    over_folds,
+    share_text,
+)
 from subgenre.evaluation.audits.probe import (
     Floats,
     Fold,
@@ -26,9 +37,9 @@ from subgenre.evaluation.audits.probe import (
     ridge_hat,
     unit,
 )
-from subgenre.evaluation.audits.result import Result
 from subgenre.metrics import Score, wilson
 
+NAMED_PAIRS = 4  # of a verdict, in the summary
 TOO_FEW = 8  # tracks a side, below which a pair is not judged
 FEW_GROUPS = 4  # artists a side: with 3 against 3 there are 20 arrangements, and p can't be small
 LEVEL = 0.05  # of the false discovery rate over the pairs
@@ -212,3 +223,65 @@ def _verdict(pair: Pair, q: float | None) -> str:
         return APART
     hint = q <= LEVEL or (pair.trained is not None and pair.trained.low > 0.5)
     return UNSURE if hint else ALIKE
+
+
+def run(context: Context) -> tuple[Pair, ...]:
+    """Judge each pair by the frozen vectors and by the trained model of each fold."""
+    return pairs(
+        context.frozen,
+        context.labels,
+        context.names,
+        context.positions,
+        trained=[fold.vectors["trained"] for fold in context.folds],
+        seed=context.seed,
+    )
+
+
+def section(judged: Sequence[Pair], _: Context) -> Section:
+    """Show the pairs, the hardest first."""
+    hardest = sorted(judged, key=lambda p: 2.0 if p.trained is None else p.trained.value)
+    rows = tuple(
+        (
+            f"{p.a} and {p.b}",
+            share_text(p.trained),
+            ABSENT if p.q_value is None else p_value(p.q_value),
+            p.verdict,
+        )
+        for p in hardest
+    )
+    return Section(
+        "pairs",
+        "Pairs of subgenres",
+        "Can the two subgenres of a pair be told apart? Accuracy is the trained model's on its "
+        "held-out tracks. p tests the backbone before training: how often a light probe does as "
+        "well with shuffled labels, corrected for the number of pairs (Benjamini and Hochberg). "
+        "Told apart: p is at most 0.05 and the accuracy's interval lies above chance. Unsure: only "
+        "one of the two holds.",
+        "",
+        (
+            Table(
+                ("Pair", "Accuracy of the model", "p before training", "Verdict"),
+                rows,
+                "Pairs of subgenres",
+            ),
+        ),
+        _headline(judged),
+    )
+
+
+def _headline(judged: Sequence[Pair]) -> str:
+    missed = [f"{p.a} and {p.b}" for p in judged if p.verdict == "not told apart"]
+    unsure = [f"{p.a} and {p.b}" for p in judged if p.verdict == "unsure"]
+    if len(judged) > 1 and all(p.verdict == "told apart" for p in judged):
+        return f"Each of the {len(judged)} pairs of subgenres can be told apart."
+    parts = [f"Not told apart: {_first(missed)}."] if missed else []
+    parts += [f"Unsure whether they can be told apart: {_first(unsure)}."] if unsure else []
+    return " ".join(parts)
+
+
+def _first(pairs: Sequence[str]) -> str:
+    more = len(pairs) - NAMED_PAIRS
+    return "; ".join(pairs[:NAMED_PAIRS]) + (f"; {counted(more, 'more pair')}" if more > 0 else "")
+
+
+AUDIT = Audit("pairs", run, section, applies=over_folds)

@@ -19,7 +19,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from subgenre.core.text import percent
+from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import Audit, Context, Result, Section, Suggestion, Suggestions
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.probe import (
     Floats,
@@ -27,11 +29,11 @@ from subgenre.evaluation.audits.probe import (
     Ints,
     checked,
     checked_folds,
+    fold_positions,
     lda_scores,
     standardise,
     unit,
 )
-from subgenre.evaluation.audits.result import Result
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
@@ -42,6 +44,7 @@ LEAST = 0.9  # confidence of a wrong playlist: 9 to 1 for another one, or nobody
 OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.001  # of the samples: audible distortion
+FOLDS, REPEATS = 5, 3
 KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped")
 CSV_COLUMNS = ("track", "path", "kind", "subgenre", "suggestion", "confidence", "why")
 
@@ -260,3 +263,65 @@ def _finding(
     track: Track, kind: str, subgenre: str, suggestion: str, sure: float, why: str
 ) -> Finding:
     return Finding(track.id, str(track.path), kind, subgenre, suggestion, sure, why)
+
+
+def run(context: Context) -> list[Finding]:
+    """Diagnose all tracks, over folds of their own and at least three repeats."""
+    largest = int(np.bincount(context.labels).max())
+    folds = repeated_folds(
+        context.tracks,
+        context.n_folds or min(FOLDS, largest),
+        max(context.repeats, REPEATS),
+        context.seed,
+    )
+    return diagnose(
+        context.frozen,
+        context.labels,
+        context.names,
+        context.tracks,
+        folds,
+        duplicates=context.copies,
+        measures=context.columns,
+    )
+
+
+def repeated_folds(tracks: Sequence[Track], n_folds: int, repeats: int, seed: int) -> list[Fold]:
+    """Return folds of all tracks as positions, several times, drawn as `evaluate` draws them."""
+    ids = [track.id for track in tracks]
+    return [
+        fold
+        for repeat in range(repeats)
+        for fold in fold_positions(splits.folds(tracks, n_folds, seed=seed + repeat), ids)
+    ]
+
+
+def section(findings: Sequence[Finding], context: Context) -> Section:
+    """Show the tracks to check in rows that can be played."""
+    names = {track.id: track.title or track.path.stem for track in context.tracks}
+    rows = tuple(
+        Suggestion(
+            f.track,
+            names.get(f.track, f.path),
+            f.why,
+            (
+                f.kind,
+                f.subgenre,
+                "" if f.kind == "duplicate" else f.suggestion,
+                percent(f.confidence),
+            ),
+        )
+        for f in findings
+    )
+    return Section(
+        "doctor",
+        "Tracks to check",
+        "Which tracks may be in the wrong playlist, copies, outliers or broken recordings? Nothing "
+        "was changed.",
+        "" if rows else "No track stands out.",
+        (Suggestions(("Problem", "Playlist", "Fits", "Confidence"), rows, "Tracks to check"),)
+        if rows
+        else (),
+    )
+
+
+AUDIT = Audit("doctor", run, section)

@@ -10,13 +10,27 @@ threshold in use is conformal (`subgenre.conformal`); how well it keeps its prom
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from subgenre import config
 from subgenre.core.text import percent
+from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
+from subgenre.evaluation import cross_validation
+from subgenre.evaluation.audits.base import (
+    Audit,
+    Context,
+    Interval,
+    Result,
+    Retraining,
+    Section,
+    Table,
+    decimal_text,
+    over_folds,
+)
 from subgenre.evaluation.audits.probe import (
     Floats,
     Fold,
@@ -28,20 +42,11 @@ from subgenre.evaluation.audits.probe import (
     standardise,
     unit,
 )
-from subgenre.evaluation.audits.result import Result
 from subgenre.search.conformal import threshold
 
+CLASSIFY_SCORE = "centroid"  # the score by which `classify` rejects tracks
 BOOTSTRAPS = 300
 HALVES = 200  # random halvings to calibrate on one half and test on the other
-
-
-@dataclass(frozen=True)
-class Interval(Result):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -230,3 +235,121 @@ def _kept_promise(
             error.append(np.mean(order[half:] < limit))
             caught.append(np.mean(unknown < limit))
     return float(np.mean(error)), float(np.mean(caught))
+
+
+def run(context: Context) -> dict[str, OpenSet]:
+    """Measure the rejection by the frozen vectors, with each score."""
+    return {
+        score: open_set(
+            context.frozen,
+            context.labels,
+            context.names,
+            context.positions,
+            score=score,
+            seed=context.seed,
+        )
+        for score in SCORES
+    }
+
+
+def section(found: Mapping[str, OpenSet], _: Context) -> Section:
+    """Show a row a score."""
+    rows = tuple(
+        (
+            name,
+            decimal_text(one.auroc),
+            decimal_text(one.fpr95),
+            percent(one.known_error),
+            percent(one.caught),
+        )
+        for name, one in found.items()
+    )
+    best = max(found.values(), key=lambda one: one.auroc.value)
+    worst = min(best.rows, key=lambda row: row.auroc.value)
+    return Section(
+        "open_set",
+        "Unknown subgenres",
+        "Are tracks of a subgenre that the model does not know rejected as 'none of my playlists'? "
+        "Each subgenre is left out in turn. AUROC: how often a known track fits better than an "
+        "unknown one; chance is 0.5. FPR at 95 % TPR: share of unknown tracks that are accepted if "
+        "95 % of the known ones are.",
+        f"{best.text} Hardest to reject: {worst.subgenre} (AUROC {worst.auroc.value:.2f}).",
+        (
+            Table(
+                ("Score", "AUROC", "FPR at 95 % TPR", "Known rejected", "Unknown rejected"),
+                rows,
+                "Unknown subgenres",
+            ),
+        ),
+    )
+
+
+def run_retrained(context: Context) -> dict[str, OpenSet]:
+    """Leave each subgenre out of the training of the first fold, with and without trash samples.
+
+    The known tracks are the fold's test tracks. All tracks of the left-out subgenre are unknown.
+    """
+    training = context.retraining
+    assert training is not None  # noqa: S101  see `RETRAINED.applies`
+    settings = training.settings
+    recipes = {"trained without it": settings}
+    if training.features.trash:
+        quadruplet = config.replace(settings, "loss", name="quadruplet")
+        recipes["trained without it, with trash"] = config.replace(
+            quadruplet, "batch", kind="triplet"
+        )
+        if settings.loss.name != "triplet" or settings.batch.kind != "triplet":
+            triplet = config.replace(settings, "loss", name="triplet")
+            recipes["trained without it, triplets"] = config.replace(
+                triplet, "batch", kind="triplet"
+            )
+    return {
+        name: _retrained(context, replace(training, settings=recipe, out=training.out / str(i)))
+        for i, (name, recipe) in enumerate(recipes.items())
+    }
+
+
+def _retrained(context: Context, training: Retraining) -> OpenSet:
+    """Train a model without each subgenre, and measure the rejection of its tracks."""
+    ids = np.array([track.id for track in context.tracks])
+    fold, labels, settings = context.folds[0], context.labels, training.settings
+    jobs, positions = {}, {}
+    for c, name in enumerate(context.names):
+        train = fold.train[labels[fold.train] != c]
+        test = np.union1d(fold.test, np.flatnonzero(labels == c))
+        if np.unique(labels[train]).size < 2 or not np.any(labels[test] != c):
+            continue
+        split = Split(
+            tuple(sorted(ids[train].tolist())),
+            tuple(sorted(ids[test].tolist())),
+            settings.run.seed,
+            ("track", "recording"),
+        )
+        positions[c] = [(train, test)]
+        jobs[c] = cross_validation.job(
+            f"without {name}", training.features, settings, split, training.out / f"{c}.npz"
+        )
+    results = cross_validation.train_all(
+        list(jobs.values()), workers=training.workers, console=context.console
+    )
+    vectors = {c: result.vectors for c, result in zip(jobs, results, strict=True)}
+    return open_set(vectors, labels, context.names, positions, score=CLASSIFY_SCORE)
+
+
+def section_retrained(found: Mapping[str, OpenSet], context: Context) -> Section:
+    """Show a row a recipe."""
+    shown = replace(
+        section(found, context), name="open_set_trained", title="Unknown subgenres, trained"
+    )
+    if context.retraining and context.retraining.features.trash:
+        return shown
+    return replace(shown, finding=f"{shown.finding} There is no trash folder to train with.")
+
+
+AUDIT = Audit("open_set", run, section, applies=over_folds)
+RETRAINED = Audit(
+    "open_set_trained",
+    run_retrained,
+    section_retrained,
+    applies=lambda context: context.retraining is not None,
+)

@@ -1,0 +1,73 @@
+"""Genre levels: the scores within each genre and between the genres.
+
+A model may separate genres and not the subgenres of one genre, or the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from subgenre.evaluation import baselines
+from subgenre.evaluation.audits.base import (
+    Audit,
+    Context,
+    Section,
+    Table,
+    decimal_text,
+    share_text,
+)
+from subgenre.metrics import Score
+
+LEVELS = {"within": "subgenres of one genre", "across": "genres"}
+SCORED = ("frozen", "probe", "trained")
+
+Scores = Mapping[str, Mapping[str, Score]]
+
+
+def run(context: Context) -> dict[str, Scores]:
+    """Score the models on each level: level -> model -> metric -> score."""
+    ids = [track.id for track in context.tracks]
+    return {
+        level: baselines.score(
+            context.folds,
+            context.labels,
+            genres=context.genres,
+            ids=ids,
+            view=level,
+            models=SCORED,
+            seed=context.seed,
+        ).scores
+        for level in LEVELS
+    }
+
+
+def section(scores: Mapping[str, Scores], _: Context) -> Section:
+    """Show a row a level and model."""
+    rows = [
+        (
+            LEVELS[level],
+            baselines.MODELS[model].title,
+            share_text(by_metric.get("centroid_accuracy")),
+            share_text(by_metric.get("knn_accuracy")),
+            decimal_text(by_metric.get("map_at_r")),
+        )
+        for level, models in scores.items()
+        for model, by_metric in models.items()
+    ]
+    return Section(
+        "views",
+        "Within and between genres",
+        "Can the model separate the subgenres of one genre, and can it separate the genres? There "
+        "are fewer choices than in the other sections, so chance is higher.",
+        "",
+        (
+            Table(
+                ("Separates", "Model", "Centroid accuracy", "k-NN accuracy", "MAP@R"),
+                tuple(rows),
+                "Within and between genres",
+            ),
+        ),
+    )
+
+
+AUDIT = Audit("views", run, section)

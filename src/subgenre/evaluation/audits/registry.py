@@ -1,0 +1,67 @@
+"""The registry of audits. To add one, write its file and add its `AUDIT` to the list below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits import (
+    confounders,
+    genre_levels,
+    growth,
+    hubness,
+    leakage,
+    learnability,
+    mislabels,
+    open_set,
+)
+from subgenre.evaluation.audits.base import Audit, Context, Section, plain
+
+AUDITS: list[Audit] = [
+    genre_levels.AUDIT,
+    learnability.AUDIT,
+    leakage.AUDIT,
+    growth.AUDIT,
+    confounders.AUDIT,
+    open_set.AUDIT,
+    open_set.RETRAINED,
+    mislabels.AUDIT,
+    hubness.AUDIT,
+]
+"""In the order of the report's sections."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What all audits gave.
+
+    Attributes:
+        results: by the name of the audit. sections: of the report.
+        notes: why an audit gave nothing.
+    """
+
+    results: dict[str, Any]
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """Return the results as `metrics.json` holds them."""
+        return {name: plain(result) for name, result in self.results.items()}
+
+
+def run_all(context: Context) -> Audited:
+    """Run every audit that applies; one that the tracks do not allow gives a note."""
+    applicable = [audit for audit in AUDITS if audit.applies(context)]
+    results, sections, notes = {}, [], []
+    with context.console.progress("audits") as bar:
+        for number, audit in enumerate(applicable):
+            bar(number, len(applicable))
+            try:
+                results[audit.name] = audit.run(context)
+            except EvaluationError as problem:
+                notes.append(f"{audit.name}: {problem}")
+            else:
+                sections.append(audit.section(results[audit.name], context))
+        bar(len(applicable), len(applicable))
+    return Audited(results, tuple(sections), tuple(notes))
