@@ -34,7 +34,7 @@ from subgenre.models.backbones.ast import Ast
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, optim
 from subgenre.training.compatibility import disable_unused
-from subgenre.training.state import Epoch
+from subgenre.training.run_state import Epoch
 
 FRAMES, MELS = 998, 128  # 10 s
 CHUNKS = 6  # two triplets, or 3 subgenres x 2 tracks

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt
 
-from subgenre.demo import STYLES, library, loudness_spectrum_accuracy, make_library
+from subgenre.demo import STYLES, loudness_spectrum_accuracy, make_library, music_files
+from subgenre.demo.instruments import RATE, draw_patch, play
 from subgenre.demo.render import render
 from subgenre.demo.score import compose
-from subgenre.demo.sounds import RATE, draw_patch, play
 from subgenre.demo.styles import STEPS
 from subgenre.errors import EvaluationError, SubgenreError
 
@@ -155,7 +155,7 @@ def test_files_hold_the_length_asked_for(small: Path) -> None:
 
 def test_artists_do_not_reach_over_subgenres() -> None:
     of: dict[str, set[int]] = {}
-    for plan in library._plan(Path("x"), 0, 14, 42):
+    for plan in music_files._plan(Path("x"), 0, 14, 42):
         if artist := dict(plan.tags).get("artist"):
             of.setdefault(artist, set()).add(plan.style)
     assert of

@@ -13,7 +13,7 @@ from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.training import checkpoint, fit, messages, state
+from subgenre.training import checkpoint, fit, messages
 from subgenre.training.compatibility import missing_material
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
@@ -151,9 +151,11 @@ def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None
     assert run.run == tmp_path / "m"
 
 
-def _result(*values: float | None, best: int, early: bool = False) -> state.Result:
-    rows = [state.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)]
-    return state.Result(tuple(rows), best, 3.0, early)
+def _result(*values: float | None, best: int, early: bool = False) -> run_state.Result:
+    rows = [
+        run_state.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)
+    ]
+    return run_state.Result(tuple(rows), best, 3.0, early)
 
 
 def test_the_epoch_of_the_chosen_weights_is_shown() -> None:

@@ -21,7 +21,7 @@ from subgenre.models import activations, encoder
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, inputs, messages, trainer
-from subgenre.training.state import Estimate
+from subgenre.training.run_state import Estimate
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.toy import make_ast_folder

@@ -28,8 +28,8 @@ from subgenre.errors import RunError, TrainingError
 from subgenre.models import embedding, encoder
 from subgenre.training import checkpoint, distributed, fit, messages
 from subgenre.training.compatibility import missing_material
+from subgenre.training.run_state import Epoch
 from subgenre.training.signals import stop_signals, tidy_checkpoints
-from subgenre.training.state import Epoch
 
 _TEST_TRACKS = 3  # tracks of a subgenre in a test run, one chunk each
 # Options that a resumed run may change: they do not change the result.

@@ -1,20 +1,20 @@
-"""A small library of synthetic music: real audio files, made from a seed, told apart by rhythm.
+"""A small library of synthetic music: audio files from a seed; its subgenres differ in rhythm.
 
-    styles    what a listener would tell each subgenre by: tempo, drums, bass, harmony (data)
-    score     style + generator -> notes and hits
-    sounds    drum kits and synthesiser patches, one palette for all styles
-    render    score -> samples, with a random mix, spectrum and level
-    library   samples -> mp3 and wav files with tags, in genre/subgenre folders
-    baseline  how far loudness and the mean spectrum get without listening to rhythm
+    styles       what makes each subgenre: tempo, drums, bass, harmony (data)
+    score        style + generator -> notes and hits
+    instruments  drum kits and synthesiser patches, the same for all styles
+    render       score -> samples, with a random mix, spectrum and level
+    music_files  samples -> mp3 and wav files with tags, in genre/subgenre folders
+    baseline     the accuracy of loudness and the mean spectrum alone
 
-Every cue that a model could use without hearing the music is drawn from one distribution for all
-styles: sounds, mix, equalisation, loudness, noise floor, container, bit rate, duration, tags.
+Everything else is drawn from one distribution for all styles: instruments, mix, equalisation,
+loudness, noise floor, container, bit rate, duration, tags.
 """
 
 from __future__ import annotations
 
 from subgenre.demo.baseline import loudness_spectrum_accuracy
-from subgenre.demo.library import make_library
+from subgenre.demo.music_files import make_library
 from subgenre.demo.styles import STYLES
 
 __all__ = ["STYLES", "loudness_spectrum_accuracy", "make_library"]

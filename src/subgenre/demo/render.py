@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import lfilter
 
+from subgenre.demo.instruments import RATE, Patch, Samples, draw_kit, draw_patch, play
 from subgenre.demo.score import Score
-from subgenre.demo.sounds import RATE, Patch, Samples, draw_kit, draw_patch, play
 from subgenre.demo.styles import Style
 
 N_FFT = 704  # 32 ms: the frame of the front ends, so that lows leak into their neighbours alike

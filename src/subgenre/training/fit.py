@@ -31,7 +31,7 @@ from subgenre.training.compatibility import check_compatibility
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.training.messages import StoppableConsole, report_estimate, training_progress
-from subgenre.training.state import Callbacks, Result
+from subgenre.training.run_state import Callbacks, Result
 from subgenre.training.trainer import Trainer
 
 CACHE = ".vectors"  # in the feature folder: outputs of a frozen backbone

@@ -12,7 +12,7 @@ from subgenre.core.progress import Console, Progress
 from subgenre.core.text import counted, duration, percent
 from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
-from subgenre.training.state import Epoch, Estimate, Result
+from subgenre.training.run_state import Epoch, Estimate, Result
 
 _HOUR = 3600
 

@@ -26,7 +26,7 @@ from subgenre.training import batches, checkpoint, collapse, distributed, optim
 from subgenre.training.batches import ChunkTable
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import Source, prefetch
-from subgenre.training.state import (
+from subgenre.training.run_state import (
     Callbacks,
     Epoch,
     Estimate,

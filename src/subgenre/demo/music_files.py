@@ -12,9 +12,9 @@ import numpy as np
 
 from subgenre.core.files import atomic_path, read_json, write_json
 from subgenre.core.parallel import Failure, map_files, worker_count
+from subgenre.demo.instruments import RATE, Samples
 from subgenre.demo.render import render
 from subgenre.demo.score import compose
-from subgenre.demo.sounds import RATE, Samples
 from subgenre.demo.styles import STYLES
 from subgenre.errors import SubgenreError
 
