@@ -13,7 +13,7 @@ from subgenre.config import TrainConfig
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError
-from subgenre.training import checkpoint, fit, messages
+from subgenre.training import checkpoint, fit, messages, run_state
 from subgenre.training.compatibility import missing_material
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
