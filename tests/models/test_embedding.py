@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import wave
 from pathlib import Path
 
@@ -141,7 +140,6 @@ def test_pooled_vectors_are_made_once_and_kept(encoder, folder, tmp_path) -> Non
     assert isinstance(again, np.memmap)
     np.testing.assert_array_equal(again, every)
     np.testing.assert_array_equal(shuffled, every[[3, 14, 3]])
-    assert len(list(tmp_path.iterdir())) == 2  # one array, one description
 
 
 def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
@@ -174,44 +172,15 @@ def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
         encoder.backbone.model.layernorm.bias[0] -= 1.0
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "json", "rows", "gone", "version"])
-def test_a_damaged_cache_is_made_anew(encoder, folder, tmp_path, damage) -> None:
-    counted, rows = Counted(folder), np.arange(6)
-    first = np.array(embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path))
-    array, told = next(tmp_path.glob("*.npy")), next(tmp_path.glob("*.json"))
-    held = json.loads(told.read_text())
-    if damage == "cut":
-        array.write_bytes(array.read_bytes()[:-5])
-    elif damage == "flip":
-        data = bytearray(array.read_bytes())
-        data[-3] ^= 1
-        array.write_bytes(data)
-    elif damage == "json":
-        told.write_text(told.read_text()[:20])
-    elif damage == "rows":
-        told.write_text(json.dumps({**held, "rows": held["rows"][:-1]}))
-    elif damage == "version":
-        told.write_text(json.dumps({**held, "format_version": 0}))
-    else:
-        array.unlink()
-    counted.read = 0
-    np.testing.assert_array_equal(
-        embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path), first
-    )
-    assert counted.read == 6
-    embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path)
-    assert counted.read == 6
-
-
 def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
     encoder, folder, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(embedding, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(cache, "SAVE_EVERY_S", -1.0)
     counted = Counted(folder)
     on_disk = []
 
     def stop(done: int, total: int) -> None:
-        on_disk.extend(len(json.loads(p.read_text())["rows"]) for p in tmp_path.glob("*.json"))
+        on_disk.extend(int((np.load(p) >= 0).sum()) for p in tmp_path.glob("*.done.npy"))
         if done >= 9:
             raise KeyboardInterrupt
 
@@ -225,15 +194,19 @@ def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
     assert counted.read == 9 + 6  # nothing was done twice
 
 
-def test_a_backbone_alone(backbone, encoder, folder) -> None:
+def test_a_backbone_alone(backbone, encoder, folder, tmp_path) -> None:
     with pytest.raises(ConfigError, match="statistics"):
-        embedding.pooled_vectors(backbone, folder, [0])
-    found = embedding.pooled_vectors(backbone, folder, [0], statistics=Statistics(100, -4.5, 900.0))
-    np.testing.assert_allclose(found, embedding.pooled_vectors(encoder, folder, [0]), atol=1e-6)
+        embedding.pooled_vectors(backbone, folder, [0], cache=tmp_path)
+    statistics = Statistics(100, -4.5, 900.0)
+    found = embedding.pooled_vectors(
+        backbone, folder, [0], cache=tmp_path / "a", statistics=statistics
+    )
+    expected = embedding.pooled_vectors(encoder, folder, [0], cache=tmp_path / "b")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_projected_pools_are_the_chunk_vectors(encoder, folder) -> None:
-    pooled = embedding.pooled_vectors(encoder, folder, range(6))
+def test_projected_pools_are_the_chunk_vectors(encoder, folder, tmp_path) -> None:
+    pooled = embedding.pooled_vectors(encoder, folder, range(6), cache=tmp_path)
     np.testing.assert_allclose(
         embedding.project_vectors(encoder, pooled),
         embedding.chunk_vectors(encoder, folder, range(6)),
@@ -332,12 +305,6 @@ def test_reading_embeddings_needs_no_torch() -> None:
 
     code = "import sys, subgenre.dataset.track_vectors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_cache_key_depends_on_every_part() -> None:
-    base = cache.key(a=1, b=[1.0, 2.0])
-    assert base == cache.key(b=[1.0, 2.0], a=1)
-    assert base != cache.key(a=1, b=[1.0, 2.5])
 
 
 def write_wav(path: Path, seconds: float, seed: int, rate: int = 16_000) -> None:

@@ -17,7 +17,7 @@ from subgenre.audio.features import AST_SPEC
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, MissingExtraError, TrainingError
-from subgenre.models import activations, encoder
+from subgenre.models import cache, embedding, encoder
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, inputs, messages, trainer
@@ -83,7 +83,7 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
     settings = recipe(name)
     rows = np.arange(len(folder.track_of))
     whole = fit.new_encoder(backbone, settings.model, folder, rows, 0).eval()
-    held = activations.cached(whole, folder, 1, cache=tmp_path)
+    held = embedding.frozen_activations(whole, folder, 1, cache=tmp_path)
     cpu = torch.device("cpu")
     source = inputs.ActivationSource(rows, held, 1, AugmentConfig())
     with torch.inference_mode():
@@ -92,29 +92,31 @@ def test_cached_activations_give_the_vectors_of_the_whole_network(
     with torch.inference_mode():
         expected = inputs.encode_rows(live, whole, rows[3:8], device=cpu)
     assert np.allclose(found, expected, atol=3e-3)
-    again = activations.cached(whole, folder, 1, cache=tmp_path)
+    again = embedding.frozen_activations(whole, folder, 1, cache=tmp_path)
     assert np.array_equal(held, again)
     assert not again.flags.writeable
 
 
-@pytest.mark.parametrize("save_every", [1, 1000])
+@pytest.mark.parametrize("save_every_s", [-1.0, 1000.0])
 def test_an_unfinished_cache_is_continued(
     folder: FeatureFolder,
     whole: Encoder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    save_every: int,
+    save_every_s: float,
 ) -> None:
-    monkeypatch.setattr(activations, "_SAVE_EVERY", save_every)
+    monkeypatch.setattr(cache, "SAVE_EVERY_S", save_every_s)
 
     def stop(done: int, _total: int) -> None:
         if done >= 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        activations.cached(whole, folder, 1, cache=tmp_path / "a", batch_size=2, on_progress=stop)
+        embedding.frozen_activations(
+            whole, folder, 1, cache=tmp_path / "a", batch_size=2, on_progress=stop
+        )
     steps: list[int] = []
-    activations.cached(
+    embedding.frozen_activations(
         whole,
         folder,
         1,
@@ -122,13 +124,10 @@ def test_an_unfinished_cache_is_continued(
         batch_size=2,
         on_progress=lambda d, _: steps.append(d),
     )
-    assert steps[0] == 8
-    fresh = activations.cached(whole, folder, 1, cache=tmp_path / "b")
-    resumed = activations.cached(whole, folder, 1, cache=tmp_path / "a")
+    assert steps[:2] == [6, 8]
+    fresh = embedding.frozen_activations(whole, folder, 1, cache=tmp_path / "b")
+    resumed = embedding.frozen_activations(whole, folder, 1, cache=tmp_path / "a")
     assert np.array_equal(fresh, resumed)
-    assert [p.name for p in (tmp_path / "a").iterdir()] == [
-        p.name for p in (tmp_path / "b").iterdir()
-    ]
 
 
 def test_a_second_run_waits_for_the_one_that_fills_the_cache(
@@ -140,7 +139,9 @@ def test_a_second_run_waits_for_the_one_that_fills_the_cache(
 
     def again() -> None:
         note = lambda done, _: steps.append(done)  # noqa: E731
-        found.append(activations.cached(other, folder, 1, cache=tmp_path, on_progress=note))
+        found.append(
+            embedding.frozen_activations(other, folder, 1, cache=tmp_path, on_progress=note)
+        )
 
     second = threading.Thread(target=again)
 
@@ -150,9 +151,11 @@ def test_a_second_run_waits_for_the_one_that_fills_the_cache(
             second.join(timeout=0.5)
             assert second.is_alive()
 
-    first = activations.cached(whole, folder, 1, cache=tmp_path, batch_size=2, on_progress=start)
+    first = embedding.frozen_activations(
+        whole, folder, 1, cache=tmp_path, batch_size=2, on_progress=start
+    )
     second.join()
-    assert steps == []  # nothing was left to compute
+    assert steps == [len(first)]  # nothing was left to compute
     assert np.array_equal(first, found[0])
     assert np.abs(first).sum(axis=(1, 2)).all()
 
@@ -160,18 +163,19 @@ def test_a_second_run_waits_for_the_one_that_fills_the_cache(
 def test_a_cache_of_another_shape_is_made_anew(
     folder: FeatureFolder, whole: Encoder, tmp_path: Path
 ) -> None:
-    wanted = np.array(activations.cached(whole, folder, 1, cache=tmp_path))
-    (path,) = tmp_path.glob("*-activations.npy")
-    np.save(path, wanted[:, 1:])
-    assert np.array_equal(activations.cached(whole, folder, 1, cache=tmp_path), wanted)
+    expected = np.array(embedding.frozen_activations(whole, folder, 1, cache=tmp_path))
+    (path,) = (p for p in tmp_path.glob("*.npy") if ".done" not in p.name)
+    path.unlink()
+    np.save(path, expected[:, 1:])
+    assert np.array_equal(embedding.frozen_activations(whole, folder, 1, cache=tmp_path), expected)
 
 
 def test_activations_that_the_disk_cannot_hold_are_refused(
     folder: FeatureFolder, whole: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "_SPARE", 2**60)
+    monkeypatch.setattr(embedding, "_SPARE", 2**60)
     with pytest.raises(ConfigError, match="GB are free"):
-        activations.cached(whole, folder, 1, cache=tmp_path)
+        embedding.frozen_activations(whole, folder, 1, cache=tmp_path)
 
 
 def test_adapters_learn_and_leave_no_trace(

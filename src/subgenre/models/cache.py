@@ -1,94 +1,157 @@
-"""What a frozen backbone made of the chunks, kept on disk.
+"""Arrays on disk by key: what the frozen part of a network gives for each chunk, computed once.
 
-    <folder>/<key>.json               rows, and which file holds them
-    <folder>/<key>-<checksum>.npy     float32 [n, H] or [n, L, H], read as a memory map
+    <folder>/<key>.npy         [n, ...], read as a memory map; rows that are not done hold zeros
+    <folder>/<key>.done.npy    int64 [n]: the CRC32 of each row that is done, else -1
+    <folder>/<key>.lock        held by the process that fills it; another waits
 
-The key is a hash of everything that the vectors follow from, so a cache is never out of date; what
-is damaged counts as absent. The JSON is replaced last: before that, the old pair is whole.
+The key is a hash of everything that the values follow from, so an array is never out of date.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from subgenre.core import files
-from subgenre.errors import FeatureError
 
-FORMAT_VERSION = 1
-Floats = NDArray[np.float32]
+FORMAT_VERSION = 2
+SAVE_EVERY_S = 60.0  # a killed process loses this much work, seconds
+_ABSENT = -1
+Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Cached:
-    """Rows of a feature folder, ascending [n], and their vectors [n, ...], not writable."""
-
-    rows: Ints
-    vectors: Floats
-
-    def take(self, rows: Ints) -> Floats:
-        """Return the vectors of `rows`, all of which must be here; all at once without a copy."""
-        if np.array_equal(rows, self.rows):
-            return self.vectors
-        return self.vectors[np.searchsorted(self.rows, rows)]
-
-
 def key(**parts: Any) -> str:
-    """Hash what the vectors follow from: plain values by name."""
-    told = json.dumps({"format_version": FORMAT_VERSION, **parts}, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    """Hash what the values follow from: plain values by name."""
+    text = json.dumps({"format_version": FORMAT_VERSION, **parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def read(folder: Path, name: str) -> Cached | None:
-    """Open the cache of a key, or None where there is none that can be trusted."""
-    try:
-        told = files.read_json(folder / f"{name}.json", version=FORMAT_VERSION, error=FeatureError)
-        rows = np.array(told["rows"], dtype=np.int64)
-        path = folder / f"{name}-{told['checksum']}.npy"
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (FeatureError, OSError, KeyError, TypeError, ValueError, OverflowError):
-        return None
-    whole = rows.ndim == 1 and len(rows) == len(vectors) and bool((np.diff(rows) > 0).all())
-    if not whole or vectors.dtype != np.float32 or _checksum(vectors) != told["checksum"]:
-        return None
-    return Cached(rows, vectors)
+class ArrayCache:
+    """One array [n, ...] on disk, whose rows are computed when they are first needed.
 
+    Rows that fail their checksum count as absent; so does an array of another shape or type.
+    """
 
-def write(folder: Path, name: str, cached: Cached) -> None:
-    """Keep rows and vectors; what the key held before goes."""
-    vectors = np.ascontiguousarray(cached.vectors, dtype=np.float32)
-    checksum = _checksum(vectors)
-    path = folder / f"{name}-{checksum}.npy"
-    with files.atomic_path(path) as temporary, temporary.open("wb") as out:
-        np.save(out, vectors, allow_pickle=False)
-    told = {"format_version": FORMAT_VERSION, "checksum": checksum, "rows": cached.rows.tolist()}
-    files.write_json(folder / f"{name}.json", told)
-    for old in folder.glob(f"{name}-*.npy"):
-        if old != path:
-            with contextlib.suppress(OSError):  # a reader may still map it, where that forbids it
-                old.unlink()
+    def __init__(self, folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._values_path = folder / f"{key}.npy"
+        self._done_path = folder / f"{key}.done.npy"
+        self._lock_path = folder / f"{key}.lock"
 
+    def fill(
+        self,
+        rows: Ints,
+        compute: Callable[[Ints], Array],
+        *,
+        batch_size: int,
+        check_room: Callable[[int], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Array:
+        """Compute those of `rows` that are absent; return the whole array.
 
-def merged(known: Cached | None, new: Cached) -> Cached:
-    """Put two sets of rows together, ascending."""
-    if known is None:
-        return new
-    rows = np.concatenate([known.rows, new.rows])
-    order = np.argsort(rows)
-    return Cached(rows[order], np.concatenate([known.vectors, new.vectors])[order])
+        What is computed is kept if the work is stopped.
 
+        Args:
+            rows: distinct positions in the array.
+            compute: returns the values of some rows, at most `batch_size`.
+            check_room: called with the bytes to write before anything is computed.
+            on_progress: called with the number of rows that are done, and of all `rows`.
 
-def _checksum(vectors: Floats) -> str:
-    """Hash values and shape, a block at a time: the array may be larger than memory."""
-    digest = hashlib.sha256(str(vectors.shape).encode())
-    for start in range(0, len(vectors), 4096):
-        digest.update(np.ascontiguousarray(vectors[start : start + 4096]).tobytes())
-    return digest.hexdigest()[:16]
+        Returns:
+            [n, ...], a read-only memory map; only `rows` are sure to be done.
+        """
+        missing = self._missing(rows)
+        if len(missing) or not self._values_path.exists():
+            with files.locked(self._lock_path):
+                missing = self._missing(rows)  # another process may have computed some meanwhile
+                if check_room:
+                    check_room(len(missing) * math.prod(self.shape[1:]) * self.dtype.itemsize)
+                self._compute(missing, compute, batch_size, len(rows), on_progress)
+        elif on_progress:
+            on_progress(len(rows), len(rows))
+        values: Array = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
+        return values
+
+    def _compute(
+        self,
+        missing: Ints,
+        compute: Callable[[Ints], Array],
+        batch_size: int,
+        n_rows: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Compute and write the missing rows, a batch at a time.
+
+        They are written to the file and not to its map: on a full disk that is an error, not a
+        crash.
+        """
+        values, done = self._open()
+        if values is None:
+            values, done = self._create(), np.full(self.shape[0], _ABSENT)
+        offset, n_known = values.offset, n_rows - len(missing)
+        saved_at = time.monotonic()
+        if on_progress:
+            on_progress(n_known, n_rows)
+        with self._values_path.open("r+b") as out:
+            try:
+                for at in range(0, len(missing), batch_size):
+                    rows = missing[at : at + batch_size]
+                    computed = np.ascontiguousarray(compute(rows), self.dtype)
+                    for row, value in zip(rows, computed, strict=True):
+                        out.seek(offset + int(row) * value.nbytes)
+                        out.write(value.tobytes())
+                        done[row] = zlib.crc32(value)
+                    if on_progress:
+                        on_progress(n_known + at + len(rows), n_rows)
+                    if time.monotonic() - saved_at > SAVE_EVERY_S:
+                        self._save(out, done)
+                        saved_at = time.monotonic()
+            finally:  # also when the user or a cluster stops the work
+                self._save(out, done)
+
+    def _save(self, out: BinaryIO, done: Ints) -> None:
+        """Bring the values to the disk, then the list of the rows that are done."""
+        out.flush()
+        os.fsync(out.fileno())
+        with files.atomic_path(self._done_path) as temporary, temporary.open("wb") as listing:
+            np.save(listing, done, allow_pickle=False)
+
+    def _missing(self, rows: Ints) -> Ints:
+        """Return those of `rows` that are absent or damaged."""
+        values, done = self._open()
+        if values is None:
+            return rows
+        plain = values.view(np.ndarray)
+        whole = [done[row] != _ABSENT and zlib.crc32(plain[row]) == done[row] for row in rows]
+        missing: Ints = rows[~np.array(whole, dtype=bool)]
+        return missing
+
+    def _open(self) -> tuple[np.memmap | None, Ints]:
+        """Map the values and read which rows are done; None if either can't be used."""
+        try:
+            values = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
+            done = np.load(self._done_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None, np.empty(0, np.int64)
+        expected = values.shape == self.shape and values.dtype == self.dtype
+        if not expected or done.shape != self.shape[:1] or done.dtype != np.int64:
+            return None, np.empty(0, np.int64)
+        return values, done
+
+    def _create(self) -> np.memmap:
+        """Make an array of zeros; a process that maps the old one keeps it."""
+        self._values_path.unlink(missing_ok=True)
+        return np.lib.format.open_memmap(
+            self._values_path, mode="w+", dtype=self.dtype, shape=self.shape
+        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from subgenre.dataset.track_vectors import (
     write_embeddings,
 )
 from subgenre.errors import ConfigError
-from subgenre.models import cache as pooled_cache
 from subgenre.models.backbones import Backbone
-from subgenre.models.cache import Cached
+from subgenre.models.cache import ArrayCache
+from subgenre.models.cache import key as cache_key
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
 from subgenre.models.file_embedding import FileVectors, embed_each, embed_files
 
@@ -50,9 +51,9 @@ Ints = NDArray[np.int64]
 Device = torch.device | str
 Progress = Callable[[int, int], None]
 
-GPU_BATCH = 16
-CPU_BATCH = 2  # more spills the caches, and memory is asked for and given back at every layer
-SAVE_EVERY_S = 60.0  # what a killed run loses of a long backbone pass, seconds
+GPU_BATCH = 16  # chunks
+CPU_BATCH = 2  # more spills the caches, and each layer allocates its memory anew
+_SPARE = 2**30  # bytes that are left free on the disk
 
 
 def chunk_vectors(
@@ -68,13 +69,15 @@ def chunk_vectors(
 
     The encoder moves to `device` and stays there; its mode comes back as it was.
     """
-    wanted = np.asarray(rows, dtype=np.int64)
-    size = encoder.size
-    out = np.empty((len(wanted), size), np.float32)
-    for at, vectors in _batches(encoder, encoder, folder, wanted, device, batch_size):
-        out[at : at + len(vectors)] = vectors
-        if on_progress:
-            on_progress(at + len(vectors), len(wanted))
+    requested = np.asarray(rows, dtype=np.int64)
+    batch_size = batch_size or _batch_size(device)
+    out = np.empty((len(requested), encoder.size), np.float32)
+    with evaluating(encoder, device):
+        for at in range(0, len(requested), batch_size):
+            some = requested[at : at + batch_size]
+            out[at : at + len(some)] = _run(encoder, folder, some, device)
+            if on_progress:
+                on_progress(at + len(some), len(requested))
     return out
 
 
@@ -83,70 +86,89 @@ def pooled_vectors(
     folder: FeatureFolder,
     rows: ArrayLike,
     *,
-    cache: Path | None = None,
+    cache: Path,
     device: Device = "cpu",
     batch_size: int = 0,
     on_progress: Progress | None = None,
     statistics: Statistics | None = None,
 ) -> Floats:
-    """Run the backbone and pool, before standardisation: float32 [n, H].
-
-    In the order of `rows`; not writable where they come from the cache.
+    """Run the backbone and pool, before standardisation: float32 [n, H], in the order of `rows`.
 
     Args:
         encoder: or a backbone alone: mean of its last layer.
         folder, rows: the chunks.
-        cache: a folder where the vectors are kept; rows that it lacks are added to it, once a
-            minute while they are made and when the work is stopped. Without it nothing is kept.
+        cache: folder where the vectors are kept; only those that are missing are computed.
         device, batch_size: where, and how many chunks at a time; 0: as many as suit the device.
-        on_progress: hears how many of the rows are done.
+        on_progress: called with the number of rows that are done, and of all.
         statistics: of the training side, for a backbone alone that normalises its input.
 
     Raises:
         ConfigError: a backbone alone, without the statistics that it needs.
     """
     whole = _around(encoder, statistics)
-    wanted = np.asarray(rows, dtype=np.int64)
-    name = _cache_key(whole, folder)
-    known = pooled_cache.read(cache, name) if cache else None
-    needed = np.unique(wanted)
-    missing = needed if known is None else np.setdiff1d(needed, known.rows)
-    n_known = len(needed) - len(missing)
-    if on_progress:
-        on_progress(n_known, len(needed))
-    new = np.empty((len(missing), *whole.pooled_mean.shape), np.float32)
-    done, saved_at = 0, time.monotonic()
-
-    try:
-        for at, vectors in _batches(whole, whole.pooled, folder, missing, device, batch_size):
-            done = at + len(vectors)
-            new[at:done] = vectors
-            if on_progress:
-                on_progress(n_known + done, len(needed))
-            if time.monotonic() - saved_at > SAVE_EVERY_S and done < len(missing):
-                _keep(cache, name, known, missing, new[:done])
-                saved_at = time.monotonic()
-    except BaseException:  # stopped by the user, or by a cluster: what is done is done
-        if done:
-            _keep(cache, name, known, missing, new[:done])
-        raise
-    if known is None or done:
-        made = _keep(cache, name, known, missing, new[:done])
-        known = (pooled_cache.read(cache, name) if cache else None) or made
-    return known.take(wanted)
+    requested = np.asarray(rows, dtype=np.int64)
+    key = _key(whole, folder, layer=whole.structure.layer, pooling=whole.structure.pooling)
+    shape = (len(folder.track_of), *whole.pooled_mean.shape)
+    with evaluating(whole, device):
+        vectors = ArrayCache(cache, key, shape, np.float32).fill(
+            np.unique(requested),
+            lambda some: _run(whole.pooled, folder, some, device),
+            batch_size=batch_size or _batch_size(device),
+            on_progress=on_progress,
+        )
+    everything = np.array_equal(requested, np.arange(len(vectors)))
+    return vectors if everything else vectors[requested]
 
 
-def _keep(
-    cache: Path | None, name: str, known: Cached | None, rows: NDArray[np.int64], new: Floats
-) -> Cached:
-    """Return what is known and what is new of it as one, written to the cache where there is one.
+def frozen_activations(
+    encoder: Encoder,
+    folder: FeatureFolder,
+    n_last: int,
+    *,
+    cache: Path,
+    device: Device = "cpu",
+    batch_size: int = 8,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float16]:
+    """Return the input of the last `n_last` blocks for every chunk of a feature folder.
 
-    `new` holds the vectors of the first of the `rows`.
+    Args:
+        encoder: its backbone as it is before training.
+        folder: the chunks; row i of the array is row i of the folder.
+        n_last: blocks that will learn.
+        cache: folder where the array is kept; only the rows that are missing are computed.
+        device, batch_size: where, and how many chunks at a time.
+        on_progress: called with the number of chunks that are done, and of all.
+
+    Returns:
+        float16 [n, S, H], a read-only memory map: the whole array never lies in memory.
+
+    Raises:
+        ConfigError: the disk has no room for it, or the backbone no such blocks.
     """
-    found = pooled_cache.merged(known, Cached(rows[: len(new)], new))
-    if cache:
-        pooled_cache.write(cache, name, found)
-    return found
+    largest = float(np.finfo(np.float16).max)
+
+    def compute(rows: Ints) -> Floats:
+        hidden = _run(lambda features: encoder.prefix(features, n_last), folder, rows, device)
+        return hidden.clip(-largest, largest)
+
+    def check_room(size: int) -> None:
+        free = shutil.disk_usage(cache).free
+        if size + _SPARE > free:
+            raise ConfigError(
+                f"tune last:{n_last} keeps {size / 2**30:.1f} GB of activations in {cache}, where "
+                f"{free / 2**30:.1f} GB are free; make room, or choose --tune head or full"
+            )
+
+    with evaluating(encoder, device):
+        shape = (len(folder.track_of), *compute(np.arange(1)).shape[1:])
+        return ArrayCache(cache, _key(encoder, folder, last=n_last), shape, np.float16).fill(
+            np.arange(len(folder.track_of)),
+            compute,
+            batch_size=batch_size,
+            check_room=check_room,
+            on_progress=on_progress,
+        )
 
 
 def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cpu") -> Floats:
@@ -160,22 +182,17 @@ def project_vectors(encoder: Encoder, pooled: ArrayLike, *, device: Device = "cp
     return out
 
 
-def _batches(
-    encoder: Encoder,
-    run: Callable[[Tensor], Tensor],
-    folder: FeatureFolder,
-    rows: Ints,
-    device: Device,
-    batch_size: int,
-) -> Iterator[tuple[int, Floats]]:
-    """Load and run, a batch at a time: (position, vectors)."""
-    if not batch_size:
-        batch_size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
-    with evaluating(encoder, device):
-        for at in range(0, len(rows), batch_size):
-            features = folder.load(rows[at : at + batch_size])
-            with torch.inference_mode():
-                yield at, run(features.to(device)).float().cpu().numpy()
+def _batch_size(device: Device) -> int:
+    return CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
+
+
+def _run(
+    network: Callable[[Tensor], Tensor], folder: FeatureFolder, rows: Ints, device: Device
+) -> Floats:
+    """Load some chunks and run the network on them."""
+    with torch.inference_mode():
+        output: Floats = network(folder.load(rows).to(device)).float().cpu().numpy()
+    return output
 
 
 def _around(encoder: Encoder | Backbone, statistics: Statistics | None) -> Encoder:
@@ -193,13 +210,12 @@ def _around(encoder: Encoder | Backbone, statistics: Statistics | None) -> Encod
     return whole
 
 
-def _cache_key(encoder: Encoder, folder: FeatureFolder) -> str:
-    """Name everything that a chunk's pooled vector follows from."""
+def _key(encoder: Encoder, folder: FeatureFolder, **parts: Any) -> str:
+    """Hash everything that the values of a chunk follow from."""
     normal = encoder.backbone.spec.normalise != "none"
-    return pooled_cache.key(
+    return cache_key(
         backbone=backbone_fingerprint(encoder.backbone),
         features=folder.fingerprint,
-        layer=encoder.structure.layer,
-        pooling=encoder.structure.pooling,
         statistics=[float(encoder.mean), float(encoder.std)] if normal else None,
+        **parts,
     )

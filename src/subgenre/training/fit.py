@@ -23,7 +23,7 @@ from subgenre.core.validation import check_tune
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from subgenre.models import activations, axes, backbones, embedding, lora
+from subgenre.models import axes, backbones, embedding, lora
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import batches, distributed, inputs
@@ -265,7 +265,7 @@ def _activations(
 ) -> NDArray[np.float16]:
     """Return the frozen blocks' output of all chunks, cached."""
     with console.progress("frozen blocks") as bar:
-        hidden = activations.cached(
+        hidden = embedding.frozen_activations(
             encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
         )
     size = f"{hidden.nbytes / 2**30:.2g} GB"

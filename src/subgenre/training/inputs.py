@@ -155,7 +155,7 @@ class ActivationSource:
 
     Args:
         rows: of the feature folder, ascending.
-        activations: float16 [n, S, H], memory-mapped, as `activations.cached` gives them.
+        activations: float16 [n, S, H], memory-mapped, from `embedding.frozen_activations`.
         n_last: blocks that learn.
         config: augmentation; only `patchout` has an effect.
     """

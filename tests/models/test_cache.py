@@ -1,0 +1,96 @@
+"""The array cache: rows are computed once, damage counts as absent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from subgenre.models import cache
+from subgenre.models.cache import ArrayCache
+
+VALUES = np.random.default_rng(0).normal(size=(6, 3, 2)).astype(np.float32)
+ALL = np.arange(6)
+
+
+class Compute:
+    """Returns rows of VALUES and remembers which."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        self.rows.extend(rows.tolist())
+        return VALUES[rows]
+
+
+def fill(folder: Path, rows: NDArray[np.int64] = ALL, key: str = "k") -> list[int]:
+    """Fill rows and check them; return those that were computed."""
+    compute = Compute()
+    found = ArrayCache(folder, key, VALUES.shape, np.float32).fill(rows, compute, batch_size=4)
+    np.testing.assert_array_equal(found[rows], VALUES[rows])
+    assert not found.flags.writeable
+    return compute.rows
+
+
+def test_the_key_depends_on_every_part() -> None:
+    base = cache.key(a=1, b=[1.0, 2.0])
+    assert base == cache.key(b=[1.0, 2.0], a=1)
+    assert base != cache.key(a=1, b=[1.0, 2.5])
+
+
+def test_only_missing_rows_are_computed(tmp_path: Path) -> None:
+    assert fill(tmp_path, np.array([], np.int64)) == []
+    assert fill(tmp_path, np.array([1, 4])) == [1, 4]
+    assert fill(tmp_path) == [0, 2, 3, 5]
+    assert fill(tmp_path, key="other") == ALL.tolist()
+    assert fill(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "computed"),
+    [("cut", 6), ("gone", 6), ("type", 6), ("flip", 1), ("list cut", 6), ("list flip", 1)],
+)
+def test_damage_counts_as_absent(tmp_path: Path, damage: str, computed: int) -> None:
+    fill(tmp_path)
+    path = tmp_path / ("k.done.npy" if damage.startswith("list") else "k.npy")
+    data = bytearray(path.read_bytes())
+    path.unlink()  # maps of the old file stay whole
+    if damage.endswith("flip"):
+        data[-3] ^= 1
+    elif damage.endswith("cut"):
+        del data[-5:]
+    if damage == "type":
+        np.save(path, VALUES.astype(np.float64))
+    elif damage != "gone":
+        path.write_bytes(data)
+    assert len(fill(tmp_path)) == computed
+    assert fill(tmp_path) == []
+
+
+def test_a_killed_process_loses_only_what_it_had_not_saved(tmp_path: Path) -> None:
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        import numpy as np
+        from subgenre.models import cache
+
+        cache.SAVE_EVERY_S = -1.0
+        values = np.load(sys.argv[2])
+
+        def compute(rows):
+            if rows[0] == 4:
+                os._exit(9)
+            return values[rows]
+
+        store = cache.ArrayCache(Path(sys.argv[1]), "k", values.shape, np.float32)
+        store.fill(np.arange(len(values)), compute, batch_size=2)
+    """
+    np.save(tmp_path / "values.npy", VALUES)
+    arguments = [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "values.npy")]
+    assert subprocess.run(arguments).returncode == 9
+    assert fill(tmp_path) == [4, 5]
