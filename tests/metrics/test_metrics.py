@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,14 @@ from sklearn import metrics as sk
 from sklearn.neighbors import NearestCentroid
 
 from subgenre import metrics
+from subgenre.commands import evaluate as evaluate_command
+from subgenre.commands import train
+from subgenre.core import workspace
 from subgenre.errors import EvaluationError
-from subgenre.metrics import METRICS, VIEWS, Score, combine, evaluate, measure, wilson
+from subgenre.metrics import METRICS, VIEWS, Metric, Score, combine, evaluate, measure, wilson
 from subgenre.metrics.intervals import Z95
+from tests.folders import make_folder
+from tests.training_runs import recipe
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -415,3 +422,37 @@ def test_a_score_is_four_numbers_by_name() -> None:
         "high": 0.6,
         "chance": 0.1,
     }
+
+
+def nearest_is_own(train: Floats, train_labels: Ints, test: Floats, test_labels: Ints) -> Floats:
+    """A toy metric: the similarity to the nearest training track of the track's own label."""
+    own = train_labels == test_labels[:, None]
+    return np.where(own, test @ train.T, 0.0).max(axis=1)
+
+
+def test_a_registered_function_is_scored_with_interval_and_chance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = Metric("toy", "Toy", "Similarity to the nearest of one's own.", by_track=nearest_is_own)
+    monkeypatch.setitem(METRICS, "toy", toy)
+    known, known_labels = points(40, seed=1)
+    test, test_labels = points(30, seed=2)
+    score = evaluate(known, known_labels, test, test_labels, genres=GENRES)["toy"]
+    expected = nearest_is_own(unit(known), known_labels, unit(test), test_labels)
+    assert score.value == pytest.approx(expected.mean(), abs=1e-12)
+    assert score.low < score.value < score.high
+    assert score.chance < score.value
+
+
+def test_a_registered_metric_is_in_metrics_json_and_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Metric("toy", "A toy metric", "Similarity to one's own.", by_track=nearest_is_own)
+    monkeypatch.setitem(METRICS, "toy", toy)
+    folder = make_folder(tmp_path / "features", labels=(("a", "one"), ("a", "two")), tracks=5)
+    out = tmp_path / "model"
+    train.train(folder.path, recipe(), out=out, checkpoints=tmp_path / "checkpoints")
+    evaluate_command.evaluate(out, quick=True, max_mb=0)
+    figures = json.loads((out / workspace.METRICS).read_text())
+    assert set(figures["models"]["trained"]["toy"]) == {"value", "low", "high", "chance"}
+    assert "A toy metric" in (out / workspace.REPORT).read_text(encoding="utf-8")

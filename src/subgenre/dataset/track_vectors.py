@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from subgenre.core import files
 from subgenre.errors import RunError
+from subgenre.metrics.vectors import unit
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -86,7 +87,7 @@ def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
     tracks, place, count = np.unique(np.asarray(track), return_inverse=True, return_counts=True)
     total = np.zeros((len(tracks), rows.shape[1]))
     np.add.at(total, place, rows)
-    return tracks.astype(np.int64), _unit(total / count[:, None])
+    return tracks.astype(np.int64), unit(total / count[:, None]).astype(np.float32)
 
 
 def standardisation(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -187,15 +188,6 @@ def read_embeddings(path: Path) -> Embeddings:
     labels = (texts["genre"], texts["subgenre"], texts["split"])
     fingerprint = told.get(b"fingerprint", b"").decode()
     return Embeddings(texts["id"], paths, *labels, vectors, fingerprint)
-
-
-def _unit(rows: NDArray[np.float64]) -> Floats:
-    """Scale rows to norm 1; a zero row, which has no direction, stays zero, and NaN stays NaN."""
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Floats = np.divide(rows, norm, out=np.zeros_like(rows), where=norm != 0).astype(
-        np.float32
-    )
-    return unit
 
 
 def _text(text: str) -> str:

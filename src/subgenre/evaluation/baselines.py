@@ -20,6 +20,7 @@ from subgenre import metrics
 from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Measured, Score
+from subgenre.metrics.vectors import unit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -116,7 +117,7 @@ def column_vectors(columns: ArrayLike, train: Ints) -> Floats:
     whole = np.where(np.isfinite(values), values, fill)
     scaled = standardised(whole, *standardisation(whole[train]))
     rows = np.hstack([scaled, np.ones((len(scaled), 1))])
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return unit(rows)
 
 
 def probe_vectors(

@@ -1,8 +1,8 @@
 """All scores of a split, each beside its chance level.
 
 Chance: for the two accuracies the share of the largest class among the test tracks; for the others
-the mean over 1,000 shuffles of the test labels, vectors and clusters being kept. The intervals are
-told in `intervals`.
+the mean over 1,000 shuffles of the test labels, with the same vectors and clusters; for a metric
+with a function of its own, over 20. `intervals` describes the intervals.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from subgenre.metrics.vectors import Floats, Ints, check_pair, need_classes
 
 VIEWS = ("all", "within", "across")
 SHUFFLES = 1000
+SHUFFLES_OF_FUNCTIONS = 20  # a function takes one labelling at a time
 
 _BLOCK_NUMBERS = 500_000  # numbers held at once while labels are shuffled (4 MB)
 
@@ -143,6 +144,16 @@ def _measure(
     rng = np.random.default_rng([seed, SHUFFLES])
     chance |= among.chance(labels, rng, set(by_track))
     chance["precision_at_1"] = _shuffled_agreement(near[:, 0], test_labels, rng)
+    for own in METRICS.values():
+        if own.by_track is None:
+            continue
+        values = own.by_track(train, train_labels, test, test_labels)
+        if np.isnan(values).all():
+            continue
+        by_track[own.name] = values
+        shuffled = (rng.permutation(test_labels) for _ in range(SHUFFLES_OF_FUNCTIONS))
+        draws = [own.by_track(train, train_labels, test, row) for row in shuffled]
+        chance[own.name] = float(np.nanmean(draws))
     notes = tuple(
         f"{metric}: no test track has another of its class among the {len(test)} test tracks"
         for metric in METRICS

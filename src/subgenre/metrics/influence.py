@@ -8,7 +8,6 @@ Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11) gives its whol
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from subgenre.metrics.vectors import Floats, Ints, one_hot
 
@@ -97,6 +96,8 @@ def silhouettes_without(distances: Floats, labels: Ints) -> Floats:
 
 def _ranks_within(ranks: Floats, chosen: np.ndarray) -> Floats:
     """Return the rank of each chosen place among the chosen of its row, ties averaged."""
+    from scipy.stats import rankdata
+
     return np.asarray(rankdata(np.where(chosen, ranks, np.inf), axis=1), dtype=np.float64)
 
 

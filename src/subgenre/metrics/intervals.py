@@ -34,8 +34,6 @@ Z95 = 1.959964  # of the normal distribution, 95 % on both sides
 OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}
 """Scores of a contingency table of clusters against labels."""
 
-_LEAST = {"ari": -1.0, "silhouette": -1.0}  # the least value, where it is not 0
-
 
 @dataclass(frozen=True)
 class Score:
@@ -134,12 +132,12 @@ def _track_score(
     if all(metric in part.influence for part, _ in found):
         influence, known = _by_id([(part.influence[metric], at) for part, at in found], n)
         replicates = value + drawn[:, known] @ influence[known] / known.sum()
-        replicates = np.clip(replicates, _LEAST.get(metric, 0.0), 1.0)
+        replicates = np.clip(replicates, METRICS[metric].lowest, 1.0)
     else:
         counts = drawn[:, scored]
         counts = counts[counts.sum(axis=1) > 0]
         replicates = counts @ means[scored] / counts.sum(axis=1)
-    if metric in _LEAST:  # 0 is no end of its range
+    if METRICS[metric].lowest < 0:  # 0 is no end of its range
         low, high = np.percentile(replicates, [2.5, 97.5])
     else:
         low, high = share_interval(value, replicates, int(scored.sum()))
@@ -169,7 +167,7 @@ def _cluster_score(
         replicates += size * score(_weighted_tables(part, drawn[:, at]))
     replicates /= sizes.sum()
     value = float(np.average(values, weights=sizes))
-    centred = np.clip(replicates - replicates.mean() + value, _LEAST.get(metric, 0.0), 1.0)
+    centred = np.clip(replicates - replicates.mean() + value, METRICS[metric].lowest, 1.0)
     low, high = np.percentile(centred, [2.5, 97.5])
     chance = np.average([part.chance[metric] for part in parts], weights=sizes)
     # replicates of one cluster are all equal but for those of one label: the mean lies outside

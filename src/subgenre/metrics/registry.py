@@ -1,23 +1,37 @@
-"""The metrics that every model is scored by: names, and how they are shown to people."""
+"""The metrics that every model is scored by, and how they are shown to people.
+
+To add a metric by track, write its function `by_track` and register it with a `Metric` here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from subgenre.metrics.vectors import Floats, Ints
+
+ByTrack = Callable[[Floats, Ints, Floats, Ints], Floats]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric.
+    """One metric; higher is better, and 1 is the best value.
 
     Attributes:
         name: in `metrics.json`. title: in tables and charts. explanation: one sentence.
         is_share: whether it is a share of tracks or triplets, written as a percentage.
+        lowest: the worst value.
+        by_track: function of (train [M, D], train_labels [M], test [N, D], test_labels [N]) that
+            returns the value of each test track, [N], NaN where it has none; vectors have norm 1.
+            None: `evaluation` computes the metric together with others.
     """
 
     name: str
     title: str
     explanation: str
     is_share: bool = False
+    lowest: float = 0.0
+    by_track: ByTrack | None = None
 
 
 _METRICS = (
@@ -57,8 +71,13 @@ _METRICS = (
         is_share=True,
     ),
     Metric("nmi", "NMI", "How well k-means clusters match the subgenres, 0 to 1."),
-    Metric("ari", "ARI", "The same, corrected for chance."),
-    Metric("silhouette", "Silhouette", "How compact and separate the subgenres are, -1 to 1."),
+    Metric("ari", "ARI", "The same, corrected for chance.", lowest=-1.0),
+    Metric(
+        "silhouette",
+        "Silhouette",
+        "How compact and separate the subgenres are, -1 to 1.",
+        lowest=-1.0,
+    ),
 )
 METRICS = {metric.name: metric for metric in _METRICS}
 """All metrics by name, in the order of tables."""

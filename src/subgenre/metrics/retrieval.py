@@ -20,6 +20,7 @@ from subgenre.metrics.vectors import (
     one_hot,
     similarities,
     times,
+    unit,
 )
 
 DEFAULT_K = 5
@@ -34,9 +35,7 @@ def centroids(vectors: ArrayLike, labels: ArrayLike) -> tuple[Ints, Floats]:
     """
     rows, numbers = check_pair(vectors, labels, "training")
     names, place = np.unique(numbers, return_inverse=True)
-    total = one_hot(place, len(names)).T @ rows
-    norm = np.linalg.norm(total, axis=1, keepdims=True)
-    return names, total / np.where(norm > 0, norm, 1.0)
+    return names, unit(one_hot(place, len(names)).T @ rows)
 
 
 def nearest_centroids(

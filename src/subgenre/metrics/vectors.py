@@ -38,10 +38,16 @@ def check_pair(vectors: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats
             f"{what} vector {int(bad.argmax())} ({int(bad.sum())} in all) holds NaN or infinity; "
             "the model is damaged: train it again"
         )
-    norm = np.linalg.norm(rows, axis=1)
-    if (norm == 0).any():
-        raise EvaluationError(f"{what} vector {int((norm == 0).argmax())} is zero: no direction")
-    return rows / norm[:, None], numbers.astype(np.int64)
+    zero = ~rows.any(axis=1)
+    if zero.any():
+        raise EvaluationError(f"{what} vector {int(zero.argmax())} is zero: no direction")
+    return unit(rows), numbers.astype(np.int64)
+
+
+def unit(rows: Floats) -> Floats:
+    """Return `rows` [N, D] at norm 1; a row of zeros stays zero."""
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norm == 0, 1.0, norm))
 
 
 def need_classes(labels: Ints, what: str) -> None:

@@ -26,7 +26,8 @@ from subgenre.core.progress import Console, Silent
 from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Result
-from subgenre.evaluation.audits.probe import Floats, standardise, unit
+from subgenre.evaluation.audits.probe import Floats, standardise
+from subgenre.metrics.vectors import unit
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Audit, Context, Result, Section, Table
-from subgenre.evaluation.audits.probe import checked, unit
+from subgenre.evaluation.audits.probe import checked
+from subgenre.metrics.vectors import unit
 from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
 HUB = 5  # a hub stands in more than this many times k lists

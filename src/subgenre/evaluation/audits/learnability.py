@@ -28,16 +28,9 @@ from subgenre.evaluation.audits.base import (
     over_folds,
     share_text,
 )
-from subgenre.evaluation.audits.probe import (
-    Floats,
-    Fold,
-    Ints,
-    checked,
-    checked_folds,
-    ridge_hat,
-    unit,
-)
+from subgenre.evaluation.audits.probe import Floats, Fold, Ints, checked, checked_folds, ridge_hat
 from subgenre.metrics import Score, wilson
+from subgenre.metrics.vectors import unit
 
 NAMED_PAIRS = 4  # of a verdict, in the summary
 TOO_FEW = 8  # tracks a side, below which a pair is not judged

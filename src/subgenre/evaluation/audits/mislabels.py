@@ -32,8 +32,8 @@ from subgenre.evaluation.audits.probe import (
     fold_positions,
     lda_scores,
     standardise,
-    unit,
 )
+from subgenre.metrics.vectors import unit
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track

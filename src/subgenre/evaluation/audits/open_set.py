@@ -40,8 +40,8 @@ from subgenre.evaluation.audits.probe import (
     checked_folds,
     mahalanobis,
     standardise,
-    unit,
 )
+from subgenre.metrics.vectors import unit
 from subgenre.search.conformal import threshold
 
 CLASSIFY_SCORE = "centroid"  # the score by which `classify` rejects tracks

@@ -18,6 +18,7 @@ from subgenre.dataset.splits import Split
 from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Score, share_interval
+from subgenre.metrics.vectors import unit
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,12 +59,6 @@ def standardise(train: Floats, *others: Floats) -> list[Floats]:
     """
     scale = standardisation(train)
     return [standardised(x, *scale) for x in (train, *others)]
-
-
-def unit(x: Floats) -> Floats:
-    """Return the rows of x [N, D] at norm 1; a row of zeros stays zero."""
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.where(norm > 0, norm, 1.0))
 
 
 def one_hot(labels: Ints, n_classes: int) -> Floats:
