@@ -9,7 +9,7 @@ import torch
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
-from subgenre.dataset import feature_tables, folder
+from subgenre.dataset import folder
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.library.track import Track
 
@@ -51,8 +51,8 @@ def make_folder(
         n_trash=trash,
         n_skipped=0,
     )
-    feature_tables.write_chunks(path, rows)
-    feature_tables.write_tracks(path, everyone, path.parent)
+    folder.write_chunks(path, rows)
+    folder.write_tracks(path, everyone, path.parent)
     files.write_json(path / folder.DATASET, described)
     return FeatureFolder.open(path)
 

@@ -16,7 +16,7 @@ import torch
 from subgenre.audio import measures
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import PreprocessConfig
-from subgenre.dataset import chunking, planning
+from subgenre.dataset import building, chunking
 from subgenre.dataset import folder as store
 from subgenre.dataset.building import estimate, known_tracks, preprocess
 from subgenre.dataset.folder import FeatureFolder
@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_before_the_work(
     root: Path, tmp_path: Path, inline: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(FeatureError, match="make room"):
         run(root, tmp_path / "out")
     assert inline == []

@@ -17,7 +17,7 @@ import pytest
 
 from subgenre.audio.features import MUSICNN_SPEC
 from subgenre.core import parallel
-from subgenre.dataset import journal, planning
+from subgenre.dataset import building, journal
 from subgenre.dataset.building import estimate
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
@@ -193,9 +193,9 @@ def test_four_workers_killed_and_resumed_give_what_one_gives(
     killed = subprocess.run([sys.executable, script, handed], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (out / "dataset.json").exists()
-    lines = (out / planning.JOURNAL).read_bytes().splitlines()
+    lines = (out / building.JOURNAL).read_bytes().splitlines()
     assert len(lines) == 4  # header and three tracks
-    with (out / planning.JOURNAL).open("ab") as file:
+    with (out / building.JOURNAL).open("ab") as file:
         file.write(lines[-1][:50])  # a line torn by the kill
     (out / "dark").mkdir(exist_ok=True)
     (out / "dark" / ".tmp-abcdefgh.pt").write_bytes(b"half a chunk")
@@ -206,8 +206,8 @@ def test_four_workers_killed_and_resumed_give_what_one_gives(
 
 
 def test_an_interrupted_run_of_other_settings_is_refused(root: Path, tmp_path: Path) -> None:
-    settings = planning.settings_of(MUSICNN_SPEC, CONFIG)
-    with journal.Journal(tmp_path / "out" / planning.JOURNAL, settings):
+    settings = building.settings_of(MUSICNN_SPEC, CONFIG)
+    with journal.Journal(tmp_path / "out" / building.JOURNAL, settings):
         pass
     with pytest.raises(FeatureError, match="seed is 0 there, 5 here"):
         run(root, tmp_path / "out", dataclasses.replace(CONFIG, seed=5))
@@ -237,7 +237,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_journal_names_files_inside_the_folder_only(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with journal.Journal(out / planning.JOURNAL, planning.settings_of(MUSICNN_SPEC, CONFIG)) as j:
+    with journal.Journal(out / building.JOURNAL, building.settings_of(MUSICNN_SPEC, CONFIG)) as j:
         j.append({"track": "a", "label": "b", "rows": [{"file": "../x.pt"}], "reason": ""})
     with pytest.raises(FeatureError, match="outside its folder"):
         run(root, out)

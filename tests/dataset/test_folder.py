@@ -18,7 +18,6 @@ from subgenre.audio import measures
 from subgenre.audio.features import FeatureSpec, Statistics
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import files, validation
-from subgenre.dataset import feature_tables
 from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
@@ -71,8 +70,8 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
             rows.append(row)
             stored.append(values)
     settings = {"spec": SPEC.to_dict(), "config": validation.to_dict(CONFIG)}
-    feature_tables.write_chunks(out, rows)
-    feature_tables.write_tracks(out, tracks, root)
+    store.write_chunks(out, rows)
+    store.write_tracks(out, tracks, root)
     dataset = store.dataset_json(
         root=root,
         settings=settings,
@@ -166,7 +165,7 @@ def test_fingerprint_follows_content_not_place(folder: Path, tmp_path: Path) -> 
     first = FeatureFolder.open(folder)
     assert FeatureFolder.open(tmp_path / "elsewhere" / "copy").fingerprint == first.fingerprint
     rows = first.chunks.to_pylist()
-    feature_tables.write_chunks(folder, rows[:-1])
+    store.write_chunks(folder, rows[:-1])
     assert FeatureFolder.open(folder).fingerprint != first.fingerprint
 
 
@@ -272,5 +271,5 @@ def test_a_damaged_chunk_is_told(
 )
 def test_paths_survive_the_table(path: str, text: str) -> None:
     root = Path("/music/WAV")
-    assert feature_tables.path_to_text(Path(path), root) == text
-    assert root / feature_tables.path_from_text(text) == Path(path)
+    assert store.path_to_text(Path(path), root) == text
+    assert root / store.path_from_text(text) == Path(path)

@@ -20,8 +20,8 @@ from subgenre import metrics
 from subgenre.commands import doctor
 from subgenre.commands import evaluate as stage
 from subgenre.core import workspace
-from subgenre.dataset import feature_tables, splits
 from subgenre.dataset import folder as store
+from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.evaluation import baselines, cross_validation
@@ -375,7 +375,7 @@ def test_processes_side_by_side_give_the_same_vectors(
 def only(folder: FeatureFolder, path: Path, keep: list[str]) -> FeatureFolder:
     """The same folder with some tracks alone; its chunk files are left where they are."""
     shutil.copytree(folder.path, path)
-    for name, column in ((feature_tables.CHUNKS, "track"), (feature_tables.TRACKS, "id")):
+    for name, column in ((store.CHUNKS, "track"), (store.TRACKS, "id")):
         table = pq.read_table(path / name)
         pq.write_table(table.filter(pc.is_in(table[column], pa.array(keep))), path / name)
     return FeatureFolder.open(path)

@@ -12,7 +12,7 @@ import torch
 
 from subgenre.commands import evaluate as stage
 from subgenre.core import workspace
-from subgenre.dataset import feature_tables
+from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from tests.evaluation.test_baselines import write
 from tests.folders import make_folder
@@ -34,13 +34,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
         for row in folder.rows([track.id]):
             chunk = folder.load([row])[0] + 2 * bands[number // 3]
             write(folder, int(row), chunk, track.id)
-    table = pq.read_table(path / feature_tables.TRACKS)
+    table = pq.read_table(path / store.TRACKS)
     names = [f"artist {n // 3}" for n in range(36)]
     names += [f"nobody {n}" for n in range(len(table) - 36)]
     column = table.column_names.index("artist")
-    pq.write_table(
-        table.set_column(column, "artist", pa.array(names)), path / feature_tables.TRACKS
-    )
+    pq.write_table(table.set_column(column, "artist", pa.array(names)), path / store.TRACKS)
     return FeatureFolder.open(path)
 
 

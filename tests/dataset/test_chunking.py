@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subgenre.config import CHUNK_STRATEGIES
-from subgenre.dataset.windows import starts
+from subgenre.dataset.chunking import chunk_starts
 from subgenre.errors import ConfigError
 
 
 def draw(duration_s, *, strategy="random", chunk_s=10.0, max_chunks=3, seed=0, track_id="a"):
-    return starts(
+    return chunk_starts(
         duration_s,
         chunk_s=chunk_s,
         max_chunks=max_chunks,
