@@ -1,0 +1,70 @@
+"""The code of `docs/extending.md` runs, and what it registers goes through a training."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from subgenre import config
+from subgenre.commands import evaluate, train
+from subgenre.core import workspace
+from subgenre.evaluation.audits.registry import AUDITS
+from subgenre.library import formats
+from subgenre.metrics import METRICS
+from subgenre.models import encoder
+from subgenre.models.backbones.registry import KINDS
+from tests.folders import make_folder
+from tests.training_runs import recipe
+
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
+REGISTRIES = (config.LOSSES, METRICS, KINDS, formats.FORMATS)
+
+
+@pytest.fixture
+def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Import each block of the page as a module; the registries are put back afterwards."""
+    before, audits = [dict(registry) for registry in REGISTRIES], list(AUDITS)
+    monkeypatch.syspath_prepend(tmp_path)
+    blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    for name, code in blocks:
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+        importlib.import_module(name)
+    yield
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+    AUDITS[:] = audits
+    for name, _ in blocks:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("extensions")
+def test_a_model_of_the_pages_loss_and_backbone_is_scored_by_its_metric_and_audit(
+    tmp_path: Path,
+) -> None:
+    folder = make_folder(tmp_path / "features", labels=(("a", "one"), ("a", "two")), tracks=5)
+    batch = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 2}
+    settings = recipe(model={"backbone": "mean"}, loss={"name": "contrastive"}, batch=batch)
+    run = tmp_path / "model"
+    train.train(folder.path, settings, out=run, checkpoints=tmp_path / "checkpoints")
+    assert encoder.load(run).backbone.kind == "mean"
+    evaluate.evaluate(run, max_mb=0)
+    figures = json.loads((run / workspace.METRICS).read_text(encoding="utf-8"))
+    assert 0 < figures["models"]["trained"]["reciprocal_rank"]["value"] <= 1
+    assert figures["audits"]["sizes"] == {"n_tracks": [5, 5]}
+    report = (run / workspace.REPORT).read_text(encoding="utf-8")
+    assert "Reciprocal rank" in report
+    assert "Are the subgenres of equal size?" in report
+
+
+@pytest.mark.usefixtures("extensions")
+def test_the_pages_playlist_format_reads_what_it_writes(tmp_path: Path) -> None:
+    tracks = make_folder(tmp_path / "features", tracks=2).tracks
+    formats.write_playlist(tmp_path / "mine.list", tracks)
+    assert formats.read_playlist(tmp_path / "mine.list") == [track.path for track in tracks]
