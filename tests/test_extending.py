@@ -44,6 +44,7 @@ def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("extensions")
 def test_a_model_of_the_pages_loss_and_backbone_is_scored_by_its_metric_and_audit(
     tmp_path: Path,

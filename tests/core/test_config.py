@@ -39,7 +39,7 @@ def test_thesis_is_the_original_set_up() -> None:
     assert recipe.batch.accumulate == 1
 
 
-def test_the_thesis_file_says_these_numbers_itself() -> None:
+def test_the_thesis_file_sets_these_numbers() -> None:
     file = resources.files("subgenre").joinpath("recipes", "thesis.toml")
     assert tomllib.loads(file.read_text(encoding="utf-8")) == {
         "model": {
@@ -176,7 +176,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("section", "name"), NUMBERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -100_000, 10**12])
-def test_no_number_is_taken_that_makes_no_sense(section: Any, name: str, value: float) -> None:
+def test_a_number_out_of_range_is_refused(section: Any, name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value}"):
         section(**{name: value})
 
@@ -208,7 +208,7 @@ def test_a_recipe_with_such_a_number_is_refused(tmp_path: Path, text: str) -> No
         config.load_recipe(str(tmp_path / "r.toml"))
 
 
-def test_zero_where_it_means_not_at_all_is_taken() -> None:
+def test_zero_is_accepted_where_it_disables_an_option() -> None:
     for section, names in (
         (config.OptimConfig, ("clip_norm", "weight_decay", "backbone_lr")),
         (config.RunConfig, ("save_every", "seed")),

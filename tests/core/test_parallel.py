@@ -31,7 +31,7 @@ def test_one_worker_still_runs_outside_this_process():
     assert os.getpid() not in collect(workers.process_id, range(3), workers=1).values()
 
 
-def test_bad_items_cost_themselves_and_nothing_else():
+def test_a_bad_item_fails_alone():
     items = ["a", "kill", "b", "hang", "c", "raise", "d", "exit", "e", "leave", "f"]
     found = collect(workers.misbehave, items, timeout_s=2)
     assert {i: found[i] for i in range(0, 11, 2)} == dict(
@@ -52,7 +52,7 @@ def test_each_worker_is_prepared_once():
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system has no masks")
-def test_workers_never_hear_ctrl_c_and_the_caller_still_does():
+def test_only_the_caller_receives_ctrl_c():
     """One that is still importing would answer with a page of traceback."""
     found = collect(workers.hears_the_keyboard, range(6))
     assert set(found.values()) == {False}
@@ -104,7 +104,7 @@ def _wait_for_mark(folder: Path, running: subprocess.Popen[bytes]) -> int:
     raise AssertionError("the worker never began")
 
 
-def test_a_start_that_fails_is_told_and_not_blamed_on_the_files():
+def test_a_failed_worker_start_is_reported_and_not_blamed_on_the_files():
     # a program read from standard input can't be imported by a spawned worker
     code = (
         "from subgenre.core.parallel import map_files\n"

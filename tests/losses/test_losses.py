@@ -103,7 +103,7 @@ def test_quadruplet_loss_is_the_loop() -> None:
     assert result.n == 14
 
 
-def test_length_of_the_vectors_plays_no_part() -> None:
+def test_vector_length_does_not_change_the_loss() -> None:
     a, p, n = draw(5, seed=1), draw(5, seed=2), draw(5, seed=3)
     assert triplet_loss(3 * a, 0.1 * p, 7 * n).item() == pytest.approx(
         triplet_loss(a, p, n).item(), abs=1e-12
@@ -162,7 +162,7 @@ def test_batch_triplet_loss_and_its_gradient_are_the_loop(
 
 @pytest.mark.parametrize("name", ["supcon", "proxy_anchor"])
 @pytest.mark.parametrize("margin", [0.0, 0.4])
-def test_active_share_of_any_loss_is_that_of_all_triplets(
+def test_every_loss_reports_the_active_share_of_all_triplets(
     batch: tuple[Tensor, Tensor, Tensor, Tensor], name: str, margin: float
 ) -> None:
     found, plain = (make(loss, margin=margin)(*batch) for loss in (name, "triplet"))
@@ -252,7 +252,7 @@ def test_the_gradient_of_similarities_is_that_of_the_plain_product() -> None:
     assert torch.autograd.gradcheck(similarities, (vectors,))
 
 
-def test_supcons_gradient_is_the_librarys_and_rows_without_a_positive_take_no_harm() -> None:
+def test_supcon_gradient_is_the_librarys_and_finite_without_a_positive() -> None:
     vectors, label = draw(9).requires_grad_(), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
     rows = torch.arange(9)
     (one,) = torch.autograd.grad(make("supcon")(vectors, label, rows, rows).value, vectors)
@@ -314,7 +314,7 @@ def test_proxies_start_from_the_seed_and_leave_torchs_own_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_vector_that_is_no_number_shows_in_the_loss(
+def test_a_nan_vector_makes_the_loss_nan(
     batch: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> None:
     vectors = batch[0].detach().clone()
@@ -348,7 +348,7 @@ class Pull(Loss):
         return LossResult(cosine_distances(vectors)[positive].mean(), 1.0, int(positive.sum()))
 
 
-def test_a_loss_of_ones_own_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_loss_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(config.LOSSES, "pull", config.LossKind(f"{__name__}:Pull", ("margin",)))
     folder = make_folder(tmp_path / "features")
     pk = {"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2}

@@ -243,7 +243,7 @@ def test_interval_of_a_share_is_the_binomials() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_few_tracks_that_agree_prove_little(share: float) -> None:
+def test_few_tracks_that_agree_have_a_wide_interval(share: float) -> None:
     train, train_labels = perfect()
     labels = np.array([0, 0, 1, 2, 3])
     test = np.eye(4)[labels if share else (labels + 1) % 4]
@@ -358,7 +358,7 @@ def test_a_collapsed_embedding_scores_as_chance_does() -> None:
         assert abs(scores[name].value - scores[name].chance) < 0.12
 
 
-def test_what_can_not_be_scored_is_left_out_and_said() -> None:
+def test_a_metric_that_can_not_be_scored_is_left_out_with_a_note() -> None:
     train, train_labels = points(20)
     notes: list[str] = []
     scores = evaluate(train, train_labels, np.eye(8)[:4], np.arange(4), genres=GENRES, notes=notes)
@@ -424,7 +424,7 @@ def test_a_score_is_four_numbers_by_name() -> None:
     }
 
 
-def nearest_is_own(train: Floats, train_labels: Ints, test: Floats, test_labels: Ints) -> Floats:
+def similarity_to_own(train: Floats, train_labels: Ints, test: Floats, test_labels: Ints) -> Floats:
     """A toy metric: the similarity to the nearest training track of the track's own label."""
     own = train_labels == test_labels[:, None]
     return np.where(own, test @ train.T, 0.0).max(axis=1)
@@ -433,21 +433,24 @@ def nearest_is_own(train: Floats, train_labels: Ints, test: Floats, test_labels:
 def test_a_registered_function_is_scored_with_interval_and_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    toy = Metric("toy", "Toy", "Similarity to the nearest of one's own.", by_track=nearest_is_own)
+    toy = Metric(
+        "toy", "Toy", "Similarity to the nearest of one's own.", by_track=similarity_to_own
+    )
     monkeypatch.setitem(METRICS, "toy", toy)
     known, known_labels = points(40, seed=1)
     test, test_labels = points(30, seed=2)
     score = evaluate(known, known_labels, test, test_labels, genres=GENRES)["toy"]
-    expected = nearest_is_own(unit(known), known_labels, unit(test), test_labels)
+    expected = similarity_to_own(unit(known), known_labels, unit(test), test_labels)
     assert score.value == pytest.approx(expected.mean(), abs=1e-12)
     assert score.low < score.value < score.high
     assert score.chance < score.value
 
 
+@pytest.mark.slow
 def test_a_registered_metric_is_in_metrics_json_and_in_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy = Metric("toy", "A toy metric", "Similarity to one's own.", by_track=nearest_is_own)
+    toy = Metric("toy", "A toy metric", "Similarity to one's own.", by_track=similarity_to_own)
     monkeypatch.setitem(METRICS, "toy", toy)
     folder = make_folder(tmp_path / "features", labels=(("a", "one"), ("a", "two")), tracks=5)
     out = tmp_path / "model"
