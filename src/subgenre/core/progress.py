@@ -1,4 +1,4 @@
-"""How long work tells of itself: sentences, warnings and progress, to whoever listens."""
+"""Messages, warnings and progress of long work, for whoever listens."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Console(Protocol):
     """A listener; the command line has one for the terminal, a notebook may bring its own."""
 
     def info(self, text: str) -> None:
-        """Tell something that went as it should."""
+        """Report an ordinary event."""
 
     def warn(self, text: str) -> None:
-        """Tell something that the user should look at."""
+        """Report something that the user should look at."""
 
     def progress(self, title: str) -> AbstractContextManager[Progress]:
         """Open a progress bar; the function it gives takes (done, total)."""
 
 
 class Silent:
-    """A listener that hears nothing."""
+    """A listener that drops everything."""
 
     def info(self, text: str) -> None:
         """Drop the sentence."""

@@ -83,7 +83,7 @@ def runs(root: Path) -> list[Path]:
 
 
 def is_trial(run: Path) -> bool:
-    """Tell whether a model is of `train --test-run`; one whose `data.json` is damaged is not."""
+    """Return whether a model is of `train --test-run`; one whose `data.json` is damaged is not."""
     try:
         data = json.loads((run / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def is_trial(run: Path) -> bool:
 
 
 def find_run(run: Path | None, console: Console | None = None, *, vectors: bool = False) -> Path:
-    """Return the model folder that was named, or the newest here; `console` hears which that is.
+    """Return the model folder that was named, or the newest here; `console` reports which.
 
     Args:
         vectors: the newest that has its tracks' vectors, if any has: a model that was just trained

@@ -84,7 +84,7 @@ def count_active(
 def with_activity(
     value: Tensor, vectors: Tensor, positive: Tensor, negative: Tensor, margin: float
 ) -> LossResult:
-    """Add the share of triplets inside the margin, which tells a collapse under any loss.
+    """Add the share of triplets inside the margin, which shows a collapse under any loss.
 
     In a large batch it is counted for some anchors alone, spread evenly over the batch: for every
     anchor it would take as long as the loss and its gradient.

@@ -197,8 +197,10 @@ class _Among:
             "silhouette": influences(silhouettes_without(self.distances, labels)),
         }
 
-    def chance(self, labels: Ints, rng: np.random.Generator, wanted: set[str]) -> dict[str, float]:
-        """Return the mean of each wanted score over 1,000 shuffles of `labels` [n]."""
+    def chance(
+        self, labels: Ints, rng: np.random.Generator, requested: set[str]
+    ) -> dict[str, float]:
+        """Return the mean of each requested score over 1,000 shuffles of `labels` [n]."""
         widest = max(int(labels.max()) + 1, int(np.bincount(labels).max()))
         step = max(1, min(SHUFFLES, _BLOCK_NUMBERS // (len(labels) * widest)))
         found: dict[str, list[Floats]] = {}
@@ -206,7 +208,7 @@ class _Among:
             size = min(step, SHUFFLES - start)
             shuffled = rng.permuted(np.tile(labels, (size, 1)), axis=1)
             for metric, values in self.by_track(shuffled).items():
-                if metric in wanted:
+                if metric in requested:
                     found.setdefault(metric, []).append(np.nanmean(values, axis=1))
             table = contingency(self.clusters, shuffled)
             for metric, score in OF_CLUSTERS.items():
