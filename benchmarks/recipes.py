@@ -42,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from subgenre import config, metrics
 from subgenre.commands.preprocess import preprocess
 from subgenre.config import LossConfig, PreprocessConfig, TrainConfig
-from subgenre.dataset import splits
+from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
@@ -111,8 +111,8 @@ class Corpus:
         variance, which columns of zeros would lower.
         """
         rows = self.folder.rows(split.train)
-        mean, std = embedding.standardisation(self.pooled[rows])
-        values = embedding.standardised(self.pooled, mean, std)
+        mean, std = track_vectors.standardisation(self.pooled[rows])
+        values = track_vectors.standardised(self.pooled, mean, std)
         return values[:, values[rows].any(axis=0)], rows
 
     def by_track(self, values: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:
@@ -143,7 +143,9 @@ def start(*arguments: object) -> None:
 
 def frozen(corpus: Corpus, split: Split, values: np.ndarray) -> Fold:
     rows = [corpus.folder.rows(side) for side in (split.train, split.test)]
-    train, test = embedding.frozen_track_vectors(values, corpus.folder.track_of, rows[0], *rows)[1:]
+    train, test = track_vectors.frozen_track_vectors(
+        values, corpus.folder.track_of, rows[0], *rows
+    )[1:]
     return Fold(train, test, 0.0, 0.0)
 
 

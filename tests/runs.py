@@ -90,7 +90,7 @@ def sounding_run(folder: Path, *, each: int = 4) -> Path:
     import torch
 
     from subgenre.audio import reading
-    from subgenre.models import backbones, embedding, encoder
+    from subgenre.models import backbones, encoder, file_embedding
 
     net = encoder.Encoder(
         backbones.load("musicnn"),
@@ -105,7 +105,7 @@ def sounding_run(folder: Path, *, each: int = 4) -> Path:
             write_wav(path, 4.0 + i, 10 * number + i)
             rows.append(Row(reading.probe(path).id, path, genre, subgenre))
             split.append("test" if i == each - 1 else "train")
-    found = embedding.embed_files(net, [row.path for row in rows], CHUNKS, workers=1)
+    found = file_embedding.embed_files(net, [row.path for row in rows], CHUNKS, workers=1)
     run = folder / "fully_trained_models_1"
     run.mkdir(parents=True)
     encoder.save(net, run)

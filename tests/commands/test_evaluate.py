@@ -15,11 +15,11 @@ from subgenre import metrics
 from subgenre.commands import evaluate, train
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
-from subgenre.dataset import splits
+from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
 from subgenre.evaluation.tracks import EvaluationTracks
-from subgenre.models import embedding, encoder
+from subgenre.models import encoder
 from subgenre.training.fit import CACHE
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
@@ -76,7 +76,7 @@ def test_every_baseline_is_scored_with_interval_and_chance(found: dict[str, Any]
 def test_trained_figures_are_those_of_the_vectors_in_the_table(
     run: Path, folder: FeatureFolder, found: dict[str, Any]
 ) -> None:
-    table = embedding.read_embeddings(run / workspace.EMBEDDINGS)
+    table = track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
     label = np.array([folder.labels.index(name) for name in table.subgenres])
     held = np.array([side == "test" for side in table.splits])
     assert table.fingerprint == encoder.fingerprint(encoder.load(run))

@@ -21,13 +21,12 @@ from subgenre.commands import doctor
 from subgenre.commands import evaluate as stage
 from subgenre.core import workspace
 from subgenre.dataset import folder as store
-from subgenre.dataset import splits
+from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.evaluation import baselines, cross_validation
 from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Measured, Score
-from subgenre.models import embedding
 from subgenre.report import summary
 from subgenre.report.data import ReportData
 from tests.folders import make_folder
@@ -269,7 +268,7 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
     assert list(found["models"]) == list(baselines.MODELS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
     assert found["train_s"] > 0
-    table = embedding.read_embeddings(out / workspace.EMBEDDINGS)
+    table = track_vectors.read_embeddings(out / workspace.EMBEDDINGS)
     assert len(table.ids) == 30
     assert set(table.splits) == {"test"}
     assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
@@ -365,7 +364,7 @@ def test_processes_side_by_side_give_the_same_vectors(
 ) -> None:
     both = run(library, tmp_path / "two", workers=2, quick=True)
     alone, side = (
-        embedding.read_embeddings(o / workspace.EMBEDDINGS) for o in (out, tmp_path / "two")
+        track_vectors.read_embeddings(o / workspace.EMBEDDINGS) for o in (out, tmp_path / "two")
     )
     assert alone.ids == side.ids
     np.testing.assert_allclose(alone.vectors, side.vectors, atol=1e-4)

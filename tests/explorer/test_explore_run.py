@@ -18,6 +18,7 @@ from subgenre.cli import main
 from subgenre.commands import explore, refit
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
+from subgenre.dataset import track_vectors
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.explorer import Correction, Library
 from subgenre.models import backbones, embedding, encoder
@@ -46,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFolder]:
     path = base / "fully_trained_models_1"
     path.mkdir()
     encoder.save(net, path)
-    numbers, vectors = embedding.track_vectors(
+    numbers, vectors = track_vectors.track_vectors(
         embedding.chunk_vectors(net, folder, np.arange(len(folder.track_of))), folder.track_of
     )
     tracks = [folder.tracks[i] for i in numbers]

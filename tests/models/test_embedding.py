@@ -20,7 +20,7 @@ from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, RunError
 from subgenre.library.track import Track
-from subgenre.models import backbones, cache, embedding
+from subgenre.models import backbones, cache, embedding, file_embedding
 from subgenre.models.encoder import Encoder
 from tests.toy import make_ast_folder
 
@@ -221,12 +221,12 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_track_vectors_against_a_loop() -> None:
     chunks = rng().normal(size=(10, 4)).astype(np.float32)
     track = np.array([5, 2, 5, 5, 9, 2, 9, 9, 9, 0])
-    tracks, found = embedding.track_vectors(chunks, track)
+    tracks, found = track_vectors.track_vectors(chunks, track)
     assert tracks.tolist() == [0, 2, 5, 9]
     for number, vector in zip(tracks, found, strict=True):
         mean = chunks[track == number].mean(0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=1e-5)
-    opposite = embedding.track_vectors([[1.0, 0.0], [-1.0, 0.0]], [0, 0])[1]
+    opposite = track_vectors.track_vectors([[1.0, 0.0], [-1.0, 0.0]], [0, 0])[1]
     np.testing.assert_array_equal(opposite, [[0.0, 0.0]])  # no direction, and no NaN
 
 
@@ -237,7 +237,7 @@ def test_frozen_track_vectors_against_scikit_learn() -> None:
     pooled[:, 2] = 0.1  # constant, and no round number
     track = np.repeat([3, 1, 2, 0], 3)
     train, test = np.arange(6), np.arange(6, 12)
-    ours = embedding.frozen_track_vectors(pooled, track, train, test)
+    ours = track_vectors.frozen_track_vectors(pooled, track, train, test)
     scaled = StandardScaler().fit(pooled[train].astype(np.float64)).transform(pooled)
     scaled[:, 2] = 0.0
     for found, tracks in zip(ours, ([1, 3], [0, 2]), strict=True):
@@ -245,7 +245,7 @@ def test_frozen_track_vectors_against_scikit_learn() -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-6)
         assert not found[:, 2].any()
     pooled[test, 2] = 7.0  # varies on the other side alone: still tells nothing
-    assert not embedding.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
+    assert not track_vectors.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,7 +323,7 @@ def test_files_from_outside(tmp_path) -> None:
     paths = [short, tmp_path / "text.mp3", long, tmp_path / "gone.mp3"]
     config = PreprocessConfig(chunk_s=4.0, max_chunks=2, chunk_strategy="spaced")
     seen = []
-    found = embedding.embed_files(
+    found = file_embedding.embed_files(
         net, paths, config, workers=1, on_progress=lambda *a: seen.append(a)
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -342,4 +342,4 @@ def test_files_from_outside(tmp_path) -> None:
         np.testing.assert_allclose(chunk, wanted, atol=2e-3)  # float16, edges of the window
     mean = found.chunks.mean(0)
     np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
-    assert embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)
+    assert file_embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)

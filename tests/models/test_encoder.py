@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from subgenre.audio.features import Statistics
 from subgenre.errors import ConfigError, RunError
-from subgenre.models import axes, backbones, encoder
+from subgenre.models import backbones, encoder
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.models.heads import Dropout
@@ -60,7 +60,7 @@ def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_p
     plain = make(toy, head=(16,), embedding_size=5, pca=6)
     joined = make(toy, head=(16,), embedding_size=5, pca=6, fusion=0.5)
     for net in (plain, joined):
-        axes.standardise(net, pooled.numpy())
+        encoder.standardise(net, pooled.numpy())
     whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
     component = PCA(6, svd_solver="full").fit_transform(whole)
     component /= np.linalg.norm(component, axis=1, keepdims=True)
@@ -81,7 +81,7 @@ def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     generator = torch.Generator().manual_seed(4)
     pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
     net = make(toy, head=(), embedding_size=5, pca=8)
-    axes.standardise(net, pooled.numpy())
+    encoder.standardise(net, pooled.numpy())
     whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
     wanted = PCA(6, svd_solver="full").fit_transform(whole)
     wanted /= np.sqrt(wanted.std(axis=0))

@@ -12,7 +12,7 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
-from subgenre.models import axes, embedding, encoder
+from subgenre.models import embedding, encoder
 from subgenre.training import batches, fit
 from subgenre.training.inputs import VectorSource
 from tests.folders import make_folder
@@ -255,14 +255,14 @@ def test_a_column_that_hardly_varied_is_left_out_where_the_backbone_learns(
 ) -> None:
     backbone = fit.load_backbone("musicnn", folder)
     settings = recipe(model={"tune": "full", "standardise": "on"})
-    encoder = fit.new_encoder(backbone, settings.model, folder, np.arange(4), 0)
+    net = fit.new_encoder(backbone, settings.model, folder, np.arange(4), 0)
     generator = np.random.default_rng(0)
     pooled = 1 + generator.normal(size=(50, backbone.hidden_size)).astype(np.float32)
     pooled[:, 0] = 1 + 1e-3 * pooled[:, 0]
-    axes.standardise(encoder, pooled)
-    assert bool(torch.isfinite(encoder.pooled_std).all())
-    axes.standardise(encoder, pooled, backbone_learns=True)
-    assert torch.isinf(encoder.pooled_std).nonzero().flatten().tolist() == [0]
+    encoder.standardise(net, pooled)
+    assert bool(torch.isfinite(net.pooled_std).all())
+    encoder.standardise(net, pooled, backbone_learns=True)
+    assert torch.isinf(net.pooled_std).nonzero().flatten().tolist() == [0]
 
 
 def test_a_centred_embedding_is_the_plain_one_without_its_mean(

@@ -10,12 +10,12 @@ from typing import Any
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import hardware, text
 from subgenre.core.progress import Console, Silent
+from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError
 from subgenre.library import sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
-from subgenre.models import embedding as room
-from subgenre.models import encoder
+from subgenre.models import embedding, encoder
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def embed(
     device = hardware.pick_device(opened.settings.run.device)
     rows = opened.features.rows(opened.split.test)
     with console.progress("embedding") as bar:
-        chunks = room.chunk_vectors(
+        chunks = embedding.chunk_vectors(
             opened.encoder.to(device), opened.features, rows, device=device, on_progress=bar
         )
-    numbers, vectors = room.track_vectors(chunks, opened.features.track_of[rows])
+    numbers, vectors = track_vectors.track_vectors(chunks, opened.features.track_of[rows])
     tracks = [opened.features.tracks[number] for number in numbers]
-    room.write_embeddings(
+    track_vectors.write_embeddings(
         out,
         tracks,
         vectors,
@@ -85,7 +85,7 @@ def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Co
         raise LibraryError(f"none of {named} could be embedded, so {out} is not written")
     tracks = [Track(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
-    room.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
+    track_vectors.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
     console.info(
         f"{out}: {text.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each"
     )

@@ -22,6 +22,7 @@ from subgenre.config import TrainConfig
 from subgenre.core import hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
+from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
@@ -31,7 +32,7 @@ from subgenre.evaluation.audits.base import Context, Retraining
 from subgenre.evaluation.audits.registry import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
-from subgenre.models import embedding, encoder
+from subgenre.models import encoder
 from subgenre.report import maps, writer
 from subgenre.report.data import Backbone, ReportData
 from subgenre.report.html import MAX_MB
@@ -190,7 +191,7 @@ def evaluate(
     }
     if not folds:
         figures |= {"n_train": len(scored[0].train), "n_test": len(scored[0].test)}
-    embedding.write_embeddings(
+    track_vectors.write_embeddings(
         models.out / workspace.EMBEDDINGS,
         [tracks.folder.tracks[i] for side in sides.values() for i in side],
         np.concatenate([vectors[side] for side in sides.values()]),

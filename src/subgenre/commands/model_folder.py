@@ -302,10 +302,10 @@ class ModelFolder:
         Raises:
             RunError: the model's files are missing or damaged.
         """
-        from subgenre.models import embedding
+        from subgenre.models import file_embedding
 
         with (console or Silent()).progress("embedding") as bar:
-            return embedding.embed_files(
+            return file_embedding.embed_files(
                 self.encoder,
                 paths,
                 self.preprocess,
@@ -318,9 +318,9 @@ class ModelFolder:
         self, paths: Sequence[Path], *, workers: int | None = None
     ) -> Iterator[tuple[int, FileVectors]]:
         """Embed audio files one by one: yield the position and the vectors of each; loads torch."""
-        from subgenre.models import embedding
+        from subgenre.models import file_embedding
 
-        return embedding.embed_each(
+        return file_embedding.embed_each(
             self.encoder, paths, self.preprocess, device=self._device, workers=workers
         )
 

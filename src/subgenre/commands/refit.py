@@ -16,6 +16,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
+from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import EvaluationError
 from subgenre.library.track import Track
@@ -98,7 +99,7 @@ def refit(
         raise EvaluationError(f"{model.path} has no frozen part to refit a head on")
     rows = folder.rows(stored.ids)
     chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
-    numbers, vectors = embedding.track_vectors(chunks, folder.track_of[rows])
+    numbers, vectors = track_vectors.track_vectors(chunks, folder.track_of[rows])
     tracks = [folder.tracks[int(number)] for number in numbers]
     side = dict(zip(stored.ids, stored.splits, strict=True))
     side |= dict.fromkeys(train, "train") | dict.fromkeys(wrong, "")

@@ -22,7 +22,7 @@ from subgenre.core import files, hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.core.validation import check_output
-from subgenre.dataset import splits
+from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
 from subgenre.models import embedding, encoder
@@ -305,10 +305,10 @@ def _write_vectors(
     for ids in (split.train, split.test):
         rows = folder.rows(ids)
         chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
-        side, values = embedding.track_vectors(chunks, folder.track_of[rows])
+        side, values = track_vectors.track_vectors(chunks, folder.track_of[rows])
         numbers += side.tolist()
         vectors.append(values)
-    embedding.write_embeddings(
+    track_vectors.write_embeddings(
         run / workspace.EMBEDDINGS,
         [folder.tracks[number] for number in numbers],
         np.concatenate(vectors),

@@ -13,6 +13,7 @@ from subgenre.audio import measures
 from subgenre.audio.features import Statistics
 from subgenre.core import files, hardware
 from subgenre.core.progress import Console
+from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.evaluation.audits import probe
@@ -123,7 +124,9 @@ class EvaluationTracks:
         """
         ((train, test),) = probe.fold_positions([split], self.ids)
         rows = self.folder.rows(split.train)
-        frozen = embedding.frozen_track_vectors(pooled, self.folder.track_of, rows, self.rows)[1]
+        frozen = track_vectors.frozen_track_vectors(pooled, self.folder.track_of, rows, self.rows)[
+            1
+        ]
         vectors = baseline_vectors(frozen, self.labels, train, test, self.baselines, seed=seed)
         return Fold(train, test, {**vectors, "trained": trained})
 
@@ -176,4 +179,4 @@ def embed_tracks(
         chunks = embedding.project_vectors(encoder, pooled[rows], device=device)
     else:
         chunks = embedding.chunk_vectors(encoder, folder, rows, device=device)
-    return embedding.track_vectors(chunks, folder.track_of[rows])
+    return track_vectors.track_vectors(chunks, folder.track_of[rows])

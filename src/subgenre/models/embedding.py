@@ -14,37 +14,11 @@ from torch import Tensor
 
 from subgenre.audio.features import Statistics
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.dataset.track_vectors import (
-    Embeddings,
-    frozen_track_vectors,
-    read_embeddings,
-    standardisation,
-    standardised,
-    track_vectors,
-    write_embeddings,
-)
 from subgenre.errors import ConfigError
 from subgenre.models.backbones import Backbone
 from subgenre.models.cache import ArrayCache
 from subgenre.models.cache import key as cache_key
 from subgenre.models.encoder import Encoder, backbone_fingerprint, evaluating
-from subgenre.models.file_embedding import FileVectors, embed_each, embed_files
-
-__all__ = [
-    "Embeddings",
-    "FileVectors",
-    "chunk_vectors",
-    "embed_each",
-    "embed_files",
-    "frozen_track_vectors",
-    "pooled_vectors",
-    "project_vectors",
-    "read_embeddings",
-    "standardisation",
-    "standardised",
-    "track_vectors",
-    "write_embeddings",
-]
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -20,12 +20,12 @@ from subgenre.config import ModelConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_tune
-from subgenre.dataset import splits
+from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from subgenre.models import axes, backbones, embedding, lora
+from subgenre.models import backbones, embedding, lora
 from subgenre.models.backbones import Backbone
-from subgenre.models.encoder import Encoder
+from subgenre.models.encoder import Encoder, standardise
 from subgenre.training import batches, distributed, inputs
 from subgenre.training.compatibility import check_compatibility
 from subgenre.training.distributed import Group
@@ -228,7 +228,7 @@ def _source(
             lambda: _pooled(encoder, folder, chunks, device, console), group, device
         )
         if model.standardised:
-            axes.standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
+            standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
         if model.tune == "head":
             held = pooled[chunks]
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
@@ -292,7 +292,7 @@ def _validation(
 
     def score() -> float:
         chunks = inputs.encode_rows(source, encoder, rows, device=device)
-        tracks, vectors = embedding.track_vectors(chunks, track)
+        tracks, vectors = track_vectors.track_vectors(chunks, track)
         return metrics.map_at_r(vectors, np.array([label[int(t)] for t in tracks]))
 
     return score
