@@ -71,7 +71,7 @@ class NotFiniteError(TrainingError):
     """A loss that is not a number."""
 
 
-class Interrupted(TrainingError):  # noqa: N818 - a stop that was asked for, not a fault
+class Interrupted(TrainingError):  # noqa: N818 - a requested stop, not a fault
     """A signal stopped the run after its checkpoint was saved."""
 
     exit_code = 143  # as of a process that SIGTERM ended

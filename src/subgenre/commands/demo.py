@@ -21,14 +21,14 @@ from subgenre.dataset.folder import FeatureFolder
 
 BACKBONE, RECIPE = "musicnn", "laptop"
 _NEAREST = 5
-_SOUND_MB = 4.0  # the held-out tracks can be heard in the report
+_SOUND_MB = 4.0  # the held-out tracks can be played in the report
 
 
 def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[str, Any]:
-    """Make a library of synthetic music in `out`, learn it, score it, and ask for similar tracks.
+    """Make a library of synthetic music in `out`, train on it, evaluate, and find similar tracks.
 
     Returns:
-        what was found: the held-out accuracies of the trained model and of the baseline that hears
+        what was found: the held-out accuracies of the trained model and of the baseline on
         loudness and mean spectrum alone, the query's neighbours, and the report's path.
 
     Raises:

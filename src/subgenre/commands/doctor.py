@@ -69,7 +69,7 @@ def doctor(
 ) -> Diagnosed:
     """Find tracks in the wrong playlist, copies, outliers, silent and clipped files.
 
-    Each track is judged by light probes on the frozen backbone that have not heard it, over folds
+    Each track is judged by light probes on the frozen backbone that were not trained on it, over folds
     and repeats. Nothing is moved.
 
     Args:

@@ -45,7 +45,7 @@ class RunRow:
 
 
 def runs(root: Path = Path(), *, console: Console | None = None) -> list[RunRow]:
-    """List the model folders in a folder, oldest first, with their figures; damaged ones are told.
+    """List the model folders in a folder, oldest first, with their figures; damaged ones with a warning.
 
     Raises:
         RunError: there is none.
@@ -171,8 +171,8 @@ def paired_interval(difference: NDArray[np.integer], *, seed: int = 0) -> tuple[
 def _truth(run: ModelFolder) -> dict[str, Label]:
     """Label of each held-out track by its id."""
     stored = run.embeddings
-    told = zip(stored.ids, stored.genres, stored.subgenres, stored.splits, strict=True)
-    return {i: (genre, subgenre) for i, genre, subgenre, side in told if side == "test"}
+    rows = zip(stored.ids, stored.genres, stored.subgenres, stored.splits, strict=True)
+    return {i: (genre, subgenre) for i, genre, subgenre, side in rows if side == "test"}
 
 
 def _right(run: ModelFolder, ids: list[str]) -> NDArray[np.bool_]:

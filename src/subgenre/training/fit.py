@@ -117,7 +117,7 @@ def fit(
         backbone: already loaded, and not changed; by default `settings.model.backbone` is loaded.
         device, group: where, and with which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
-        stop_requested: asked between steps, and between batches of the frozen backbone.
+        stop_requested: called between steps, and between batches of the frozen backbone.
         only: rows of the chunks to use; by default all.
         console: receives messages and progress.
 

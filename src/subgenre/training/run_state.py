@@ -67,7 +67,7 @@ class Callbacks:
 
     Attributes:
         on_step: takes epoch (from 0), steps done in it, steps of an epoch.
-        stop_requested: asked after each step.
+        stop_requested: called after each step.
     """
 
     on_estimate: Callable[[Estimate], None] | None = None

@@ -1,4 +1,4 @@
-"""Confounders: could the subgenres be told apart without listening?
+"""Confounders: can something other than the music predict the subgenre?
 
 If tempo, loudness, the cut-off of an encoder or the year alone names the playlist, a model may have
 learnt that instead of the music (Sturm 2014, "horses"). Each column alone, and all together, is
@@ -70,7 +70,7 @@ PHRASES = {
 
 @dataclass(frozen=True)
 class Standout(Result):
-    """One subgenre that a column tells from the rest.
+    """One subgenre that a column separates from the rest.
 
     Attributes: auc: probability that one of its tracks is above one of the rest, 0..1; difference
     of the medians in the column's unit; q_value over all columns and subgenres.
@@ -86,11 +86,11 @@ class Standout(Result):
 
 @dataclass(frozen=True)
 class Confounder(Result):
-    """How well one column tells the subgenres apart.
+    """How well one column predicts the subgenre.
 
     Attributes: column: its name, or "all together"; accuracy on held-out tracks; known_share: of
     tracks that have a value; p_value by permutation; q_value over the columns (Benjamini and
-    Hochberg); named: it beats chance clearly.
+    Hochberg); named: it is significantly better than chance.
     """
 
     column: str
@@ -150,7 +150,7 @@ def confounders(
     permutations: int = 999,
     seed: int = 0,
 ) -> Confounders:
-    """Measure how well each column alone, and all together, tells the subgenres apart.
+    """Measure how well each column alone, and all together, predict the subgenre.
 
     Shapes: columns of [N] numbers (NaN: missing) or text ("": missing); labels [N]; names [C];
     folds of positions. Folds that hold artists out can't show what the artist alone says:
@@ -188,7 +188,7 @@ def confounders(
 def standouts(
     columns: Mapping[str, NDArray[np.generic]], labels: Ints, names: Sequence[str]
 ) -> list[Standout]:
-    """Return the subgenres that one numeric column alone tells from the rest, the clearest first.
+    """Return the subgenres that one numeric column alone separates from the rest, the clearest first.
 
     By the rank-sum test of Mann and Whitney, false discoveries held by Benjamini and Hochberg over
     all columns and subgenres. Shapes: columns of [N], labels [N], names [C].
@@ -291,7 +291,7 @@ def _outstanding(column: str, name: str, auc: float, gap: float) -> str:
 
 
 def run(context: Context) -> Confounders:
-    """Measure the confounders in folds by track: folds by artist hide what the artist tells."""
+    """Measure the confounders in folds by track: folds by artist hide what the artist reveals."""
     by_track = np.arange(len(context.labels))
     folds = grouped_folds(context.labels, by_track, FOLDS, seed=context.seed)
     return confounders(context.columns, context.labels, context.names, folds, seed=context.seed)

@@ -1,4 +1,4 @@
-"""The learning curve: what would more tracks a subgenre bring?
+"""The learning curve: what would more tracks per subgenre bring?
 
 A light probe is fitted on n tracks of each subgenre, drawn several times inside each fold, and
 judged on the same held-out tracks. The error falls as c + a n^-b in most learning problems (inverse
@@ -82,9 +82,9 @@ def learning_curve(
     parts = checked_folds(folds, len(y))
     generator = np.random.default_rng(seed)
     largest = min(_typical_size(y[train]) for train, _ in parts)
-    wanted = [n for n in (sizes or SIZES) if n < largest] + [largest]
+    counts = [n for n in (sizes or SIZES) if n < largest] + [largest]
     columns, used = [], []
-    for n in dict.fromkeys(wanted):
+    for n in dict.fromkeys(counts):
         right, mean_n = _right(x, y, parts, n, 1 if n >= _most(y, parts) else draws, generator)
         columns.append(right)
         used.append(mean_n)

@@ -1,9 +1,9 @@
-"""The leakage meter: how much of a score comes from having heard the test tracks before?
+"""Leakage: how much of a score comes from test tracks that are in the training, too?
 
 The same score on the same vectors and the same tracks, once with a loose split and once with a
 strict one: chunks at random against whole tracks, copies apart against copies together, tracks at
-random against artists and albums held out. The gap is what the loose split flatters by (artist
-effect: Pampalk 2005; Flexer and Schnitzer 2010). Frozen vectors serve: they have seen no track.
+random against artists and albums held out. The gap is how much too high the loose split scores
+(artist effect: Pampalk 2005; Flexer and Schnitzer 2010). The vectors are the frozen backbone's.
 """
 
 from __future__ import annotations

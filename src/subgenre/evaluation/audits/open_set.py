@@ -51,7 +51,7 @@ HALVES = 200  # random halvings to calibrate on one half and test on the other
 
 @dataclass(frozen=True)
 class LeftOut(Result):
-    """One subgenre as the unknown: how well its tracks are told from the known ones."""
+    """One subgenre as the unknown: how well its tracks are separated from the known ones."""
 
     subgenre: str
     n_tracks: int
@@ -64,9 +64,9 @@ class OpenSet(Result):
     """Rejection by one kind of score.
 
     Attributes: score: one of `SCORES`; rows: one a subgenre; auroc and fpr95: mean over
-    subgenres, interval by bootstrap over tracks; alpha: the error rate asked for; known_error: the
-    share of known tracks turned away at it, to be at most alpha; caught: the share of unknown
-    tracks turned away; chance: AUROC of guessing.
+    subgenres, interval by bootstrap over tracks; alpha: the given error rate; known_error: the share
+    of known tracks that are rejected at it, at most alpha if it holds; caught: the share of unknown
+    tracks that are rejected; chance: AUROC of guessing.
     """
 
     score: str
@@ -152,7 +152,7 @@ def open_set(
     mapping.
 
     Raises: EvaluationError for vectors that are not finite, an unknown score, or fewer than three
-    subgenres (with one left out, two must stay to be told apart).
+    subgenres (with one left out, two must remain).
     """
     if score not in SCORES:
         raise EvaluationError(f"score is {score!r}: choose one of {', '.join(SCORES)}")

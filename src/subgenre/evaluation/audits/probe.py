@@ -170,7 +170,7 @@ def grouped_folds(labels: ArrayLike, groups: ArrayLike, k: int, *, seed: int) ->
         raise EvaluationError("all tracks belong to one group: no fold can be held out")
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # a subgenre smaller than k is told of by the audits themselves
+        # the audits report a subgenre smaller than k themselves
         warnings.simplefilter("ignore", UserWarning)
         pairs = list(splitter.split(np.zeros(len(y)), y, g))
     return [(np.asarray(train), np.asarray(test)) for train, test in pairs if len(test)]
