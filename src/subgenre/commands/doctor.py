@@ -69,8 +69,8 @@ def doctor(
 ) -> Diagnosed:
     """Find tracks in the wrong playlist, copies, outliers, silent and clipped files.
 
-    Each track is judged by light probes on the frozen backbone that were not trained on it, over folds
-    and repeats. Nothing is moved.
+    Light probes on the frozen backbone that were not trained on a track judge it, over folds and
+    repeats. Nothing is moved.
 
     Args:
         features: as `preprocess` wrote them; with `run`, those of that model.

@@ -45,7 +45,7 @@ class RunRow:
 
 
 def runs(root: Path = Path(), *, console: Console | None = None) -> list[RunRow]:
-    """List the model folders in a folder, oldest first, with their figures; damaged ones with a warning.
+    """List the model folders in a folder, oldest first, and their figures; warn of damaged ones.
 
     Raises:
         RunError: there is none.

@@ -188,7 +188,7 @@ def confounders(
 def standouts(
     columns: Mapping[str, NDArray[np.generic]], labels: Ints, names: Sequence[str]
 ) -> list[Standout]:
-    """Return the subgenres that one numeric column alone separates from the rest, the clearest first.
+    """Return the subgenres that one numeric column separates from the rest, clearest first.
 
     By the rank-sum test of Mann and Whitney, false discoveries held by Benjamini and Hochberg over
     all columns and subgenres. Shapes: columns of [N], labels [N], names [C].

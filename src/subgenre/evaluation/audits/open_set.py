@@ -64,7 +64,7 @@ class OpenSet(Result):
     """Rejection by one kind of score.
 
     Attributes: score: one of `SCORES`; rows: one a subgenre; auroc and fpr95: mean over
-    subgenres, interval by bootstrap over tracks; alpha: the given error rate; known_error: the share
+    subgenres, interval by bootstrap over tracks; alpha: the error rate; known_error: the share
     of known tracks that are rejected at it, at most alpha if it holds; caught: the share of unknown
     tracks that are rejected; chance: AUROC of guessing.
     """
