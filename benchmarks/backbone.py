@@ -27,7 +27,7 @@ FRAMES, BANDS = 626, 96  # 10 s
 def every_filter(
     conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, *, falls: Tensor, **_reach: float
 ) -> Tensor:
-    """What `strongest` gives to a relu, by a convolution over all filters and positions."""
+    """What `frequency_max` gives to a relu, by a convolution over all filters and positions."""
     frames = conv.kernel_size[0]
     y = conv(F.pad(gain * x + shift, (0, 0, (frames - 1) // 2, frames // 2)))
     return torch.where(falls[:, None], y.amin(dim=3), y.amax(dim=3))
@@ -36,13 +36,13 @@ def every_filter(
 @contextmanager
 def plain() -> Iterator[None]:
     """The backbone with PyTorch's convolutions."""
-    ours = musicnn.strongest, musicnn.along_time
-    musicnn.strongest = every_filter
-    musicnn.along_time = lambda conv, x, **_reach: conv(x)
+    ours = musicnn.frequency_max, musicnn.time_conv
+    musicnn.frequency_max = every_filter
+    musicnn.time_conv = lambda conv, x, **_reach: conv(x)
     try:
         yield
     finally:
-        musicnn.strongest, musicnn.along_time = ours
+        musicnn.frequency_max, musicnn.time_conv = ours
 
 
 def forward(net: nn.Module, x: Tensor) -> list[Tensor]:

@@ -123,15 +123,15 @@ class Counted:
 def test_pooled_vectors_are_made_once_and_kept(encoder, folder, tmp_path) -> None:
     counted, rows = Counted(folder), np.arange(15)
     with torch.inference_mode():
-        wanted = encoder.eval().pooled(folder.load(rows)).numpy()
+        expected = encoder.eval().pooled(folder.load(rows)).numpy()
     few = embedding.pooled_vectors(encoder, counted, rows[4:9], cache=tmp_path, batch_size=4)
-    np.testing.assert_allclose(few, wanted[4:9], atol=1e-5)
+    np.testing.assert_allclose(few, expected[4:9], atol=1e-5)
     seen = []
     every = embedding.pooled_vectors(
         encoder, counted, rows, cache=tmp_path, batch_size=4, on_progress=lambda *a: seen.append(a)
     )
-    np.testing.assert_allclose(every, wanted, atol=1e-5)
-    assert counted.read == 15  # only what was lacking
+    np.testing.assert_allclose(every, expected, atol=1e-5)
+    assert counted.read == 15  # only the missing rows
     assert counted.largest == 4  # never all features at once
     assert seen == [(5, 15), (9, 15), (13, 15), (15, 15)]
     again = embedding.pooled_vectors(encoder, counted, rows, cache=tmp_path)
@@ -241,10 +241,10 @@ def test_frozen_track_vectors_against_scikit_learn() -> None:
     scaled = StandardScaler().fit(pooled[train].astype(np.float64)).transform(pooled)
     scaled[:, 2] = 0.0
     for found, tracks in zip(ours, ([1, 3], [0, 2]), strict=True):
-        wanted = normalize(np.array([scaled[track == t].mean(0) for t in tracks]))
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+        expected = normalize(np.array([scaled[track == t].mean(0) for t in tracks]))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
         assert not found[:, 2].any()
-    pooled[test, 2] = 7.0  # varies on the other side alone: still tells nothing
+    pooled[test, 2] = 7.0  # varies on the other side alone: still no information
     assert not track_vectors.frozen_track_vectors(pooled, track, train, test)[1][:, 2].any()
 
 
@@ -338,8 +338,8 @@ def test_files_from_outside(tmp_path) -> None:
     for chunk, start in zip(found.chunks, (0, 4), strict=True):
         window = torch.from_numpy(samples[start * 16_000 : (start + 4) * 16_000])[None]
         with torch.inference_mode():
-            wanted = net(features.log_mel(window, MUSICNN_SPEC))[0]
-        np.testing.assert_allclose(chunk, wanted, atol=2e-3)  # float16, edges of the window
+            expected = net(features.log_mel(window, MUSICNN_SPEC))[0]
+        np.testing.assert_allclose(chunk, expected, atol=2e-3)  # float16, edges of the window
     mean = found.chunks.mean(0)
     np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert file_embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)

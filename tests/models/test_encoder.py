@@ -46,8 +46,8 @@ def test_the_thesis_head_on_normalised_features(toy) -> None:
     w = [p.numpy() for p in net.head.parameters()]
     hidden = np.maximum(pooled.numpy() @ w[0].T + w[1], 0)
     out = np.maximum(hidden @ w[2].T + w[3], 0) @ w[4].T + w[5]
-    wanted = out / np.linalg.norm(out, axis=1, keepdims=True)
-    np.testing.assert_allclose(net(x), wanted, atol=1e-5)
+    expected = out / np.linalg.norm(out, axis=1, keepdims=True)
+    np.testing.assert_allclose(net(x), expected, atol=1e-5)
     np.testing.assert_allclose(net(x).norm(dim=1), 1.0, atol=1e-6)
 
 
@@ -67,8 +67,8 @@ def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_p
     alone = plain.project(pooled).double().numpy()
     found = joined.project(pooled).double().numpy()
     assert (plain.size, joined.size, found.shape) == (5, 11, (40, 11))
-    wanted = (alone @ alone.T + 0.5**2 * component @ component.T) / (1 + 0.5**2)
-    np.testing.assert_allclose(found @ found.T, wanted, atol=1e-5)
+    expected = (alone @ alone.T + 0.5**2 * component @ component.T) / (1 + 0.5**2)
+    np.testing.assert_allclose(found @ found.T, expected, atol=1e-5)
     np.testing.assert_allclose(joined.train().project(pooled).numpy(), alone, atol=1e-6)
     encoder.save(joined.eval(), tmp_path)
     assert torch.equal(encoder.load(tmp_path).project(pooled).double(), torch.from_numpy(found))
@@ -83,11 +83,11 @@ def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     net = make(toy, head=(), embedding_size=5, pca=8)
     encoder.standardise(net, pooled.numpy())
     whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
-    wanted = PCA(6, svd_solver="full").fit_transform(whole)
-    wanted /= np.sqrt(wanted.std(axis=0))
-    wanted /= np.sqrt((wanted**2).mean())
+    expected = PCA(6, svd_solver="full").fit_transform(whole)
+    expected /= np.sqrt(expected.std(axis=0))
+    expected /= np.sqrt((expected**2).mean())
     found = ((pooled - net.pooled_mean) / net.pooled_std @ net.axes).numpy()
-    np.testing.assert_allclose(np.abs(found[:, :6]), np.abs(wanted), atol=1e-4)
+    np.testing.assert_allclose(np.abs(found[:, :6]), np.abs(expected), atol=1e-4)
     assert not found[:, 6:].any()  # the chunks span six axes
     assert net.head[0].weight.shape == (5, 8)
     encoder.save(net, tmp_path)
@@ -115,7 +115,7 @@ def test_standardisation(toy) -> None:
     std[3] = 0.0
     net.set_pooled_statistics(mean, std)
     z = (pooled - mean) / std
-    z[:, 3] = 0.0  # a column without deviation tells nothing
+    z[:, 3] = 0.0  # a column without deviation holds no information
     weight, bias = net.head.parameters()
     out = z @ weight.T + bias
     torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
@@ -276,13 +276,13 @@ def edit_tensors(path: Path, edit) -> None:
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "damaged"),
         (
             lambda run: edit_tensors(run / "model.safetensors", lambda t: t.pop("head.0.weight")),
-            r"lacks the tensor head\.0\.weight",
+            r"has no tensor head\.0\.weight",
         ),
         (
             lambda run: edit_tensors(
                 run / "model.safetensors", lambda t: t.update({"head.0.bias": torch.zeros(3)})
             ),
-            r"head\.0\.bias has shape \[3\], \[768\] is wanted",
+            r"head\.0\.bias has shape \[3\], \[768\] is expected",
         ),
         (
             lambda run: edit_tensors(

@@ -38,7 +38,7 @@ _EARLIER = {"skip": False, "members": 1}  # parts that an encoder of an earlier 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the encoder is made of beside its backbone; see `config.ModelConfig`."""
+    """The parts of the encoder other than its backbone; see `config.ModelConfig`."""
 
     layer: int
     pooling: str
@@ -66,8 +66,8 @@ class Encoder(nn.Module):
         embedding_size: D.
         dropout: before each linear layer of the head.
         pca: axes of the pooled vectors that the head gets, see `set_axes`; 0: all columns.
-        fusion: weight of those axes themselves in the embedding, beside the head's output.
-        centre: take a mean off the embedding, see `set_centre`.
+        fusion: weight of those axes in the embedding, next to the head's output.
+        centre: subtract a mean from the embedding, see `set_centre`.
         generator: draws the head's first weights; without it torch's global one does.
 
     Raises:
@@ -166,8 +166,8 @@ class Encoder(nn.Module):
     def project(self, pooled: Tensor) -> Tensor:
         """Standardise, run the head, scale to unit norm: [B, H] -> [B, D].
 
-        Not while training: the axes are joined to it with `fusion`, [B, D + pca], and with
-        `centre` the mean is taken off.
+        In evaluation mode, `fusion` joins the axes to it, [B, D + pca], and `centre` subtracts the
+        mean.
         """
         if self.axes is None:
             x = (pooled - self.pooled_mean) / self.pooled_std
@@ -177,9 +177,9 @@ class Encoder(nn.Module):
             x = x @ self.axes[live]
         out = heads.unit(self.head(x).float())
         if self.training:
-            return out  # the loss sees what can learn
+            return out  # the loss uses only what can learn
         if self.axes is not None and self.structure.fusion:
-            plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # half-whitening taken back
+            plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # undoes the half-whitening
             out = heads.fused(out, plain.float(), self.structure.fusion)
         return out if self.mean_embedding is None else heads.unit(out - self.mean_embedding)
 
@@ -207,16 +207,16 @@ class Encoder(nn.Module):
     ) -> None:
         """Set what `project` standardises by, [H]; a column that is constant becomes 0.
 
-        A dead filter's output still varies by float32's rounding, which is no signal to scale up.
-        A column is constant that varies by less than the share `constant` of its size.
+        A column is constant if its deviation is below the share `constant` of its mean: the output
+        of a dead filter varies by float32's rounding alone.
         """
         with torch.no_grad():
             self.pooled_mean.copy_(mean)
-            # anything over infinity is 0: a column that never varied must not start to now
+            # anything divided by infinity is 0: a constant column has no effect on new data either
             self.pooled_std.copy_(torch.where(std > constant * mean.abs(), std, torch.inf))
 
     def set_axes(self, axes: Tensor) -> None:
-        """Set the axes [H, pca] that standardised pooled vectors are turned to before the head.
+        """Set the axes [H, pca] onto which standardised pooled vectors are projected.
 
         Raises:
             ConfigError: the encoder has no PCA.
@@ -227,7 +227,7 @@ class Encoder(nn.Module):
             self.axes.copy_(axes)
 
     def set_centre(self, vectors: ArrayLike) -> None:
-        """Take the mean of embeddings [n, D] off all from now on, and bring them to norm 1 again.
+        """Subtract the mean of embeddings [n, D] from now on, then scale to norm 1.
 
         (CL2N: Wang et al., "SimpleShot", 2019, section 3.)
         """
@@ -240,12 +240,12 @@ def standardise(
 ) -> None:
     """Set the encoder's pooled statistics, and its axes, by training chunks [n, H].
 
-    Where the backbone learns, a column that hardly varied is left out: with the first step it would
-    be thousands of its deviations off.
+    If the backbone learns, a column that hardly varies is left out: the first step would move it by
+    thousands of its deviations.
 
     The axes are the principal ones of the standardised chunks. Each is divided by the square root
-    of its deviation: whitened half way, so that the first few do not drown what sets siblings
-    apart, nor the last be raised to noise.
+    of its deviation, half of a whitening: the first few do not hide what separates similar
+    subgenres, and the last are not amplified noise.
     """
     values = torch.from_numpy(pooled.astype(np.float64))
     constant = _ALMOST_CONSTANT if backbone_learns else CONSTANT
@@ -264,7 +264,7 @@ def _half_white(values: Tensor, n_axes: int) -> Tensor:
     # a sign is free in an SVD: the largest loading of each axis points up
     largest = right.gather(1, right.abs().argmax(1, keepdim=True))
     axes = (right * largest.sign() / deviation[:, None].sqrt()).T
-    axes = axes / deviation.mean().sqrt()  # the turned values have a mean variance of 1
+    axes = axes / deviation.mean().sqrt()  # the projected values have a mean variance of 1
     return torch.nn.functional.pad(axes, (0, n_axes - n))
 
 
@@ -295,10 +295,10 @@ def load(folder: Path) -> Encoder:
     except (KeyError, TypeError, ValueError, ConfigError, BackboneError) as problem:
         raise RunError(f"{folder / STRUCTURE} describes no encoder: {problem}") from problem
     encoder.load_state_dict(_read_weights(folder / WEIGHTS, encoder.state_dict()), strict=True)
-    found, wanted = fingerprint(encoder), description.get("fingerprint")
-    if found != wanted:
+    found, expected = fingerprint(encoder), description.get("fingerprint")
+    if found != expected:
         raise RunError(
-            f"{folder / WEIGHTS} has fingerprint {found}, {STRUCTURE} was written with {wanted}: "
+            f"{folder / WEIGHTS} has fingerprint {found}, {STRUCTURE} was written with {expected}: "
             "the two are not of one model; copy the whole folder again, or train again"
         )
     return encoder.eval()
@@ -336,7 +336,7 @@ def evaluating(encoder: Encoder, device: torch.device | str) -> Iterator[None]:
 
 
 def _describe(encoder: Encoder) -> dict[str, Any]:
-    """What `load` needs beside the weights."""
+    """Return what `load` needs in addition to the weights."""
     return {
         "backbone": _describe_backbone(encoder.backbone),
         "spec": encoder.backbone.spec.to_dict(),
@@ -362,11 +362,11 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
         raise RunError(f"{path} is damaged ({problem}); copy it again, or train again") from problem
     for name, value in expected.items():
         if name not in found:
-            raise RunError(f"{path} lacks the tensor {name}; copy it again, or train again")
+            raise RunError(f"{path} has no tensor {name}; copy it again, or train again")
         if found[name].shape != value.shape:
             raise RunError(
                 f"{path}: tensor {name} has shape {list(found[name].shape)}, "
-                f"{list(value.shape)} is wanted; it belongs to another {STRUCTURE}"
+                f"{list(value.shape)} is expected; it belongs to another {STRUCTURE}"
             )
     if more := sorted(set(found) - set(expected)):
         raise RunError(f"{path} holds the unknown tensor {more[0]}; it belongs to another model")
@@ -376,7 +376,7 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
 def _hash(module: nn.Module, description: Mapping[str, Any]) -> str:
     """Hash weights and structure: 32 hex digits, the same on every device."""
     backbone = description.get("backbone", description)
-    # where the weights came from stands in the description, but does not make another model
+    # the source of the weights is in the description, but does not change the model
     config = {k: v for k, v in backbone["config"].items() if k not in ("source", "licence")}
     structure = [config, description.get("structure"), backbone["kind"]]
     digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())

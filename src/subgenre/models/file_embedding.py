@@ -66,7 +66,7 @@ def embed_files(
     timeout_s: float = FILE_TIMEOUT_S,
     on_progress: Progress | None = None,
 ) -> FileVectors:
-    """Embed audio files from outside a library; one that can't be read stops nothing.
+    """Embed audio files from outside a library; one that can't be read is skipped.
 
     Args:
         encoder: the trained model.
@@ -75,7 +75,7 @@ def embed_files(
         device, batch_size: where, and how many chunks at a time.
         workers: processes that decode; by default one a core.
         timeout_s: for one file.
-        on_progress: hears how many files are done.
+        on_progress: called with the number of files that are done, and of all.
     """
     found: dict[int, _Embedded] = {}
     skipped: dict[int, Skipped] = {}

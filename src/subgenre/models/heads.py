@@ -32,13 +32,13 @@ def unit(vectors: Tensor) -> Tensor:
 def fused(out: Tensor, axes: Tensor, weight: float) -> Tensor:
     """Join unit vectors [..., D] and axes [..., P], scaled to `weight`: [..., D + P] of norm 1.
 
-    The cosine of the result is the mean of the two cosines, weighed 1 and weight squared.
+    The cosine of the result is the mean of the two cosines, weighted 1 and `weight` squared.
     """
     return unit(torch.cat([out, weight * unit(axes)], dim=-1))
 
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
-    """Draw as torch does, uniform within 1 / sqrt(n_in), but from a generator of our own."""
+    """Make a linear layer with weights drawn as by torch, uniform within 1 / sqrt(n_in)."""
     with torch.device("meta"):
         linear = nn.Linear(n_in, n_out)
     linear = linear.to_empty(device="cpu")
@@ -50,7 +50,7 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linea
 
 
 class Dropout(nn.Dropout):
-    """Dropout as torch has it; on a CPU by uniform numbers, which it draws in a third of the time.
+    """torch's dropout; on a CPU it draws uniform numbers, which takes a third of the time.
 
     (Srivastava et al. 2014, section 4, scaled in training.)
     """

@@ -18,7 +18,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def check(backbone: Backbone) -> None:
-    """Refuse adapters where they can't be had.
+    """Check that adapters can be used.
 
     Raises:
         ConfigError: the backbone has no attention.
@@ -30,21 +30,21 @@ def check(backbone: Backbone) -> None:
             "choose --tune head or full"
         )
     try:
-        import peft  # noqa: F401 - to see whether it is there
+        import peft  # noqa: F401 - checks that it is installed
     except ImportError:
         raise MissingExtraError("tune 'lora'", "lora") from None
 
 
 def add(backbone: Backbone, *, rank: int, seed: int) -> None:
-    """Put adapters on the attention of every block, in place; all else is frozen.
+    """Put adapters on the attention of every block, in place; freeze all other weights.
 
     Args:
         backbone: a transformer.
-        rank: of the adapters; alpha is twice that.
-        seed: of their first values.
+        rank: of the adapters; alpha is twice the rank.
+        seed: of their initial values.
 
     Raises:
-        ConfigError, MissingExtraError: as `check` says.
+        ConfigError, MissingExtraError: see `check`.
     """
     check(backbone)
     import peft
@@ -56,7 +56,7 @@ def add(backbone: Backbone, *, rank: int, seed: int) -> None:
 
 
 def merge(backbone: Backbone) -> None:
-    """Add the adapters, if any, into the weights they stand on: what is left needs no peft."""
+    """Add the adapters, if any, to their base weights; the result needs no peft."""
     adapted: list[tuple[str, Any]] = [
         (name, module) for name, module in backbone.named_modules() if hasattr(module, "lora_A")
     ]

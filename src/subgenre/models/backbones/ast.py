@@ -1,8 +1,8 @@
 """The Audio Spectrogram Transformer, from the hub or from a folder.
 
 Gong, Chung & Glass, "AST: Audio Spectrogram Transformer" (Interspeech 2021, arXiv:2104.01778),
-section 2.1. The blocks are those of the hub's `ASTModel`; they are driven from here, so that chunks
-of any length, middle layers, patchout and cached activations work on unchanged weights.
+section 2.1. The blocks of the hub's `ASTModel` are called one by one here, so that chunks of any
+length, middle layers, patchout and cached activations work on unchanged weights.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Ast(Backbone):
         return F.pad(x, (0, 0, 0, self.max_length - T if full else max(0, shortest - T)))
 
     def config_dict(self) -> dict[str, Any]:
-        """Give the structure, and where the weights came from."""
+        """Return the structure and the source of the weights."""
         structure = {name: getattr(self.model.config, name) for name in hub.STRUCTURE}
         return {**structure, "source": self.source, "licence": self.licence}
 
@@ -129,7 +129,7 @@ class Ast(Backbone):
         self.checkpointing = on
 
     def parameters_by_depth(self) -> list[list[nn.Parameter]]:
-        """Give the embeddings' parameters, each block's, and those above the last block."""
+        """Return the parameters of the embeddings, of each block, and above the last block."""
         above = list(self.model.layernorm.parameters())
         blocks = [list(block.parameters()) for block in self.model.layers]
         return [list(self.model.embeddings.parameters()), *blocks, above]
@@ -187,7 +187,9 @@ class Ast(Backbone):
 
     def _first(self, n_last: int) -> int:
         if not 0 <= n_last <= self.n_blocks:
-            raise ConfigError(f"last {n_last} blocks are wanted; this AST has {self.n_blocks}")
+            raise ConfigError(
+                f"the last {n_last} blocks are requested; this AST has {self.n_blocks}"
+            )
         return self.n_blocks - n_last
 
     def _last(self, layer: int) -> int:
@@ -201,16 +203,16 @@ class Ast(Backbone):
 
 
 def feature_spec(name: str) -> FeatureSpec:
-    """Tell the front end of a hub name or a folder from its configuration.
+    """Read the front end of a hub name or a folder from its configuration.
 
     Raises:
-        BackboneError: no such folder, no answer from the hub, or a front end that is not ours.
+        BackboneError: no such folder, no answer from the hub, or another front end.
     """
     return AST_SPEC if name == DEFAULT_BACKBONE else _spec(hub.read_config(name))
 
 
 def is_at_hand(name: str) -> bool:
-    """Say whether a folder, or the hub's cache, has weights of that name; asks no network."""
+    """Check whether the weights are in a folder or the hub's cache, without network access."""
     return hub.is_cached(name)
 
 
@@ -220,14 +222,14 @@ def load(name: str) -> Ast:
     Takes the backbone of an `ASTForAudioClassification`, or an `ASTModel`.
 
     Raises:
-        BackboneError: it can't be had; a tensor is missing or of another shape; its front end is
-            not ours. The message says what to do.
+        BackboneError: it is not available, a tensor is missing or of another shape, or it has
+            another front end.
     """
     return Ast(hub.load_model(name), source=name, licence=hub.licence(name))
 
 
 def build(config: dict[str, Any]) -> Ast:
-    """Make the structure that `Ast.config_dict` describes; its weights are yet to be filled in.
+    """Make the structure that `Ast.config_dict` describes; the weights are filled in later.
 
     Raises:
         BackboneError: the configuration makes no network.

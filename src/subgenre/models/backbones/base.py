@@ -1,4 +1,4 @@
-"""What every backbone does: normalised log-mel in, tokens out."""
+"""The contract of a backbone: normalised log-mel in, tokens out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Backbone(nn.Module, ABC):
     """A pretrained network that turns a chunk's log-mel into tokens.
 
     Attributes:
-        kind: `ast` or `musicnn`.
+        kind: its name in `registry.KINDS`.
         spec: the front end that it was trained on.
         hidden_size: H, values a token.
-        n_blocks: blocks that `last:N` can tune; `check_layer` tells which can be chosen as `layer`.
+        n_blocks: blocks that `last:N` can tune; `check_layer` checks a choice of `layer`.
         transformer: its blocks are attention over tokens, as patchout, LoRA and checkpointing need.
         licence: of the weights.
         source: where the weights come from, as given to `load`.
@@ -48,18 +48,18 @@ class Backbone(nn.Module, ABC):
 
         Args:
             x: padded by `pad`, then normalised as `spec` says.
-            layer: block whose output is wanted, as a Python index.
+            layer: block whose output is returned, a Python index.
             keep: share of the patch tokens that a training step keeps (patchout).
             generator: draws the tokens that are kept; on the CPU.
         """
 
     @abstractmethod
     def pad(self, x: Tensor) -> Tensor:
-        """Pad un-normalised log-mel [B, T, F] with 0.0 at the end, as the network wants it."""
+        """Pad un-normalised log-mel [B, T, F] with 0.0 at the end, as the network needs it."""
 
     @abstractmethod
     def config_dict(self) -> dict[str, Any]:
-        """Give what `build` needs to make the same structure, without the weights."""
+        """Return what `build` needs to make the same structure, without the weights."""
 
     @abstractmethod
     def prefix(self, x: Tensor, n_last: int) -> Tensor:

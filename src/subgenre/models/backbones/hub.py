@@ -1,6 +1,6 @@
 """Where an AST's weights come from: a folder, or the hub's files of that name in its cache.
 
-Only SafeTensors and JSON are read; no code and no pickle of a stranger is run.
+Only SafeTensors and JSON are read; no downloaded code or pickle is run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def read_config(name: str) -> Any:
     """Read the hub's `ASTConfig` of a folder or a hub name, and check its front end.
 
     Raises:
-        BackboneError: it can't be had, is no AST, or was trained on another front end.
+        BackboneError: it is not available, is no AST, or was trained on another front end.
     """
     return _read_config(_folder(name, ["*.json"]), name)
 
@@ -53,8 +53,8 @@ def load_model(name: str) -> Any:
     Takes the backbone of an `ASTForAudioClassification`, or an `ASTModel`.
 
     Raises:
-        BackboneError: it can't be had; a tensor is missing or of another shape; its front end is
-            not ours. The message says what to do.
+        BackboneError: it is not available, a tensor is missing or of another shape, or it has
+            another front end.
     """
     from safetensors import SafetensorError
 
@@ -80,7 +80,7 @@ def load_model(name: str) -> Any:
     fresh = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if fresh:
         raise BackboneError(
-            f"{name} lacks {len(fresh)} weights, which would stay random: {', '.join(fresh[:3])}"
+            f"{name} has no values for {len(fresh)} weights: {', '.join(fresh[:3])}"
             f"{', ...' if len(fresh) > 3 else ''}; {WAYS_ON}"
         )
     return model.eval()
@@ -108,7 +108,7 @@ def _folder(name: str, patterns: list[str]) -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Say whether a folder, or the hub's cache, has weights of that name; asks no network."""
+    """Check whether the weights are in a folder or the hub's cache, without network access."""
     if Path(name).is_dir():
         return True
     from huggingface_hub import try_to_load_from_cache
@@ -149,23 +149,23 @@ def make_config(values: dict[str, Any], name: str) -> Any:
     if config.hidden_size % config.num_attention_heads:
         raise BackboneError(
             f"the AST of {name} shares {config.hidden_size} values among "
-            f"{config.num_attention_heads} heads, which does not go; mend its config.json"
+            f"{config.num_attention_heads} heads, which is no whole number; correct its config.json"
         )
     return config
 
 
 def _check_front_end(folder: Path, name: str, config: Any) -> None:
-    """Refuse weights that were trained on another log-mel than ours."""
+    """Refuse weights that were trained on another log-mel than `AST_SPEC`."""
     values = _read_json(folder / "preprocessor_config.json", name) or {}
-    for key, wanted in (
+    for key, expected in (
         ("feature_extractor_type", "ASTFeatureExtractor"),
         ("sampling_rate", AST_SPEC.rate),
         ("num_mel_bins", config.num_mel_bins),
     ):
-        if values.get(key, wanted) != wanted:
+        if values.get(key, expected) != expected:
             raise BackboneError(
                 f"{name} was trained on another front end: {key} is {values[key]}, "
-                f"{wanted} is wanted; {WAYS_ON}"
+                f"{expected} is expected; {WAYS_ON}"
             )
 
 
@@ -182,7 +182,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any] | None:
 
 
 def licence(name: str) -> str:
-    """Tell the licence of the weights, or where it stands."""
+    """Return the licence of the weights, or where to find it."""
     if name == DEFAULT_BACKBONE:
         return "BSD-3-Clause"
     return "see the folder" if Path(name).is_dir() else f"see the hub's page of {name}"

@@ -1,4 +1,4 @@
-"""The built-in backbone: MSD_musicnn, a small CNN trained to tag music; its weights lie beside.
+"""The built-in backbone: MSD_musicnn, a small CNN trained to tag music; its weights are here.
 
 Pons & Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging"
 (ISMIR late-breaking 2019, arXiv:1909.06654); architecture: Pons et al., "End-to-end learning for
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones.base import Backbone
-from subgenre.models.backbones.strongest import along_time, live, strongest
+from subgenre.models.backbones.pruned_conv import active_filters, frequency_max, time_conv
 
 PATCH = 187  # frames of 16 ms: 3 s; also the hop, as in the original
 BANDS = 96
@@ -29,7 +29,7 @@ FRONT = sum(filters for _, filters in TIMBRAL + TEMPORAL)  # 561
 MID = 64
 POOLED = 2 * (FRONT + 3 * MID)  # 1506: maximum and mean of each
 EPSILON = 1e-3  # of every norm
-# What the values that reach the filters stay below: an input is the logarithm of a spectrum, behind
+# Bounds of the filters' inputs: a value is the logarithm of a spectrum, behind
 # the first norm 2 for samples within [-1, 1]; the front's output can reach 3,200 then (seen: 40).
 REACH_FRONT, REACH_MID = 10.0, 10_000.0
 WEIGHTS = "MSD_musicnn.safetensors"
@@ -38,8 +38,8 @@ WEIGHTS = "MSD_musicnn.safetensors"
 class FixedNorm(nn.Module):
     """Batch norm by the statistics of the pretraining, while training too.
 
-    Batches here are small and of few playlists: their own statistics would be noise, and what is
-    cached from the frozen network would differ from what it gives live. Gain and bias can learn.
+    Batches here are small and of few playlists: their own statistics would be noise, and cached
+    outputs of the frozen network would differ from computed ones. Gain and bias can learn.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -112,7 +112,7 @@ class Musicnn(Backbone):
         """Cut log-mel [B, T, 96] into patches, and run the front where one block is left to run.
 
         Returns:
-            [B, P, 187 * 96], or [B, P, n * 187] of the n filters in front that can answer.
+            [B, P, 187 * 96], or [B, P, n * 187] of the n active filters in front.
 
         Raises:
             ConfigError: more blocks than two, or none.
@@ -123,7 +123,7 @@ class Musicnn(Backbone):
         if self._check_last(n_last) == self.n_blocks:
             return patches
         front = self._front(patches.reshape(B * P, 1, PATCH, n_bands))
-        return front[:, self._answering()].reshape(B, P, -1)
+        return front[:, self._active()].reshape(B, P, -1)
 
     def suffix(
         self,
@@ -147,8 +147,8 @@ class Musicnn(Backbone):
             front = self._front(hidden.reshape(B * P, 1, PATCH, BANDS))  # [B * P, 561, 187]
         else:
             answers = hidden.reshape(B * P, -1, PATCH)
-            rest = self._silence().to(answers.dtype).expand(B * P, -1, PATCH)
-            front = rest.index_copy(1, self._answering(), answers)
+            rest = self._constant().to(answers.dtype).expand(B * P, -1, PATCH)
+            front = rest.index_copy(1, self._active(), answers)
         return _pools(torch.cat([front, *self._mid(front)], dim=1)).reshape(B, P, POOLED)
 
     def pad(self, x: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Musicnn(Backbone):
         return F.pad(x, (0, 0, 0, max(0, PATCH - x.shape[1])))
 
     def config_dict(self) -> dict[str, Any]:
-        """Give nothing: the structure is fixed."""
+        """Return nothing: the structure is fixed."""
         return {}
 
     def check_layer(self, layer: int) -> None:
@@ -176,7 +176,7 @@ class Musicnn(Backbone):
             raise ConfigError("checkpointing is for transformers; musicnn needs none: leave it off")
 
     def parameters_by_depth(self) -> list[list[nn.Parameter]]:
-        """Give the input norm, the front, the convolutions over time, and nothing above."""
+        """Return the input norm, the front, the convolutions over time, and nothing above."""
         front = [*self.timbral.parameters(), *self.temporal.parameters()]
         middle = [*self.mid.parameters(), *self.bn_mid.parameters()]
         below = list(self.bn_in.parameters())
@@ -190,7 +190,7 @@ class Musicnn(Backbone):
             # relu and norm are monotone in a channel, so that the maximum may come before them: of
             # the smallest value where the norm's gain is negative
             falls = norm.weight < 0
-            y = strongest(conv, x, gain, shift, falls=falls, reach=REACH_FRONT)
+            y = frequency_max(conv, x, gain, shift, falls=falls, reach=REACH_FRONT)
             outputs.append(norm(F.relu(y)))
         return torch.cat(outputs, dim=1)
 
@@ -198,23 +198,25 @@ class Musicnn(Backbone):
         """The layers of the front, side by side, each with its norm."""
         yield from zip([*self.timbral, *self.temporal], self.bn_front, strict=True)
 
-    def _answering(self) -> Tensor:
+    def _active(self) -> Tensor:
         """Channels of the frozen front that an input can change, of 561."""
         with torch.no_grad():
             found, start = [], 0
             for conv, _ in self._filters():
-                found.append(live(conv, REACH_FRONT) + start)
+                found.append(active_filters(conv, REACH_FRONT) + start)
                 start += conv.out_channels
         return torch.cat(found)
 
-    def _silence(self) -> Tensor:
-        """What the others give whatever comes: [1, 561, 1]."""
+    def _constant(self) -> Tensor:
+        """The constant output of each inactive filter: [1, 561, 1]."""
         given = [norm(F.relu(conv.bias[None, :, None])) for conv, norm in self._filters()]
         return torch.cat(given, dim=1).detach()
 
     def _check_last(self, n_last: int) -> int:
         if n_last not in (1, self.n_blocks):
-            raise ConfigError(f"last {n_last} blocks are wanted; musicnn has {self.n_blocks}")
+            raise ConfigError(
+                f"the last {n_last} blocks are requested; musicnn has {self.n_blocks}"
+            )
         return n_last
 
     def _mid(self, front: Tensor) -> list[Tensor]:
@@ -222,15 +224,15 @@ class Musicnn(Backbone):
         outputs: list[Tensor] = []
         for conv, norm in zip([*self.mid], self.bn_mid, strict=True):  # a list: untyped for mypy
             below = outputs[-1] if outputs else front
-            y = norm(F.relu(along_time(conv, below, reach=REACH_MID)))
+            y = norm(F.relu(time_conv(conv, below, reach=REACH_MID)))
             outputs.append(y + below if outputs else y)
         return outputs
 
 
 class TagHead(nn.Module):
-    """What the original puts on the pools: 200 values, then the probabilities of 50 tags.
+    """The original's layers on the pools: 200 values, then the probabilities of 50 tags.
 
-    No part of the backbone, which would carry weights that nothing trains.
+    It is no part of the backbone: nothing would train its weights.
     """
 
     def __init__(self) -> None:
@@ -256,7 +258,7 @@ def feature_spec(_name: str) -> FeatureSpec:
 
 
 def is_at_hand(_name: str) -> bool:
-    """Say that the weights lie in the package."""
+    """The weights are always in the package."""
     return True
 
 
@@ -272,7 +274,7 @@ def build(config: dict[str, Any]) -> Musicnn:
 
 
 def load(_name: str = "musicnn") -> Musicnn:
-    """Build the network with the weights that lie in the package.
+    """Build the network with the weights in the package.
 
     Raises:
         BackboneError: the weights file does not fit, as in a damaged installation.
@@ -283,7 +285,7 @@ def load(_name: str = "musicnn") -> Musicnn:
 
 
 def load_tag_head() -> TagHead:
-    """Build the tag head with the weights that lie in the package.
+    """Build the tag head with the weights in the package.
 
     Raises:
         BackboneError: the weights file does not fit, as in a damaged installation.

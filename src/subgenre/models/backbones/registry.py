@@ -1,4 +1,4 @@
-"""The backbones by name: `KINDS` says where each one lies.
+"""The backbones by name: `KINDS` says the module of each.
 
 To add a backbone, write a module with the four functions `feature_spec`, `is_at_hand`, `load` and
 `build`, and give it a line of `KINDS`.
@@ -17,7 +17,7 @@ from subgenre.models.backbones.base import Backbone
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """Where a kind of backbone lies.
+    """A kind of backbone and its module.
 
     Attributes:
         source: module with these functions; heavy libraries are imported inside them:
@@ -54,7 +54,7 @@ def feature_spec(backbone: str) -> FeatureSpec:
 
 
 def is_at_hand(backbone: str) -> bool:
-    """Say whether the weights of a backbone can be loaded without a network."""
+    """Check whether the weights of a backbone can be loaded without a network."""
     return bool(_module_of(backbone).is_at_hand(backbone))
 
 
@@ -66,7 +66,7 @@ def load(backbone: str) -> Backbone:
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):  # modules draw first weights even if they are replaced
+    with torch.random.fork_rng(devices=[]):  # modules draw weights that are then replaced
         loaded: Backbone = _module_of(backbone).load(backbone)
         return loaded
 
@@ -96,7 +96,7 @@ def kind_of_features(front_end: str) -> BackboneKind:
 
 
 def is_built_in(backbone: str) -> bool:
-    """Say whether this is the name of a built-in backbone, not a hub name or a folder."""
+    """Check whether this is the name of a built-in backbone, not a hub name or a folder."""
     return any(kind.name == backbone for kind in KINDS.values())
 
 

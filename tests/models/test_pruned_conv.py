@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from subgenre.audio import features
 from subgenre.models.backbones import musicnn
-from subgenre.models.backbones.strongest import AT_ONCE, along_time, live, strongest
+from subgenre.models.backbones.pruned_conv import AT_ONCE, active_filters, frequency_max, time_conv
 
 EVERYTHING = 1e9
 
@@ -34,22 +34,22 @@ def sizes() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def test_the_strongest_response_and_its_gradient_are_those_of_a_plain_convolution(conv) -> None:
     x, gain, shift, falls = sizes()
-    wanted = naive(conv, x, gain, shift, falls)
-    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
-    torch.testing.assert_close(found, wanted)
-    weigh = torch.randn(wanted.shape, dtype=torch.float64)
+    expected = naive(conv, x, gain, shift, falls)
+    found = frequency_max(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(found, expected)
+    weigh = torch.randn(expected.shape, dtype=torch.float64)
     learnt = [conv.weight, conv.bias, gain, shift]
-    theirs = torch.autograd.grad((wanted * weigh).sum(), learnt)
+    theirs = torch.autograd.grad((expected * weigh).sum(), learnt)
     ours = torch.autograd.grad((found * weigh).sum(), learnt)
     torch.testing.assert_close(ours, theirs)
     with torch.no_grad():
-        again = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
-    torch.testing.assert_close(again, wanted)
+        again = frequency_max(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(again, expected)
 
 
 def test_only_the_maxima_are_visited_on_the_way_back(conv) -> None:
     x, gain, shift, falls = sizes()
-    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    found = frequency_max(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
     names, todo = set(), [found.grad_fn]
     while todo:
         node = todo.pop()
@@ -65,12 +65,12 @@ def test_a_relu_gets_the_same_though_filters_that_it_stops_are_left_out(conv) ->
     swing = reach * conv.weight.detach().abs().flatten(1).sum(1)
     with torch.no_grad():  # three just can't rise above zero, three just can
         conv.bias.copy_(-swing * torch.tensor([1.001, 1.001, 1.001, 0.2, 0.2, 0.2]))
-    assert live(conv, reach).tolist() == [3, 4, 5]
-    wanted = F.relu(naive(conv, x, gain, shift, falls))
-    found = F.relu(strongest(conv, x, gain, shift, falls=falls, reach=reach))
-    torch.testing.assert_close(found, wanted)
+    assert active_filters(conv, reach).tolist() == [3, 4, 5]
+    expected = F.relu(naive(conv, x, gain, shift, falls))
+    found = F.relu(frequency_max(conv, x, gain, shift, falls=falls, reach=reach))
+    torch.testing.assert_close(found, expected)
     learnt = [conv.weight, conv.bias, gain, shift]
-    theirs = torch.autograd.grad(wanted.square().sum(), learnt)
+    theirs = torch.autograd.grad(expected.square().sum(), learnt)
     ours = torch.autograd.grad(found.square().sum(), learnt)
     torch.testing.assert_close(ours, theirs)
 
@@ -80,10 +80,10 @@ def test_the_reach_decides_which_filters_can_answer() -> None:
     with torch.no_grad():
         conv.weight[:, 0, 0] = torch.tensor([0.09, 0.11, 1e-9, 1e-6])
         conv.bias.copy_(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
-    assert live(conv, 10.0).tolist() == [1, 2, 3]
-    assert live(conv, 12.0).tolist() == [0, 1, 2, 3]
+    assert active_filters(conv, 10.0).tolist() == [1, 2, 3]
+    assert active_filters(conv, 12.0).tolist() == [0, 1, 2, 3]
     with torch.no_grad():  # of what is frozen, the third is its bias in float32, the fourth is not
-        assert live(conv, 10.0).tolist() == [1, 3]
+        assert active_filters(conv, 10.0).tolist() == [1, 3]
         assert not torch.equal(conv(torch.full((1, 1, 1), 10.0))[0, 3], conv.bias[3:])
         assert torch.equal(conv(torch.full((1, 1, 1), 10.0))[0, 2], conv.bias[2:3])
 
@@ -103,9 +103,9 @@ def test_compiled_the_backbone_stays_one_graph() -> None:
 def test_an_input_that_asks_for_its_gradient_gets_it(conv) -> None:
     x, gain, shift, falls = sizes()
     x.requires_grad_()
-    (wanted,) = torch.autograd.grad(naive(conv, x, gain, shift, falls).sum(), [x])
-    found = strongest(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
-    torch.testing.assert_close(torch.autograd.grad(found.sum(), [x])[0], wanted)
+    (expected,) = torch.autograd.grad(naive(conv, x, gain, shift, falls).sum(), [x])
+    found = frequency_max(conv, x, gain, shift, falls=falls, reach=EVERYTHING)
+    torch.testing.assert_close(torch.autograd.grad(found.sum(), [x])[0], expected)
 
 
 @torch.no_grad()
@@ -119,16 +119,20 @@ def decayed() -> nn.Conv1d:
 
 def test_filters_that_can_not_answer_are_left_out_and_nothing_changes() -> None:
     conv, x = decayed(), torch.randn(2, 4, 30)
-    assert live(conv, 10.0).tolist() == [0, 2, 3]  # above zero, a decayed filter can learn
+    assert active_filters(conv, 10.0).tolist() == [
+        0,
+        2,
+        3,
+    ]  # above zero, a decayed filter can learn
     with torch.no_grad():
-        assert live(conv, 10.0).tolist() == [0, 3]
-        torch.testing.assert_close(along_time(conv, x, reach=10.0), conv(x))
-    wanted, found = F.relu(conv(x)), F.relu(along_time(conv, x, reach=10.0))
-    torch.testing.assert_close(found, wanted)
+        assert active_filters(conv, 10.0).tolist() == [0, 3]
+        torch.testing.assert_close(time_conv(conv, x, reach=10.0), conv(x))
+    expected, found = F.relu(conv(x)), F.relu(time_conv(conv, x, reach=10.0))
+    torch.testing.assert_close(found, expected)
     learnt = [conv.weight, conv.bias]
     torch.testing.assert_close(
         torch.autograd.grad((found**2).sum(), learnt),
-        torch.autograd.grad((wanted**2).sum(), learnt),
+        torch.autograd.grad((expected**2).sum(), learnt),
     )
 
 
@@ -137,7 +141,7 @@ def test_a_layer_of_which_no_filter_answers_still_gives_its_biases() -> None:
     nn.init.zeros_(conv.weight)
     nn.init.constant_(conv.bias, -1.0)
     x = torch.randn(2, 4, 30)
-    torch.testing.assert_close(along_time(conv, x, reach=10.0), conv(x))
+    torch.testing.assert_close(time_conv(conv, x, reach=10.0), conv(x))
 
 
 def test_the_whole_backbone_has_the_gradient_of_plain_convolutions(monkeypatch) -> None:
@@ -151,9 +155,9 @@ def test_the_whole_backbone_has_the_gradient_of_plain_convolutions(monkeypatch) 
 
     found = run()
     monkeypatch.setattr(
-        musicnn, "strongest", lambda conv, x, g, s, *, falls, reach: naive(conv, x, g, s, falls)
+        musicnn, "frequency_max", lambda conv, x, g, s, *, falls, reach: naive(conv, x, g, s, falls)
     )
-    monkeypatch.setattr(musicnn, "along_time", lambda conv, x, *, reach: conv(x))
+    monkeypatch.setattr(musicnn, "time_conv", lambda conv, x, *, reach: conv(x))
     torch.testing.assert_close(found, run(), rtol=1e-6, atol=1e-6)
 
 

@@ -1,9 +1,9 @@
-"""The built-in backbone's convolutions, without the work that can't change anything.
+"""The built-in backbone's convolutions, without the filters that have no effect.
 
 Most of its filters decayed to nothing in the pretraining (weights around 1e-29), and of the rest
-only the strongest response over frequency is used. So filters that can't answer to any input are
-left out, and the backward pass visits the one position a filter and frame that gave the maximum,
-where a convolution's own visits them all (where several share it, one of them).
+only the strongest response over frequency is used. So filters that no input can activate are
+left out, and the backward pass visits one position per filter and frame, that of the maximum (the
+first of equal ones), where the backward pass of a convolution visits all.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 3  # items: memory that a call gets and gives back whole costs more than the filters
+AT_ONCE = 3  # items: allocating memory for more takes longer than the filters
 ROUNDING = 2.0**-25  # half a unit in the last place of float32: what a sum with the bias loses
 
 
-def strongest(
+def frequency_max(
     conv: nn.Conv2d, x: Tensor, gain: Tensor, shift: Tensor, *, falls: Tensor, reach: float
 ) -> Tensor:
     """Convolve gain * x + shift and take the maximum over frequency: [N, 1, T, F] -> [N, C, T].
 
-    For a relu: what it would stop anyway may be another value below zero here.
-    Time is padded with zeros to its length, one more behind than before where a filter is even. The
-    minimum is taken for the filters that `falls` [C] names. `gain` and `shift` [1] are of the norm
+    For a relu behind it: a value that the relu sets to 0 may be another one below 0 here.
+    Time is padded with zeros to its length, one more at the end for an even filter. For
+    the filters marked in `falls` [C] the minimum is taken. `gain` and `shift` [1] are of the norm
     before the filters: kept apart, they learn without a gradient for each input value. `reach` is
     the largest absolute value of gain * x + shift that can occur.
     """
-    chosen = live(conv, reach)
+    chosen = active_filters(conv, reach)
     frames, bands = conv.kernel_size
     around = (0, 0, (frames - 1) // 2, frames // 2)
     sign = (1.0 - 2.0 * falls[chosen].to(x.dtype))[:, None, None, None]
     weight = conv.weight[chosen] * sign
     level = F.conv2d(F.pad(torch.ones_like(x[:1, :, :, :bands]), around), weight * shift)[..., 0]
     filters = weight * gain
-    few = torch.split(x, AT_ONCE)
-    y = torch.cat([_maximum(F.pad(part, around), filters) for part in few]) + level
+    parts = torch.split(x, AT_ONCE)
+    y = torch.cat([_maximum(F.pad(part, around), filters) for part in parts]) + level
     return _spread(conv, chosen, y * sign[..., 0, 0] + _bias(conv)[chosen, None])
 
 
-def along_time(conv: nn.Conv1d, x: Tensor, *, reach: float) -> Tensor:
-    """Convolve [N, C, T] over time for a relu, as `strongest` does; `reach` bounds x."""
-    chosen = live(conv, reach)
+def time_conv(conv: nn.Conv1d, x: Tensor, *, reach: float) -> Tensor:
+    """Convolve [N, C, T] over time for a relu, as `frequency_max` does; `reach` bounds x."""
+    chosen = active_filters(conv, reach)
     y = F.conv1d(x, conv.weight[chosen], _bias(conv)[chosen], padding=conv.padding)
     return _spread(conv, chosen, y)
 
 
-def live(conv: nn.Conv1d | nn.Conv2d, reach: float) -> Tensor:
-    """Give the indices of the filters to compute, for inputs of at most `reach` in absolute value.
+def active_filters(conv: nn.Conv1d | nn.Conv2d, reach: float) -> Tensor:
+    """Return the indices of the filters to compute if no input exceeds `reach` in absolute value.
 
-    Left out are those that the relu behind stops whatever comes: they give it no gradient either.
-    Where nothing learns, also those that no input moves off their bias.
+    Left out are those whose output the relu always sets to 0; they have no gradient either. If
+    nothing learns, also those whose output always equals their bias.
     """
     if torch.compiler.is_compiling():  # a choice that depends on values would break the graph
         return torch.arange(len(conv.weight), device=conv.weight.device)
@@ -102,7 +102,7 @@ def _maximum(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _spread(conv: nn.Conv1d | nn.Conv2d, chosen: Tensor, y: Tensor) -> Tensor:
-    """Put [N, live, T] among the other filters' biases: [N, C, T]."""
+    """Put [N, active, T] among the other filters' biases: [N, C, T]."""
     N, _, T = y.shape
     rest = _bias(conv)[None, :, None].expand(N, -1, T)
     return rest.index_copy(1, chosen, y.to(rest.dtype))
