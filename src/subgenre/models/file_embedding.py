@@ -87,8 +87,7 @@ def embed_files(
             found[i] = result
         if on_progress:
             on_progress(len(found) + len(skipped), len(paths))
-    size = encoder.size
-    return _file_vectors([found[i] for i in sorted(found)], skipped, size)
+    return _file_vectors([found[i] for i in sorted(found)], skipped, encoder.size)
 
 
 def embed_each(
@@ -106,13 +105,12 @@ def embed_each(
     Yields:
         position in `paths`, and the vectors of that one file or why it was skipped.
     """
-    size = encoder.size
     results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
     for i, result in results:
         if isinstance(result, Skipped):
-            yield i, _file_vectors([], {i: result}, size)
+            yield i, _file_vectors([], {i: result}, encoder.size)
         else:
-            yield i, _file_vectors([result], {}, size)
+            yield i, _file_vectors([result], {}, encoder.size)
 
 
 def _results(
