@@ -56,5 +56,5 @@ def test_no_scores_and_nan_are_refused() -> None:
         p_values([], [0.1])
     with pytest.raises(EvaluationError, match="1 values that are not finite"):
         p_values([0.1, math.nan], [0.1])
-    with pytest.raises(EvaluationError, match="scores hold"):
+    with pytest.raises(EvaluationError, match="scores have"):
         p_values([0.1], [math.inf])
