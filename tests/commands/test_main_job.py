@@ -155,7 +155,7 @@ def test_features_of_another_front_end_are_refused(
     monkeypatch.chdir(place)
     make_ast_folder(place / "ast")
     assert cli.main(["train", "--recipe", "thesis", "--backbone", "ast", "--quiet"]) == 2
-    assert "holds 'musicnn' features" in capsys.readouterr().err
+    assert "are made for musicnn, not for ast" in capsys.readouterr().err
 
 
 def test_the_chain_runs_on_an_ast_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
