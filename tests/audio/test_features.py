@@ -66,41 +66,41 @@ def hub() -> ASTFeatureExtractor:
 def test_ast_front_end_equals_the_hubs(name: str, hub: ASTFeatureExtractor) -> None:
     assert hasattr(hub, "mel_filters"), "the hub took torchaudio's path, not numpy's"
     samples = signals()[name]
-    wanted = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
+    expected = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
     ours = log_mel(torch.from_numpy(samples)[None], AST_SPEC)[0]
     assert ours.dtype == torch.float32
     assert tuple(ours.shape) == (998, 128)
     for stored, tolerance in ((ours, 1e-3), (ours.to(torch.float16).to(torch.float32), 2e-3)):
         padded = torch.nn.functional.pad(stored, (0, 0, 0, 1024 - 998), value=features.PAD_VALUE)
-        np.testing.assert_allclose(hub.normalize(padded.numpy()), wanted, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(hub.normalize(padded.numpy()), expected, rtol=0, atol=tolerance)
 
 
 def test_a_short_chunk_is_padded_as_the_hub_pads(hub: ASTFeatureExtractor) -> None:
     samples = music(70_000)
-    wanted = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
+    expected = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
     ours = log_mel(torch.from_numpy(samples)[None], AST_SPEC)[0].numpy()
     padded = np.full((1024, 128), features.PAD_VALUE, np.float32)
     padded[: len(ours)] = ours
-    np.testing.assert_allclose(hub.normalize(padded), wanted, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(hub.normalize(padded), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("n_mels", [64, 128])
 def test_kaldi_filters_equal_the_hubs(n_mels: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = mel_filter_bank(
+        expected = mel_filter_bank(
             257, n_mels, 20, 8000, 16_000, None, "kaldi", triangularize_in_mel_space=True
         )
-    np.testing.assert_allclose(features.kaldi_mel_filters(n_mels, 16_000), wanted, atol=1e-12)
+    np.testing.assert_allclose(features.kaldi_mel_filters(n_mels, 16_000), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("n_mels", "high"), [(96, 8000.0), (40, 900.0)])
-def test_slaney_filters_equal_the_hubs(n_mels: int, high: float) -> None:
+@pytest.mark.parametrize(("n_mels", "rate"), [(96, 16_000), (40, 1_800)])
+def test_slaney_filters_equal_the_hubs(n_mels: int, rate: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = mel_filter_bank(257, n_mels, 0, high, 16_000, "slaney", "slaney")
-    ours = features.slaney_mel_filters(n_mels, 16_000, high_hz=high)
-    np.testing.assert_allclose(ours, wanted, atol=1e-12)
+        expected = mel_filter_bank(257, n_mels, 0, rate / 2, rate, "slaney", "slaney")
+    ours = features.slaney_mel_filters(n_mels, rate)
+    np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
 def test_musicnn_front_end_equals_scipys_stft() -> None:
@@ -111,10 +111,10 @@ def test_musicnn_front_end_equals_scipys_stft() -> None:
     )
     power = np.abs(spectrum * 256) ** 2  # scipy divides by the window's sum
     filters = mel_filter_bank(257, 96, 0, 8000, 16_000, "slaney", "slaney")
-    wanted = np.log10(1 + 10_000 * filters.T @ power).T
+    expected = np.log10(1 + 10_000 * filters.T @ power).T
     ours = log_mel(torch.from_numpy(samples)[None], MUSICNN_SPEC)[0].numpy()
     assert ours.shape == (1 + 50_000 // 256, 96)
-    np.testing.assert_allclose(ours, wanted, atol=1e-5)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_musicnn_front_end_equals_the_originals() -> None:
@@ -133,13 +133,9 @@ def test_a_batch_gives_what_its_rows_give(spec: FeatureSpec) -> None:
 
 @pytest.mark.parametrize("spec", [AST_SPEC, MUSICNN_SPEC])
 @pytest.mark.parametrize("n", [0, 399, 400, 559, 560, 16_000, 41_037])
-def test_frames_tells_the_length(spec: FeatureSpec, n: int) -> None:
+def test_frames_is_the_length(spec: FeatureSpec, n: int) -> None:
     shape = tuple(log_mel(torch.zeros(2, n), spec).shape)
     assert shape == (2, spec.frames(n), spec.n_mels)
-
-
-def test_frames_of_ten_seconds() -> None:
-    assert (AST_SPEC.frames(N), MUSICNN_SPEC.frames(N)) == (998, 626)
 
 
 def test_a_tone_is_loudest_in_its_band() -> None:
@@ -194,11 +190,6 @@ def test_statistics_hold_at_float16_chunks() -> None:
     assert merged.std == pytest.approx(everything.std(), rel=1e-12)
 
 
-def test_transformers_is_not_imported() -> None:
-    code = "import sys, subgenre.audio.features; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_what_the_cpu_gives() -> None:
@@ -206,3 +197,8 @@ def test_a_gpu_gives_what_the_cpu_gives() -> None:
     for spec in (AST_SPEC, MUSICNN_SPEC):
         there = log_mel(batch.cuda(), spec).cpu()
         torch.testing.assert_close(there, log_mel(batch, spec), rtol=1e-4, atol=2e-3)
+
+
+def test_transformers_is_not_imported() -> None:
+    code = "import sys, subgenre.audio.features; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,9 +11,7 @@ import pytest
 import soundfile
 
 from subgenre.audio.reading import (
-    EXTENSIONS,
     MARGIN_S,
-    Probe,
     _lay_out,
     mono_window,
     probe,
@@ -53,7 +51,7 @@ def whole(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("extension", files.FORMATS)
-def test_probe_tells_what_was_written(folder, extension):
+def test_probe_finds_what_was_written(folder, extension):
     found = probe(folder / f"a{extension}")
     assert found.duration_s == pytest.approx(SECONDS, abs=0.03)
     assert found.rate == (48_000 if extension == ".opus" else files.RATE)
@@ -63,11 +61,6 @@ def test_probe_tells_what_was_written(folder, extension):
     size = (folder / f"a{extension}").stat().st_size
     assert found.bit_rate == pytest.approx(8 * size / SECONDS, rel=0.1)
     assert 8 * size > found.bit_rate * SECONDS
-
-
-def test_extensions_cover_what_is_written():
-    assert set(files.FORMATS) <= EXTENSIONS
-    assert all(extension == extension.lower() for extension in EXTENSIONS)
 
 
 @pytest.mark.parametrize("name", [*(f"a{extension}" for extension in files.FORMATS), "vbr.mp3"])
@@ -295,31 +288,9 @@ def test_a_tone_comes_through_and_what_lies_above_does_not():
     assert np.abs(above[1000:-1000]).max() < 1e-5
 
 
-def test_the_same_rate_is_left_alone():
-    samples = files.music(1)[0]
-    assert resample(samples, 44_100, 44_100) is samples
-
-
 def test_a_window_with_margins_equals_resampling_the_whole(folder):
     everything = resample(whole(folder / "a.wav").mean(axis=0), files.RATE, 16_000)
     window, rate, lead = read_window(folder / "a.wav", 9, 5, margin_s=MARGIN_S)
     found = mono_window(window, rate, lead, 5, 16_000)
     assert len(found) == 80_000
     np.testing.assert_allclose(found, everything[144_000:224_000], atol=1e-4)
-
-
-def test_mono_is_the_mean_of_the_channels():
-    samples = np.stack([np.full(1000, 0.5), np.full(1000, -0.1)]).astype(np.float32)
-    np.testing.assert_allclose(mono_window(samples, 8000, 0, 1, 8000), 0.2, atol=1e-6)
-
-
-def test_probe_is_plain_data():
-    assert [*Probe.__dataclass_fields__] == [
-        "id",
-        "duration_s",
-        "rate",
-        "channels",
-        "codec",
-        "container",
-        "bit_rate",
-    ]

@@ -71,11 +71,11 @@ def test_a_library_becomes_a_folder(root: Path, tmp_path: Path) -> None:
     assert frames[short].tolist() == [MUSICNN_SPEC.frames(round(3.5 * RATE))]
     assert not features[short[0], frames[short[0]] :].any()
     assert (np.delete(frames, short) == T).all()
-    heard = np.concatenate([c[:f].numpy().ravel() for c, f in zip(features, frames, strict=True)])
+    values = np.concatenate([c[:f].numpy().ravel() for c, f in zip(features, frames, strict=True)])
     found = folder.statistics(range(n))
-    assert found.count == heard.size
-    assert found.mean == pytest.approx(heard.astype(np.float64).mean(), rel=1e-5)
-    assert found.std == pytest.approx(heard.astype(np.float64).std(), rel=1e-5)
+    assert found.count == values.size
+    assert found.mean == pytest.approx(values.astype(np.float64).mean(), rel=1e-5)
+    assert found.std == pytest.approx(values.astype(np.float64).std(), rel=1e-5)
     assert set(measures.COLUMNS) <= set(folder.chunks.column_names)
     peaks = folder.chunks["peak"].to_numpy()
     assert ((peaks > 0.2) & (peaks < 0.6)).all()
@@ -112,9 +112,9 @@ def test_a_chunk_is_the_log_mel_of_its_window(root: Path, tmp_path: Path) -> Non
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32_768
         first = round(row["start_s"] * RATE)
         window = samples[first : first + 4 * RATE].astype(np.float32)
-        wanted = log_mel(torch.from_numpy(window)[None], MUSICNN_SPEC)[0]
-        heard = stored["input_values"][: row["n_frames"]].float()
-        torch.testing.assert_close(heard, wanted, rtol=0, atol=4e-3)
+        expected = log_mel(torch.from_numpy(window)[None], MUSICNN_SPEC)[0]
+        values = stored["input_values"][: row["n_frames"]].float()
+        torch.testing.assert_close(values, expected, rtol=0, atol=4e-3)
 
 
 @pytest.mark.usefixtures("inline")
@@ -152,7 +152,7 @@ def test_a_window_that_ends_early_is_left_out(root: Path, tmp_path: Path) -> Non
     path = root / "techno/dark/short.wav"  # 1 s
     outcome = chunking.make_chunks(dataclasses.replace(job, path=path, duration_s=4.0))
     assert outcome.rows == ()
-    assert "only 1.0 s can be decoded of the 4.0 s" in outcome.reason
+    assert "only 1.0 s of 4.0 s" in outcome.reason
     assert not list(tmp_path.rglob("short-*.pt"))
 
 
@@ -177,7 +177,7 @@ def test_no_usable_track_is_an_error(root: Path, tmp_path: Path) -> None:
     library = library_of(root)
     short = tuple(t for t in library.tracks if t.path.name == "short.wav")
     library = dataclasses.replace(library, tracks=short, trash=())
-    with pytest.raises(FeatureError, match="not one track can be used"):
+    with pytest.raises(FeatureError, match="no track is usable"):
         run(root, tmp_path / "out", library=library)
     assert "at least 3 s" in (tmp_path / "out" / "skipped.csv").read_text()
 
@@ -187,7 +187,7 @@ def test_a_full_disk_is_told_before_the_work(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(building.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(FeatureError, match="make room"):
+    with pytest.raises(FeatureError, match="free some space"):
         run(root, tmp_path / "out")
     assert inline == []
 
@@ -196,12 +196,12 @@ def test_a_full_disk_is_told_before_the_work(
 def test_the_estimate_is_of_what_is_left(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     library = library_of(root)
-    told = estimate(library, MUSICNN_SPEC, CONFIG, 2, out=out)
-    assert (told.n_tracks, told.n_chunks) == (6, 11)
-    assert told.seconds > 0
+    work = estimate(library, MUSICNN_SPEC, CONFIG, 2, out=out)
+    assert (work.n_tracks, work.n_chunks) == (6, 11)
+    assert work.seconds > 0
     run(root, out)
     written = sum(path.stat().st_size for path in out.rglob("*.pt"))
-    assert told.bytes == pytest.approx(written, rel=0.05)
+    assert work.bytes == pytest.approx(written, rel=0.05)
     left = estimate(library, MUSICNN_SPEC, CONFIG, 2, out=out)
     assert (left.n_tracks, left.n_chunks, left.bytes, left.seconds) == (0, 0, 0, 0.0)
 

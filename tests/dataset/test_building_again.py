@@ -104,10 +104,10 @@ def test_other_settings_need_overwrite(root: Path, tmp_path: Path, inline: list[
     out = tmp_path / "out"
     run(root, out)
     other = dataclasses.replace(CONFIG, chunk_s=3.0, chunk_strategy="spaced")
-    told = r"chunk_s is 4\.0 there, 3\.0 here; chunk_strategy is 'random' there.*--overwrite"
-    with pytest.raises(FeatureError, match=told):
+    message = r"chunk_s is 4\.0 there, 3\.0 here; chunk_strategy is 'random' there.*--overwrite"
+    with pytest.raises(FeatureError, match=message):
         run(root, out, other)
-    with pytest.raises(FeatureError, match=told):
+    with pytest.raises(FeatureError, match=message):
         estimate(library_of(root), MUSICNN_SPEC, other, 1, out=out)
     (out / "dark" / "mine.pt").write_text("mine")
     summary = run(root, out, other, overwrite=True)

@@ -196,27 +196,27 @@ def _edit_rows(**values: Any) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "is no folder"),
+        (shutil.rmtree, "is not a folder"),
         (lambda f: (f / "dataset.json").unlink(), r"dataset\.json does not exist"),
         (lambda f: (f / "dataset.json").write_text("{"), "can't be read"),
         (_edit_json(lambda d: d.update(format_version=2)), "format version 2"),
         (_edit_json(lambda d: d.pop("spec")), r"damaged .*spec"),
         (_edit_json(lambda d: d["config"].update(chunk_m=1)), "chunk_m"),
-        (_edit_json(lambda d: d.update(labels=d["labels"][:1])), "don't fit together"),
+        (_edit_json(lambda d: d.update(labels=d["labels"][:1])), "do not match"),
         (lambda f: (f / "chunks.parquet").unlink(), r"chunks\.parquet does not exist"),
         (lambda f: (f / "chunks.parquet").write_bytes(b"PAR1"), r"chunks\.parquet is damaged"),
         (lambda f: (f / "tracks.parquet").write_bytes(b""), r"tracks\.parquet is damaged"),
         (lambda f: shutil.copy(f / "chunks.parquet", f / "tracks.parquet"), "is damaged"),
-        (_edit_rows(track="f" * 32), "don't fit together"),
+        (_edit_rows(track="f" * 32), "do not match"),
         (_edit_rows(file="../secret.pt"), r"outside its folder: '\.\./secret\.pt'"),
         (_edit_rows(file="/etc/passwd"), "outside its folder"),
         (_edit_rows(file="dark/../../x.pt"), "outside its folder"),
         (_edit_rows(file="dark/x\\y.pt"), "outside its folder"),
-        (_edit_rows(file="dark/x.txt"), "no chunk"),
+        (_edit_rows(file="dark/x.txt"), "not a chunk"),
         (_edit_rows(mean=None), "empty fields"),
     ],
 )
-def test_a_damaged_folder_is_told(
+def test_a_damaged_folder_is_refused(
     folder: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     FeatureFolder.open(folder)
@@ -247,16 +247,16 @@ def _chunk(values: torch.Tensor, track: int = 1) -> Callable[[Path], object]:
         (_chunk(torch.full((T, 8), float("nan")).half()), "not finite"),
     ],
 )
-def test_a_damaged_chunk_is_told(
+def test_a_damaged_chunk_is_refused(
     folder: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     opened = FeatureFolder.open(folder)
     path = folder / opened.chunks["file"][2].as_py()
     opened.load([2])
     damage(path)
-    with pytest.raises(FeatureError, match=message) as told:
+    with pytest.raises(FeatureError, match=message) as error:
         opened.load([2])
-    assert str(path) in str(told.value)
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(

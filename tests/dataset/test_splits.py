@@ -1,4 +1,4 @@
-"""Splits: what stands on which side, and what is refused."""
+"""Splits, folds and validation sets: sides, groups and refused leaks."""
 
 from __future__ import annotations
 
@@ -173,8 +173,8 @@ def test_folds_with_a_small_subgenre_say_so() -> None:
     rows = [*library(artists=0), Row("a", "genre0", "rare"), Row("b", "genre0", "rare")]
     found = folds(rows, 5)
     assert all(per_label(rows, one.train)["rare"] >= 1 for one in found)
-    assert "not in the test side of every one of the 5 folds: genre0/rare" in found[0].warnings[0]
-    with pytest.raises(SplitError, match=r"30 folds were asked for and the largest .* 20 tracks"):
+    assert "not in the test side of all 5 folds: genre0/rare" in found[0].warnings[0]
+    with pytest.raises(SplitError, match=r"30 folds were requested and the largest .* 20 tracks"):
         folds(rows, 30)
 
 
@@ -201,13 +201,13 @@ def test_a_subgenre_that_can_not_be_parted_loosens_no_other() -> None:
     assert straddling(rows, inner.train, inner.test, "artist") == {"one"}
     assert inner.grouped_by == BY_TRACK
     assert min(per_label(rows, inner.test).values()) >= 2
-    (told,) = inner.warnings
-    assert "validation" in told
-    assert "genre0/sub0;" in told
+    (warning,) = inner.warnings
+    assert "validation" in warning
+    assert "genre0/sub0;" in warning
     strict = validation(rows, ids, share=0.2, strict_groups=True)
     assert not straddling(rows, strict.train, strict.test, "artist")
     assert set(per_label(rows, strict.test)) == {row.subgenre for row in others}
-    assert "not validated on" in strict.warnings[0]
+    assert "no validation tracks" in strict.warnings[0]
 
 
 def test_an_artist_of_a_subgenre_that_stays_in_training_is_not_validated_on_elsewhere() -> None:
@@ -270,7 +270,7 @@ def test_fewer_artists_than_folds_are_no_failure() -> None:
     assert "by artist 'all of sub0'" in found.warnings[0]
     assert {one.grouped_by for one in folds(rows, 5)} == {BY_TRACK}
     assert min(per_label(rows, validation(rows, found.train, share=0.15).test).values()) >= 2
-    with pytest.raises(SplitError, match="leave strict groups off"):
+    with pytest.raises(SplitError, match="disable strict groups"):
         split(rows, strict_groups=True)
 
 
@@ -287,7 +287,7 @@ def leak(rows: list[Row], found: Split) -> list[tuple[Split, str]]:
         ),
         (replace(found, test=(*found.test, "nobody")), "nobody of the split is not in the library"),
         (replace(found, test=()), "test side of the split is empty"),
-        (replace(found, test=(*found.test, moved)), f"{moved} stands twice"),
+        (replace(found, test=(*found.test, moved)), f"{moved} is listed twice"),
         (replace(found, grouped_by=()), "grouped by"),
     ]
 
@@ -320,8 +320,8 @@ def test_a_split_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train": "all"}, "'train' is no list"),
-        ({"test": [1, 2]}, "'test' is no list"),
+        ({"train": "all"}, "'train' is not a list"),
+        ({"test": [1, 2]}, "'test' is not a list"),
         ({"seed": "x"}, "'seed' is 'x'"),
         ({"format_version": 2}, "format version 2"),
     ],

@@ -1,1 +1,4 @@
-"""One audio file: identity, tags, samples, and the features and measures of a window."""
+"""Read audio files: identity, tags and samples, and features and measures of a window.
+
+One file also writes MP3.
+"""

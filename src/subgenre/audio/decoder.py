@@ -1,4 +1,4 @@
-"""Regular audio files opened with PyAV, their packets and frames; damage is passed over."""
+"""Open regular audio files with PyAV and decode their packets; damaged parts are skipped."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Float32: TypeAlias = NDArray[np.float32]
 EXTENSIONS: frozenset[str] = frozenset(
     {".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
 )
-# A file's content decides how it is read, not its name; but a playlist or a text that poses as
-# music must not make the library open other files or the network.
+# The content of a file decides its format, not its name; a playlist or text with the name of a song
+# must not make the library open other files or the network.
 _FORMATS = "mp3,wav,w64,flac,ogg,mov,aac,aiff,asf,caf,matroska,ape,wv"
 _RATES_HZ = (2_000, 768_000)
 _MAX_CHANNELS = 64
-_RESTARTS = 64  # after damage that stops the reader
+_RESTARTS = 64  # attempts to continue after damage that stops the reader
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Open a regular file and its first audio stream.
 
     Raises:
-        AudioError: no regular file, or no audio; errors of the library inside the block, too.
+        AudioError: not a regular file, no audio, or an error of the library inside the block.
     """
     with _open_regular(path) as file:
         try:
@@ -66,10 +66,10 @@ def _open_container(file: io.FileIO, path: Path) -> InputContainer:
 
 
 def _open_regular(path: Path) -> io.FileIO:
-    """Open a file, but never a pipe, a socket or a device: reading those could wait for ever."""
+    """Open a regular file; reading a pipe, a socket or a device could block forever."""
     try:
         _check_regular(path.stat())
-        # not blocking, and asked once more: the name may have changed its meaning in between
+        # not blocking, and checked again below: another file may have taken the name in between
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = io.FileIO(os.open(path, flags), "r")
     except OSError as problem:
@@ -102,12 +102,12 @@ def _open_reason(problem: OSError, path: Path) -> str:
     if problem.errno == errno.ELOOP:
         return "a link that leads back to itself"
     if problem.errno in (errno.EACCES, errno.EPERM):
-        return "may not be read; its permissions forbid it"
+        return "is not readable; check its permissions"
     return f"can't be opened ({problem.strerror or problem})"
 
 
 class _Named:
-    """An open file under a plain name: the library looks at the extension alone."""
+    """An open file with a plain name; the library uses only its extension."""
 
     def __init__(self, file: io.FileIO, path: Path) -> None:
         suffix = path.suffix.lower()
@@ -116,7 +116,7 @@ class _Named:
 
 
 def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
-    """Yield the stream's packets; damage is passed over, as far as the library goes on after it."""
+    """Yield the packets of a stream; damage is skipped where the library can continue."""
     for _ in range(_RESTARTS):
         try:
             yield from (packet for packet in container.demux(stream) if packet.size)
@@ -128,7 +128,7 @@ def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
 
 
 def decode(packet: Any) -> list[av.AudioFrame]:
-    """Decode a packet; a damaged one gives nothing."""
+    """Decode a packet; a damaged one has no frames."""
     try:
         return list(packet.decode())
     except av.FFmpegError:
@@ -136,7 +136,7 @@ def decode(packet: Any) -> list[av.AudioFrame]:
 
 
 def seek(container: InputContainer, stream: av.AudioStream, at_s: float) -> bool:
-    """Go to the last place at or before `at_s`, in the stream's own time; False if it can't."""
+    """Seek to the last position at or before `at_s` in stream time; False if that fails."""
     ticks = (stream.start_time or 0) + math.floor(at_s / float(stream.time_base or 1))
     try:
         container.seek(ticks, stream=stream, backward=True, any_frame=False)
@@ -149,15 +149,15 @@ def check_shape(frame: av.AudioFrame) -> tuple[int, int]:
     """Return rate (Hz) and number of channels.
 
     Raises:
-        AudioError: no music has such ones.
+        AudioError: rate or channels outside the supported range.
     """
     rate, channels = frame.sample_rate, len(frame.layout.channels)
     if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
         raise AudioError(
-            f"a sample rate of {rate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} can be read"
+            f"has a sample rate of {rate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} are supported"
         )
     if not 1 <= channels <= _MAX_CHANNELS:
-        raise AudioError(f"has {channels} channels; 1 to {_MAX_CHANNELS} can be read")
+        raise AudioError(f"has {channels} channels; 1 to {_MAX_CHANNELS} are supported")
     return rate, channels
 
 
@@ -177,6 +177,6 @@ def to_float(frame: av.AudioFrame) -> Float32:
 
 def _reason(problem: Exception) -> str:
     if isinstance(problem, av.InvalidDataError):
-        return "holds no audio in a format that is known"
+        return "has no audio in a supported format"
     text = " ".join(str(getattr(problem, "strerror", None) or problem).split())
-    return f"holds no audio that can be read ({text})"
+    return f"has no readable audio ({text})"

@@ -1,9 +1,9 @@
-"""Samples to log-mel by a `FeatureSpec`, and running statistics over them.
+"""Compute log-mel from samples by a `FeatureSpec`, and statistics of the values.
 
-Two front ends. `ast` is Kaldi's filter bank as the Audio Spectrogram Transformer was trained on
+Two front ends are built in. `ast` is Kaldi's filter bank as in the Audio Spectrogram Transformer
 (Gong et al. 2021, arXiv:2104.01778, section 2.1) and as the hub's `ASTFeatureExtractor` computes
-it: samples stay in [-1, 1], they are not scaled to 16 bits. `musicnn` is that of Pons & Serra 2019
-(arXiv:1909.06654). Each frame depends on its own samples alone, so a batch may be cut anywhere.
+it: samples stay in [-1, 1], without scaling to 16 bits. `musicnn` follows Pons & Serra 2019
+(arXiv:1909.06654). Each frame depends only on its own samples, so a batch can be divided anywhere.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ AST_LOW_HZ = 20.0
 AST_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
 MUSICNN_GAIN = 10_000.0
 _AST_LOG_FLOOR = math.log(AST_FLOOR)
-PAD_VALUE = 0.0  # a short chunk is padded with it after the log-mel, before normalisation
+PAD_VALUE = 0.0  # pads the log-mel of a short chunk before normalisation
 _CPU_FRAMES = 256  # frames at a time on a CPU: the spectra of a slice stay in its cache
 _DEVICE_FRAMES = 65_536
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """How samples become log-mel; `register` adds one. All are functions of a module.
+    """Functions that turn samples into log-mel; `register` adds a front end.
 
     Attributes:
         name: as in `FeatureSpec.front_end`.
         frames: (number of samples, spec) -> T.
         log_mel: (samples [B, n], spec) -> log-mel [B, T, F], on the same device.
         gain: (log-mel [B, T, F], nepers [B, 1, 1]) -> the log-mel of samples whose power is
-            exp(nepers) times as large; padding stays.
+            exp(nepers) times as large; padding is unchanged.
     """
 
     name: str
@@ -66,13 +66,13 @@ def register(front_end: FrontEnd) -> None:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a backbone takes in.
+    """Input features of a backbone.
 
     Attributes:
         front_end: a name of `FRONT_ENDS`.
-        rate: of the samples, Hz.
+        rate: sample rate, Hz.
         n_mels: mel bands, F.
-        hop: samples from one frame to the next.
+        hop: samples between the starts of two frames.
         normalise: `half` for (x - mean) / (2 std) over the training chunks, `none` for no change.
     """
 
@@ -83,7 +83,7 @@ class FeatureSpec:
     normalise: str
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Validate the values."""
         validation.check_choice("front_end", self.front_end, tuple(FRONT_ENDS))
         validation.check_choice("normalise", self.normalise, NORMALISATIONS)
         validation.check_range("rate", self.rate, 1_000, 400_000)
@@ -91,11 +91,11 @@ class FeatureSpec:
         validation.check_range("hop", self.hop, 1, N_FFT)
 
     def frames(self, n_samples: int) -> int:
-        """Return T, the number of frames that `n_samples` samples give."""
+        """Return T, the number of frames of `n_samples` samples."""
         return FRONT_ENDS[self.front_end].frames(n_samples, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with the front end: a worker process may not have registered it."""
+        """Pickle with the front end, because a worker process may not have registered it."""
         return _restored, (FRONT_ENDS[self.front_end], dataclasses.astuple(self))
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
         FeatureError: `samples` is not [B, n].
     """
     if samples.ndim != 2:
-        raise FeatureError(f"samples have shape {list(samples.shape)}; [B, n] is wanted")
+        raise FeatureError(f"samples have shape {list(samples.shape)}; [B, n] is required")
     samples = samples.to(torch.float32)
     B, T = samples.shape[0], spec.frames(samples.shape[1])
     if B * T == 0:
@@ -167,7 +167,7 @@ def _ast_log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
 def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> None:
     """Kaldi's order: DC removal, pre-emphasis, window, power, mel, floor, logarithm.
 
-    The sample before a frame's first is taken to be the first one itself.
+    The first sample of a frame also serves as the sample before it.
     """
     centred = frames - frames.mean(dim=-1, keepdim=True)
     buffer = frames.new_zeros((*frames.shape[:-1], N_FFT))
@@ -179,7 +179,7 @@ def _ast_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor) -> 
 
 
 def _ast_gain(features: Tensor, nepers: Tensor) -> Tensor:
-    """Natural logs of power; a band at the floor holds no power, and no gain adds any."""
+    """Add to the log power; a band at the floor has no power and stays."""
     moved = (features + (features != 0).any(2, keepdim=True) * nepers).clamp_min(_AST_LOG_FLOOR)
     return torch.where(features <= _AST_LOG_FLOOR + 1e-3, features, moved)
 
@@ -200,14 +200,14 @@ def _musicnn_slice(frames: Tensor, window: Tensor, filters: Tensor, out: Tensor)
 
 
 def _musicnn_gain(features: Tensor, nepers: Tensor) -> Tensor:
-    """Logs of 1 + 10000 power."""
+    """Scale the power inside log10(1 + 10000 power)."""
     return torch.log10(1 + (10**features - 1).clamp_min(0) * nepers.exp())
 
 
 def _squares(frames: Tensor) -> Tensor:
-    """Return squared real and imaginary parts in turn, [..., N_FFT + 2].
+    """Return squared real and imaginary parts, interleaved, [..., N_FFT + 2].
 
-    Their sum, the power, is left to the product with the mel matrix: a pass over memory less.
+    The product with the mel matrix adds the two, which saves a pass over memory.
     """
     return torch.view_as_real(torch.fft.rfft(frames)).square_().flatten(-2)
 
@@ -225,40 +225,36 @@ def _musicnn_tables(spec: FeatureSpec, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _on_device(window: Tensor, filters: NDArray[np.float64], device: str) -> tuple[Tensor, Tensor]:
-    """Return the analysis window and the mel matrix, each row twice [N_FFT + 2, F], on `device`."""
+    """Return the window and the mel matrix with doubled rows [N_FFT + 2, F] on `device`."""
     twice = torch.from_numpy(filters.repeat(2, axis=0))
     return window.to(torch.float32).to(device), twice.to(torch.float32).to(device)
 
 
-def kaldi_mel_filters(
-    n_mels: int, rate: int, *, n_fft: int = N_FFT, low_hz: float = AST_LOW_HZ
-) -> NDArray[np.float64]:
-    """Return Kaldi's mel matrix [n_fft // 2 + 1, n_mels]: triangles in mel, `low_hz` to rate / 2.
+def kaldi_mel_filters(n_mels: int, rate: int) -> NDArray[np.float64]:
+    """Return Kaldi's mel matrix [N_FFT // 2 + 1, n_mels]: triangles in mel, 20 Hz to rate / 2.
 
-    mel(f) = 1127 ln(1 + f / 700). Bands narrower than a bin are all zero, as in Kaldi.
+    mel(f) = 1127 ln(1 + f / 700). Bands narrower than a bin are zero, as in Kaldi.
     """
-    mel = 1127.0 * np.log1p(np.arange(n_fft // 2 + 1) * (rate / n_fft) / 700.0)
-    low, high = 1127.0 * np.log1p(np.array([low_hz, rate / 2]) / 700.0)
+    mel = 1127.0 * np.log1p(np.arange(N_FFT // 2 + 1) * (rate / N_FFT) / 700.0)
+    low, high = 1127.0 * np.log1p(np.array([AST_LOW_HZ, rate / 2]) / 700.0)
     return _triangles(mel, np.linspace(low, high, n_mels + 2))
 
 
-def slaney_mel_filters(
-    n_mels: int, rate: int, *, n_fft: int = N_FFT, high_hz: float | None = None
-) -> NDArray[np.float64]:
-    """Return the Auditory Toolbox's mel matrix [n_fft // 2 + 1, n_mels], each band of area 1 in Hz.
+def slaney_mel_filters(n_mels: int, rate: int) -> NDArray[np.float64]:
+    """Return the Auditory Toolbox's mel matrix [N_FFT // 2 + 1, n_mels], each band of area 1 in Hz.
 
     Slaney 1998, Auditory Toolbox, Interval Research TR 1998-010: linear below 1 kHz (15 mel),
     logarithmic above (27 steps for a factor of 6.4). Triangles lie in Hz,
-    from 0 to `high_hz` (rate / 2 unless given).
+    from 0 to rate / 2.
     """
     step = math.log(6.4) / 27.0
-    top = high_hz or rate / 2
+    top = rate / 2
     highest = 15.0 + math.log(top / 1000.0) / step if top > 1000.0 else top * 3.0 / 200.0
     mel = np.linspace(0.0, highest, n_mels + 2)
     edges: NDArray[np.float64] = np.where(
         mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * step)
     )
-    bins = np.arange(n_fft // 2 + 1) * (rate / n_fft)
+    bins = np.arange(N_FFT // 2 + 1) * (rate / N_FFT)
     filters: NDArray[np.float64] = _triangles(bins, edges) * (2.0 / (edges[2:] - edges[:-2]))
     return filters
 
@@ -266,7 +262,7 @@ def slaney_mel_filters(
 def _triangles(
     bins: NDArray[np.floating[Any]], edges: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
-    """Height at each bin of the triangles over (edges[i], edges[i + 1], edges[i + 2])."""
+    """Return the height at each bin of triangles over (edges[i], edges[i + 1], edges[i + 2])."""
     left, peak, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - left) / (peak - left)
     falling = (right - bins[:, None]) / (right - peak)
@@ -286,7 +282,7 @@ class Statistics:
     Chan, Golub & LeVeque 1979, STAN-CS-79-773, equations 2.1; all in float64.
 
     Attributes:
-        count: how many values. mean: of them. m2: sum of (x - mean)^2.
+        count: number of values. mean: of the values. m2: sum of (x - mean)^2.
     """
 
     count: int = 0
@@ -295,11 +291,11 @@ class Statistics:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the population; 0 where there is no value."""
+        """Standard deviation of the population; 0 without values."""
         return math.sqrt(self.m2 / self.count) if self.count else 0.0
 
     def merge(self, other: Statistics) -> Statistics:
-        """Return the statistics of both sets of values together."""
+        """Return the statistics of the union of both sets of values."""
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -319,5 +315,5 @@ class Statistics:
 
     @classmethod
     def merged(cls, parts: Iterable[Statistics]) -> Statistics:
-        """Return the statistics of all parts together, merged in their order."""
+        """Merge all parts in their order."""
         return functools.reduce(cls.merge, parts, cls())

@@ -1,7 +1,7 @@
-"""What a window of samples measures: loudness, peak, clipping, silence, cut-off and tempo.
+"""Measure a window of samples: loudness, peak, clipping, silence, cut-off and tempo.
 
-They are kept beside each chunk so that an audit can ask whether the labels are told apart by how
-the files were made. All at the file's own rate; numpy and scipy only.
+The values are stored with each chunk; an audit tests whether they predict the labels. Samples keep
+the file's own rate.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TEMPO_BPM = (50.0, 220.0)
 
 
 def measure(samples: Float32, rate: int) -> dict[str, float]:
-    """Measure samples [C, n] at `rate` Hz: one number for each of `COLUMNS`, all finite.
+    """Return a finite number for each of `COLUMNS` from samples [C, n] at `rate` Hz.
 
-    Loudness of silence is -70; tempo without a beat, and cut-off without a signal, are 0.
+    Silence has loudness -70. Tempo without a beat and cut-off without a signal are 0.
     """
     mono = samples.mean(axis=0, dtype=np.float32)
     return {
@@ -43,10 +43,10 @@ def measure(samples: Float32, rate: int) -> dict[str, float]:
 
 
 def loudness_lufs(samples: Float32, rate: int) -> float:
-    """Integrated loudness of [C, n] in LUFS, ITU-R BS.1770-4; at least -70.
+    """Return the integrated loudness of [C, n] in LUFS, ITU-R BS.1770-4; at least -70.
 
-    More than five channels are measured as their mean. A window shorter than a gating block of
-    0.4 s is one block.
+    The mean of the channels is measured if there are more than five. A window shorter than a gating
+    block of 0.4 s is one block.
     """
     if samples.shape[0] > 5:
         samples = samples.mean(axis=0, keepdims=True)
@@ -55,25 +55,25 @@ def loudness_lufs(samples: Float32, rate: int) -> float:
         return SILENCE_LUFS
     meter = pyloudnorm.Meter(rate, block_size=min(0.4, length_s))
     with warnings.catch_warnings():
-        # of a mean over no blocks, where all lie under the gate, and of samples above 1
+        # pyloudnorm warns if all blocks are under the gate, and of samples above 1
         warnings.simplefilter("ignore")
-        found = float(meter.integrated_loudness(samples.T.astype(np.float64)))
-    return max(SILENCE_LUFS, found) if math.isfinite(found) else SILENCE_LUFS
+        loudness = float(meter.integrated_loudness(samples.T.astype(np.float64)))
+    return max(SILENCE_LUFS, loudness) if math.isfinite(loudness) else SILENCE_LUFS
 
 
 def clipped_share(samples: Float32) -> float:
-    """Share of the samples [C, n] at full scale, in runs of two or more."""
+    """Return the share of the samples [C, n] at full scale, in runs of two or more."""
     full = np.abs(samples) >= CLIPPED_AT
     if not full.any():
         return 0.0
-    beside = np.zeros_like(full)
-    beside[:, 1:] |= full[:, :-1]
-    beside[:, :-1] |= full[:, 1:]
-    return float((full & beside).mean())
+    neighbour = np.zeros_like(full)
+    neighbour[:, 1:] |= full[:, :-1]
+    neighbour[:, :-1] |= full[:, 1:]
+    return float((full & neighbour).mean())
 
 
 def silent_share(samples: Float32, rate: int) -> float:
-    """Share of the 50 ms frames of [C, n] whose level, over all channels, is under -60 dBFS."""
+    """Return the share of 50 ms frames of [C, n] under -60 dBFS over all channels."""
     n = min(samples.shape[1], round(FRAME_S * rate))
     if n == 0:
         return 1.0
@@ -84,34 +84,34 @@ def silent_share(samples: Float32, rate: int) -> float:
 
 
 def cutoff_hz(mono: Float32, rate: int) -> float:
-    """Frequency above which mono samples [n] hold no energy, Hz; what lossy encoders leave off.
+    """Return the frequency above which mono samples [n] have no energy, Hz; lossy encoding cuts it.
 
-    The level that one frame in ten exceeds, freed of single tones by a running median, against the
-    noise of 16-bit samples and against 90 dB under the loudest band.
+    The level that one frame in ten exceeds is filtered by a running median, which removes single
+    tones. Energy is a level above the noise of 16-bit samples and above -90 dB of the loudest band.
     """
     size = 4096
     if len(mono) < size:
         mono = np.pad(mono, (0, size - len(mono)))
-    # its side lobes lie at -92 dB: a loud tone is eight bins wide and no wider
+    # side lobes at -92 dB: a loud tone is at most eight bins wide
     window = signal.get_window("blackmanharris", size).astype(np.float32)
     frames = mono[: len(mono) // size * size].reshape(-1, size) * window
     spectrum = fft.rfft(frames)
     power = spectrum.real**2 + spectrum.imag**2
     tenth = int(0.9 * (len(power) - 1))
     level = signal.medfilt(np.partition(power, tenth, axis=0)[tenth].astype(np.float64), 21)
-    # quantisation to steps of 2^-15 has the variance step^2 / 12; 10 dB above it lies dither, too
+    # quantisation to steps of 2^-15 has the variance step^2 / 12; 10 dB above it includes dither
     noise = 10 * (2.0**-30 / 12) * float(np.square(window).sum())
-    heard = (level > max(noise, 1e-9 * float(level.max()))).nonzero()[0]
-    return min(rate / 2, float((heard[-1] + 1) * rate / size)) if len(heard) else 0.0
+    audible = (level > max(noise, 1e-9 * float(level.max()))).nonzero()[0]
+    return min(rate / 2, float((audible[-1] + 1) * rate / size)) if len(audible) else 0.0
 
 
 def tempo_bpm(mono: Float32, rate: int) -> float:
-    """Tempo of mono samples [n], beats a minute, 50 to 220; 0 where there is no beat.
+    """Return the tempo of mono samples [n], 50 to 220 beats a minute; 0 without a beat.
 
-    Autocorrelation of the onset envelope, weighed by a log-normal prior around 120 (D. Ellis, Beat
-    tracking by dynamic programming, 2007, section 3.2). A period counts by what it and its
-    multiples reach. Twice the period reaches as much, so the prior may settle on every other beat:
-    where half the period reaches as much again, that is the beat.
+    Autocorrelation of the onset envelope, weighted by a log-normal prior around 120 (D. Ellis, Beat
+    tracking by dynamic programming, 2007, section 3.2). The score of a period is the mean over the
+    period and its multiples. Twice the period scores as high, so the prior may choose every other
+    beat; if half the period scores as high too, half the period is the beat.
     """
     envelope, frame_rate = onset_envelope(mono, rate)
     if len(envelope) < 4 * frame_rate or envelope.std() < 0.01:
@@ -123,16 +123,16 @@ def tempo_bpm(mono: Float32, rate: int) -> float:
     correlation /= correlation[0] * (1 - lags / len(envelope)).clip(0.1)
     bpm = np.geomspace(*TEMPO_BPM, 600)
     period = 60 * frame_rate / bpm
-    reached = np.interp(np.arange(1, 5)[:, None] * period, lags, correlation).mean(axis=0)
-    best = int(np.argmax(reached * np.exp(-0.5 * np.log2(bpm / 120) ** 2)))
+    score = np.interp(np.arange(1, 5)[:, None] * period, lags, correlation).mean(axis=0)
+    best = int(np.argmax(score * np.exp(-0.5 * np.log2(bpm / 120) ** 2)))
     double = int(np.searchsorted(bpm, 2 * bpm[best]))
-    if double < len(bpm) and reached[double - 3 : double + 4].max() > 0.9 * reached[best]:
-        best = double - 3 + int(np.argmax(reached[double - 3 : double + 4]))
-    return float(bpm[best]) if reached[best] > 0.15 else 0.0
+    if double < len(bpm) and score[double - 3 : double + 4].max() > 0.9 * score[best]:
+        best = double - 3 + int(np.argmax(score[double - 3 : double + 4]))
+    return float(bpm[best]) if score[best] > 0.15 else 0.0
 
 
 def onset_envelope(mono: Float32, rate: int) -> tuple[Float64, float]:
-    """Spectral flux of mono samples [n]: rises of the level in bands, and its frames a second."""
+    """Return the spectral flux of mono samples [n] and its frames per second."""
     hop = max(1, round(rate / 100))
     size = 2 ** max(4, round(math.log2(rate * 0.025)))
     if len(mono) < 2 * size:
@@ -143,6 +143,6 @@ def onset_envelope(mono: Float32, rate: int) -> tuple[Float64, float]:
     edges = np.unique(np.geomspace(1, power.shape[1] - 1, 25).astype(int))
     level = np.log1p(1000 * np.add.reduceat(power, edges, axis=1)).astype(np.float64)
     flux = np.maximum(0.0, np.diff(level, axis=0)).mean(axis=1)
-    # one frame to either side, so that a period of no whole number of frames still meets itself
+    # smooth over one frame on either side for periods that are not whole numbers of frames
     flux = np.convolve(flux, (0.25, 0.5, 0.25), mode="same")
     return flux - flux.mean(), rate / hop

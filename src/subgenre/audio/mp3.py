@@ -1,4 +1,4 @@
-"""Audio as MP3, which every browser plays."""
+"""Write MP3, which every browser plays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(
         stream: Any = container.add_stream("libmp3lame", rate=rate, layout=layout, options=options)
         stream.bit_rate = bit_rate
         resampler = av.AudioResampler("fltp", layout, rate)
-        for frame in chain(frames, [None]):  # None: what the resampler still holds
+        for frame in chain(frames, [None]):  # None flushes the resampler
             for part in resampler.resample(frame):
                 part.pts, count = count, count + part.samples
                 container.mux(stream.encode(part))

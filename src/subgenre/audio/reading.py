@@ -1,7 +1,7 @@
-"""One audio file: its identity and length by its packets, and one window of its samples.
+"""Read an audio file: identity and length from its packets, and one window of its samples.
 
-PyAV reads every format in one way, and only what is asked for is decoded. No header is believed:
-lengths come from the packets, positions from the time stamps of what was decoded.
+Only the requested window is decoded. Headers are not trusted: lengths come from the packets,
+positions from the time stamps of decoded frames.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ __all__ = [
     "resample",
 ]
 
-PREROLL_S = 0.25  # decoded before a window: codecs overlap, and borrow bits from what came before
-MARGIN_S = 0.05  # on either side of a window, so that the resampler sees no edge in it
-_AGREE_S = 0.1  # a header this near the packets' length knows the encoder's padding better
-_HOLE_S = 0.1  # time stamps that step further tell of samples that are missing
-_TRIES = 64  # packets without a sample, after which nothing can be decoded
+PREROLL_S = 0.25  # decoded before a window, because codecs use earlier frames
+MARGIN_S = 0.05  # on either side of a window, to keep edge effects of the resampler out of it
+_AGREE_S = 0.1  # within this of the packets' length, the header is more exact about encoder padding
+_HOLE_S = 0.1  # a larger step of the time stamps means missing samples
+_TRIES = 64  # packets without samples before a stream counts as undecodable
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What one file is.
+    """Identity and format of one file.
 
     Attributes:
-        id: 32 hex digits, a hash of the first audio stream's packets: tags, artwork and name are
-            no part of it. duration_s: by the packets, seconds. rate: Hz. bit_rate: bits a second.
+        id: 32 hex digits, a hash of the first audio stream's packets without tags, artwork or name.
+        duration_s: measured from the packets, seconds. rate: Hz. bit_rate: bits per second.
     """
 
     id: str
@@ -58,11 +58,11 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Read all packets of a file and decode only the first.
+    """Read all packets of a file; only the first is decoded.
 
     Raises:
-        AudioError: no regular file, no audio, or nothing that can be decoded; the message is a
-            reason for a person and leaves the path out.
+        AudioError: not a regular file, no audio, or not decodable; the message does not name the
+            path.
     """
     digest = hashlib.blake2b(digest_size=16)
     size, length_s, end_s = 0, 0.0, 0.0
@@ -89,9 +89,9 @@ def probe(path: Path) -> Probe:
     if first is None and channels == 0:
         raise AudioError("has no channels")
     if first is None:
-        raise AudioError(f"nothing can be decoded from its {codec} stream")
+        raise AudioError(f"its {codec} stream can't be decoded")
     rate, channels = decoder.check_shape(first)
-    # the packets' lengths are rounded: their sum counts only where the stamps leap over a hole
+    # packet lengths are rounded, so their sum is used only if the time stamps skip a hole
     duration_s = end_s if length_s > 0.95 * end_s else length_s
     if duration_s - _AGREE_S < header_s < duration_s:
         duration_s = header_s
@@ -102,7 +102,7 @@ def probe(path: Path) -> Probe:
 
 
 def _ticks(duration: int | None) -> int:
-    """Return a packet's duration: where Ogg's last one goes back, it wraps around 32 bits."""
+    """Return a packet's duration; the last one of Ogg may be negative, stored as 32 bits."""
     duration = duration or 0
     return duration - 2**32 if 2**31 <= duration < 2**32 else duration
 
@@ -110,16 +110,16 @@ def _ticks(duration: int | None) -> int:
 def read_window(
     path: Path, start_s: float, length_s: float, *, margin_s: float = 0.0
 ) -> tuple[Float32, int, int]:
-    """Decode one window, with a margin on either side, and nothing else.
+    """Decode one window with a margin on either side.
 
     Returns:
-        samples [C, n] at the file's own rate, the rate in Hz, and how many of the samples lie
-        before `start_s` (fewer than the margin at the beginning of a file). At the end of a file
-        there are fewer samples than asked for. What damage left out is zero.
+        samples [C, n] at the file's own rate, the rate in Hz, and the number of samples before
+        `start_s` (fewer than the margin at the beginning of a file). At the end of a file there are
+        fewer samples than requested. Damaged parts are zero.
 
     Raises:
-        AudioError: unreadable, nothing at this place, samples that are no finite numbers, or more
-            than half of the window damaged; the message leaves the path out.
+        AudioError: unreadable, no samples at this position, samples that are not finite, or more
+            than half of the window damaged; the message does not name the path.
     """
     for preroll_s in (PREROLL_S, 16 * PREROLL_S, math.inf):
         with decoder.opened(path) as (container, stream):
@@ -128,7 +128,7 @@ def read_window(
             if from_s > 0 and not decoder.seek(container, stream, from_s):
                 continue
             window.decode(container)
-        # a seek that came down too late, or in damage: once more from further back
+        # if the seek ended too late or in damage, try again from further back
         if from_s <= 0 or window.covers_start():
             break
     return window.samples(), window.rate, window.lead
@@ -143,7 +143,7 @@ def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
 
 
 def mono_window(samples: Float32, rate: int, lead: int, length_s: float, to_rate: int) -> Float32:
-    """Turn what `read_window` gave into a mono window without margins, [n] at `to_rate`.
+    """Turn the result of `read_window` into a mono window without margins, [n] at `to_rate`.
 
     Exactly round(length_s * to_rate) samples, or fewer at the end of the file.
     """
@@ -153,7 +153,7 @@ def mono_window(samples: Float32, rate: int, lead: int, length_s: float, to_rate
 
 
 class _Window:
-    """The samples of one window, gathered frame by frame."""
+    """Samples of one window, collected frame by frame."""
 
     def __init__(
         self, stream: av.AudioStream, start_s: float, length_s: float, margin_s: float
@@ -161,11 +161,11 @@ class _Window:
         self.stream = stream
         self.start_s, self.length_s, self.margin_s = start_s, length_s, margin_s
         self.rate = self.first = self.lead = self.end = 0
-        self.places: list[float] = []  # of each frame, by its time stamp; samples
+        self.places: list[float] = []  # position of each frame by its time stamp, samples
         self.blocks: list[Float32] = []
 
     def decode(self, container: InputContainer) -> None:
-        """Decode from where the container stands to the end of the window."""
+        """Decode from the container's position to the end of the window."""
         tick_s, zero = float(self.stream.time_base or 0), self.stream.start_time or 0
         end_s = self.start_s + self.length_s + self.margin_s
         place = 0.0
@@ -176,10 +176,10 @@ class _Window:
                 if not self.rate:
                     self._set_rate(frame)
                 if frame.sample_rate != self.rate:
-                    raise AudioError("its sample rate changes on the way")
+                    raise AudioError("its sample rate changes inside the file")
                 if frame.pts is not None:
                     place = (frame.pts - zero) * tick_s * self.rate
-                # one second more than needed is kept, for _lay_out to lean on
+                # one more second is kept for _lay_out
                 if place + frame.samples > self.first - self.rate:
                     self.places.append(place)
                     self.blocks.append(decoder.to_float(frame))
@@ -190,7 +190,7 @@ class _Window:
             self._flush(place)
 
     def _flush(self, place: float) -> None:
-        """Take what the decoder still holds at the end of the file."""
+        """Take the last frames of the decoder at the end of the file."""
         try:
             frames = self.stream.decode(None)
         except av.FFmpegError:
@@ -212,11 +212,13 @@ class _Window:
         return bool(self.places) and min(self.places) <= self.first
 
     def samples(self) -> Float32:
-        """Lay the frames where they belong, [C, n]; checked."""
+        """Place the frames at their positions, [C, n], and check the result."""
         if not self.blocks:
-            raise AudioError(f"no samples at {self.start_s:.1f} s; it ends or is damaged there")
+            raise AudioError(
+                f"no samples at {self.start_s:.1f} s; the file ends or is damaged there"
+            )
         channels = max(block.shape[0] for block in self.blocks)
-        found = np.zeros((channels, self.end - self.first), np.float32)
+        samples = np.zeros((channels, self.end - self.first), np.float32)
         filled = np.zeros(self.end - self.first, bool)
         lengths = [block.shape[1] for block in self.blocks]
         starts = _lay_out(np.array(self.places), lengths, _HOLE_S * self.rate)
@@ -224,24 +226,26 @@ class _Window:
             lo, hi = max(0, place), min(len(filled), place + block.shape[1])
             if lo < hi:
                 same = block if block.shape[0] == channels else block.mean(axis=0, keepdims=True)
-                found[:, lo:hi] = same[:, lo - place : hi - place]
+                samples[:, lo:hi] = same[:, lo - place : hi - place]
                 filled[lo:hi] = True
         count = len(filled) - int(filled[::-1].argmax()) if filled.any() else 0
         if count <= self.lead:
-            raise AudioError(f"no samples at {self.start_s:.1f} s; it ends or is damaged there")
+            raise AudioError(
+                f"no samples at {self.start_s:.1f} s; the file ends or is damaged there"
+            )
         if filled.sum() < count / 2:
             raise AudioError(f"damaged at {self.start_s:.1f} s: less than half can be decoded")
-        if not np.isfinite(found).all():
-            raise AudioError("holds samples that are no finite numbers (NaN or infinite)")
-        return found[:, :count]
+        if not np.isfinite(samples).all():
+            raise AudioError("has samples that are not finite (NaN or infinite)")
+        return samples[:, :count]
 
 
 def _lay_out(places: NDArray[np.float64], lengths: list[int], hole: float) -> NDArray[np.int64]:
     """Turn time stamps into sample positions.
 
-    Ogg pages stamp single frames, and whole pages, some hundred samples off, and coarse clocks
-    round. So frames follow one another without a gap, where most of their stamps put them; only
-    a step of more than `hole` samples means that something is missing there.
+    Time stamps of Ogg pages may be some hundred samples off, and coarse clocks round. So frames
+    follow one another without a gap, at the median position of their stamps; a step of more than
+    `hole` samples means missing samples.
     """
     before = np.concatenate(([0], np.cumsum(lengths)[:-1]))
     shift = places - before

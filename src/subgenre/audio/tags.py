@@ -1,4 +1,4 @@
-"""A file's own tags as plain text: foreign text, cleaned before anything sees it."""
+"""Read the tags of a file as cleaned plain text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinytag import TinyTag, TinyTagException
 
 MAX_TEXT = 500  # characters
 _BPM = (20.0, 400.0)
-_JOINERS = "\u200c\u200d"  # invisible, but some scripts and pictures are spelt with them
-# what the parser lets through when a tag is cut off or lies about its lengths
+_JOINERS = "\u200c\u200d"  # invisible, but part of some scripts and emoji
+# exceptions of the parser for truncated tags and wrong lengths
 _PROBLEMS = (
     TinyTagException,
     OSError,
@@ -29,7 +29,7 @@ _PROBLEMS = (
 
 @dataclass(frozen=True)
 class Tags:
-    """Tags of one file, empty or 0 where there are none; `label` is the record label."""
+    """Tags of one file; a missing tag is empty or 0. `label` is the record label."""
 
     artist: str = ""
     album: str = ""
@@ -40,16 +40,16 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """Read the tags of a regular audio file; damaged ones count as none."""
+    """Read the tags of a regular audio file; damaged tags are empty."""
     try:
-        found = TinyTag.get(str(path), duration=False)
-        other = found.other
+        tags = TinyTag.get(str(path), duration=False)
+        other = tags.other
         return Tags(
-            artist=clean(found.artist),
-            album=clean(found.album),
-            title=clean(found.title),
+            artist=clean(tags.artist),
+            album=clean(tags.album),
+            title=clean(tags.title),
             label=clean(_first(other, "publisher", "label", "organization")),
-            year=_year(clean(found.year)),
+            year=_year(clean(tags.year)),
             bpm=_bpm(clean(_first(other, "bpm"))),
         )
     except _PROBLEMS:
@@ -64,11 +64,11 @@ def clean(text: object, limit: int = MAX_TEXT) -> str:
 
 def _clean_character(character: str) -> str:
     category = unicodedata.category(character)
-    if category == "Cs":  # a byte of a file name that is no UTF-8
+    if category == "Cs":  # a byte of a file name that is not UTF-8
         return "\ufffd"
     if category == "Cc":
         return " "
-    if category == "Cf" and character not in _JOINERS:  # marks that turn the line's direction
+    if category == "Cf" and character not in _JOINERS:  # marks that change the text direction
         return ""
     return character
 
@@ -78,11 +78,11 @@ def _first(other: dict[str, list[str]], *names: str) -> str:
 
 
 def _year(text: str) -> int:
-    found = re.search(r"(?<!\d)(1[89]|2\d)\d\d(?!\d)", text)
-    return int(found[0]) if found else 0
+    match = re.search(r"(?<!\d)(1[89]|2\d)\d\d(?!\d)", text)
+    return int(match[0]) if match else 0
 
 
 def _bpm(text: str) -> float:
-    found = re.match(r"\d{1,4}([.,]\d{1,6})?", text)
-    bpm = float(found[0].replace(",", ".")) if found else 0.0
+    match = re.match(r"\d{1,4}([.,]\d{1,6})?", text)
+    bpm = float(match[0].replace(",", ".")) if match else 0.0
     return bpm if _BPM[0] <= bpm <= _BPM[1] else 0.0

@@ -10,7 +10,7 @@ import numpy as np
 from subgenre import config
 from subgenre import demo as room
 from subgenre.commands.evaluate import evaluate
-from subgenre.commands.preprocess import cores, preprocess
+from subgenre.commands.preprocess import preprocess
 from subgenre.commands.train import train
 from subgenre.config import PreprocessConfig
 from subgenre.core import workspace
@@ -38,7 +38,7 @@ def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[st
     check_range("seed", seed, *config.SEEDS)
     root, features = out / workspace.LIBRARY, out / workspace.FEATURES
     with console.progress("making music") as bar:
-        room.make_library(root, seed=seed, workers=cores(), on_progress=bar)
+        room.make_library(root, seed=seed, on_progress=bar)
     preprocess(
         root, features, backbone=BACKBONE, settings=PreprocessConfig(seed=seed), console=console
     )

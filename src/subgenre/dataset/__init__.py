@@ -1,1 +1,4 @@
-"""The feature folder: chunks of a library, the tables beside them, splits over its tracks."""
+"""The feature folder: chunk files of a library and their tables.
+
+Splits and track vectors work without torch.
+"""

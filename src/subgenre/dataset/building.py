@@ -1,9 +1,9 @@
-"""A library to a feature folder: in parallel, each window decoded once, resumable after a kill.
+"""Build a feature folder from a library: in parallel, resumable after a kill.
 
-A track is known by its id, the hash of its audio packets, and by its label: what is done under the
-same settings is not done again, however the file was retagged or renamed. The parent process writes
-one line of the journal a finished track and the tables at the end, in sorted order; so the result
-depends neither on the number of workers nor on interruptions.
+A track is identified by the hash of its audio packets and by its label, so new tags or a new file
+name do not cause new work. The parent process writes one journal line for each finished track and
+the tables at the end, in sorted order; the result depends neither on the number of workers nor on
+interruptions.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ _PROBE_RATE = 44_100
 
 Key = tuple[str, str]  # id and label folder of a track; label "" is the trash pool
 Row = dict[str, Any]
-TIMEOUT_S = 300.0  # of one track
+TIMEOUT_S = 300.0  # for one track
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the work will take.
+    """Time and disk space of the remaining work.
 
     Attributes:
-        seconds: measured on a synthetic window on this machine. bytes: on disk.
-        n_tracks, n_chunks: still to be done.
+        seconds: extrapolated from one synthetic window on this machine. bytes: on disk.
+        n_tracks, n_chunks: not yet computed.
     """
 
     seconds: float
@@ -65,7 +65,7 @@ class Estimate:
 
 @dataclass
 class Known:
-    """What earlier runs left: chunk rows and reasons by track, and all chunk files they named."""
+    """Results of earlier runs: chunk rows or failure reason of each track, and all chunk files."""
 
     rows: dict[Key, list[Row]] = field(default_factory=dict)
     reasons: dict[Key, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Known:
 
 @dataclass
 class Plan:
-    """Tracks by key, what is known of them, and what is left to do."""
+    """Tracks by key, their known results, and the jobs that remain."""
 
     folders: dict[tuple[str, str], str]
     tracks: dict[Key, Track]
@@ -87,13 +87,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done.
+    """Result of a `preprocess` run.
 
     Attributes:
-        n_tracks: in the feature folder, trash included: `n_done` now and `n_reused` from before.
+        n_tracks: in the feature folder with trash: `n_done` from this run, `n_reused` from earlier.
         n_chunks: in the feature folder.
-        skipped: files without chunks, with the reason, by path.
-        seconds: taken.
+        skipped: files without chunks and the reasons, sorted by path.
+        seconds: duration of the run.
     """
 
     n_tracks: int
@@ -116,15 +116,15 @@ def preprocess(
     on_progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Make or complete the feature folder `out`.
+    """Create or complete the feature folder `out`.
 
-    A file that can't be used is listed in `skipped.csv` with its reason and stops nothing.
-    A track that takes more than `timeout_s` seconds is given up. `on_progress` gets the number of
-    tracks done and of all tracks. `backbone` is recorded for the commands that follow.
+    Unusable files are listed in `skipped.csv` with the reason; the run continues. A track that
+    takes more than `timeout_s` seconds is skipped. `on_progress` receives the number of finished
+    tracks and of all tracks. `backbone` is recorded for later commands.
 
     Raises:
         FeatureError: `out` holds features of other settings (unless `overwrite`), the disk is too
-            full, or not one track can be used.
+            full, or no track is usable.
     """
     began = time.monotonic()
     out = Path(out)
@@ -139,7 +139,7 @@ def preprocess(
     _clear(out, known, {row["file"] for row in rows})
     if not rows:
         write_skipped(out / folder.SKIPPED, skipped, library.root)
-        raise FeatureError(f"not one track can be used; {out / folder.SKIPPED} lists the reasons")
+        raise FeatureError(f"no track is usable; {out / folder.SKIPPED} lists the reasons")
     _write_tables(plan, library, out, {"backbone": backbone, **settings}, rows, skipped)
     (out / JOURNAL).unlink(missing_ok=True)
     seconds, n_tracks = time.monotonic() - began, len(plan.rows)
@@ -147,7 +147,7 @@ def preprocess(
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path) -> None:
-    """Write `skipped.csv`: path (relative to `root` where inside it) and reason."""
+    """Write `skipped.csv`: path (relative to `root` if inside it) and reason."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "reason"])
@@ -163,9 +163,9 @@ def _work(
     timeout_s: float,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Do the jobs; the journal has each track before it counts as done.
+    """Run the jobs; each result is in the journal before its track counts as done.
 
-    A worker that died or hung may do better next time, so that reason is not kept in the journal.
+    A crashed or hung worker is not recorded, so that the next run tries its track again.
     """
     total, finished = len(plan.tracks), len(plan.tracks) - len(plan.jobs)
     if on_progress:
@@ -244,17 +244,17 @@ def _write_tables(
 
 
 def _versions() -> dict[str, str]:
-    found = {name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")}
-    return {"subgenre": VERSION, "python": platform.python_version(), **found}
+    packages = {name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")}
+    return {"subgenre": VERSION, "python": platform.python_version(), **packages}
 
 
 def settings_of(spec: FeatureSpec, config: PreprocessConfig) -> dict[str, Any]:
-    """Return what must be equal for chunks to be used again."""
+    """Return the settings that must be equal for chunks to be reused."""
     return {"spec": spec.to_dict(), "config": config.to_dict(), "resampler": RESAMPLER}
 
 
 def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Known:
-    """Read what earlier runs left in `out`; with `overwrite`, remove it instead.
+    """Read the results of earlier runs in `out`; with `overwrite`, delete them instead.
 
     Raises:
         FeatureError: features of other settings, or a damaged folder.
@@ -285,15 +285,15 @@ def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> K
     return known
 
 
-def _check_settings(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuse a folder whose chunks were made in another way; the error names what differs."""
-    there, here = _flat(found, wanted), _flat(wanted, wanted)
+def _check_settings(out: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse a folder with chunks of other settings; the error names the differences."""
+    there, here = _flat(stored, settings), _flat(settings, settings)
     differing = [name for name in here if there.get(name) != here[name]]
     if differing:
-        told = "; ".join(f"{n} is {there.get(n)!r} there, {here[n]!r} here" for n in differing)
+        listed = "; ".join(f"{n} is {there.get(n)!r} there, {here[n]!r} here" for n in differing)
         raise FeatureError(
-            f"{out} holds features of other settings ({told}); name another --out, "
-            "or make them anew with --overwrite"
+            f"{out} holds features of other settings ({listed}); give another --out "
+            "or replace them with --overwrite"
         )
 
 
@@ -306,7 +306,7 @@ def _flat(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, An
 
 
 def _discard(out: Path) -> None:
-    """Remove what earlier runs wrote in `out`, and nothing else."""
+    """Delete only those files in `out` that earlier runs wrote."""
     named: set[str] = set()
     with suppress(FeatureError):
         named.update(folder.read_chunks(out)["file"].to_pylist())
@@ -322,9 +322,9 @@ def _discard(out: Path) -> None:
 
 
 def known_tracks(out: Path, source: Path) -> dict[str, Track]:
-    """Return the tracks of an earlier run by their path, for `library.scan(source, known=...)`.
+    """Return the tracks of an earlier run by path, for `library.scan(source, known=...)`.
 
-    Paths start from `source`, wherever it lay then; nothing where `out` holds no readable tables.
+    Paths start from `source`, even if the library has moved; empty without readable tables.
     """
     root = source if source.is_dir() else source.parent
     with suppress(FeatureError):
@@ -335,14 +335,16 @@ def known_tracks(out: Path, source: Path) -> dict[str, Track]:
 def _make_plan(
     library: Library, out: Path, spec: FeatureSpec, config: PreprocessConfig, known: Known
 ) -> Plan:
-    """Decide what is to be done; each recording counts once a label."""
+    """List the jobs; each recording counts once for each label."""
     folders = dict(folder_names((t.genre, t.subgenre) for t in library.tracks))
     plan = Plan(folders, {}, [], {}, {}, [])
     for track in (*library.tracks, *library.trash):
         label = "" if track.trash else folders[track.genre, track.subgenre]
         key = (track.id, label)
         if track.duration_s < config.min_track_s:
-            plan.skipped.append(Skipped(track.path, _too_short(track.duration_s, config)))
+            shown = math.floor(track.duration_s * 10) / 10  # 2.96 s is not shown as 3.0 s
+            reason = f"is {shown:.1f} s long; at least {config.min_track_s:g} s are needed"
+            plan.skipped.append(Skipped(track.path, reason))
             continue
         if key in plan.tracks:
             same = folder.path_to_text(plan.tracks[key].path, library.root)
@@ -359,13 +361,8 @@ def _make_plan(
     return plan
 
 
-def _too_short(duration_s: float, config: PreprocessConfig) -> str:
-    shown = math.floor(duration_s * 10) / 10  # 2.96 s must not be told as 3.0 s
-    return f"is {shown:.1f} s long; at least {config.min_track_s:g} s are needed"
-
-
 def _clear(out: Path, known: Known, kept: set[str]) -> None:
-    """Remove chunk files of tracks that are gone, and what a kill left half written."""
+    """Remove chunk files of vanished tracks and the temporary files of a killed run."""
     _remove_files(out, known.files - kept)
     if known.interrupted:
         half_written = f"{TEMPORARY}????????"
@@ -374,7 +371,7 @@ def _clear(out: Path, known: Known, kept: set[str]) -> None:
 
 
 def _remove_files(out: Path, named: Iterable[str]) -> None:
-    """Remove chunk files, and label folders that are empty without them."""
+    """Remove chunk files, then the label folders that became empty."""
     paths = [out / name for name in named]
     for path in paths:
         path.unlink(missing_ok=True)
@@ -391,10 +388,9 @@ def estimate(
     *,
     out: Path | None = None,
 ) -> Estimate:
-    """Tell time and disk space before the work starts; what `out` already holds is left out.
+    """Estimate time and disk space of the work that `out` does not hold yet.
 
-    One synthetic window goes the whole way on this machine and is timed; reading from a slow disk
-    comes on top.
+    Times one synthetic window on this machine; a slow disk takes longer.
 
     Raises:
         FeatureError: `out` holds features of other settings.
@@ -408,11 +404,7 @@ def estimate(
 
 
 def _check_space(out: Path, jobs: list[Job], spec: FeatureSpec, config: PreprocessConfig) -> None:
-    """Refuse to start what the disk can't hold.
-
-    Raises:
-        FeatureError: less is free than the chunks need.
-    """
+    """Refuse to start if the chunks need more space than the disk has free."""
     frames = folder.window_frames(spec, config)
     needed = sum(len(job.starts()) for job in jobs) * frames * spec.n_mels * 2
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -420,12 +412,12 @@ def _check_space(out: Path, jobs: list[Job], spec: FeatureSpec, config: Preproce
     if needed > free:
         raise FeatureError(
             f"the features need {needed / 1e9:.2f} GB and {there} has {free / 1e9:.2f} GB free; "
-            "make room, name another --out, or take fewer chunks a track"
+            "free some space, give another --out, or take fewer chunks per track"
         )
 
 
 def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
-    """Seconds and bytes that one window takes, measured on a second of beats and hiss, repeated."""
+    """Measure the seconds and bytes of one window."""
     probe_s = min(config.chunk_s, _PROBE_S)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "probe.wav"
@@ -433,7 +425,7 @@ def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
         job = Job("0" * 32, path, "probe", probe_s, Path(temporary), spec, config)
         with hardware.one_thread():  # as in a worker
             chunking.start_worker()
-            for _ in range(2):  # the first time pays for imports and tables
+            for _ in range(2):  # the first round includes imports and tables
                 began = time.perf_counter()
                 chunking.make_chunks(job)
                 seconds = time.perf_counter() - began

@@ -1,14 +1,14 @@
-"""The feature folder: chunk files and the tables beside them, written, opened and read.
+"""Read and write the feature folder: chunk files and their tables.
 
     <folder>/<subgenre>/<name>-<id>_chunk<N>.pt   one chunk: log-mel [T, F], float16, un-normalised
     <folder>/trash/...                            chunks of the trash pool
-    <folder>/chunks.parquet                       one row a chunk file
-    <folder>/tracks.parquet                       one row a track; paths relative to the root
+    <folder>/chunks.parquet                       one row per chunk file
+    <folder>/tracks.parquet                       one row per track; paths relative to the root
     <folder>/dataset.json                         spec, settings, labels, statistics, versions
     <folder>/skipped.csv                          path, reason
 
-The tables are not trusted: a chunk file is opened by its name inside the folder only, and read as
-plain tensors.
+The files are not trusted: each column has the type of the schema, a chunk file lies inside the
+folder, and chunks are read as plain tensors.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def chunk_file(label: str, path: Path, track_id: str, index: int) -> str:
 
 def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) -> None:
     """Write one chunk [T, F] as float16, atomically; `torch.load(weights_only=True)` reads it."""
-    # a view would take its whole storage along
+    # torch.save would write the whole storage of a view
     stored = features.to(torch.float16).clone(memory_format=torch.contiguous_format)
     buffer = io.BytesIO()
     torch.save({"input_values": stored, "start_s": float(start_s), "track": track_id}, buffer)
@@ -80,7 +80,7 @@ def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) 
 
 
 def pad(features: Tensor, n_frames: int) -> Tensor:
-    """Pad [T, F] with `PAD_VALUE` to `n_frames` frames, as the hub's extractor does; never cut."""
+    """Pad [T, F] with `PAD_VALUE` to `n_frames` frames, like the hub's extractor."""
     missing = max(0, n_frames - features.shape[0])
     return torch.nn.functional.pad(features, (0, 0, 0, missing), value=PAD_VALUE)
 
@@ -92,11 +92,11 @@ def window_frames(spec: FeatureSpec, config: PreprocessConfig) -> int:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFolder:
-    """A feature folder opened for reading; `open` makes it.
+    """A feature folder opened for reading by `open`.
 
     Attributes:
-        path: of the folder. root: the library's, which the tracks' paths start from.
-        spec, config: what made the chunks.
+        path: of the folder. root: of the library; the paths of tracks start from it.
+        spec, config: settings of the chunks.
         tracks, trash: with at least one chunk, by label folder and id.
         labels: folder names of the subgenres, sorted; the index is the class number.
         genres: the genre of each label.
@@ -124,7 +124,7 @@ class FeatureFolder:
         """Open a feature folder.
 
         Raises:
-            FeatureError: missing, damaged, of another version, or its tables don't fit together.
+            FeatureError: missing, damaged, of another version, or with tables that do not match.
         """
         path = Path(path)
         dataset = read_dataset(path)
@@ -147,7 +147,7 @@ class FeatureFolder:
         number = {"": -1, **{label: i for i, label in enumerate(labels)}}
         rows = list(zip(_column(chunks, "track"), _column(chunks, "label"), strict=True))
         if any(row not in position for row in rows) or any(r[1] not in number for r in rows):
-            raise FeatureError(f"{path / CHUNKS} and {TRACKS} don't fit together; {AGAIN}")
+            raise FeatureError(f"{path / CHUNKS} and {TRACKS} do not match; {AGAIN}")
         track_of = np.array([position[row] for row in rows], dtype=np.int64)
         label_of = np.array([number[label] for _, label in rows], dtype=np.int64)
         genres = tuple(genre_of[label] for label in labels)
@@ -172,20 +172,20 @@ class FeatureFolder:
         Raises:
             FeatureError: an id that has no chunk here.
         """
-        wanted = set(track_ids)
+        ids = set(track_ids)
         everyone = [t.id for t in (*self.tracks, *self.trash)]
-        unknown = sorted(wanted.difference(everyone))
+        unknown = sorted(ids.difference(everyone))
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise FeatureError(f"{self.path} has no track {unknown[0]}{more}; {AGAIN}")
-        chosen = np.array([id_ in wanted for id_ in everyone], dtype=bool)
+        chosen = np.array([id_ in ids for id_ in everyone], dtype=bool)
         return np.flatnonzero(chosen[self.track_of])
 
     def load(self, rows: ArrayLike) -> Tensor:
         """Load chunks [B, T, F], float32, un-normalised, as stored.
 
         Raises:
-            FeatureError: a file that is missing or damaged, or holds something else.
+            FeatureError: a file that is missing, damaged or not the expected chunk.
         """
         T = window_frames(self.spec, self.config)
         out = torch.empty((np.size(rows), T, self.spec.n_mels), dtype=torch.float32)
@@ -195,11 +195,11 @@ class FeatureFolder:
         return out
 
     def n_frames(self, rows: ArrayLike) -> NDArray[np.int64]:
-        """Return how many frames of each chunk are music, not padding."""
+        """Return the number of frames of each chunk without padding."""
         return self._numbers("n_frames").astype(np.int64)[np.asarray(rows, dtype=np.int64)]
 
     def statistics(self, rows: ArrayLike) -> Statistics:
-        """Return the statistics over all values of these chunks, padded frames left out."""
+        """Return the statistics over all values of these chunks, without padded frames."""
         index = np.asarray(rows, dtype=np.int64)
         columns = [self._numbers(name)[index].tolist() for name in ("count", "mean", "m2")]
         return Statistics.merged(
@@ -208,7 +208,7 @@ class FeatureFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of spec, config and chunks; where the folder lies and file names don't count."""
+        """Hash of spec, config and chunks, without the location and the file names."""
         content = self.chunks.drop_columns(["file"]).to_pydict()
         settings = [self.spec.to_dict(), self.config.to_dict(), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
@@ -221,7 +221,7 @@ def read_chunk(path: Path, shape: tuple[int, int], track_id: str) -> Tensor:
     """Read one chunk file: float16 [T, F] of the track `track_id`, finite.
 
     Raises:
-        FeatureError: missing, damaged, or holding something else.
+        FeatureError: missing, damaged, or not this chunk.
     """
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -251,14 +251,14 @@ def read_dataset(path: Path) -> dict[str, Any]:
         FeatureError: the folder or the file is missing, damaged or of another version.
     """
     if not path.is_dir():
-        raise FeatureError(f"{path} is no folder; `subgenre preprocess` makes one")
+        raise FeatureError(f"{path} is not a folder; `subgenre preprocess` creates one")
     return files.read_json(path / DATASET, version=FORMAT_VERSION, error=FeatureError)
 
 
 def backbone_of(dataset: Mapping[str, Any]) -> str:
-    """Return the backbone for which the features of a `dataset.json` were computed.
+    """Return the backbone that the features of a `dataset.json` are for.
 
-    Older files record only the front end; they get its default backbone.
+    Older files name only the front end; its default backbone is used.
     """
     built_in = dataset["spec"]["front_end"] == MUSICNN_SPEC.front_end
     recorded: str | None = dataset.get("backbone")
@@ -276,7 +276,7 @@ def dataset_json(
     n_skipped: int,
     **more: Any,
 ) -> dict[str, Any]:
-    """Build `dataset.json`; `labels` are (folder, genre, subgenre), `rows` those of the chunks."""
+    """Build `dataset.json`; `labels` are (folder, genre, subgenre), `rows` the chunk rows."""
     everything = Statistics.merged(Statistics(r["count"], r["mean"], r["m2"]) for r in rows)
     named = [{"folder": f, "genre": g, "subgenre": s} for f, g, s in sorted(labels)]
     return {
@@ -300,7 +300,7 @@ def read_chunks(path: Path) -> pa.Table:
     """Read `chunks.parquet`; every `file` is `<folder>/<name>.pt` inside the feature folder.
 
     Raises:
-        FeatureError: missing or damaged, or a file that lies elsewhere.
+        FeatureError: missing or damaged, or a file outside the folder.
     """
     table = _read_table(path / CHUNKS, CHUNK_SCHEMA)
     check_files(path / CHUNKS, table["file"].to_pylist())
@@ -308,17 +308,13 @@ def read_chunks(path: Path) -> pa.Table:
 
 
 def check_files(source: Path, names: Iterable[str]) -> None:
-    """Refuse names other than `<folder>/<name>.pt`, which would lie elsewhere.
-
-    Raises:
-        FeatureError: such a name; `source` is told as where it stands.
-    """
+    """Refuse names other than `<folder>/<name>.pt`; the error names `source`, the file read."""
     for name in names:
         parts = PurePosixPath(name).parts
         if len(parts) != 2 or parts[0] in ("/", "..") or set(name) & set("\\:\0"):
             raise FeatureError(f"{source} names a file outside its folder: {name!r}")
         if parts[1] == ".." or not name.endswith(".pt"):
-            raise FeatureError(f"{source} names a file that is no chunk: {name!r}")
+            raise FeatureError(f"{source} names a file that is not a chunk: {name!r}")
 
 
 def write_chunks(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -347,9 +343,9 @@ def write_tracks(path: Path, tracks: Iterable[Track], root: Path) -> None:
 
 
 def path_to_text(path: Path, root: Path) -> str:
-    """Return a path as text with `/`, relative to `root` where inside it.
+    """Return a path as text with `/`, relative to `root` if inside it.
 
-    A name that is no UTF-8 (Linux allows any bytes) is percent-encoded after `bytes:`.
+    A name that is not UTF-8 (Linux allows any bytes) is percent-encoded after `bytes:`.
     """
     text = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
     if text.startswith("bytes:") or _plain(text) != text:
@@ -358,7 +354,7 @@ def path_to_text(path: Path, root: Path) -> str:
 
 
 def path_from_text(text: str) -> Path:
-    """Return the path that `path_to_text` wrote."""
+    """Invert `path_to_text`."""
     if text.startswith("bytes:"):
         return Path(unquote_to_bytes(text[6:]).decode("utf-8", "surrogateescape"))
     return Path(text)
@@ -382,7 +378,7 @@ def _write_table(path: Path, table: pa.Table) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return text that any table can hold: what is no Unicode becomes a question mark."""
+    """Replace characters that are not valid Unicode with question marks."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 

@@ -1,6 +1,6 @@
-"""A journal of finished work: one JSON line each, on disk before the next; a torn line is cut off.
+"""A journal of finished work: one JSON line per entry, flushed to disk before the next.
 
-What survives a power cut or `kill -9` are all lines but perhaps the last.
+After a power cut or `kill -9`, at most the last line is incomplete; it is removed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FORMAT_VERSION = 1
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the header and the whole lines of a journal; both empty where there is none.
+    """Return the header and the complete lines of a journal; both empty without a journal.
 
     Raises:
-        FeatureError: it can't be read or has another version.
+        FeatureError: unreadable or of another version.
     """
     try:
-        lines = _whole_lines(path.read_bytes())
+        lines = [json.loads(line) for line in _complete_lines(path.read_bytes())]
     except FileNotFoundError:
         return {}, []
     except OSError as problem:
@@ -41,19 +41,19 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 class Journal:
-    """A journal opened for appending; use it as a context manager."""
+    """A journal open for appending; a context manager."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
-        good = sum(len(line) for line in _good(self._file.read()))
-        self._file.truncate(good)
-        self._file.seek(good)
-        if not good:
+        n_bytes = sum(len(line) for line in _complete_lines(self._file.read()))
+        self._file.truncate(n_bytes)
+        self._file.seek(n_bytes)
+        if not n_bytes:
             self.append({"format_version": FORMAT_VERSION, **header})
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Write one line and wait until it is on disk."""
+        """Write one line and flush it to disk."""
         self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -70,19 +70,15 @@ class Journal:
         self._file.close()
 
 
-def _whole_lines(data: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _good(data)]
-
-
-def _good(data: bytes) -> list[bytes]:
-    """Return the lines up to the first that is torn."""
+def _complete_lines(data: bytes) -> list[bytes]:
+    """Return the lines before the first incomplete one."""
     lines = []
     for line in data.splitlines(keepends=True):
         try:
-            whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
+            complete = line.endswith(b"\n") and isinstance(json.loads(line), dict)
         except ValueError:
-            whole = False
-        if not whole:
+            complete = False
+        if not complete:
             break
         lines.append(line)
     return lines

@@ -1,4 +1,4 @@
-"""Vectors of tracks, without torch: chunk -> track, standardisation, and `embeddings.parquet`."""
+"""Track vectors without torch: pooling of chunks, standardisation and `embeddings.parquet`."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ Ints = NDArray[np.int64]
 
 FORMAT_VERSION = 1
 TEXTS = ("id", "path", "genre", "subgenre", "split")
-CONSTANT = 1e-6  # a column that varies by less than this share of its size does not vary
+CONSTANT = 1e-6  # a column whose deviation is below this share of its largest value is constant
 
 
 class Labelled(Protocol):
-    """What a row of the table needs of a track."""
+    """A track as a row of the table."""
 
     @property
     def id(self) -> str:
-        """The track id."""
+        """Track id."""
 
     @property
     def path(self) -> Path:
-        """Of the audio file."""
+        """Path of the audio file."""
 
     @property
     def genre(self) -> str:
-        """Its genre, or ""."""
+        """Genre, or ""."""
 
     @property
     def subgenre(self) -> str:
-        """Its subgenre, or ""."""
+        """Subgenre, or ""."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One row a track.
+    """Track vectors, one row per track.
 
     Attributes:
-        ids, paths, genres, subgenres: of each track; labels are "" where none is known.
+        ids, paths, genres, subgenres: of each track; an unknown label is "".
         splits: `train`, `test` or "".
-        vectors: [N, D], unit norm. fingerprint: of the encoder that made them.
+        vectors: [N, D], unit norm. fingerprint: of the encoder.
     """
 
     ids: tuple[str, ...]
@@ -74,10 +74,10 @@ class Embeddings:
 
 
 def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
-    """Pool chunks to tracks: mean of a track's vectors, renormalised.
+    """Pool chunks to tracks: the mean of a track's vectors, scaled to unit norm.
 
     Args:
-        vectors: [n, D], of unit norm where they are embeddings.
+        vectors: [n, D].
         track: [n], the track of each chunk.
 
     Returns:
@@ -91,14 +91,14 @@ def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
 
 
 def standardisation(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and population deviation of each column of [n, ...]; 0 where it is constant."""
+    """Return mean and population deviation of each column of [n, ...]; 0 for a constant one."""
     values = np.asarray(vectors, dtype=np.float64)
     mean, std = values.mean(axis=0), values.std(axis=0)
     return mean, np.where(std > CONSTANT * np.abs(values).max(axis=0), std, 0.0)
 
 
 def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float64]:
-    """Bring columns to mean 0 and deviation 1; a column of deviation 0 becomes 0."""
+    """Scale columns to mean 0 and deviation 1; a column of deviation 0 becomes 0."""
     deviation = np.asarray(std, dtype=np.float64)
     values = np.asarray(vectors, dtype=np.float64) - np.asarray(mean, dtype=np.float64)
     return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 0)
@@ -107,27 +107,27 @@ def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> NDArray
 def frozen_track_vectors(
     pooled: ArrayLike, track: ArrayLike, train_rows: Ints, *sides: Ints
 ) -> tuple[Floats, ...]:
-    """Turn a frozen backbone's pooled outputs into track vectors: the reference for any training.
+    """Return track vectors of a frozen backbone, the reference for any training.
 
-    Standardised by mean and deviation over the training chunks, averaged over a track's chunks,
-    scaled to unit norm.
+    Pooled outputs are standardised over the training chunks, averaged over the chunks of a track
+    and scaled to unit norm.
 
     Args:
         pooled: [n, H] of all chunks, or [n, L, H] of L layers, which are averaged.
         track: [n], the track of each chunk.
         train_rows: rows of the training chunks.
-        sides: rows of further chunks.
+        sides: rows of other sets of chunks.
 
     Returns:
-        track vectors [N, H] of the training rows and of each further side, tracks ascending.
+        track vectors [N, H] of the training rows and of each side, tracks ascending.
     """
     values, tracks = np.asarray(pooled), np.asarray(track)
     mean, std = standardisation(values[train_rows])
-    found = []
+    results = []
     for rows in (train_rows, *sides):
         side = standardised(values[rows], mean, std)
-        found.append(track_vectors(side if side.ndim == 2 else side.mean(1), tracks[rows])[1])
-    return tuple(found)
+        results.append(track_vectors(side if side.ndim == 2 else side.mean(1), tracks[rows])[1])
+    return tuple(results)
 
 
 def write_embeddings(
@@ -142,9 +142,9 @@ def write_embeddings(
 
     Args:
         path: of the file.
-        tracks: one a row. vectors: [N, D].
+        tracks: one per row. vectors: [N, D].
         split: the side of each track, `train` or `test`.
-        fingerprint: of the encoder that made the vectors.
+        fingerprint: of the encoder.
     """
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     texts = {
@@ -156,22 +156,22 @@ def write_embeddings(
     }
     columns = [pa.array(texts[name], pa.string()) for name in TEXTS]
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]))
-    told = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint}
-    table = pa.table(columns, names=[*TEXTS, "vector"]).replace_schema_metadata(told)
+    header = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint}
+    table = pa.table(columns, names=[*TEXTS, "vector"]).replace_schema_metadata(header)
     with files.atomic_path(Path(path)) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """Read what `write_embeddings` wrote.
+    """Read `embeddings.parquet`.
 
     Raises:
         RunError: missing, damaged or of another format version.
     """
     try:
         table = pq.read_table(path)
-        told = table.schema.metadata or {}
-        version = told.get(b"format_version", b"?").decode()
+        header = table.schema.metadata or {}
+        version = header.get(b"format_version", b"?").decode()
         texts = {name: tuple(table[name].to_pylist()) for name in TEXTS}
         column = table["vector"].combine_chunks()
         flat = column.flatten().to_numpy(zero_copy_only=False)
@@ -186,10 +186,10 @@ def read_embeddings(path: Path) -> Embeddings:
         raise RunError(f"{path} holds vectors that are not finite; write it again")
     paths = tuple(Path(text) for text in texts["path"])
     labels = (texts["genre"], texts["subgenre"], texts["split"])
-    fingerprint = told.get(b"fingerprint", b"").decode()
+    fingerprint = header.get(b"fingerprint", b"").decode()
     return Embeddings(texts["id"], paths, *labels, vectors, fingerprint)
 
 
 def _text(text: str) -> str:
-    """Any file name as Unicode: bytes that are none become question marks."""
+    """Replace characters that are not valid Unicode with question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,7 @@
-"""Train/test splits and folds by track, stratified by subgenre, that refuse to leak."""
+"""Train/test splits, folds and validation sets by track, stratified by subgenre.
+
+A split with a recording, artist or album on both sides is neither written nor read.
+"""
 
 from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
 from subgenre.dataset.splits.split import (

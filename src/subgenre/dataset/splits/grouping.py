@@ -1,4 +1,4 @@
-"""What binds tracks together: recording, artist, album; and the tracks in an order of their own."""
+"""Group tracks that share a recording, an artist or an album, in a fixed order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from subgenre.errors import SplitError
 BY_TRACK = ("track", "recording")
 BY_ARTIST = ("track", "recording", "artist", "album")
 UNBOUND = frozenset({"", "unknown", "unknown artist", "various artists", "various", "va"})
-"""Artists and albums (case and spaces aside) that say nothing about who made a track."""
+"""Placeholder names of artists and albums, without regard to case and spaces."""
 
 
 class LabelledTrack(Protocol):
-    """What a split needs to know of a track."""
+    """A track as the splits see it."""
 
     @property
     def id(self) -> str: ...  # noqa: D102
@@ -39,7 +39,7 @@ def _normal(text: str) -> str:
 
 
 def bonds(track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield what binds a track to others, as (kind, name)."""
+    """Yield the groups of a track as (kind, name)."""
     yield "recording", track.id
     for kind in ("artist", "album"):
         name = _normal(getattr(track, kind))
@@ -49,7 +49,7 @@ def bonds(track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str
 
 @dataclass(frozen=True)
 class Rows:
-    """The tracks in an order of their own, with the class number of each."""
+    """Tracks in a fixed order, with the class number of each."""
 
     tracks: tuple[LabelledTrack, ...]
     label: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Rows:
 
     @classmethod
     def of(cls, tracks: Iterable[LabelledTrack]) -> Rows:
-        """Sort them, so that the order in which they come plays no part; trash is left out."""
+        """Sort the tracks, so that their given order has no effect; trash is left out."""
         kept = [track for track in tracks if not getattr(track, "trash", False)]
         rows = tuple(sorted(kept, key=lambda t: (t.id, t.genre, t.subgenre)))
         pairs = sorted({(t.genre, t.subgenre) for t in rows})
@@ -80,9 +80,9 @@ class Rows:
     def groups(
         self, grouped_by: Sequence[str], loose: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
-        """Return a group number a track: tracks joined by any chain of bonds share one.
+        """Return a group number per track; tracks joined by any chain of bonds share one.
 
-        Those of the labels in the mask `loose` [C] are bound by their recording alone.
+        Tracks of the labels in the mask `loose` [C] are grouped by recording only.
         """
         parent = list(range(len(self.tracks)))
 
@@ -111,6 +111,6 @@ class Rows:
         n = int((self.label == label).sum())
         where = f"subgenre {self.names[label]} ({n} tracks)"
         if not names:
-            return f"{where} can't be parted"
+            return f"{where} can't be divided"
         (kind, name), count = Counter(names).most_common(1)[0]
-        return f"{where} can't be parted, {count} of them by {kind} '{name}'"
+        return f"{where} can't be divided, {count} of them by {kind} '{name}'"

@@ -27,13 +27,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Which tracks are for training and which are held out.
+    """Track ids for training and held-out track ids.
 
     Attributes:
         train, test: track ids, sorted.
-        seed: that it was drawn from.
-        grouped_by: what never straddles the two sides: `BY_ARTIST` or, as a fallback, `BY_TRACK`.
-        warnings: what a reader of the figures must know.
+        seed: of the draw.
+        grouped_by: what is never on both sides: `BY_ARTIST` or, as a fallback, `BY_TRACK`.
+        warnings: limits of the split that affect the figures.
     """
 
     train: tuple[str, ...]
@@ -52,8 +52,8 @@ def split(
 ) -> Split:
     """Draw a split with about `test_share` of the tracks held out.
 
-    Every subgenre is on both sides, with two training tracks or more where it has three. The order
-    of `tracks` plays no part.
+    Every subgenre is on both sides; one with three tracks or more has at least two for training.
+    The order of `tracks` has no effect.
 
     Raises:
         SplitError: a subgenre with a single track; with `strict_groups`, artists or albums that
@@ -73,7 +73,7 @@ def split(
             break
     raise SplitError(
         f"no split by {', '.join(grouped_by)} has every subgenre on both sides: {blocked}; "
-        "add tracks of other artists or leave strict groups off"
+        "add tracks of other artists or disable strict groups"
     )
 
 
@@ -94,7 +94,7 @@ def folds(
     largest = int(np.bincount(rows.label).max())
     if not 2 <= k <= largest:
         raise SplitError(
-            f"{k} folds were asked for and the largest subgenre has {largest} tracks; "
+            f"{k} folds were requested and the largest subgenre has {largest} tracks; "
             f"choose 2 to {largest} folds"
         )
     blocked = ""
@@ -102,14 +102,14 @@ def folds(
         fold_of = even_folds(rows.label, rows.groups(grouped_by), k, seed)
         missing = _missing_from_training(rows, fold_of, k)
         if missing is None:
-            told = _fallback(grouped_by, blocked) + _missing_from_tests(rows, fold_of, k)
-            return [_sides(rows, fold_of == i, seed, grouped_by, told) for i in range(k)]
+            notes = _fallback(grouped_by, blocked) + _missing_from_tests(rows, fold_of, k)
+            return [_sides(rows, fold_of == i, seed, grouped_by, notes) for i in range(k)]
         blocked = rows.blocker(missing)
         if strict_groups:
             break
     raise SplitError(
         f"no {k} folds by {', '.join(grouped_by)} keep every subgenre in training: {blocked}; "
-        "take other folds, add tracks of other artists, or leave strict groups off"
+        "change the number of folds, add tracks of other artists, or disable strict groups"
     )
 
 
@@ -121,12 +121,12 @@ def validation(
     seed: int = 0,
     strict_groups: bool = False,
 ) -> Split:
-    """Cut a part for validation out of the training side `train` (ids): the split's `test`.
+    """Hold out validation tracks from the training side `train` (ids): the split's `test`.
 
-    Grouped by artist and album, and every subgenre of four tracks or more has two to validate on
-    (one alone has no match among them). One that artists or albums leave no such two is cut by
-    recording, with a warning, or with `strict_groups` kept wholly in training. A smaller subgenre
-    may stay there too. For `share` 0 nothing is held out.
+    Tracks are grouped by artist and album. Each subgenre of four tracks or more has at least two
+    validation tracks (one alone has no match). If artists or albums prevent this, the subgenre is
+    grouped by recording with a warning, or with `strict_groups` stays in training. A smaller
+    subgenre may stay there too. With `share` 0 no track is held out.
 
     Raises:
         SplitError: no subgenre has tracks to spare.
@@ -136,27 +136,27 @@ def validation(
         return Split(tuple(sorted(ids)), (), seed, BY_ARTIST)
     rows = Rows.of(track for track in tracks if track.id in ids)
     if not rows.tracks:
-        raise SplitError("none of the training tracks is in the library; draw the split anew")
+        raise SplitError("none of the training tracks is in the library; draw a new split")
     held, blocked = _validated(rows, share, seed, strict_groups=strict_groups)
     if not held.any():
         raise SplitError(
             f"no subgenre has training tracks to spare for validation (share {share:g}); "
             "set val_share to 0 (--set watch.val_share=0)"
         )
-    told = (_blocked(rows, blocked, strict_groups=strict_groups),) if blocked.any() else ()
-    return _sides(rows, held, seed, BY_TRACK if told and not strict_groups else BY_ARTIST, told)
+    notes = (_blocked(rows, blocked, strict_groups=strict_groups),) if blocked.any() else ()
+    return _sides(rows, held, seed, BY_TRACK if notes and not strict_groups else BY_ARTIST, notes)
 
 
 def _validated(
     rows: Rows, share: float, seed: int, *, strict_groups: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the rows to validate on, and the labels that artists or albums leave no two of."""
+    """Return the validation rows, and the labels with fewer than two because of their artists."""
     large = np.bincount(rows.label) >= 4
     blocked = np.zeros(len(large), dtype=bool)
     while True:
         groups = rows.groups(BY_ARTIST, None if strict_groups else blocked)
         held = draw(rows.label, groups, share, seed, least=2)
-        if strict_groups:  # whole groups go back, with what they hold of other labels
+        if strict_groups:  # whole groups return to training, other labels included
             held &= ~np.isin(groups, groups[blocked[rows.label]])
         short = large & ~blocked & (counts(rows.label, held) < 2)
         if not short.any():
@@ -165,28 +165,28 @@ def _validated(
 
 
 def _blocked(rows: Rows, blocked: NDArray[np.bool_], *, strict_groups: bool) -> str:
-    """Say what became of the subgenres that can't be cut by artist for validation."""
+    """Return the warning about subgenres that can't be divided by artist for validation."""
     names = ", ".join(rows.names[i] for i in np.flatnonzero(blocked))
     if strict_groups:
-        return f"not validated on, as no cut by artist and album was found there: {names}"
+        return f"no validation tracks, because artists and albums can't be divided: {names}"
     return (
-        "validation: tracks of one artist or album may stand on both sides, as no cut between them "
-        f"was found there: {names}; the choice of the epoch may owe something to the artists' sound"
+        "validation: tracks of one artist or album may be on both sides, because they can't be "
+        f"divided: {names}; the choice of the epoch may depend on the artists' sound"
     )
 
 
 def check_validation(labels: NDArray[np.int64], share: float) -> None:
-    """Refuse validation tracks, by the subgenre number of each, that MAP@R can't be taken of.
+    """Refuse validation tracks without a defined MAP@R; `labels` are their subgenre numbers.
 
     Raises:
-        ConfigError: no two are of one subgenre, or all are.
+        ConfigError: no two tracks share a subgenre, or all do.
     """
     each = np.unique(labels, return_counts=True)[1]
     if len(each) < 2 or each.max() < 2:
         raise ConfigError(
             f"watch.val_share is {share:g}, but among the {len(labels)} validation tracks "
-            f"{'no two' if len(each) != 1 else 'all'} are of one subgenre: nothing to validate "
-            "on; give --set watch.val_share=0, or add tracks to the small playlists"
+            f"{'no two' if len(each) != 1 else 'all'} are of one subgenre; "
+            "give --set watch.val_share=0, or add tracks to the small playlists"
         )
 
 
@@ -209,7 +209,7 @@ def save(value: Split, path: Path, tracks: Iterable[LabelledTrack]) -> None:
 
 
 def load(path: Path, tracks: Iterable[LabelledTrack]) -> Split:
-    """Read a split that `save` wrote, and `check` it again.
+    """Read a split and `check` it.
 
     Raises:
         SplitError: no such file, a damaged one, or a split that leaks.
@@ -219,25 +219,27 @@ def load(path: Path, tracks: Iterable[LabelledTrack]) -> Split:
     for name in ("train", "test", "grouped_by", "warnings"):
         values = record.get(name)
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-            raise SplitError(f"{path}: '{name}' is no list of texts; train again to write a split")
+            raise SplitError(
+                f"{path}: '{name}' is not a list of texts; train again to write a split"
+            )
         texts[name] = tuple(values)
     seed = record.get("seed")
     if not isinstance(seed, int):
-        raise SplitError(f"{path}: 'seed' is {seed!r}, no whole number")
+        raise SplitError(f"{path}: 'seed' is {seed!r}, not a whole number")
     value = Split(texts["train"], texts["test"], seed, texts["grouped_by"], texts["warnings"])
     check(value, tracks)
     return value
 
 
 def check(value: Split, tracks: Iterable[LabelledTrack]) -> None:
-    """Refuse a split in which something stands on both sides.
+    """Refuse a split with something on both sides.
 
     Raises:
         SplitError: an unknown id, an empty side, an id twice, or a recording, artist or album (as
             far as `grouped_by` names them) on both sides.
     """
     if value.grouped_by not in (BY_ARTIST, BY_TRACK):
-        raise SplitError(f"the split is grouped by {list(value.grouped_by)}; draw it anew")
+        raise SplitError(f"the split is grouped by {list(value.grouped_by)}; draw a new split")
     by_id: dict[str, list[LabelledTrack]] = defaultdict(list)
     for track in tracks:
         by_id[track.id].append(track)
@@ -247,7 +249,7 @@ def check(value: Split, tracks: Iterable[LabelledTrack]) -> None:
             raise SplitError(f"the {side} side of the split is empty")
         if len(set(ids)) < len(ids):
             twice = Counter(ids).most_common(1)[0][0]
-            raise SplitError(f"track {twice} stands twice in the {side} side of the split")
+            raise SplitError(f"track {twice} is listed twice in the {side} side of the split")
         for track_id in ids:
             if track_id not in by_id:
                 raise SplitError(
@@ -262,15 +264,15 @@ def check(value: Split, tracks: Iterable[LabelledTrack]) -> None:
 
 def _leak(kind: str, name: str, track: LabelledTrack) -> str:
     what = f"track {name}" if kind == "recording" else f"{kind} '{name}' (track {track.id})"
-    return f"the split leaks: {what} is in training and in test; draw it anew"
+    return f"the split leaks: {what} is in training and in test; draw a new split"
 
 
 def _fallback(grouped_by: tuple[str, ...], blocked: str) -> tuple[str, ...]:
     if grouped_by == BY_ARTIST:
         return ()
     return (
-        f"tracks of one artist or album may stand on both sides: {blocked}; "
-        "the figures may owe something to the artists' sound",
+        f"tracks of one artist or album may be on both sides: {blocked}; "
+        "the figures may depend on the artists' sound",
     )
 
 
@@ -279,25 +281,25 @@ def _sides(
     held: NDArray[np.bool_],
     seed: int,
     grouped_by: tuple[str, ...],
-    told: tuple[str, ...],
+    warnings: tuple[str, ...],
 ) -> Split:
     """Turn a mask of held-out rows into a split."""
     train, test = (
         tuple(sorted({t.id for t, out in zip(rows.tracks, held, strict=True) if out == side}))
         for side in (False, True)
     )
-    return Split(train, test, seed, grouped_by, told)
+    return Split(train, test, seed, grouped_by, warnings)
 
 
 def _missing_from_a_side(rows: Rows, held: NDArray[np.bool_]) -> int | None:
-    """Return the first label that is short of tracks on a side of the split."""
+    """Return the first label with too few tracks on a side of the split."""
     n_test, n_train = counts(rows.label, held), counts(rows.label, ~held)
     bad = (n_test < 1) | (n_train < np.minimum(2, n_test + n_train - 1))
     return int(bad.argmax()) if bad.any() else None
 
 
 def _missing_from_training(rows: Rows, fold_of: NDArray[np.int64], k: int) -> int | None:
-    """Return the first label that a fold holds out whole; the largest one if a fold is empty."""
+    """Return the first label with all tracks in one fold; the largest one if a fold is empty."""
     for i in range(k):
         bad = counts(rows.label, fold_of != i) == 0
         if bad.any():
@@ -311,4 +313,4 @@ def _missing_from_tests(rows: Rows, fold_of: NDArray[np.int64], k: int) -> tuple
     few = [name for name, n in zip(rows.names, n_folds, strict=True) if n < k]
     if not few:
         return ()
-    return (f"not in the test side of every one of the {k} folds: {', '.join(few)}",)
+    return (f"not in the test side of all {k} folds: {', '.join(few)}",)
