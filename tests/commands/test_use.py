@@ -321,7 +321,7 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, ask: Ask):
     (tmp_path / "text.mp3").write_text("no music")
     for command in ("similar", "playlist"):
         code, _, told = ask(command, tmp_path / "text.mp3", "--run", model(made))
-        assert (code, f"{tmp_path / 'text.mp3'} can't be a seed: holds no" in told) == (
+        assert (code, f"{tmp_path / 'text.mp3'} can't be a seed: has no" in told) == (
             2,
             True,
         )
