@@ -13,7 +13,7 @@ from subgenre.commands.evaluate import evaluate
 from subgenre.commands.preprocess import preprocess
 from subgenre.commands.train import train
 from subgenre.config import PreprocessConfig
-from subgenre.core import workspace
+from subgenre.core import text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_range
 from subgenre.dataset import splits, track_vectors
@@ -51,9 +51,11 @@ def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[st
     trained = found["trained"]["centroid_accuracy"]
     query, nearest = neighbours(run)
     console.info(
-        f"held-out tracks that find home: {trained['value']:.0%} with the trained model, "
-        f"{found['frozen']['centroid_accuracy']['value']:.0%} with the backbone as it is, "
-        f"{baseline:.0%} by loudness and mean spectrum alone, {trained['chance']:.0%} by chance"
+        "held-out tracks that are assigned to the right subgenre: "
+        f"{text.percent(trained['value'])} with the trained model, "
+        f"{text.percent(found['frozen']['centroid_accuracy']['value'])} with the frozen backbone, "
+        f"{text.percent(baseline)} by loudness and mean spectrum alone, "
+        f"{text.percent(trained['chance'])} by chance"
     )
     console.info(f"nearest to {query}: {', '.join(nearest)}")
     console.info(f"open the report in a browser: {run / workspace.REPORT}")
