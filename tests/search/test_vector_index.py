@@ -220,6 +220,18 @@ def test_search_is_the_same_with_holes_and_with_the_cached_proximity(index):
             assert [h.track.id for h in hits] == expected
 
 
+def test_many_small_additions_renew_the_cached_proximity(index):
+    """Each addition is under a tenth of the index; together they are most of it."""
+    x = unit_vectors(400, 8)
+    index.upsert(songs(100), x[:100])
+    index.keep_proximity()
+    for first in range(100, 400, 5):
+        index.upsert(songs(5, first), x[first : first + 5])
+        index.keep_proximity()
+    moments, _ = Index.open(index.path).collection.proximity
+    assert moments.count >= 400 / 1.1
+
+
 def test_emptied_index(index):
     index.upsert(songs(3), unit_vectors(3, 8))
     index.delete([s.id for s in songs(3)])

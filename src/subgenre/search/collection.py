@@ -271,6 +271,11 @@ class Collection:
         whole = similarity.moments(self.all_vectors, self.alive)
         return whole, similarity.spread_of(self.all_vectors, whole)
 
+    @property
+    def proximity_is_cached(self) -> bool:
+        """Whether the cached moments still serve; what extends them is not cached again."""
+        return self._stored is not None and self.proximity[0] is self._stored[0]
+
     def rank(
         self,
         queries: NDArray[np.floating],

@@ -219,7 +219,7 @@ class Index:
 
     def keep_proximity(self) -> None:
         """Cache the figures of mutual proximity for the next process."""
-        if self.count:
+        if self.count and not self.collection.proximity_is_cached:
             storage.write_proximity(self.path, self._header, *self.collection.proximity)
 
     def _load(self) -> None:
