@@ -82,7 +82,7 @@ def feature_spec(_name: str) -> FeatureSpec:
     return SPEC
 
 
-def is_at_hand(_name: str) -> bool:
+def is_available(_name: str) -> bool:
     return True
 
 

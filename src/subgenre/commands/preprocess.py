@@ -90,7 +90,7 @@ def _announce(
 
 def _warn_of_missing_weights(backbone: str, console: Console) -> None:
     """Warn before the work if training must download the weights."""
-    if not backbones.is_at_hand(backbone):
+    if not backbones.is_available(backbone):
         console.warn(
             f"the weights of {backbone} are not in this computer's cache; `subgenre train` will "
             f"download them from the hub. To download them now, run `hf download {backbone}`; "

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -21,7 +22,7 @@ from subgenre.errors import SubgenreError
 T = TypeVar("T")
 R = TypeVar("R")
 
-MAX_REASON = 300  # characters; what a library says of a broken file can be a page long
+MAX_REASON = 300  # characters; a library's message on a broken file can be a page long
 CRASHED = "the reader crashed on this file"
 
 
@@ -67,8 +68,8 @@ def map_files(
             yield from run.results()
             return
         except BrokenProcessPool:
-            suspects, waiting = sorted(run.pending.values(), key=_position), run.items
-        # the pool could not tell which item killed its worker; one at a time, it is clear
+            suspects, waiting = sorted(run.pending.values(), key=itemgetter(0)), run.items
+        # any of them may have killed its worker: run one at a time, the file is known
         for suspect in suspects:
             alone = _Run(fn, iter([suspect]), 1, timeout_s, initializer, initargs)
             try:
@@ -118,8 +119,8 @@ class _Run:
 
     def _check_start(self) -> None:
         """Wait for one worker, so that a start that fails is not blamed on the files."""
-        with _deaf_to_the_keyboard():
-            first = self.pool.schedule(_nothing)
+        with _without_ctrl_c():
+            first = self.pool.schedule(int)
         problem = first.exception()
         if problem is not None:
             raise SubgenreError(
@@ -132,7 +133,7 @@ class _Run:
         for position, item in itertools.islice(self.items, 2 * self.workers - len(self.pending)):
             try:
                 future = self.pool.schedule(self.fn, args=[item], timeout=self.timeout_s)
-            except RuntimeError as problem:  # the pool broke since the last look
+            except RuntimeError as problem:  # the pool broke meanwhile
                 self.items = itertools.chain([(position, item)], self.items)
                 raise BrokenProcessPool(str(problem)) from problem
             self.pending[future] = (position, item)
@@ -148,10 +149,10 @@ class _Run:
 
 
 @contextmanager
-def _deaf_to_the_keyboard() -> Iterator[None]:
-    """Let processes that are started from here, and from threads of here, never hear Ctrl-C.
+def _without_ctrl_c() -> Iterator[None]:
+    """Block Ctrl-C in the processes that start meanwhile, from any thread.
 
-    They would print a traceback each while they are still importing; their pool ends them.
+    Each would print a traceback while it still imports; their pool ends them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -164,16 +165,8 @@ def _deaf_to_the_keyboard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _position(pair: tuple[int, Any]) -> int:
-    return pair[0]
-
-
-def _nothing() -> None:
-    """Give a worker something to do."""
-
-
 def _failure(problem: BaseException, timeout_s: float) -> Failure:
-    """Say for a person why there is no result."""
+    """Turn an error into one readable line."""
     if isinstance(problem, ProcessExpired):
         return Failure(CRASHED)
     if isinstance(problem, concurrent.futures.TimeoutError):

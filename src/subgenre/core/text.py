@@ -35,19 +35,19 @@ def p_value(p: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Say a number of things: '1 track', '2 tracks'."""
+    """Write a number of things: '1 track', '2 tracks'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:
-    """Say a duration in words: '0.4 s', '40 s', '12 min', '3.5 h'."""
+    """Write a duration: '0.4 s', '40 s', '12 min', '3.5 h'."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def size(n_bytes: float) -> str:
-    """Say a number of bytes: '12 MB', '3.4 GB'."""
+    """Write a number of bytes: '12 MB', '3.4 GB'."""
     megabytes = n_bytes / 1e6
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 

@@ -18,6 +18,7 @@ from subgenre.core import files
 from subgenre.errors import ConfigError
 
 T = TypeVar("T")
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -42,7 +43,8 @@ def check_output(option: str, path: Path, *, folder: bool = False) -> None:
     """Refuse a path that can't be written, before the work whose result goes there; leave nothing.
 
     Args:
-        option: that named it. path: a file to be, or with `folder` a folder to be.
+        option: the option that gives the path, for the message.
+        path: of the file, or with `folder` of the folder, that will be written.
 
     Raises:
         ConfigError: something else has its name, or the folder that it goes into can't be used.
@@ -55,7 +57,7 @@ def check_output(option: str, path: Path, *, folder: bool = False) -> None:
     above = next((place for place in inside if place.exists()), Path())
     if not above.is_dir():
         raise ConfigError(f"{option} is {path}, but {above} is no folder; choose another place")
-    try:  # the rights alone would not tell of a full disk or a share that refuses root
+    try:  # access rights alone do not show a full disk or a share that refuses root
         tempfile.TemporaryFile(dir=above).close()
     except OSError as problem:
         raise ConfigError(
@@ -99,11 +101,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "configurat
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a configuration into plain values for TOML and JSON."""
-    return {
-        f.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
-        for f in dataclasses.fields(config)
-        for value in [getattr(config, f.name)]
-    }
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -134,23 +132,25 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {value!r}; a list is wanted")
+            raise ConfigError(f"{where} is {value!r}; it must be a list")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
     kinds = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if any(type(value) is kind for kind in kinds):
         return value
-    wanted = " or ".join(kind.__name__ for kind in kinds)
-    raise ConfigError(f"{where} is {value!r}; {wanted} is wanted")
+    expected = " or ".join(_TYPES[kind] for kind in kinds if kind in _TYPES)
+    raise ConfigError(f"{where} is {value!r}; it must be {expected}")
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def nearest(value: str, choices: tuple[str, ...]) -> str:
-    """Say which choice a misspelt value was meant to be, or nothing."""
+    """Suggest the choice that is nearest to a misspelt value, or return ""."""
     near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
 

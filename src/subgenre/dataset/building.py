@@ -31,7 +31,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import files, hardware, parallel
 from subgenre.core.files import TEMPORARY
 from subgenre.dataset import chunking, folder, journal
-from subgenre.dataset.chunking import Job, Outcome
+from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
 from subgenre.errors import FeatureError
 from subgenre.library.scan import Library, Skipped, folder_names
@@ -65,7 +65,10 @@ class Estimate:
 
 @dataclass
 class Known:
-    """Results of earlier runs: chunk rows or failure reason of each track, and all chunk files."""
+    """Results of earlier runs: chunk rows or failure reason of each track, and all chunk files.
+
+    `interrupted`: a run was killed and may have left temporary files.
+    """
 
     rows: dict[Key, list[Row]] = field(default_factory=dict)
     reasons: dict[Key, str] = field(default_factory=dict)
@@ -134,9 +137,16 @@ def preprocess(
     _check_space(out, plan.jobs, spec, config)
     n_reused = len(plan.rows)
     _work(plan, out, settings, workers, timeout_s, on_progress)
-    rows = _sorted_rows(plan)
-    skipped = _all_skipped(plan, library)
-    _clear(out, known, {row["file"] for row in rows})
+    rows = [row for key in plan.tracks for row in plan.rows.get(key, [])]
+    rows.sort(key=lambda r: (not r["label"], r["label"], r["track"], r["index"]))  # trash last
+    failed = [Skipped(plan.tracks[key].path, reason) for key, reason in plan.reasons.items()]
+    skipped = [*library.skipped, *plan.skipped, *failed]
+    skipped.sort(key=lambda s: (str(s.path), s.reason))
+    _remove_files(out, known.files - {row["file"] for row in rows})  # of tracks that vanished
+    if known.interrupted:
+        half_written = f"{TEMPORARY}????????"
+        for half in (*out.glob(f"{half_written}.*"), *out.glob(f"*/{half_written}.pt")):
+            half.unlink(missing_ok=True)
     if not rows:
         write_skipped(out / folder.SKIPPED, skipped, library.root)
         raise FeatureError(f"no track is usable; {out / folder.SKIPPED} lists the reasons")
@@ -180,35 +190,22 @@ def _work(
             timeout_s=timeout_s,
             initializer=chunking.start_worker,
         ):
-            _record(plan, plan.jobs[position], outcome, journal)
+            job = plan.jobs[position]
+            key = (job.track, job.label)
+            if isinstance(outcome, parallel.Failure):
+                chunking.remove(job)
+                plan.skipped.append(Skipped(job.path, outcome.reason))
+            else:
+                rows = list(outcome.rows)
+                if rows:
+                    plan.rows[key] = rows
+                else:
+                    plan.reasons[key] = outcome.reason
+                entry = {"track": job.track, "label": job.label}
+                journal.append({**entry, "rows": rows, "reason": outcome.reason})
             finished += 1
             if on_progress:
                 on_progress(finished, total)
-
-
-def _record(plan: Plan, job: Job, outcome: Outcome | parallel.Failure, journal: Journal) -> None:
-    key = (job.track, job.label)
-    if isinstance(outcome, parallel.Failure):
-        chunking.remove(job)
-        plan.skipped.append(Skipped(job.path, outcome.reason))
-        return
-    if outcome.rows:
-        plan.rows[key] = list(outcome.rows)
-    else:
-        plan.reasons[key] = outcome.reason
-    entry = {"track": job.track, "label": job.label}
-    journal.append({**entry, "rows": list(outcome.rows), "reason": outcome.reason})
-
-
-def _sorted_rows(plan: Plan) -> list[Row]:
-    """All chunk rows: by label, id and index, the trash last."""
-    rows = [row for key in plan.tracks for row in plan.rows.get(key, [])]
-    return sorted(rows, key=lambda r: (not r["label"], r["label"], r["track"], r["index"]))
-
-
-def _all_skipped(plan: Plan, library: Library) -> list[Skipped]:
-    failed = [Skipped(plan.tracks[key].path, reason) for key, reason in plan.reasons.items()]
-    return sorted([*library.skipped, *plan.skipped, *failed], key=lambda s: (str(s.path), s.reason))
 
 
 def _write_tables(
@@ -235,17 +232,16 @@ def _write_tables(
         n_trash=n_trash,
         n_skipped=len(skipped),
         failures=[{"track": t, "label": label, "reason": why} for t, label, why in failures],
-        versions=_versions(),
+        versions={
+            "subgenre": VERSION,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")},
+        },
     )
     folder.write_chunks(out, rows)
     folder.write_tracks(out, tracks, library.root)
     write_skipped(out / folder.SKIPPED, skipped, library.root)
     files.write_json(out / folder.DATASET, dataset)
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")}
-    return {"subgenre": VERSION, "python": platform.python_version(), **packages}
 
 
 def settings_of(spec: FeatureSpec, config: PreprocessConfig) -> dict[str, Any]:
@@ -359,15 +355,6 @@ def _make_plan(
         else:
             plan.jobs.append(Job(track.id, track.path, label, track.duration_s, out, spec, config))
     return plan
-
-
-def _clear(out: Path, known: Known, kept: set[str]) -> None:
-    """Remove chunk files of vanished tracks and the temporary files of a killed run."""
-    _remove_files(out, known.files - kept)
-    if known.interrupted:
-        half_written = f"{TEMPORARY}????????"
-        for half in (*out.glob(f"{half_written}.*"), *out.glob(f"*/{half_written}.pt")):
-            half.unlink(missing_ok=True)
 
 
 def _remove_files(out: Path, named: Iterable[str]) -> None:

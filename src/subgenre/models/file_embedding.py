@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,34 +60,21 @@ def embed_files(
     paths: Sequence[Path],
     config: PreprocessConfig | None = None,
     *,
-    device: Device = "cpu",
-    batch_size: int = 16,
-    workers: int | None = None,
-    timeout_s: float = FILE_TIMEOUT_S,
     on_progress: Progress | None = None,
+    **options: Any,
 ) -> FileVectors:
     """Embed audio files from outside a library; one that can't be read is skipped.
 
     Args:
-        encoder: the trained model.
-        paths: of the files.
-        config: how tracks become chunks; by default spaced over the track.
-        device, batch_size: where, and how many chunks at a time.
-        workers: processes that decode; by default one a core.
-        timeout_s: for one file.
+        encoder, paths, config, options: as for `embed_each`.
         on_progress: called with the number of files that are done, and of all.
     """
-    found: dict[int, _Embedded] = {}
-    skipped: dict[int, Skipped] = {}
-    results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
-    for i, result in results:
-        if isinstance(result, Skipped):
-            skipped[i] = result
-        else:
-            found[i] = result
+    each: dict[int, FileVectors] = {}
+    for i, found in embed_each(encoder, paths, config, **options):
+        each[i] = found
         if on_progress:
-            on_progress(len(found) + len(skipped), len(paths))
-    return _file_vectors([found[i] for i in sorted(found)], skipped, encoder.size)
+            on_progress(len(each), len(paths))
+    return _joined([each[i] for i in sorted(each)], encoder.size)
 
 
 def embed_each(
@@ -102,27 +89,19 @@ def embed_each(
 ) -> Iterator[tuple[int, FileVectors]]:
     """Embed audio files one by one, as they finish, so that each can be kept at once.
 
+    Workers decode the next files while this process encodes.
+
+    Args:
+        encoder: the trained model.
+        paths: of the files.
+        config: how tracks become chunks; by default spaced over the track.
+        device, batch_size: where, and how many chunks at a time.
+        workers: processes that decode; by default one a core.
+        timeout_s: for one file.
+
     Yields:
         position in `paths`, and the vectors of that one file or why it was skipped.
     """
-    results = _results(encoder, paths, config, device, batch_size, workers, timeout_s)
-    for i, result in results:
-        if isinstance(result, Skipped):
-            yield i, _file_vectors([], {i: result}, encoder.size)
-        else:
-            yield i, _file_vectors([result], {}, encoder.size)
-
-
-def _results(
-    encoder: Encoder,
-    paths: Sequence[Path],
-    config: PreprocessConfig | None,
-    device: Device,
-    batch_size: int,
-    workers: int | None,
-    timeout_s: float,
-) -> Iterator[tuple[int, _Embedded | Skipped]]:
-    """Decode in workers and encode here; what is decoded is encoded while they decode on."""
     config = config or PreprocessConfig(chunk_strategy="spaced")
     with tempfile.TemporaryDirectory(prefix="subgenre-") as place, evaluating(encoder, device):
         spec = encoder.backbone.spec
@@ -137,7 +116,8 @@ def _results(
             initializer=chunking.start_worker,
         ):
             if isinstance(result, parallel.Failure):
-                yield i, Skipped(tasks[i].path, result.reason)
+                skipped = Skipped(tasks[i].path, result.reason)
+                yield i, replace(_joined([], encoder.size), skipped=(skipped,))
             else:
                 yield i, _embed_one(encoder, tasks[i], *result, device, batch_size)
 
@@ -167,16 +147,6 @@ def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]
     return probed, outcome.rows
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """One file's chunk vectors [n, D] and where the chunks start."""
-
-    path: Path
-    probe: reading.Probe
-    chunks: Floats
-    start_s: list[float]
-
-
 def _embed_one(
     encoder: Encoder,
     task: _Task,
@@ -184,7 +154,7 @@ def _embed_one(
     rows: Sequence[dict[str, Any]],
     device: Device,
     batch_size: int,
-) -> _Embedded:
+) -> FileVectors:
     """Encode the chunk files that a worker wrote, and remove them."""
     shape = (folder.window_frames(task.spec, task.config), task.spec.n_mels)
     parts = []
@@ -194,21 +164,26 @@ def _embed_one(
         with torch.inference_mode():
             parts.append(encoder(features.float().to(device)).cpu().numpy())
     shutil.rmtree(task.out)
-    return _Embedded(task.path, probe, np.concatenate(parts), [row["start_s"] for row in rows])
-
-
-def _file_vectors(
-    found: Sequence[_Embedded], skipped: Mapping[int, Skipped], embedding_size: int
-) -> FileVectors:
-    chunks = np.concatenate([np.empty((0, embedding_size), np.float32), *(f.chunks for f in found)])
-    chunk_file = np.repeat(np.arange(len(found)), [len(f.chunks) for f in found])
+    chunks = np.concatenate(parts)
+    of = np.zeros(len(chunks), np.int64)
+    start_s = np.array([row["start_s"] for row in rows], dtype=np.float64)
+    vectors = track_vectors(chunks, of)[1]
     return FileVectors(
-        tuple(f.path for f in found),
-        tuple(f.probe.id for f in found),
-        tuple(f.probe.duration_s for f in found),
-        track_vectors(chunks, chunk_file)[1],
-        chunks,
-        chunk_file,
-        np.array([start for f in found for start in f.start_s], dtype=np.float64),
-        tuple(skipped[i] for i in sorted(skipped)),
+        (task.path,), (probe.id,), (probe.duration_s,), vectors, chunks, of, start_s, ()
+    )
+
+
+def _joined(each: Sequence[FileVectors], embedding_size: int) -> FileVectors:
+    """Join the vectors of single files."""
+    none = np.empty((0, embedding_size), np.float32)
+    whole = [found for found in each if not found.skipped]
+    return FileVectors(
+        tuple(path for found in whole for path in found.paths),
+        tuple(id for found in whole for id in found.ids),
+        tuple(seconds for found in whole for seconds in found.duration_s),
+        np.concatenate([none, *(found.vectors for found in whole)]),
+        np.concatenate([none, *(found.chunks for found in whole)]),
+        np.repeat(np.arange(len(whole)), [len(found.chunks) for found in whole]),
+        np.concatenate([np.empty(0), *(found.chunk_start_s for found in whole)]),
+        tuple(skipped for found in each for skipped in found.skipped),
     )

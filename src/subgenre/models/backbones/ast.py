@@ -211,7 +211,7 @@ def feature_spec(name: str) -> FeatureSpec:
     return AST_SPEC if name == DEFAULT_BACKBONE else _spec(hub.read_config(name))
 
 
-def is_at_hand(name: str) -> bool:
+def is_available(name: str) -> bool:
     """Check whether the weights are in a folder or the hub's cache, without network access."""
     return hub.is_cached(name)
 

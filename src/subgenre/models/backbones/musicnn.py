@@ -33,6 +33,7 @@ EPSILON = 1e-3  # of every norm
 # the first norm 2 for samples within [-1, 1]; the front's output can reach 3,200 then (seen: 40).
 REACH_FRONT, REACH_MID = 10.0, 10_000.0
 WEIGHTS = "MSD_musicnn.safetensors"
+TAG_HEAD = ("bn_flat.", "dense.", "bn_dense.", "out.")  # the original's layers on the pools
 
 
 class FixedNorm(nn.Module):
@@ -149,7 +150,8 @@ class Musicnn(Backbone):
             answers = hidden.reshape(B * P, -1, PATCH)
             rest = self._constant().to(answers.dtype).expand(B * P, -1, PATCH)
             front = rest.index_copy(1, self._active(), answers)
-        return _pools(torch.cat([front, *self._mid(front)], dim=1)).reshape(B, P, POOLED)
+        x = torch.cat([front, *self._mid(front)], dim=1)  # [B * P, 753, 187]
+        return torch.stack([x.amax(dim=2), x.mean(dim=2)], dim=2).reshape(B, P, POOLED)
 
     def pad(self, x: Tensor) -> Tensor:
         """Pad [B, T, F] to one patch where it is shorter; 0.0 is silence in this front end."""
@@ -229,35 +231,12 @@ class Musicnn(Backbone):
         return outputs
 
 
-class TagHead(nn.Module):
-    """The original's layers on the pools: 200 values, then the probabilities of 50 tags.
-
-    It is no part of the backbone: nothing would train its weights.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bn_flat = FixedNorm(POOLED)
-        self.dense = nn.Linear(POOLED, 200)
-        self.bn_dense = FixedNorm(200)
-        self.out = nn.Linear(200, 50)
-
-    def penultimate(self, tokens: Tensor) -> Tensor:
-        """Pools [N, 1506] -> [N, 200]."""
-        hidden: Tensor = self.bn_dense(F.relu(self.dense(self.bn_flat(tokens))))
-        return hidden
-
-    def tags(self, tokens: Tensor) -> Tensor:
-        """Pools [N, 1506] -> tag probabilities [N, 50]."""
-        return torch.sigmoid(self.out(self.penultimate(tokens)))
-
-
 def feature_spec(_name: str) -> FeatureSpec:
     """Return the front end."""
     return MUSICNN_SPEC
 
 
-def is_at_hand(_name: str) -> bool:
+def is_available(_name: str) -> bool:
     """The weights are always in the package."""
     return True
 
@@ -274,43 +253,21 @@ def build(config: dict[str, Any]) -> Musicnn:
 
 
 def load(_name: str = "musicnn") -> Musicnn:
-    """Build the network with the weights in the package.
+    """Build the network with the weights in the package; those of the original's tags are left out.
 
     Raises:
         BackboneError: the weights file does not fit, as in a damaged installation.
     """
-    network = Musicnn()
-    _fill(network, TagHead())
-    return network.eval()
-
-
-def load_tag_head() -> TagHead:
-    """Build the tag head with the weights in the package.
-
-    Raises:
-        BackboneError: the weights file does not fit, as in a damaged installation.
-    """
-    head = TagHead()
-    _fill(Musicnn(), head)
-    return head.eval()
-
-
-def _fill(network: Musicnn, head: TagHead) -> None:
-    """Load the file strictly: together the two take every tensor of it, and no other."""
     from safetensors import SafetensorError
     from safetensors.torch import load as read
 
+    network = Musicnn()
     try:
         tensors = read(resources.files("subgenre.models.backbones").joinpath(WEIGHTS).read_bytes())
-        of_head = {name: tensors.pop(name) for name in head.state_dict()}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(TAG_HEAD)}
         network.load_state_dict(tensors, strict=True)
-        head.load_state_dict(of_head, strict=True)
-    except (OSError, KeyError, RuntimeError, SafetensorError) as problem:
+    except (OSError, RuntimeError, SafetensorError) as problem:
         raise BackboneError(
             f"the built-in weights {WEIGHTS} can't be used ({problem}); install subgenre again"
         ) from problem
-
-
-def _pools(x: Tensor) -> Tensor:
-    """Maximum and mean over time, interleaved: [N, C, T] -> [N, 2 C]."""
-    return torch.stack([x.amax(dim=2), x.mean(dim=2)], dim=2).flatten(1)
+    return network.eval()

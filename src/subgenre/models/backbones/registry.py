@@ -1,6 +1,6 @@
-"""The backbones by name: `KINDS` says the module of each.
+"""The backbones by name: `KINDS` names the module of each.
 
-To add a backbone, write a module with the four functions `feature_spec`, `is_at_hand`, `load` and
+To add a backbone, write a module with the four functions `feature_spec`, `is_available`, `load` and
 `build`, and give it a line of `KINDS`.
 """
 
@@ -22,7 +22,7 @@ class BackboneKind:
     Attributes:
         source: module with these functions; heavy libraries are imported inside them:
             `feature_spec(name) -> FeatureSpec`, without loading weights;
-            `is_at_hand(name) -> bool`: the weights can be loaded without a network;
+            `is_available(name) -> bool`: the weights can be loaded without a network;
             `load(name) -> Backbone`, pretrained;
             `build(config) -> Backbone`: the structure of a `Backbone.config_dict()`.
         front_end: of its features. transformer: as of `Backbone`.
@@ -53,9 +53,9 @@ def feature_spec(backbone: str) -> FeatureSpec:
     return spec
 
 
-def is_at_hand(backbone: str) -> bool:
+def is_available(backbone: str) -> bool:
     """Check whether the weights of a backbone can be loaded without a network."""
-    return bool(_module_of(backbone).is_at_hand(backbone))
+    return bool(_module_of(backbone).is_available(backbone))
 
 
 def load(backbone: str) -> Backbone:
