@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from subgenre.core.text import percent
 from subgenre.errors import EvaluationError
+from subgenre.metrics.vectors import unit
 
 PCA_BELOW = 10  # tracks: fewer make no meaningful graph of neighbours for UMAP
 FEWEST, MOST = 15, 50  # neighbours for UMAP: a quarter of the tracks, within these
@@ -68,7 +69,7 @@ class Map:
         Raises:
             EvaluationError: another width than the map's; a vector that is zero or not finite.
         """
-        rows = _unit(vectors, self.vectors.shape[1])
+        rows = _checked(vectors, self.vectors.shape[1])
         # row by row: a matrix product may round differently with the number of rows
         places = np.empty((len(rows), 2))
         for i, vector in enumerate(rows):
@@ -87,7 +88,7 @@ def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
     Raises:
         EvaluationError: no track, a value that is not finite, a zero vector.
     """
-    vectors = _unit(train_vectors, None)
+    vectors = _checked(train_vectors, None)
     if len(vectors) == 0:
         raise EvaluationError("a map needs at least one training track")
     if len(vectors) < PCA_BELOW:
@@ -197,7 +198,7 @@ def _pca(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
 
 
-def _unit(vectors: NDArray[np.floating], width: int | None) -> NDArray[np.float64]:
+def _checked(vectors: NDArray[np.floating], width: int | None) -> NDArray[np.float64]:
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or (width is not None and rows.shape[1] != width):
         expected = "[N, D]" if width is None else f"[N, {width}]"
@@ -210,5 +211,4 @@ def _unit(vectors: NDArray[np.floating], width: int | None) -> NDArray[np.float6
             f"the vector of track number {bad[0]} is {what}"
             f" ({bad.size} such in all); embed these tracks again, or leave them out"
         )
-    unit: NDArray[np.float64] = rows / norm[:, None]
-    return unit
+    return unit(rows)
