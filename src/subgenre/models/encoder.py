@@ -251,7 +251,8 @@ def standardise(
     constant = _ALMOST_CONSTANT if backbone_learns else CONSTANT
     encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), constant=constant)
     if encoder.axes is not None:
-        whole = (values - encoder.pooled_mean) / encoder.pooled_std
+        # on the CPU, where the values are; a Mac's GPU has no float64
+        whole = (values - encoder.pooled_mean.cpu()) / encoder.pooled_std.cpu()
         encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))
 
 

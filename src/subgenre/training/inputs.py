@@ -218,7 +218,7 @@ def prefetch(
             yield values.to(device, non_blocking=True)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode_rows(
     source: Source,
     encoder: Encoder,
