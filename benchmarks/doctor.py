@@ -41,7 +41,7 @@ def judged(means: np.ndarray, given: np.ndarray, seed: int) -> np.ndarray:
         for repeat in range(REPEATS)
         for fold in grouped_folds(given, tracks, FOLDS, seed=seed + repeat)
     ]
-    return mislabels.misfit(mislabels.oof_probabilities(means, given, folds), given)
+    return mislabels.misfit(mislabels.oof_probabilities(means, given, folds), given)[0]
 
 
 def main() -> None:

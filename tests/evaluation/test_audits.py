@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,13 @@ from sklearn.metrics import roc_auc_score
 from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import probe
+from subgenre.evaluation.audits.base import plain
 from subgenre.evaluation.audits.confounders import confounders, track_columns
 from subgenre.evaluation.audits.growth import learning_curve, power_law
 from subgenre.evaluation.audits.hubness import hubness
 from subgenre.evaluation.audits.learnability import pairs, trained_accuracy
-from subgenre.evaluation.audits.open_set import auroc, fpr_at_tpr, open_set
+from subgenre.evaluation.audits.open_set import SCORES, auroc, fpr_at_tpr, open_set
+from subgenre.library.track import Track
 
 
 def blobs(n_labels: int, n: int, *, apart: float = 2.0, dims: int = 12, seed: int = 0):
@@ -109,7 +110,7 @@ def test_ridge_hat_equals_scikit_learn() -> None:
     np.testing.assert_allclose(probe.ridge_hat(x[train], x[test]) @ target, expected, atol=1e-9)
 
 
-def test_folds_never_part_a_group_and_fall_to_what_there_is() -> None:
+def test_folds_never_split_a_group_and_are_as_many_as_groups_allow() -> None:
     labels = np.repeat([0, 1, 2], [10, 10, 3])
     groups = np.arange(23) // 2
     for train, test in folds_of(labels, 5, groups):
@@ -130,24 +131,15 @@ def test_splits_become_positions() -> None:
 @pytest.mark.parametrize(
     ("vectors", "labels", "message"),
     [
-        (np.ones((3, 2)), [0, 1], "don't match"),
+        (np.ones((3, 2)), [0, 1], "do not match"),
         ([[1.0], [math.inf]], [0, 1], "1 of 2 vectors hold NaN"),
-        (np.ones((2, 2)), [1, 1], "one subgenre only"),
-        (np.ones((2, 2)), [-1, 1], "leave it out"),
+        (np.ones((2, 2)), [1, 1], "only one subgenre"),
+        (np.ones((2, 2)), [-1, 1], "leave trash out"),
     ],
 )
-def test_broken_vectors_are_named(vectors, labels, message: str) -> None:
+def test_bad_vectors_and_labels_are_refused(vectors, labels, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         probe.checked(vectors, labels)
-
-
-def test_folds_that_leak_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="same track"):
-        probe.checked_folds([(np.array([0, 1]), np.array([1, 2]))], 3)
-    with pytest.raises(EvaluationError, match=r"outside 0\.\.2"):
-        probe.checked_folds([(np.array([0, 1]), np.array([3]))], 3)
-    with pytest.raises(EvaluationError, match="no folds"):
-        probe.checked_folds([], 3)
 
 
 def test_the_bootstrap_interval_of_a_share_is_the_normal_one_for_many_tracks() -> None:
@@ -174,64 +166,47 @@ def test_a_few_tracks_that_are_all_right_or_all_wrong_prove_little() -> None:
 # ---- pairs
 
 
-def test_pairs_tell_a_difference_from_none() -> None:
+def test_only_pairs_that_differ_are_told_apart() -> None:
     x, y = blobs(3, 16, apart=3.0)
     x[y == 2] = np.random.default_rng(1).normal(size=(16, 12)) + x[y == 1].mean(axis=0)
     folds = folds_of(y)
-    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds, permutations=199)}
+    models = [x] * len(folds)
+    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds, models, permutations=199)}
     assert found["a", "b"].verdict == found["a", "c"].verdict == "told apart"
     assert found["a", "b"].p_value == 1 / 200
     assert found["b", "c"].verdict == "not told apart"
-    json.dumps([p.to_dict() for p in found.values()], allow_nan=False)
+    json.dumps(plain(list(found.values())), allow_nan=False)
 
 
-def test_p_values_are_uniform_where_nothing_is_to_be_found() -> None:
+def test_p_values_are_uniform_without_a_difference() -> None:
     p_values = []
     for seed in range(60):
         x, y = blobs(2, 10, apart=0.0, dims=6, seed=seed)
-        p_values.append(pairs(x, y, "ab", folds_of(y), permutations=39, seed=seed)[0].p_value)
+        (pair,) = pairs(x, y, "ab", folds_of(y), [x] * 4, permutations=39, seed=seed)
+        p_values.append(pair.p_value)
     assert 0.4 < np.mean(p_values) < 0.6
     assert np.mean(np.array(p_values) <= 0.1) < 0.2
 
 
-def test_artists_move_as_a_whole_when_labels_are_permuted() -> None:
-    """Nothing but artists differ: judged track by track this would look like a finding."""
-    small, naive = 0, 0
-    for seed in range(30):
-        generator = np.random.default_rng(seed)
-        artist = np.arange(40) // 5
-        y = (artist >= 4).astype(int)
-        x = 3 * generator.normal(size=(8, 6))[artist] + generator.normal(size=(40, 6))
-        folds = folds_of(y, 4, artist)
-        small += pairs(x, y, "ab", folds, groups=artist, permutations=99)[0].p_value <= 0.05
-        naive += pairs(x, y, "ab", folds, permutations=99)[0].p_value <= 0.05
-    assert small <= 4
-    assert naive > small
-
-
 def test_q_values_are_those_of_benjamini_and_hochberg() -> None:
     x, y = blobs(4, 10, apart=0.8, seed=4)
-    found = pairs(x, y, "abcd", folds_of(y), permutations=99)
+    found = pairs(x, y, "abcd", folds_of(y), [x] * 4, permutations=99)
     p = np.array([f.p_value for f in found])
     order = np.argsort(p)
     expected = np.empty(p.size)
-    least = 1.0
-    for rank in range(p.size, 0, -1):
-        least = min(least, p[order[rank - 1]] * p.size / rank)
-        expected[order[rank - 1]] = least
+    scaled = p[order] * p.size / np.arange(1, p.size + 1)
+    expected[order] = np.minimum.accumulate(scaled[::-1])[::-1]
     np.testing.assert_allclose([f.q_value for f in found], expected)
 
 
-def test_few_tracks_and_few_artists_are_said() -> None:
-    x, y = blobs(3, 10)
-    x, y = x[:27], y[:27]
-    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds_of(y), permutations=19)}
+def test_a_pair_with_few_tracks_is_not_judged() -> None:
+    x, y = (part[:27] for part in blobs(3, 10))
+    folds = folds_of(y)
+    models = [x] * len(folds)
+    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds, models, permutations=19)}
     assert found["a", "c"].verdict == found["b", "c"].verdict == "too few tracks"
     assert found["a", "c"].p_value is None
     assert found["a", "b"].q_value is not None
-    groups = np.where(y == 0, 0, np.arange(27))
-    found = {(p.a, p.b): p for p in pairs(x, y, "abc", folds_of(y), groups=groups, permutations=9)}
-    assert found["a", "b"].verdict == "too few artists"
 
 
 def test_trained_accuracy_equals_a_loop_over_tracks() -> None:
@@ -260,12 +235,6 @@ def test_a_perfect_pair_of_eight_tracks_keeps_an_honest_interval() -> None:
     assert 0.7 < score.low < 0.85
 
 
-def test_one_trained_model_a_fold_is_asked_for() -> None:
-    x, y = blobs(2, 8)
-    with pytest.raises(EvaluationError, match="1 trained models for 4 folds"):
-        pairs(x, y, "ab", folds_of(y), trained=[x])
-
-
 # ---- the learning curve
 
 
@@ -280,19 +249,19 @@ def test_the_power_law_is_recovered() -> None:
 
 def test_more_tracks_help_where_the_curve_rises_and_not_where_it_is_flat() -> None:
     x, y = blobs(6, 24, apart=0.8, dims=60)
-    rising = learning_curve(x, y, folds_of(y), draws=3)
+    rising = learning_curve(x, y, folds_of(y))
     values = [p.accuracy.value for p in rising.points]
     assert values[-1] > values[0] + 0.15
     assert rising.verdict in ("rising", "uncertain")
     assert rising.gain is not None
     assert 0.01 < rising.gain.value < 0.3
     x, y = blobs(3, 24, apart=40.0)
-    flat = learning_curve(x, y, folds_of(y), draws=2)
+    flat = learning_curve(x, y, folds_of(y))
     assert flat.verdict == "flat"
     assert flat.points[-1].accuracy.value == 1.0
     theirs = binomtest(len(y), len(y)).proportion_ci(method="wilson")
     assert flat.points[-1].accuracy.low == pytest.approx(theirs.low, abs=1e-6)
-    json.dumps(flat.to_dict(), allow_nan=False)
+    json.dumps(plain(flat), allow_nan=False)
 
 
 def test_a_curve_of_three_tracks_gives_no_forecast() -> None:
@@ -305,18 +274,8 @@ def test_a_curve_of_three_tracks_gives_no_forecast() -> None:
 # ---- confounders
 
 
-@dataclass(frozen=True)
-class Tagged:
-    duration_s: float
-    bit_rate: int = 128_000
-    rate: int = 44_100
-    channels: int = 2
-    year: int = 0
-    bpm: float = 0.0
-    container: str = "mp3"
-    artist: str = ""
-    label: str = ""
-    path: Path = Path("x")
+def tagged(duration_s: float, **tags) -> Track:
+    return Track("", Path("x"), "", "", duration_s=duration_s, container="mp3", **tags)
 
 
 def planted(louder: float, *, n_labels: int = 4, seed: int = 0):
@@ -329,7 +288,7 @@ def planted(louder: float, *, n_labels: int = 4, seed: int = 0):
         "tempo_bpm": generator.choice([0.0, 90, 120, 128, 174], size=of.size),
         "peak": np.where(of == 3, np.nan, generator.uniform(0.5, 1, of.size)),
     }
-    tracks = [Tagged(float(d)) for d in generator.uniform(100, 400, labels.size)]
+    tracks = [tagged(float(d)) for d in generator.uniform(100, 400, labels.size)]
     return track_columns(tracks, chunks, of), labels
 
 
@@ -344,10 +303,10 @@ def test_a_subgenre_6_db_louder_is_named_and_nothing_else() -> None:
     assert found.notes[0].startswith("Loudness alone gives the subgenre of")
     assert "Dark is louder than the rest by" in found.notes[1]
     assert found.together.accuracy.value > 0.25
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(plain(found), allow_nan=False)
 
 
-def test_without_a_plant_nothing_is_named() -> None:
+def test_without_a_confounder_none_is_named() -> None:
     for seed in range(2):
         columns, labels = planted(0.0, seed=seed)
         found = confounders(columns, labels, "abcd", folds_of(labels, 5), permutations=199)
@@ -356,14 +315,15 @@ def test_without_a_plant_nothing_is_named() -> None:
         assert found.together.p_value > 0.01
 
 
-def test_a_record_label_and_a_missing_year_give_a_playlist_away() -> None:
+def test_a_record_label_or_a_missing_year_can_predict_a_playlist() -> None:
     labels = np.repeat([0, 1], 20)
     years = np.where(labels == 0, 2001, 0)
     tracks = [
-        Tagged(200.0 + i % 7, year=int(years[i]), label="Acme" if labels[i] else " other ")
+        tagged(200.0 + i % 7, year=int(years[i]), label="Acme" if labels[i] else " other ")
         for i in range(40)
     ]
-    found = confounders(track_columns(tracks), labels, "ab", folds_of(labels, 5), permutations=199)
+    columns = track_columns(tracks, {}, np.empty(0, np.int64))
+    found = confounders(columns, labels, "ab", folds_of(labels, 5), permutations=199)
     by_name = {c.column: c for c in found.columns}
     assert by_name["year"].accuracy.value == by_name["label"].accuracy.value == 1.0
     assert by_name["year"].known_share == 0.5
@@ -375,23 +335,21 @@ def test_a_record_label_and_a_missing_year_give_a_playlist_away() -> None:
 
 
 def test_missing_values_of_chunks_are_left_out_of_a_tracks_mean() -> None:
-    tracks = [Tagged(10.0), Tagged(20.0)]
+    tracks = [tagged(10.0), tagged(20.0)]
     columns = track_columns(
-        tracks, {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]}, [0, 0, 1]
+        tracks,
+        {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]},
+        np.array([0, 0, 1]),
     )
     np.testing.assert_array_equal(columns["peak"], [0.5, np.nan])
     np.testing.assert_array_equal(columns["tempo_bpm"], [100.0, np.nan])
     assert np.isnan(columns["year"]).all()
 
 
-def test_senseless_columns_are_refused() -> None:
+def test_columns_that_do_not_vary_are_refused() -> None:
     labels = np.repeat([0, 1], 5)
     with pytest.raises(EvaluationError, match="no column varies"):
         confounders({"peak": np.ones(10)}, labels, "ab", folds_of(labels))
-    with pytest.raises(EvaluationError, match="shape"):
-        confounders({"peak": np.ones(9)}, labels, "ab", folds_of(labels))
-    with pytest.raises(EvaluationError, match="one subgenre only"):
-        confounders({"peak": np.ones(10)}, labels * 0, "ab", [])
 
 
 # ---- open set
@@ -407,45 +365,46 @@ def test_auroc_and_fpr_equal_their_references() -> None:
     assert fpr_at_tpr(known, unknown) == pytest.approx(np.mean(unknown >= max(limits)))
 
 
-@pytest.mark.parametrize("score", ["centroid", "neighbours", "gaussian"])
-def test_far_subgenres_are_turned_away_and_noise_is_not(score: str) -> None:
+def one_model(x, y):
+    """One model for every left-out subgenre."""
+    folds = folds_of(y, 4)
+    return dict.fromkeys(np.unique(y).tolist(), (x, folds))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_distant_subgenres_are_rejected_and_noise_is_not(score: str) -> None:
     x, y = blobs(5, 30, apart=6.0)
-    clear = open_set(x, y, "abcde", folds_of(y), score=score, alpha=0.1)
+    clear = open_set(one_model(x, y), y, "abcde", score=score)
     assert clear.auroc.low > 0.9
     assert clear.known_error < 0.13
     assert clear.caught > 0.7
     assert [r.n_tracks for r in clear.rows] == [30] * 5
     generator = np.random.default_rng(2)
-    noise = open_set(generator.normal(size=x.shape), y, "abcde", folds_of(y), score=score)
+    noise = open_set(one_model(generator.normal(size=x.shape), y), y, "abcde", score=score)
     assert noise.auroc.low < 0.5 < noise.auroc.high
     assert noise.fpr95.value > 0.8
-    json.dumps(noise.to_dict(), allow_nan=False)
+    json.dumps(plain(noise), allow_nan=False)
 
 
-def test_a_model_for_each_left_out_subgenre_can_be_given() -> None:
+def test_each_left_out_subgenre_has_its_own_model() -> None:
     x, y = blobs(3, 12, apart=4.0)
-    whole = open_set(x, y, "abc", folds_of(y))
-    each = open_set({1: x}, y, "abc", folds_of(y))
+    whole = open_set(one_model(x, y), y, "abc")
+    each = open_set({1: (x, folds_of(y))}, y, "abc")
     assert [r.subgenre for r in each.rows] == ["b"]
     assert each.rows[0].auroc.value == whole.rows[1].auroc.value
 
 
-def test_open_set_says_what_it_can_t_do() -> None:
+def test_two_subgenres_are_too_few_for_an_open_set() -> None:
     x, y = blobs(2, 8)
-    with pytest.raises(EvaluationError, match="two subgenres only"):
-        open_set(x, y, "ab", folds_of(y))
-    x, y = blobs(3, 8)
-    with pytest.raises(EvaluationError, match="choose one of centroid, neighbours, gaussian"):
-        open_set(x, y, "abc", folds_of(y), score="energy")
-    one = np.delete(np.arange(24), range(17, 24))
-    result = open_set(x[one], y[one], "abc", folds_of(y[one], 2))
-    assert [r.n_tracks for r in result.rows][:2] == [8, 8]
+    for models in (one_model(x, y), {}):
+        with pytest.raises(EvaluationError, match="two subgenres only"):
+            open_set(models, y, "ab")
 
 
 # ---- hubness
 
 
-def test_hubs_are_counted_as_a_loop_counts_them() -> None:
+def test_hubness_equals_a_loop_over_tracks() -> None:
     x, y = blobs(4, 20, apart=0.5, dims=40, seed=3)
     result = hubness(x, y, k=5)
     rows = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -464,18 +423,14 @@ def test_hubs_are_counted_as_a_loop_counts_them() -> None:
     assert result.cosine.skewness == pytest.approx(np.mean(centred**3) / np.std(counts) ** 3)
 
 
-def test_mutual_proximity_takes_hubs_out() -> None:
+def test_mutual_proximity_removes_hubs() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(200, 50)) * generator.uniform(0.3, 1, size=(200, 1)) + 0.35
     result = hubness(x, np.arange(200) % 4)
     assert result.mutual.skewness < result.cosine.skewness
     assert result.mutual.never_share < result.cosine.never_share
-    json.dumps(result.to_dict(), allow_nan=False)
+    json.dumps(plain(result), allow_nan=False)
 
 
-def test_hubness_of_small_or_broken_libraries() -> None:
+def test_lists_of_a_small_library_hold_all_other_tracks() -> None:
     assert hubness(np.eye(4), [0, 0, 1, 1], k=10).k == 3
-    with pytest.raises(EvaluationError, match="2 tracks are too few"):
-        hubness(np.eye(2), [0, 1])
-    with pytest.raises(EvaluationError, match="NaN"):
-        hubness([[math.nan, 1], [1, 0], [0, 1]], [0, 1, 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Diagnosed:
             "n_tracks": self.n_tracks,
             "compared": self.copies.method,
             "kinds": dict(Counter(f.kind for f in self.findings)),
-            "findings": [f.to_dict() for f in self.findings],
+            "findings": [asdict(f) for f in self.findings],
         }
 
 
@@ -96,8 +96,8 @@ def doctor(
         tracks.folder.labels,
         tracks.folder.tracks,
         mislabels.repeated_folds(tracks.folder.tracks, folds, repeats, seed),
-        duplicates=copies,
-        measures=tracks.columns,
+        copies,
+        tracks.columns,
     )
     writer.write_doctor(out, findings)
     console.info(f"{out}: {len(findings)} findings in {len(tracks.ids)} tracks; {copies.text}")

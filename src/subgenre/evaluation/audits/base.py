@@ -1,7 +1,4 @@
-"""What every audit shares: its context, its result, and the section of the report that shows it.
-
-A section holds plain values, which the report draws.
-"""
+"""What every audit shares: its context, and the section of the report that shows its result."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import percent_interval
 from subgenre.metrics import Score
+from subgenre.metrics.vectors import Floats, Ints
 
 if TYPE_CHECKING:
     from subgenre.config import TrainConfig
@@ -30,16 +28,7 @@ ABSENT = "–"  # noqa: RUF001  an en dash is what an empty cell shows
 
 
 @dataclass(frozen=True)
-class Result:
-    """Base of the audits' results."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain lists, numbers and strings; a value that is not finite becomes None."""
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-
-
-@dataclass(frozen=True)
-class Interval(Result):
+class Interval:
     """A value with its 95 % interval."""
 
     value: float
@@ -48,8 +37,8 @@ class Interval(Result):
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: dataclasses as dicts, arrays as lists, NaN as None."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    """Return a result as JSON can hold it: arrays as lists, a number that is not finite as None."""
+    if dataclasses.is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -59,15 +48,12 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    return value
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a header; the first column names the row.
-
-    A cell with an interval reads "83 % (78 to 86)".
-    """
+    """Rows of text below a header; the first column names the row."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -118,7 +104,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A track to look at: its id, under which the report can play it, and cells of text."""
+    """A track to check: its id, by which the report can play it, and cells of text."""
 
     id: str
     title: str
@@ -128,7 +114,7 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Tracks to look at, in rows that can be played; `columns` name the cells."""
+    """Tracks to check, in rows that can be played; `columns` name the cells."""
 
     columns: tuple[str, ...]
     rows: tuple[Suggestion, ...]
@@ -144,9 +130,8 @@ class Section:
 
     Attributes:
         name: its anchor. title: in the menu and as heading.
-        explanation: what it asks and how to read it.
-        finding: what was found, in a sentence or a few.
-        headline: a sentence for the summary, "" if the finding is not remarkable.
+        explanation: its question and how to read the answer.
+        finding: the answer in words. headline: for the summary, "" if nothing is remarkable.
     """
 
     name: str
@@ -159,7 +144,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Retraining:
-    """What an audit needs to train models of its own; it keeps their vectors below `out`."""
+    """What an audit needs to train its own models; it keeps their vectors below `out`."""
 
     features: FeatureFolder
     settings: TrainConfig
@@ -169,7 +154,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Context:
-    """What an audit works on: N tracks of C subgenres, and the models that are evaluated.
+    """The input of an audit: N tracks of C subgenres, and the evaluated models.
 
     Attributes:
         tracks: [N]. labels: subgenre number of each track [N].
@@ -181,17 +166,17 @@ class Context:
         vectors: of the trained models [N, D]; rows of NaN for tracks that are not evaluated.
         copies: pairs of tracks that are one recording.
         n_folds, repeats: 0 for a single split.
-        retraining: given where audits may train models of their own.
+        retraining: None where audits may not train their own models.
     """
 
     tracks: Sequence[Track]
-    labels: NDArray[np.int64]
+    labels: Ints
     names: Sequence[str]
-    genres: NDArray[np.int64]
+    genres: Ints
     columns: Mapping[str, NDArray[np.generic]]
-    frozen: NDArray[np.float64]
-    chunks: NDArray[np.float64]
-    chunk_track: NDArray[np.int64]
+    frozen: Floats
+    chunks: Floats
+    chunk_track: Ints
     folds: Sequence[Fold]
     vectors: NDArray[np.floating]
     copies: Duplicates
@@ -202,13 +187,13 @@ class Context:
     console: Console = dataclasses.field(default_factory=Silent)
 
     @property
-    def positions(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def positions(self) -> list[tuple[Ints, Ints]]:
         """Positions of the training and test tracks of each fold."""
         return [(fold.train, fold.test) for fold in self.folds]
 
 
 def over_folds(context: Context) -> bool:
-    """Whether every track is held out once: for audits that a single split can't serve."""
+    """Whether every track is held out once, which some audits need."""
     return context.n_folds > 0
 
 
@@ -219,7 +204,7 @@ class Audit:
     Attributes:
         name: of the result in `metrics.json`.
         run: raises EvaluationError where the tracks do not allow the audit.
-        applies: whether the audit runs on a context.
+        applies: whether to run the audit.
     """
 
     name: str
@@ -236,3 +221,8 @@ def share_text(score: Score | None) -> str:
 def decimal_text(score: Score | Interval | None) -> str:
     """Write a figure with its interval: "0.831 (0.78 to 0.86)"."""
     return ABSENT if score is None else f"{score.value:.3f} ({score.low:.2f} to {score.high:.2f})"
+
+
+def points_text(gap: Interval) -> str:
+    """Write a difference of shares with its interval: "+5 points (+1 to +8)"."""
+    return f"{100 * gap.value:+.0f} points ({100 * gap.low:+.0f} to {100 * gap.high:+.0f})"

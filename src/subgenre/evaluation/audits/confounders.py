@@ -1,10 +1,9 @@
 """Confounders: can something other than the music predict the subgenre?
 
-If tempo, loudness, the cut-off of an encoder or the year alone names the playlist, a model may have
-learnt that instead of the music (Sturm 2014, "horses"). Each column alone, and all together, is
-given to a small additive classifier inside the same folds; its accuracy stands beside chance, an
-interval over tracks and a permutation p-value. And each subgenre is compared with the rest, column
-by column, so that one odd playlist among many is named.
+If tempo, loudness, the cut-off of an encoder or the year predicts the playlist, a model may have
+learnt that instead of the music (Sturm 2014, "horses"). A small additive classifier gets each
+column alone, and all together; its held-out accuracy is compared with chance by a permutation test.
+And each subgenre is compared with the rest, column by column, to find one odd playlist among many.
 """
 
 from __future__ import annotations
@@ -19,28 +18,15 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 
 from subgenre.core.text import p_value, percent
 from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits.base import (
-    Audit,
-    Context,
-    Result,
-    Section,
-    Table,
-    over_folds,
-    share_text,
-)
-from subgenre.evaluation.audits.probe import (
-    Floats,
-    Fold,
-    Ints,
-    checked_folds,
-    grouped_folds,
-    one_hot,
-    share,
-)
+from subgenre.evaluation.audits.base import Audit, Context, Section, Table, over_folds, share_text
+from subgenre.evaluation.audits.probe import Fold, grouped_folds, share
 from subgenre.metrics import Score
+from subgenre.metrics.vectors import Floats, Ints, one_hot
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
+
+Column = NDArray[np.generic]
 
 FOLDS = 5
 KNOTS = 8  # of the piecewise linear function of a numeric column
@@ -69,11 +55,13 @@ PHRASES = {
 
 
 @dataclass(frozen=True)
-class Standout(Result):
+class Standout:
     """One subgenre that a column separates from the rest.
 
-    Attributes: auc: probability that one of its tracks is above one of the rest, 0..1; difference
-    of the medians in the column's unit; q_value over all columns and subgenres.
+    Attributes:
+        auc: probability that one of its tracks is above one of the rest, 0..1.
+        difference: of the medians, in the column's unit.
+        q_value: over all columns and subgenres.
     """
 
     column: str
@@ -85,12 +73,14 @@ class Standout(Result):
 
 
 @dataclass(frozen=True)
-class Confounder(Result):
+class Confounder:
     """How well one column predicts the subgenre.
 
-    Attributes: column: its name, or "all together"; accuracy on held-out tracks; known_share: of
-    tracks that have a value; p_value by permutation; q_value over the columns (Benjamini and
-    Hochberg); named: it is significantly better than chance.
+    Attributes:
+        column: its name, or "all together". accuracy: on held-out tracks.
+        known_share: of tracks that have a value.
+        p_value: by permutation. q_value: over the columns (Benjamini and Hochberg).
+        named: it is significantly better than chance.
     """
 
     column: str
@@ -103,8 +93,8 @@ class Confounder(Result):
 
 
 @dataclass(frozen=True)
-class Confounders(Result):
-    """All columns, the most telling first; the subgenres that stand out; lines in plain words."""
+class Confounders:
+    """All columns, the most accurate first; the subgenres that stand out; lines in plain words."""
 
     columns: tuple[Confounder, ...]
     together: Confounder
@@ -113,25 +103,19 @@ class Confounders(Result):
 
 
 def track_columns(
-    tracks: Sequence[Track],
-    chunks: Mapping[str, ArrayLike] | None = None,
-    track_of: ArrayLike = (),
-) -> dict[str, NDArray[np.generic]]:
-    """Return the columns that could give a label away: [N] numbers, or text for tags.
+    tracks: Sequence[Track], chunks: Mapping[str, ArrayLike], track_of: Ints
+) -> dict[str, Column]:
+    """Return the columns that could predict a label: [N] numbers, or text for tags.
 
     `chunks` holds measured columns [n], `track_of` [n] the position of each chunk's track; a track
-    gets the mean of its chunks. What a tag leaves empty, a year of 0 and a tempo of 0 are missing:
-    NaN, or "".
+    gets the mean of its chunks. An empty tag, a year of 0 and a tempo of 0 are missing: NaN, or "".
     """
-    of = np.asarray(track_of, dtype=np.int64)
-    columns: dict[str, NDArray[np.generic]] = {}
-    for name, values in (chunks or {}).items():
+    columns: dict[str, Column] = {}
+    for name, values in chunks.items():
         column = np.asarray(values, dtype=np.float64)
-        if name == "tempo_bpm":
-            column = np.where(column > 0, column, np.nan)
-        known = np.isfinite(column)
-        total = np.bincount(of[known], column[known], minlength=len(tracks))
-        count = np.bincount(of[known], minlength=len(tracks))
+        known = np.isfinite(column) & ((column > 0) | (name != "tempo_bpm"))
+        total = np.bincount(track_of[known], column[known], minlength=len(tracks))
+        count = np.bincount(track_of[known], minlength=len(tracks))
         columns[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     for name in ("duration_s", "bit_rate", "rate", "channels", "year", "bpm"):
         column = np.array([float(getattr(t, name)) for t in tracks])
@@ -142,8 +126,8 @@ def track_columns(
 
 
 def confounders(
-    columns: Mapping[str, NDArray[np.generic]],
-    labels: ArrayLike,
+    columns: Mapping[str, Column],
+    labels: Ints,
     names: Sequence[str],
     folds: Sequence[Fold],
     *,
@@ -153,49 +137,41 @@ def confounders(
     """Measure how well each column alone, and all together, predict the subgenre.
 
     Shapes: columns of [N] numbers (NaN: missing) or text ("": missing); labels [N]; names [C];
-    folds of positions. Folds that hold artists out can't show what the artist alone says:
-    for tags, pass folds by track.
+    folds of positions. Folds that hold artists out hide how well the artist predicts the subgenre.
 
-    Raises: EvaluationError where a column has another length, or there is one subgenre only.
+    Raises: EvaluationError where no column varies.
     """
-    y = np.asarray(labels, dtype=np.int64)
-    if np.unique(y).size < 2:
-        raise EvaluationError("there is one subgenre only: nothing to tell apart")
-    parts, generator = checked_folds(folds, y.size), np.random.default_rng(seed)
-    shuffled = np.stack([y, *(generator.permutation(y) for _ in range(permutations))])
-    designs = {}
-    for name, values in columns.items():
-        if values.shape != y.shape:
-            raise EvaluationError(f"column {name} has shape {values.shape} for {y.size} tracks")
-        if _known(values).any() and np.unique(values[_known(values)]).size + _gaps(values) > 1:
-            designs[name] = values
-    dropped = [_word(n) for n in columns if n not in designs]
-    notes = [f"Empty or the same for all tracks: {', '.join(dropped)}."] if dropped else []
-    if not designs:
+    generator = np.random.default_rng(seed)
+    shuffled = np.stack([labels, *(generator.permutation(labels) for _ in range(permutations))])
+    varying = {name: column for name, column in columns.items() if np.unique(column).size > 1}
+    if not varying:
         raise EvaluationError("no column varies: there is nothing that could confound")
-    rows = [_judge([v], shuffled, parts, len(names)) for v in designs.values()]
-    together = _judge(list(designs.values()), shuffled, parts, len(names))
-    q = false_discovery_control([p for _, p in rows])
-    known = [float(_known(v).mean()) for v in designs.values()]
-    found = [_confounder(n, *rows[i], float(q[i]), known[i]) for i, n in enumerate(designs)]
+    judged = [_judge([column], shuffled, folds, len(names)) for column in varying.values()]
+    q_values = false_discovery_control([p for _, p in judged])
+    found = [
+        _confounder(name, *one, float(q), float(_known(varying[name]).mean()))
+        for name, one, q in zip(varying, judged, q_values, strict=True)
+    ]
     found.sort(key=lambda c: -c.accuracy.value)
-    whole = _confounder("all together", *together, together[1], 1.0)
-    outstanding = standouts(designs, y, names)
-    notes = [*(c.text for c in found if c.named), *(s.text for s in outstanding), *notes]
-    return Confounders(tuple(found), whole, tuple(outstanding), tuple(notes))
+    accuracy, p = _judge(list(varying.values()), shuffled, folds, len(names))
+    outstanding = standouts(varying, labels, names)
+    notes = [*(c.text for c in found if c.named), *(s.text for s in outstanding)]
+    if len(varying) < len(columns):
+        dropped = ", ".join(_word(name) for name in columns if name not in varying)
+        notes.append(f"Empty or the same for all tracks: {dropped}.")
+    together = _confounder("all together", accuracy, p, p, 1.0)
+    return Confounders(tuple(found), together, tuple(outstanding), tuple(notes))
 
 
-def standouts(
-    columns: Mapping[str, NDArray[np.generic]], labels: Ints, names: Sequence[str]
-) -> list[Standout]:
+def standouts(columns: Mapping[str, Column], labels: Ints, names: Sequence[str]) -> list[Standout]:
     """Return the subgenres that one numeric column separates from the rest, clearest first.
 
-    By the rank-sum test of Mann and Whitney, false discoveries held by Benjamini and Hochberg over
-    all columns and subgenres. Shapes: columns of [N], labels [N], names [C].
+    By the rank-sum test of Mann and Whitney; the false discovery rate is controlled over all
+    columns and subgenres (Benjamini and Hochberg).
     """
     cases, p_values = [], []
     for column, values in columns.items():
-        if values.dtype.kind not in "fiu":
+        if values.dtype.kind == "U":
             continue
         x, known = values.astype(np.float64), _known(values)
         for c in np.unique(labels):
@@ -208,19 +184,26 @@ def standouts(
             p_values.append(float(test.pvalue))
     if not cases:
         return []
-    q = false_discovery_control(p_values)
-    rows = [
-        Standout(column, name, auc, gap, float(q[i]), _outstanding(column, name, auc, gap))
-        for i, (column, name, auc, gap) in enumerate(cases)
-        if q[i] <= LEVEL and max(auc, 1 - auc) >= STANDS_OUT
-    ]
-    return sorted(rows, key=lambda s: -abs(s.auc - 0.5))
+    found = []
+    for (column, name, auc, gap), q in zip(cases, false_discovery_control(p_values), strict=True):
+        clear = max(auc, 1 - auc)
+        if q > LEVEL or clear < STANDS_OUT:
+            continue
+        default = (column, f"higher in {column}", f"lower in {column}", "")
+        word, more, less, unit = PHRASES.get(column, default)
+        amount = f" by {abs(gap):.3g} {unit}".rstrip() if gap else ""
+        text = (
+            f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {word} alone "
+            f"separates {percent(clear)} of its pairs with other tracks."
+        )
+        found.append(Standout(column, name, auc, gap, float(q), text))
+    return sorted(found, key=lambda s: -abs(s.auc - 0.5))
 
 
 def _judge(
-    columns: Sequence[NDArray[np.generic]], shuffled: Ints, folds: Sequence[Fold], n_classes: int
+    columns: Sequence[Column], shuffled: Ints, folds: Sequence[Fold], n_classes: int
 ) -> tuple[Score, float]:
-    """Held-out accuracy with the true labels (row 0 of `shuffled`), and its permutation p-value."""
+    """Return the held-out accuracy with the true labels (row 0), and its permutation p-value."""
     n_tracks = shuffled.shape[1]
     right, times = np.zeros(shuffled.shape), np.zeros(n_tracks)
     for train, test in folds:
@@ -241,29 +224,22 @@ def _judge(
     return share(right[0, seen] / times[seen], chance=largest), p
 
 
-def _basis(column: NDArray[np.generic], train: Ints) -> Floats:
-    """A column as [N, K] for an additive model: hat functions or categories, and "is missing"."""
+def _basis(column: Column, train: Ints) -> Floats:
+    """Return a column as [N, K]: categories or hat functions, and whether it is missing."""
     known = _known(column)
     missing = (~known).astype(np.float64)[:, None]
-    if column.dtype.kind not in "fiu":
+    if column.dtype.kind == "U":
         values = np.unique(column[train][known[train]])
-        return np.hstack([(column[:, None] == values[None, :]).astype(np.float64), missing])
+        return np.hstack([(column[:, None] == values).astype(np.float64), missing])
     x = np.where(known, column, 0).astype(np.float64)
     seen = x[train][known[train]]
     knots = np.unique(np.quantile(seen, np.linspace(0, 1, KNOTS))) if seen.size else np.zeros(1)
-    eye = np.eye(knots.size)
-    hats = np.stack([np.interp(x, knots, row) for row in eye], axis=1)
+    hats = np.stack([np.interp(x, knots, row) for row in np.eye(knots.size)], axis=1)
     return np.hstack([hats * known[:, None], missing])
 
 
-def _known(column: NDArray[np.generic]) -> NDArray[np.bool_]:
-    if column.dtype.kind in "fiu":
-        return np.isfinite(column.astype(np.float64))
-    return np.asarray(column != "")
-
-
-def _gaps(column: NDArray[np.generic]) -> bool:
-    return not bool(_known(column).all())
+def _known(column: Column) -> NDArray[np.bool_]:
+    return np.asarray(column != "" if column.dtype.kind == "U" else ~np.isnan(column))
 
 
 def _word(column: str) -> str:
@@ -280,25 +256,15 @@ def _confounder(name: str, accuracy: Score, p: float, q: float, known: float) ->
     return Confounder(name, accuracy, known, p, q, named, text)
 
 
-def _outstanding(column: str, name: str, auc: float, gap: float) -> str:
-    default = (column, f"higher in {column}", f"lower in {column}", "")
-    _, more, less, unit = PHRASES.get(column, default)
-    amount = f" by {abs(gap):.3g} {unit}".rstrip() if gap else ""
-    return (
-        f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {_word(column)} alone "
-        f"separates {percent(max(auc, 1 - auc))} of its pairs with other tracks."
-    )
-
-
 def run(context: Context) -> Confounders:
-    """Measure the confounders in folds by track: folds by artist hide what the artist reveals."""
+    """Measure the confounders in folds by track: folds by artist would hide the artist's part."""
     by_track = np.arange(len(context.labels))
     folds = grouped_folds(context.labels, by_track, FOLDS, seed=context.seed)
     return confounders(context.columns, context.labels, context.names, folds, seed=context.seed)
 
 
 def section(found: Confounders, _: Context) -> Section:
-    """Show how well each property alone gives a playlist away."""
+    """Show how well each property alone predicts a playlist."""
     rows = tuple(
         (
             _word(c.column),
@@ -309,6 +275,7 @@ def section(found: Confounders, _: Context) -> Section:
         )
         for c in (found.together, *found.columns)
     )
+    columns = ("Property", "Held-out accuracy", "Known for", "p, corrected", "Above chance")
     named = [c.text for c in found.columns if c.named]
     remarkable = [one.text for one in found.standouts] + named
     return Section(
@@ -317,13 +284,7 @@ def section(found: Confounders, _: Context) -> Section:
         "How many held-out tracks does one property assign to the right subgenre? "
         "The model may have learnt a property that is clearly above chance instead of the music.",
         " ".join(note for note in found.notes if note not in named),  # the table holds these
-        (
-            Table(
-                ("Property", "Held-out accuracy", "Known for", "p, corrected", "Above chance"),
-                rows,
-                "Confounders",
-            ),
-        ),
+        (Table(columns, rows, "Confounders"),),
         remarkable[0] if remarkable else "",
     )
 

@@ -26,13 +26,12 @@ Scores = Mapping[str, Mapping[str, Score]]
 
 def run(context: Context) -> dict[str, Scores]:
     """Score the models on each level: level -> model -> metric -> score."""
-    ids = [track.id for track in context.tracks]
     return {
         level: baselines.score(
             context.folds,
             context.labels,
             genres=context.genres,
-            ids=ids,
+            ids=[track.id for track in context.tracks],
             view=level,
             models=SCORED,
             seed=context.seed,
@@ -42,8 +41,8 @@ def run(context: Context) -> dict[str, Scores]:
 
 
 def section(scores: Mapping[str, Scores], _: Context) -> Section:
-    """Show a row a level and model."""
-    rows = [
+    """Show a row for each level and model."""
+    rows = tuple(
         (
             LEVELS[level],
             baselines.MODELS[model].title,
@@ -53,20 +52,15 @@ def section(scores: Mapping[str, Scores], _: Context) -> Section:
         )
         for level, models in scores.items()
         for model, by_metric in models.items()
-    ]
+    )
+    columns = ("Separates", "Model", "Centroid accuracy", "k-NN accuracy", "MAP@R")
     return Section(
         "views",
         "Within and between genres",
         "Can the model separate the subgenres of one genre, and can it separate the genres? There "
         "are fewer choices than in the other sections, so chance is higher.",
         "",
-        (
-            Table(
-                ("Separates", "Model", "Centroid accuracy", "k-NN accuracy", "MAP@R"),
-                tuple(rows),
-                "Within and between genres",
-            ),
-        ),
+        (Table(columns, rows, "Within and between genres"),),
     )
 
 

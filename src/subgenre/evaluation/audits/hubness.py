@@ -1,35 +1,36 @@
-"""Hubness: do a few tracks stand in everybody's list of similar tracks, and others in none?
+"""Hubness: are a few tracks in every list of similar tracks, and others in none?
 
-Radovanovic, Nanopoulos and Ivanovic (JMLR 11, 2010) count k-occurrence: in how many lists of k
-nearest tracks each track stands. Its skewness is 0 where all are recommended alike; anti-hubs are
-never recommended. Mutual proximity (Schnitzer et al., JMLR 13, 2012) is the remedy measured here.
+Radovanovic, Nanopoulos and Ivanovic (JMLR 11, 2010) count k-occurrence: how many lists of k nearest
+tracks hold each track. Its skewness is 0 where all tracks are recommended equally often. The remedy
+measured here is mutual proximity (Schnitzer et al., JMLR 13, 2012).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from subgenre.core.text import percent
-from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits.base import Audit, Context, Result, Section, Table
+from subgenre.evaluation.audits.base import Audit, Context, Section, Table
 from subgenre.evaluation.audits.probe import checked
-from subgenre.metrics.vectors import unit
+from subgenre.metrics.vectors import Ints, unit
 from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
-HUB = 5  # a hub stands in more than this many times k lists
+HUB = 5  # a hub is in more than this many times k lists
 
 
 @dataclass(frozen=True)
-class Occurrence(Result):
+class Occurrence:
     """How often tracks are recommended.
 
-    Attributes: skewness of k-occurrence; never_share: tracks in no list, 0..1; hub_share: tracks in
-    more than 5 k lists; most: the largest k-occurrence; same_share: neighbours of the same
-    subgenre, 0..1; hubs: positions of the tracks that are recommended most, at most 5.
+    Attributes:
+        skewness: of k-occurrence. most: the largest k-occurrence.
+        never_share: of tracks in no list, 0..1. hub_share: of tracks in more than 5 k lists.
+        same_share: of neighbours of the same subgenre, 0..1.
+        hubs: positions of the tracks that are recommended most, at most 5.
     """
 
     skewness: float
@@ -41,7 +42,7 @@ class Occurrence(Result):
 
 
 @dataclass(frozen=True)
-class Hubness(Result):
+class Hubness:
     """K-occurrence among n_tracks lists of k, by plain cosine and by mutual proximity."""
 
     n_tracks: int
@@ -52,15 +53,13 @@ class Hubness(Result):
 
 
 def hubness(vectors: ArrayLike, labels: ArrayLike, *, k: int = 10) -> Hubness:
-    """Measure hubness before and after mutual proximity.
+    """Measure hubness by cosine and by mutual proximity.
 
     Shapes: vectors [N, D], labels [N]. k falls to N - 1 in small libraries.
 
-    Raises: EvaluationError for vectors that are not finite or fewer than three tracks.
+    Raises: EvaluationError for vectors that are not finite.
     """
     x, y = checked(vectors, labels)
-    if len(x) < 3:
-        raise EvaluationError(f"{len(x)} tracks are too few to have neighbours; 3 are needed")
     k = min(k, len(x) - 1)
     near = unit(x).astype(np.float32)
     before, after = (_occurrence(neighbours(near, k, mutual=m), y, k) for m in (False, True))
@@ -71,52 +70,49 @@ def hubness(vectors: ArrayLike, labels: ArrayLike, *, k: int = 10) -> Hubness:
     return Hubness(len(x), k, before, after, text)
 
 
-def _occurrence(nearest: np.ndarray, labels: np.ndarray, k: int) -> Occurrence:
+def _occurrence(nearest: Ints, labels: Ints, k: int) -> Occurrence:
     counts = k_occurrence(nearest)
-    hubs: Sequence[int] = np.argsort(-counts, kind="stable")[:5].tolist()
+    hubs = np.argsort(-counts, kind="stable")[:5]
     return Occurrence(
         skewness=skewness(counts),
         never_share=float(np.mean(counts == 0)),
         hub_share=float(np.mean(counts > HUB * k)),
         most=int(counts.max()),
         same_share=float(np.mean(labels[nearest] == labels[:, None])),
-        hubs=tuple(h for h in hubs if counts[h] > k),
+        hubs=tuple(hubs[counts[hubs] > k].tolist()),
     )
 
 
 def run(context: Context) -> Hubness:
     """Measure hubness among the evaluated tracks."""
-    rows = np.flatnonzero(np.isfinite(context.vectors[:, 0]))
+    rows = _evaluated(context)
     return hubness(context.vectors[rows], context.labels[rows])
 
 
+def _evaluated(context: Context) -> Ints:
+    return np.flatnonzero(np.isfinite(context.vectors[:, 0]))
+
+
 def section(found: Hubness, context: Context) -> Section:
-    """Show both ways of searching side by side, and name the most frequent tracks."""
-    tracks = [
-        t for t, row in zip(context.tracks, context.vectors, strict=True) if np.isfinite(row[0])
-    ]
-    lines: tuple[tuple[str, Callable[[Occurrence], str]], ...] = (
-        ("Tracks in no list", lambda o: percent(o.never_share)),
-        ("Skewness of the number of lists a track is in (0: even)", lambda o: f"{o.skewness:.2f}"),
-        ("Lists that hold the most frequent track", lambda o: str(o.most)),
-        ("Tracks in over five times their share of lists", lambda o: percent(o.hub_share)),
-        ("Neighbours of the same subgenre", lambda o: percent(o.same_share)),
-    )
-    names = [tracks[i].title or tracks[i].path.stem for i in found.cosine.hubs[:3]]
+    """Compare both ways of searching, and name the most frequent tracks."""
+    figures: dict[str, Callable[[Occurrence], str]] = {
+        "Tracks in no list": lambda o: percent(o.never_share),
+        "Skewness of the number of lists a track is in (0: even)": lambda o: f"{o.skewness:.2f}",
+        "Lists that hold the most frequent track": lambda o: str(o.most),
+        "Tracks in over five times their share of lists": lambda o: percent(o.hub_share),
+        "Neighbours of the same subgenre": lambda o: percent(o.same_share),
+    }
+    rows = tuple((what, text(found.cosine), text(found.mutual)) for what, text in figures.items())
+    hubs = [context.tracks[i] for i in _evaluated(context)[list(found.cosine.hubs[:3])]]
+    names = ", ".join(track.title or track.path.stem for track in hubs)
     return Section(
         "hubness",
         "Hubs",
         f"Are some tracks recommended everywhere and others nowhere? Each of {found.n_tracks} "
         f"tracks gets a list of its {found.k} most similar tracks, by cosine and by mutual "
         "proximity, which corrects for such hubs.",
-        f"Most frequent in the lists by cosine: {', '.join(names)}." if names else "",
-        (
-            Table(
-                ("", "Cosine", "Mutual proximity"),
-                tuple((what, read(found.cosine), read(found.mutual)) for what, read in lines),
-                "Hubs",
-            ),
-        ),
+        f"Most frequent in the lists by cosine: {names}." if names else "",
+        (Table(("", "Cosine", "Mutual proximity"), rows, "Hubs"),),
     )
 
 

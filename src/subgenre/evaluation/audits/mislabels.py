@@ -1,14 +1,14 @@
-"""The doctor: which tracks look as if they were in the wrong playlist, and which are broken?
+"""The doctor: which tracks may be in the wrong playlist, and which are broken?
 
-Each track is judged by a probe that hasn't seen it (out-of-fold). Where the probe finds another
-subgenre more probable than the track's own, the track is named; the surest are those whose own
-subgenre is the least probable beside the other (the odds, not the margin: where many subgenres
-share the probability, a small margin can still be long odds). Duplicates, outliers and silent or
-clipped recordings are listed beside. Nothing is moved: a person listens and decides.
+A probe that hasn't seen a track judges it (out-of-fold). A track is listed where another subgenre
+is more probable than its own, ranked by the odds and not the margin: where many subgenres share
+the probability, a small margin can still be long odds. Duplicates, outliers and silent or clipped
+recordings are listed too. No file is moved: a person listens and decides.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,40 +21,33 @@ from scipy.special import logsumexp
 from subgenre.core.text import percent
 from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits.base import Audit, Context, Result, Section, Suggestion, Suggestions
+from subgenre.evaluation.audits.base import Audit, Context, Section, Suggestion, Suggestions
 from subgenre.evaluation.audits.duplicates import Duplicates
-from subgenre.evaluation.audits.probe import (
-    Floats,
-    Fold,
-    Ints,
-    checked,
-    checked_folds,
-    fold_positions,
-    lda_scores,
-    standardise,
-)
-from subgenre.metrics.vectors import unit
+from subgenre.evaluation.audits.probe import Fold, checked, fold_positions, lda_scores, standardise
+from subgenre.metrics.vectors import Floats, Ints, unit
 
 if TYPE_CHECKING:
     from subgenre.library.track import Track
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
-TOO_FEW = 8  # tracks in a subgenre, below which nothing can be said of its spread
-LEAST = 0.9  # confidence of a wrong playlist: 9 to 1 for another one, or nobody reads the list
-OUTLIER_Z = 4.0  # robust z of the distance to one's own subgenre
+TOO_FEW = 8  # tracks in a subgenre, below which its spread is unknown
+LEAST = 0.9  # confidence of a wrong playlist: odds of 9 to 1 keep the list short
+NEIGHBOURS = 3  # of the own subgenre, to which an outlier's distance is measured
+OUTLIER_Z = 4.0  # robust z of that distance
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.001  # of the samples: audible distortion
 FOLDS, REPEATS = 5, 3
 KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped")
-CSV_COLUMNS = ("track", "path", "kind", "subgenre", "suggestion", "confidence", "why")
 
 
 @dataclass(frozen=True)
-class Finding(Result):
-    """One thing to look at.
+class Finding:
+    """A track to check.
 
-    Attributes: track: id; path; kind: one of `KINDS`; subgenre: where it is; suggestion: the
-    playlist that it fits, or the path of the other copy, or ""; confidence: 0..1; why: a sentence.
+    Attributes:
+        track: its id. kind: one of `KINDS`. subgenre: its playlist.
+        suggestion: the playlist that it fits, or the path of the other copy, or "".
+        confidence: 0..1. why: a sentence.
     """
 
     track: str
@@ -69,20 +62,20 @@ class Finding(Result):
 def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold]) -> Floats:
     """Return the probability of each subgenre for each track, by probes that haven't seen it.
 
-    The probe is shrunk linear discriminant analysis, fitted inside each fold; tracks that stand in
-    the test side of several folds (repeats) get the mean of the log-likelihoods. One temperature
-    for all, by least log loss, makes the probabilities honest (Guo et al. 2017, section 4.2).
+    The probe is shrunk linear discriminant analysis, fitted inside each fold; tracks that several
+    folds test (repeats) get the mean of the log-likelihoods. One temperature for all, by least log
+    loss, calibrates the probabilities (Guo et al. 2017, section 4.2).
 
     Shapes: vectors [N, D], labels [N], folds of positions -> [N, C], C = largest label + 1; rows of
     NaN for tracks that no fold tests, or that are alone in their subgenre.
 
-    Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
+    Raises: EvaluationError for vectors that are not finite, one subgenre, or no judged track.
     """
     x, y = checked(vectors, labels)
     n_classes = int(y.max()) + 1
     total, times = np.zeros((len(y), n_classes)), np.zeros(len(y))
-    for train, tested in checked_folds(folds, len(y)):
-        # a track whose subgenre has nobody else to train on would seem wrong wherever it is
+    for train, tested in folds:
+        # a track without others of its subgenre in training would seem wrong in any playlist
         test = tested[np.isin(y[tested], y[train])]
         scores = lda_scores(x[train], y[train], x[test], n_classes, shrinkage=SHRINKAGE)
         total[test] += scores - logsumexp(scores, axis=1, keepdims=True)
@@ -91,61 +84,14 @@ def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fol
     if not seen.any():
         raise EvaluationError("no track can be judged: each is alone in its subgenre or untested")
     logits = total[seen] / times[seen, None]
+    logits /= _temperature(logits, y[seen])
     result = np.full((len(y), n_classes), np.nan)
-    result[seen] = _softmax(logits / _temperature(logits, y[seen]))
+    result[seen] = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
     return result
 
 
-def wrong_playlist(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    tracks: Sequence[Track],
-    *,
-    least: float = LEAST,
-) -> list[Finding]:
-    """Return the tracks that fit another subgenre better, the surest first.
-
-    Shapes: probabilities [N, C] out-of-fold, NaN rows are passed over; labels [N]; names [C]. The
-    confidence is `misfit`; what is below `least` is not listed.
-    """
-    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    confidence = misfit(p, y)
-    others = np.where(np.isfinite(p), p, -1.0)
-    others[np.arange(len(y)), y] = -1.0
-    best = others.argmax(axis=1)
-    rows = []
-    for i in np.argsort(-confidence, kind="stable"):
-        if confidence[i] <= max(least, 0.5):
-            break
-        other, own = names[best[i]], names[y[i]]
-        why = f"Probability of {other} {percent(p[i, best[i]])}, of {own} {percent(p[i, y[i]])}"
-        rows.append(_finding(tracks[i], "wrong playlist", own, other, float(confidence[i]), why))
-    return rows
-
-
-def misfit(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
-    """Return the share of the best other subgenre in what it and the own one have together: [N].
-
-    Above 0.5 another subgenre is more probable; 0 for tracks that were not judged (NaN). Shapes:
-    probabilities [N, C], labels [N]. The score by which wrong labels are ranked: self-confidence
-    and margin of Northcutt, Jiang and Chuang 2021 (section 3) in one.
-    """
-    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    rows = np.arange(len(y))
-    judged = np.isfinite(p).all(axis=1)
-    others = p.copy()
-    others[rows, y] = -1.0
-    best, own = others.max(axis=1), p[rows, y]
-    return np.asarray(np.where(judged, best / np.maximum(best + own, 1e-300), 0.0))
-
-
-def _softmax(logits: Floats) -> Floats:
-    return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
-
-
 def _temperature(logits: Floats, labels: Ints) -> float:
-    """The temperature of least log loss, between 0.1 and 1000."""
+    """Return the temperature of least log loss, between 0.1 and 1000."""
     rows = np.arange(len(labels))
 
     def loss(log_t: float) -> float:
@@ -156,19 +102,47 @@ def _temperature(logits: Floats, labels: Ints) -> float:
     return float(np.exp(found.x))
 
 
+def wrong_playlist(
+    probabilities: Floats, labels: Ints, names: Sequence[str], tracks: Sequence[Track]
+) -> list[Finding]:
+    """Return the tracks that fit another subgenre with a `misfit` above `LEAST`, the surest first.
+
+    Shapes: probabilities [N, C] out-of-fold; labels [N]; names [C].
+    """
+    confidence, best = misfit(probabilities, labels)
+    rows = []
+    for i in np.argsort(-confidence, kind="stable")[: np.sum(confidence > LEAST)]:
+        own, other = names[labels[i]], names[best[i]]
+        p_own, p_other = percent(probabilities[i, labels[i]]), percent(probabilities[i, best[i]])
+        why = f"Probability of {other} {p_other}, of {own} {p_own}"
+        rows.append(_finding(tracks[i], "wrong playlist", own, other, float(confidence[i]), why))
+    return rows
+
+
+def misfit(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
+    """Return the share of the best other subgenre in the probability of it and the own one.
+
+    Above 0.5 the other one is more probable; 0 for tracks that were not judged (NaN). It joins
+    self-confidence and margin of Northcutt, Jiang and Chuang 2021 (section 3).
+
+    Shapes: probabilities [N, C], labels [N] -> shares [N], and the other subgenres [N].
+    """
+    rows = np.arange(len(labels))
+    others = np.nan_to_num(probabilities)
+    others[rows, labels] = -1.0
+    other = others.argmax(axis=1)
+    best, own = probabilities[rows, other], probabilities[rows, labels]
+    return np.nan_to_num(best / np.maximum(best + own, 1e-300)), other
+
+
 def outliers(
-    vectors: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    tracks: Sequence[Track],
-    *,
-    k: int = 3,
+    vectors: ArrayLike, labels: ArrayLike, names: Sequence[str], tracks: Sequence[Track]
 ) -> list[Finding]:
     """Return tracks that lie unusually far from the others of their own subgenre.
 
-    Distance: mean of 1 - cos to the k nearest of the own subgenre, as a robust z over the subgenre
-    (median and 1.4826 times the median absolute deviation). Subgenres under 8 tracks are passed
-    over. The confidence is Cantelli's bound 1 - 1 / (1 + z^2), true for any distribution.
+    Distance: mean of 1 - cos to the nearest of the own subgenre, as a robust z over the subgenre
+    (median and 1.4826 times the median absolute deviation). Subgenres under 8 tracks are left out.
+    The confidence is Cantelli's bound 1 - 1 / (1 + z^2), true for any distribution.
 
     Shapes: vectors [N, D], labels [N]. Raises: EvaluationError for vectors that are not finite.
     """
@@ -181,7 +155,7 @@ def outliers(
             continue
         distance = 1 - near[own] @ near[own].T
         np.fill_diagonal(distance, np.inf)
-        mean = np.sort(distance, axis=1)[:, :k].mean(axis=1)
+        mean = np.sort(distance, axis=1)[:, :NEIGHBOURS].mean(axis=1)
         spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
         z = (mean - np.median(mean)) / max(spread, 1e-12)
         for i in np.flatnonzero((z > OUTLIER_Z) & (mean > 1e-6)):
@@ -192,7 +166,7 @@ def outliers(
 
 
 def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:
-    """Return a finding a pair of copies: "duplicate", or "two playlists" across subgenres."""
+    """Return a finding for each pair: "duplicate", or "two playlists" across subgenres."""
     rows = []
     for pair in duplicates.pairs:
         a, b = tracks[pair.a], tracks[pair.b]
@@ -206,57 +180,57 @@ def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:
 def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[Finding]:
     """Return tracks that are silent or clipped, by the mean measures of their chunks.
 
-    `measures` holds columns [N] among "silent_share" and "clipped_share"; a missing column or a NaN
-    finds nothing. The confidence is the silent share, or 1 - half the limit over the clipped share.
+    `measures` holds "silent_share" and "clipped_share" [N]; NaN counts as 0. The confidence is the
+    silent share, or 1 - half the limit over the clipped share.
     """
     rows = []
-    nothing = np.zeros(len(tracks))
-    silent = np.nan_to_num(np.asarray(measures.get("silent_share", nothing), dtype=np.float64))
-    clipped = np.nan_to_num(np.asarray(measures.get("clipped_share", nothing), dtype=np.float64))
+    silent, clipped = (
+        np.nan_to_num(np.asarray(measures[name], dtype=np.float64)).tolist()
+        for name in ("silent_share", "clipped_share")
+    )
     for track, quiet, over in zip(tracks, silent, clipped, strict=True):
         if quiet >= SILENT_SHARE:
             why = f"{percent(quiet)} of the audio is silence"
-            rows.append(_finding(track, "silent", track.subgenre, "", float(quiet), why))
+            rows.append(_finding(track, "silent", track.subgenre, "", quiet, why))
         if over >= CLIPPED_SHARE:
             why = f"{over:.2%} of the samples are clipped"
-            sure = 1 - CLIPPED_SHARE / (2 * float(over))
+            sure = 1 - CLIPPED_SHARE / (2 * over)
             rows.append(_finding(track, "clipped", track.subgenre, "", sure, why))
     return rows
 
 
 def diagnose(
-    vectors: ArrayLike,
-    labels: ArrayLike,
+    vectors: Floats,
+    labels: Ints,
     names: Sequence[str],
     tracks: Sequence[Track],
     folds: Sequence[Fold],
-    *,
-    duplicates: Duplicates | None = None,
-    measures: Mapping[str, ArrayLike] | None = None,
+    duplicates: Duplicates,
+    measures: Mapping[str, ArrayLike],
 ) -> list[Finding]:
     """Return all findings by kind, in the order of `KINDS`, and within a kind the surest first.
 
     Shapes: vectors [N, D], labels [N], names [C], N tracks in the same order, folds of positions.
 
-    Raises: EvaluationError for vectors that are not finite, one subgenre, or folds that leak.
+    Raises: EvaluationError as `oof_probabilities`.
     """
-    if len(tracks) != np.asarray(labels).shape[0]:
-        raise EvaluationError(f"{len(tracks)} tracks and {np.asarray(labels).shape[0]} labels")
-    found = wrong_playlist(oof_probabilities(vectors, labels, folds), labels, names, tracks)
-    found += outliers(vectors, labels, names, tracks)
-    found += copies(duplicates, tracks) if duplicates else []
-    found += broken(tracks, measures or {})
+    found = [
+        *wrong_playlist(oof_probabilities(vectors, labels, folds), labels, names, tracks),
+        *outliers(vectors, labels, names, tracks),
+        *copies(duplicates, tracks),
+        *broken(tracks, measures),
+    ]
     return sorted(found, key=lambda f: (KINDS.index(f.kind), -f.confidence))
 
 
 def csv_rows(findings: Sequence[Finding]) -> list[list[str]]:
-    """Return a header and one row of text a finding, for a CSV file."""
-    body = [[_cell(getattr(f, name)) for name in CSV_COLUMNS] for f in findings]
-    return [list(CSV_COLUMNS), *body]
-
-
-def _cell(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.3f}"
+    """Return a header and a row of text for each finding, for a CSV file."""
+    header = [field.name for field in dataclasses.fields(Finding)]
+    rows = [
+        [f.track, f.path, f.kind, f.subgenre, f.suggestion, f"{f.confidence:.3f}", f.why]
+        for f in findings
+    ]
+    return [header, *rows]
 
 
 def _finding(
@@ -266,7 +240,7 @@ def _finding(
 
 
 def run(context: Context) -> list[Finding]:
-    """Diagnose all tracks, over folds of their own and at least three repeats."""
+    """Diagnose all tracks, over their own folds and at least three repeats."""
     largest = int(np.bincount(context.labels).max())
     folds = repeated_folds(
         context.tracks,
@@ -280,8 +254,8 @@ def run(context: Context) -> list[Finding]:
         context.names,
         context.tracks,
         folds,
-        duplicates=context.copies,
-        measures=context.columns,
+        context.copies,
+        context.columns,
     )
 
 
@@ -301,7 +275,7 @@ def section(findings: Sequence[Finding], context: Context) -> Section:
     rows = tuple(
         Suggestion(
             f.track,
-            names.get(f.track, f.path),
+            names[f.track],
             f.why,
             (
                 f.kind,
@@ -312,15 +286,14 @@ def section(findings: Sequence[Finding], context: Context) -> Section:
         )
         for f in findings
     )
+    table = Suggestions(("Problem", "Playlist", "Fits", "Confidence"), rows, "Tracks to check")
     return Section(
         "doctor",
         "Tracks to check",
         "Which tracks may be in the wrong playlist, copies, outliers or broken recordings? Nothing "
         "was changed.",
         "" if rows else "No track stands out.",
-        (Suggestions(("Problem", "Playlist", "Fits", "Confidence"), rows, "Tracks to check"),)
-        if rows
-        else (),
+        (table,) if rows else (),
     )
 
 

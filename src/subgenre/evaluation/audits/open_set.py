@@ -1,10 +1,10 @@
-"""None of my playlists: is a track of an unknown subgenre turned away?
+"""None of my playlists: are tracks of an unknown subgenre rejected?
 
-Each subgenre is left out in turn. The others are known: their tracks are scored in folds, by models
-that haven't seen them; the left-out subgenre's tracks are scored by the same models. AUROC is the
-probability that a known track scores above an unknown one; FPR at 95 % TPR is the share of unknown
-tracks that get in when 95 % of the known ones do (Hendrycks and Gimpel 2017; Yang et al. 2022). The
-threshold in use is conformal (`subgenre.conformal`); how well it keeps its promise is measured too.
+Each subgenre is left out in turn, and models that haven't seen them score its tracks and the held-
+out tracks of the other, known subgenres. AUROC is the probability that a known track scores above
+an unknown one; FPR at 95 % TPR is the share of unknown tracks that are accepted if 95 % of the
+known ones are (Hendrycks and Gimpel 2017; Yang et al. 2022). The error rate of the conformal
+threshold in use (`search.conformal`) is measured too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from subgenre.evaluation.audits.base import (
     Audit,
     Context,
     Interval,
-    Result,
     Retraining,
     Section,
     Table,
@@ -32,25 +31,25 @@ from subgenre.evaluation.audits.base import (
     over_folds,
 )
 from subgenre.evaluation.audits.probe import (
-    Floats,
     Fold,
-    Ints,
     centroid_scores,
     checked,
-    checked_folds,
+    interval,
     mahalanobis,
     standardise,
 )
-from subgenre.metrics.vectors import unit
+from subgenre.metrics.vectors import Floats, Ints, unit
 from subgenre.search.conformal import threshold
 
 CLASSIFY_SCORE = "centroid"  # the score by which `classify` rejects tracks
+NEIGHBOURS = 5
+ALPHA = 0.1  # error rate of the threshold
 BOOTSTRAPS = 300
 HALVES = 200  # random halvings to calibrate on one half and test on the other
 
 
 @dataclass(frozen=True)
-class LeftOut(Result):
+class LeftOut:
     """One subgenre as the unknown: how well its tracks are separated from the known ones."""
 
     subgenre: str
@@ -60,13 +59,14 @@ class LeftOut(Result):
 
 
 @dataclass(frozen=True)
-class OpenSet(Result):
+class OpenSet:
     """Rejection by one kind of score.
 
-    Attributes: score: one of `SCORES`; rows: one a subgenre; auroc and fpr95: mean over
-    subgenres, interval by bootstrap over tracks; alpha: the error rate; known_error: the share
-    of known tracks that are rejected at it, at most alpha if it holds; caught: the share of unknown
-    tracks that are rejected; chance: AUROC of guessing.
+    Attributes:
+        score: one of `SCORES`. rows: one for each left-out subgenre.
+        auroc, fpr95: means over the subgenres, with intervals by bootstrap over tracks.
+        known_error, caught: shares of known and unknown tracks that are rejected at `alpha`.
+        chance: AUROC of guessing.
     """
 
     score: str
@@ -91,7 +91,7 @@ def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
 
 
 def fpr_at_tpr(known: ArrayLike, unknown: ArrayLike, *, tpr: float = 0.95) -> float:
-    """Return the share of unknown scores let in when at least a share `tpr` of the known ones is.
+    """Return the share of unknown scores accepted if at least a share `tpr` of the known ones is.
 
     Shapes: [n] and [m].
     """
@@ -100,33 +100,30 @@ def fpr_at_tpr(known: ArrayLike, unknown: ArrayLike, *, tpr: float = 0.95) -> fl
     return float(np.mean(np.asarray(unknown) >= limit))
 
 
-def centroid_fit(train: Floats, labels: Ints, test: Floats, k: int) -> Floats:
-    """Return each test vector's largest cosine to a centroid: [m]. k is not used."""
-    del k
+def centroid_fit(train: Floats, labels: Ints, test: Floats) -> Floats:
+    """Return each test vector's largest cosine to a centroid: [m]."""
     used, compact = np.unique(labels, return_inverse=True)
     return np.asarray(centroid_scores(train, compact, test, used.size).max(axis=1))
 
 
-def neighbour_fit(train: Floats, labels: Ints, test: Floats, k: int) -> Floats:
-    """Return each test vector's mean cosine to its k nearest training vectors: [m]."""
-    del labels
+def neighbour_fit(train: Floats, _: Ints, test: Floats) -> Floats:
+    """Return each test vector's mean cosine to its nearest training vectors: [m]."""
     fitted, new = standardise(train, test)
     cosine = unit(new) @ unit(fitted).T
-    k = min(k, cosine.shape[1])
+    k = min(NEIGHBOURS, cosine.shape[1])
     return np.asarray(np.partition(cosine, -k, axis=1)[:, -k:].mean(axis=1))
 
 
-def gaussian_fit(train: Floats, labels: Ints, test: Floats, k: int) -> Floats:
+def gaussian_fit(train: Floats, labels: Ints, test: Floats) -> Floats:
     """Return minus each test vector's squared Mahalanobis distance to the nearest mean: [m].
 
-    Source: Lee, Lee, Lee and Shin 2018, eq. 2. k is not used.
+    Source: Lee, Lee, Lee and Shin 2018, eq. 2.
     """
-    del k
     used, compact = np.unique(labels, return_inverse=True)
     return np.asarray(-mahalanobis(train, compact, test, used.size).min(axis=1))
 
 
-SCORES: Mapping[str, Callable[[Floats, Ints, Floats, int], Floats]] = {
+SCORES: Mapping[str, Callable[[Floats, Ints, Floats], Floats]] = {
     "centroid": centroid_fit,
     "neighbours": neighbour_fit,
     "gaussian": gaussian_fit,
@@ -134,104 +131,63 @@ SCORES: Mapping[str, Callable[[Floats, Ints, Floats, int], Floats]] = {
 
 
 def open_set(
-    vectors: ArrayLike | Mapping[int, ArrayLike],
-    labels: ArrayLike,
+    models: Mapping[int, tuple[ArrayLike, Sequence[Fold]]],
+    labels: Ints,
     names: Sequence[str],
-    folds: Sequence[Fold] | Mapping[int, Sequence[Fold]],
     *,
-    score: str = "centroid",
-    alpha: float = 0.1,
-    k: int = 5,
+    score: str = CLASSIFY_SCORE,
     seed: int = 0,
 ) -> OpenSet:
-    """Leave each subgenre out in turn and measure how well its tracks are turned away.
+    """Leave each subgenre out in turn and measure how well its tracks are rejected.
 
-    Shapes: vectors [N, D], or for each left-out class number the [N, D] of a model trained without
-    it; labels [N]; names [C]; folds of positions, or those of each left-out class number. A
-    model that was trained with the left-out subgenre flatters itself: pass frozen vectors, or the
-    mapping.
+    Shapes: models: for each left-out class number the vectors [N, D] of a model that was not
+    trained on it, and folds of positions; labels [N]; names [C].
 
-    Raises: EvaluationError for vectors that are not finite, an unknown score, or fewer than three
-    subgenres (with one left out, two must remain).
+    Raises: EvaluationError for vectors that are not finite, or fewer than three subgenres (with one
+    left out, two must remain).
     """
-    if score not in SCORES:
-        raise EvaluationError(f"score is {score!r}: choose one of {', '.join(SCORES)}")
-    table = dict(vectors) if isinstance(vectors, Mapping) else None
-    first = next(iter(table.values())) if table else vectors
-    _, y = checked(first, labels)  # type: ignore[arg-type]
-    shared = None if isinstance(folds, Mapping) else checked_folds(folds, len(y))
-    classes = [int(c) for c in np.unique(y) if table is None or int(c) in table]
-    if np.unique(y).size < 3 or not classes:
+    if np.unique(labels).size < 3 or not models:
         raise EvaluationError("two subgenres only: leaving one out leaves nothing to tell apart")
     generator = np.random.default_rng(seed)
-    pairs = []
-    for c in classes:
-        x, _ = checked(table[c] if table else first, labels)  # type: ignore[arg-type]
-        parts = checked_folds(folds[c], len(y)) if isinstance(folds, Mapping) else shared
-        pairs.append(_scores(x, y, c, parts or [], SCORES[score], k))
-    return _summary(score, alpha, [names[c] for c in classes], pairs, generator)
-
-
-def _scores(
-    x: Floats,
-    y: Ints,
-    left_out: int,
-    folds: Sequence[Fold],
-    fit: Callable[[Floats, Ints, Floats, int], Floats],
-    k: int,
-) -> tuple[Floats, Floats]:
-    """Scores of known tracks by models that haven't seen them, and of the left-out tracks."""
-    total, times = np.zeros(len(y)), np.zeros(len(y))
-    for train, test in folds:
-        known = train[y[train] != left_out]
-        total[test] += fit(x[known], y[known], x[test], k)
-        times[test] += 1
-    mean = np.divide(total, times, out=np.zeros(len(y)), where=times > 0)
-    return mean[(y != left_out) & (times > 0)], mean[(y == left_out) & (times > 0)]
-
-
-def _summary(
-    score: str,
-    alpha: float,
-    names: Sequence[str],
-    pairs: Sequence[tuple[Floats, Floats]],
-    generator: np.random.Generator,
-) -> OpenSet:
+    pairs = []  # scores of known tracks, and of unknown ones
+    for left_out, (vectors, folds) in models.items():
+        x, y = checked(vectors, labels)
+        total, times = np.zeros(len(y)), np.zeros(len(y))
+        for train, test in folds:
+            known = train[y[train] != left_out]
+            total[test] += SCORES[score](x[known], y[known], x[test])
+            times[test] += 1
+        mean = total / np.maximum(times, 1)
+        pairs.append((mean[(y != left_out) & (times > 0)], mean[(y == left_out) & (times > 0)]))
+    values = np.array([(auroc(*pair), fpr_at_tpr(*pair)) for pair in pairs])
     draws = np.empty((BOOTSTRAPS, len(pairs), 2))
-    values = np.array([(auroc(a, b), fpr_at_tpr(a, b)) for a, b in pairs])
     for i, (known, unknown) in enumerate(pairs):
         for d in range(BOOTSTRAPS):
-            a = generator.choice(known, known.size)
-            b = generator.choice(unknown, unknown.size)
+            a, b = generator.choice(known, known.size), generator.choice(unknown, unknown.size)
             draws[d, i] = auroc(a, b), fpr_at_tpr(a, b)
-    rows = tuple(
-        LeftOut(name, pairs[i][1].size, *(_interval(values[i, j], draws[:, i, j]) for j in (0, 1)))
-        for i, name in enumerate(names)
-    )
-    area, fpr = (_interval(values[:, j].mean(), draws[:, :, j].mean(axis=1)) for j in (0, 1))
-    error, caught = _kept_promise(pairs, alpha, generator)
+    rows = []
+    for i, c in enumerate(models):
+        area, fpr = (interval(values[i, j], draws[:, i, j]) for j in (0, 1))
+        rows.append(LeftOut(names[c], pairs[i][1].size, area, fpr))
+    area, fpr = (interval(values[:, j].mean(), draws[:, :, j].mean(axis=1)) for j in (0, 1))
+    error, caught = _rejected(pairs, generator)
     text = (
         f"{percent(caught)} of the unknown tracks are rejected, and {percent(error)} of the known "
-        f"ones, of which at most {percent(alpha)} should be."
+        f"ones, of which at most {percent(ALPHA)} should be."
     )
-    return OpenSet(score, rows, area, fpr, alpha, error, caught, text)
+    return OpenSet(score, tuple(rows), area, fpr, ALPHA, error, caught, text)
 
 
-def _interval(value: float, draws: Floats) -> Interval:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(value), float(low), float(high))
-
-
-def _kept_promise(
-    pairs: Sequence[tuple[Floats, Floats]], alpha: float, generator: np.random.Generator
+def _rejected(
+    pairs: Sequence[tuple[Floats, Floats]], generator: np.random.Generator
 ) -> tuple[float, float]:
-    """Shares of known and unknown tracks turned away, calibrated on random halves of the known."""
+    """Return the shares of known and unknown tracks rejected by thresholds from half the known."""
     error, caught = [], []
     for known, unknown in pairs:
         for _ in range(max(HALVES // len(pairs), 5)):
             order = generator.permutation(known)
             half = len(order) // 2
-            limit = threshold(order[:half], alpha)
+            limit = threshold(order[:half], ALPHA)
             error.append(np.mean(order[half:] < limit))
             caught.append(np.mean(unknown < limit))
     return float(np.mean(error)), float(np.mean(caught))
@@ -239,21 +195,16 @@ def _kept_promise(
 
 def run(context: Context) -> dict[str, OpenSet]:
     """Measure the rejection by the frozen vectors, with each score."""
+    classes = np.unique(context.labels).tolist()
+    models = dict.fromkeys(classes, (context.frozen, context.positions))
     return {
-        score: open_set(
-            context.frozen,
-            context.labels,
-            context.names,
-            context.positions,
-            score=score,
-            seed=context.seed,
-        )
+        score: open_set(models, context.labels, context.names, score=score, seed=context.seed)
         for score in SCORES
     }
 
 
 def section(found: Mapping[str, OpenSet], _: Context) -> Section:
-    """Show a row a score."""
+    """Show a row for each score."""
     rows = tuple(
         (
             name,
@@ -264,6 +215,7 @@ def section(found: Mapping[str, OpenSet], _: Context) -> Section:
         )
         for name, one in found.items()
     )
+    columns = ("Score", "AUROC", "FPR at 95 % TPR", "Known rejected", "Unknown rejected")
     best = max(found.values(), key=lambda one: one.auroc.value)
     worst = min(best.rows, key=lambda row: row.auroc.value)
     return Section(
@@ -274,13 +226,7 @@ def section(found: Mapping[str, OpenSet], _: Context) -> Section:
         "unknown one; chance is 0.5. FPR at 95 % TPR: share of unknown tracks that are accepted if "
         "95 % of the known ones are.",
         f"{best.text} Hardest to reject: {worst.subgenre} (AUROC {worst.auroc.value:.2f}).",
-        (
-            Table(
-                ("Score", "AUROC", "FPR at 95 % TPR", "Known rejected", "Unknown rejected"),
-                rows,
-                "Unknown subgenres",
-            ),
-        ),
+        (Table(columns, rows, "Unknown subgenres"),),
     )
 
 
@@ -294,15 +240,12 @@ def run_retrained(context: Context) -> dict[str, OpenSet]:
     settings = training.settings
     recipes = {"trained without it": settings}
     if training.features.trash:
-        quadruplet = config.replace(settings, "loss", name="quadruplet")
-        recipes["trained without it, with trash"] = config.replace(
-            quadruplet, "batch", kind="triplet"
-        )
-        if settings.loss.name != "triplet" or settings.batch.kind != "triplet":
-            triplet = config.replace(settings, "loss", name="triplet")
-            recipes["trained without it, triplets"] = config.replace(
-                triplet, "batch", kind="triplet"
-            )
+        triplets = config.replace(settings, "batch", kind="triplet")
+        quadruplet = config.replace(triplets, "loss", name="quadruplet")
+        recipes["trained without it, with trash"] = quadruplet
+        reference = config.replace(triplets, "loss", name="triplet")
+        if reference != settings:
+            recipes["trained without it, triplets"] = reference
     return {
         name: _retrained(context, replace(training, settings=recipe, out=training.out / str(i)))
         for i, (name, recipe) in enumerate(recipes.items())
@@ -313,31 +256,27 @@ def _retrained(context: Context, training: Retraining) -> OpenSet:
     """Train a model without each subgenre, and measure the rejection of its tracks."""
     ids = np.array([track.id for track in context.tracks])
     fold, labels, settings = context.folds[0], context.labels, training.settings
-    jobs, positions = {}, {}
+    jobs, folds = {}, {}
     for c, name in enumerate(context.names):
         train = fold.train[labels[fold.train] != c]
         test = np.union1d(fold.test, np.flatnonzero(labels == c))
         if np.unique(labels[train]).size < 2 or not np.any(labels[test] != c):
             continue
-        split = Split(
-            tuple(sorted(ids[train].tolist())),
-            tuple(sorted(ids[test].tolist())),
-            settings.run.seed,
-            ("track", "recording"),
-        )
-        positions[c] = [(train, test)]
+        sides = [tuple(sorted(ids[side].tolist())) for side in (train, test)]
+        split = Split(sides[0], sides[1], settings.run.seed, ("track", "recording"))
+        folds[c] = [(train, test)]
         jobs[c] = cross_validation.job(
             f"without {name}", training.features, settings, split, training.out / f"{c}.npz"
         )
     results = cross_validation.train_all(
         list(jobs.values()), workers=training.workers, console=context.console
     )
-    vectors = {c: result.vectors for c, result in zip(jobs, results, strict=True)}
-    return open_set(vectors, labels, context.names, positions, score=CLASSIFY_SCORE)
+    models = {c: (one.vectors, folds[c]) for c, one in zip(jobs, results, strict=True)}
+    return open_set(models, labels, context.names)
 
 
 def section_retrained(found: Mapping[str, OpenSet], context: Context) -> Section:
-    """Show a row a recipe."""
+    """Show a row for each recipe."""
     shown = replace(
         section(found, context), name="open_set_trained", title="Unknown subgenres, trained"
     )

@@ -1,8 +1,7 @@
-"""The light classifiers of the audits, and the folds they are judged in.
+"""The light classifiers of the audits, their folds, and bootstrap intervals.
 
-Everything is linear algebra on vectors that exist already: no training that could see the labels of
-the tracks it is judged on. Vectors are [N, D], labels [N] are class numbers, a fold is a pair of
-positions (train, test).
+No classifier sees the labels of the tracks that it is judged on. Vectors are [N, D], labels [N] are
+class numbers, a fold is a pair of positions (train, test).
 """
 
 from __future__ import annotations
@@ -11,17 +10,16 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
 from subgenre.dataset.splits import Split
 from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
+from subgenre.evaluation.audits.base import Interval
 from subgenre.metrics import Score, share_interval
-from subgenre.metrics.vectors import unit
+from subgenre.metrics.vectors import Floats, Ints, one_hot, unit
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Fold = tuple[Ints, Ints]
 
 BOOTSTRAPS = 1000
@@ -29,16 +27,14 @@ SHRINKAGE = 0.3  # share of the identity in the covariance: few tracks, many dim
 
 
 def checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    """Return vectors [N, D] as float64 and labels [N] as integers, or say what is wrong.
+    """Return vectors [N, D] as float64 and labels [N] as integers.
 
     Raises: EvaluationError where shapes disagree, a vector is not finite, a label is negative, or
     there are fewer than two subgenres.
     """
     x, y = np.asarray(vectors, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise EvaluationError(
-            f"vectors {x.shape} and labels {y.shape} don't match: one row a track"
-        )
+        raise EvaluationError(f"vectors {x.shape} and labels {y.shape} do not match")
     broken = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if broken.size:
         raise EvaluationError(
@@ -46,24 +42,19 @@ def checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
             f"{broken[0]}: encode these tracks again or leave them out"
         )
     if y.size and y.min() < 0:
-        raise EvaluationError(f"a label is {y.min()}: trash has no place here, leave it out")
+        raise EvaluationError(f"a label is {y.min()}: leave trash out")
     if np.unique(y).size < 2:
-        raise EvaluationError("there is one subgenre only: nothing to tell apart")
+        raise EvaluationError("there is only one subgenre; 2 or more are needed")
     return x, y
 
 
 def standardise(train: Floats, *others: Floats) -> list[Floats]:
-    """Return `train` and the others with the columns of `train` at mean 0 and deviation 1.
+    """Scale the columns of all sides [n, D] so that those of `train` have mean 0 and deviation 1.
 
-    Shapes: [n, D] each. A column that doesn't vary becomes 0.
+    A column that doesn't vary becomes 0.
     """
     scale = standardisation(train)
     return [standardised(x, *scale) for x in (train, *others)]
-
-
-def one_hot(labels: Ints, n_classes: int) -> Floats:
-    """Return labels [..., N] as [..., N, C] of zeros and ones."""
-    return np.eye(n_classes)[labels]
 
 
 def centroid_scores(train: Floats, labels: Ints, test: Floats, n_classes: int) -> Floats:
@@ -84,56 +75,50 @@ def lda_scores(
     """Return the log-likelihood of each subgenre by linear discriminant analysis.
 
     Shapes: train [n, D], labels [n], test [m, D] -> [m, C], up to a constant that subgenres share;
-    -inf where a subgenre has no training track. Equal priors: the size of a playlist says nothing
-    about a new track. The covariance within subgenres is shrunk towards a multiple of the identity
-    (Friedman 1989, eq. 18).
+    -inf where a subgenre has no training track. Priors are equal: the size of a playlist does not
+    predict a new track. The covariance within subgenres is shrunk towards a multiple of the
+    identity (Friedman 1989, eq. 18).
     """
-    fitted, new = _varying(train, test)
-    residual, means, count = _within(fitted, labels, n_classes)
+    residual, means, count, new = _within(train, labels, test, n_classes)
     weights = _precision(residual, means, int((count > 0).sum()), shrinkage).T  # [D, C]
     bias = -0.5 * np.einsum("cd,dc->c", means, weights)
     return np.where(count > 0, new @ weights + bias, -np.inf)
 
 
-def mahalanobis(
-    train: Floats, labels: Ints, test: Floats, n_classes: int, *, shrinkage: float = SHRINKAGE
-) -> Floats:
+def mahalanobis(train: Floats, labels: Ints, test: Floats, n_classes: int) -> Floats:
     """Return the squared Mahalanobis distance to each subgenre's mean: [m, C].
 
     With the shrunk covariance of `lda_scores`, and shapes as there; +inf where a subgenre has no
     training track.
     """
-    fitted, new = _varying(train, test)
-    residual, means, count = _within(fitted, labels, n_classes)
-    n_used = int((count > 0).sum())
+    residual, means, count, new = _within(train, labels, test, n_classes)
     both = np.concatenate([new, means])
-    weighted = _precision(residual, both, n_used, shrinkage)
+    weighted = _precision(residual, both, int((count > 0).sum()), SHRINKAGE)
     own = np.einsum("md,md->m", both, weighted)  # of the tracks, then of the means
     cross = new @ weighted[len(new) :].T
     squares = own[: len(new), None] - 2 * cross + own[len(new) :]
     return np.where(count > 0, squares, np.inf)
 
 
-def _varying(train: Floats, test: Floats) -> list[Floats]:
-    """Standardise both sides and leave out the columns that don't vary.
+def _within(
+    train: Floats, labels: Ints, test: Floats, n_classes: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return residuals [n, D], subgenre means [C, D] and sizes [C], and test vectors [m, D].
 
-    The shrinkage is a share of the mean variance, which columns of zeros would lower.
+    Both sides are standardised. Columns that don't vary are left out: the shrinkage is a share of
+    the mean variance, which they would lower.
     """
     fitted, new = standardise(train, test)
     varies = fitted.any(axis=0)
-    return [fitted[:, varies], new[:, varies]]
-
-
-def _within(fitted: Floats, labels: Ints, n_classes: int) -> tuple[Floats, Floats, Floats]:
-    """Residuals [n, D] from the subgenres' means [C, D], and tracks a subgenre [C]."""
+    fitted, new = fitted[:, varies], new[:, varies]
     hot = one_hot(labels, n_classes)
     count = hot.sum(axis=0)
     means = (hot.T @ fitted) / np.maximum(count, 1)[:, None]
-    return fitted - means[labels], means, count
+    return fitted - means[labels], means, count, new
 
 
 def _precision(residual: Floats, rows: Floats, n_used: int, shrinkage: float) -> Floats:
-    """Rows [m, D] times the inverse of the shrunk covariance of the residuals [n, D].
+    """Return rows [m, D] times the inverse of the shrunk covariance of the residuals [n, D].
 
     By Woodbury's identity in the space of the training tracks, as D is mostly above n.
     """
@@ -145,21 +130,21 @@ def _precision(residual: Floats, rows: Floats, n_used: int, shrinkage: float) ->
     return np.asarray((rows - inside) / alpha)
 
 
-def ridge_hat(train: Floats, test: Floats, *, penalty: float = 1.0) -> Floats:
+def ridge_hat(train: Floats, test: Floats) -> Floats:
     """Return the matrix [m, n] that turns training targets [n] into ridge predictions [m].
 
     Predictions are linear in the targets, so that a thousand permutations of the labels cost one
-    matrix product. Shapes: train [n, D], test [m, D]. The penalty is a multiple of the mean
-    eigenvalue of the training tracks' Gram matrix. Targets should have mean 0.
+    matrix product. Shapes: train [n, D], test [m, D]. The penalty is the mean eigenvalue of the
+    training tracks' Gram matrix. Targets should have mean 0.
     """
     fitted, new = standardise(train, test)
     gram = fitted @ fitted.T
-    ridge = penalty * max(float(np.trace(gram)) / len(gram), 1e-12)
+    ridge = max(float(np.trace(gram)) / len(gram), 1e-12)
     return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), fitted @ new.T).T)
 
 
 def grouped_folds(labels: ArrayLike, groups: ArrayLike, k: int, *, seed: int) -> list[Fold]:
-    """Return k folds stratified by labels [N] that never part a group [N].
+    """Return k folds stratified by labels [N] that never split a group [N].
 
     Fewer folds where a subgenre has fewer groups than k, down to 2.
     """
@@ -177,58 +162,25 @@ def grouped_folds(labels: ArrayLike, groups: ArrayLike, k: int, *, seed: int) ->
 
 
 def fold_positions(splits: Sequence[Split], ids: Sequence[str]) -> list[Fold]:
-    """Return the splits as positions in `ids` [N], a track id a row; other tracks are passed over.
+    """Return the splits as positions in `ids` [N]; tracks with other ids are left out.
 
-    Raises: EvaluationError where a fold is left without training or test tracks.
+    Raises: EvaluationError where a fold has no training or no test tracks.
     """
-    sides = [[np.isin(list(ids), list(side)) for side in (s.train, s.test)] for s in splits]
-    return checked_folds([(np.flatnonzero(a), np.flatnonzero(b)) for a, b in sides], len(ids))
+    folds = []
+    for split in splits:
+        train, test = (np.flatnonzero(np.isin(ids, side)) for side in (split.train, split.test))
+        if not train.size or not test.size:
+            raise EvaluationError("a fold is empty: its tracks are not in this feature folder")
+        folds.append((train, test))
+    return folds
 
 
-def checked_folds(folds: Sequence[Fold], n: int) -> list[Fold]:
-    """Return folds as arrays of positions below n; a fold that leaks or is empty is refused."""
-    result = []
-    for train, test in folds:
-        a, b = np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)
-        if not a.size or not b.size or max(a.max(), b.max()) >= n or min(a.min(), b.min()) < 0:
-            raise EvaluationError(f"a fold is empty or names a track outside 0..{n - 1}")
-        if np.intersect1d(a, b).size:
-            raise EvaluationError("a fold has the same track in training and test")
-        result.append((a, b))
-    if not result:
-        raise EvaluationError("no folds: give at least one pair of training and test positions")
-    return result
-
-
-def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -> Score:
-    """Return the mean of `right` [N] (0..1, one value a track) with its 95 % bootstrap interval.
-
-    Where all are right, or all wrong, the interval is Wilson's for so many tracks, or groups.
+def bootstrap(values: ArrayLike, groups: ArrayLike | None = None) -> tuple[float, Floats]:
+    """Return the mean of `values` [N], and the means of bootstrap draws.
 
     Args:
-        groups: as of `mean_interval`.
+        groups: [N]; whole groups are drawn, as tracks of one artist are not independent.
     """
-    value, draws = _bootstrap(right, groups)
-    n = np.size(right) if groups is None else np.unique(groups).size
-    low, high = share_interval(value, draws, n)
-    return Score(value=value, low=low, high=high, chance=chance)
-
-
-def mean_interval(
-    values: ArrayLike, *, groups: ArrayLike | None = None
-) -> tuple[float, float, float]:
-    """Return the mean of `values` [N], one a track, and its 95 % bootstrap interval.
-
-    Args:
-        groups: [N]; whole ones are drawn, as tracks of one artist are not independent.
-    """
-    value, draws = _bootstrap(values, groups)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return value, float(low), float(high)
-
-
-def _bootstrap(values: ArrayLike, groups: ArrayLike | None) -> tuple[float, Floats]:
-    """Return the mean of `values` [N], and those of the draws."""
     x = np.asarray(values, dtype=np.float64)
     of = np.arange(x.size) if groups is None else np.unique(groups, return_inverse=True)[1]
     count = np.bincount(of).astype(np.float64)
@@ -237,3 +189,22 @@ def _bootstrap(values: ArrayLike, groups: ArrayLike | None) -> tuple[float, Floa
         count.size, np.full(count.size, 1 / count.size), BOOTSTRAPS
     )
     return float(x.mean()), drawn @ total / (drawn @ count)
+
+
+def interval(value: float, draws: Floats) -> Interval:
+    """Return a value with the 95 % percentile interval of its bootstrap draws."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
+def share(right: ArrayLike, *, chance: float, groups: ArrayLike | None = None) -> Score:
+    """Return the mean of `right` [N] (0..1, one value a track) with its 95 % bootstrap interval.
+
+    Where all are right, or all wrong, it is Wilson's interval for that many tracks or groups.
+
+    Args:
+        groups: as of `bootstrap`.
+    """
+    value, draws = bootstrap(right, groups)
+    n = np.size(right) if groups is None else np.unique(groups).size
+    return Score(value, *share_interval(value, draws, n), chance)
