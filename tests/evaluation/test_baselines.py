@@ -118,13 +118,11 @@ def test_out_of_fold_takes_the_majority_and_each_track_once() -> None:
     wrong[2] = [0.0, 1]
     split = (np.array([0, 1]), np.array([2, 3]))
     folds_ = [Fold(*split, {"trained": v}) for v in (right, wrong, wrong)]
-    found = baselines.out_of_fold(folds_, y, int(y.max()) + 1)
-    assert found.predicted.tolist() == [-1, -1, 1, 1]
-    assert found.confusion.tolist() == [[0, 1], [0, 1]]
-    tied = baselines.out_of_fold(
-        folds_[:2], y, int(y.max()) + 1
-    )  # one vote each: the first fold's counts
-    assert tied.predicted[2] == 0
+    predicted, confusion = baselines.out_of_fold(folds_, y, 2)
+    assert predicted.tolist() == [-1, -1, 1, 1]
+    assert confusion.tolist() == [[0, 1], [0, 1]]
+    tied, _ = baselines.out_of_fold(folds_[:2], y, 2)
+    assert tied[2] == 0  # one vote each: the first fold's counts
 
 
 def test_aligned_vectors_undo_a_turn_and_keep_each_fold_as_it_is() -> None:

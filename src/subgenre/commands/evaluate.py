@@ -199,7 +199,7 @@ def evaluate(
         fingerprint=models.fingerprint,
     )
     console.info("drawing map and report")
-    predicted = baselines.out_of_fold(scored, tracks.labels, len(tracks.folder.labels))
+    predicted, confusion = baselines.out_of_fold(scored, tracks.labels, len(tracks.folder.labels))
     data = ReportData(
         title=models.out.resolve().name,
         made=f"subgenre {VERSION}",
@@ -210,8 +210,8 @@ def evaluate(
         models=scores.scores,
         labels=tuple(tracks.folder.labels),
         genres=tuple(tracks.folder.genres),
-        confusion=tuple(tuple(row) for row in predicted.confusion.tolist()),
-        **_map(tracks, sides, vectors, predicted.predicted, seed),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        **_map(tracks, sides, vectors, predicted, seed),
         history=models.history,
         settings=validation.to_dict(models.settings),
         versions=versions(),

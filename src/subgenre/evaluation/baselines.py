@@ -1,7 +1,4 @@
-"""The baselines, and what folds show together: pure numpy on vectors and labels.
-
-All models are scored on the same held-out tracks by the same metrics, so that a reader sees what
-training adds to what is cheap: see `MODELS`.
+"""The model and its baselines (`MODELS`), scored on the same held-out tracks by the same metrics.
 
 N tracks have one fixed order; a fold names them by position.
 """
@@ -20,14 +17,11 @@ from subgenre import metrics
 from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Measured, Score
-from subgenre.metrics.vectors import unit
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from subgenre.metrics.vectors import Floats, Ints, unit
 
 
 class Model(NamedTuple):
-    """How a model or baseline is named and described to people."""
+    """The name and description of a model or baseline."""
 
     title: str
     description: str
@@ -67,47 +61,11 @@ class Scores:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class OutOfFold:
-    """The predicted subgenre of each track, by models that were not trained on it.
-
-    Attributes:
-        predicted: [N], -1 where no fold tests the track.
-        confusion: [C, C], true by predicted, each track once.
-    """
-
-    predicted: Ints
-    confusion: Ints
-
-
-def baseline_vectors(
-    frozen: ArrayLike,
-    labels: ArrayLike,
-    train: Ints,
-    test: Ints,
-    columns: Mapping[str, ArrayLike],
-    *,
-    seed: int = 0,
-) -> dict[str, NDArray[np.floating]]:
-    """Return the vectors of the baselines on one split, by name, each [N, D].
-
-    Args:
-        frozen: [N, H] of this split, unit norm. labels: [N].
-        columns: baseline -> [N, K] plain numbers of a track, NaN where unknown.
-    """
-    return {
-        **{name: column_vectors(values, train) for name, values in columns.items()},
-        "frozen": np.asarray(frozen),
-        "probe": probe_vectors(frozen, labels, train, test, seed=seed),
-    }
-
-
 def column_vectors(columns: ArrayLike, train: Ints) -> Floats:
     """Turn a few plain columns [N, K] into unit vectors [N, K + 1] that cosine can compare.
 
-    The columns are standardised by the training tracks, and missing values are their mean. A
-    coordinate of 1 is added, so that cosine reflects how far a track differs, and not only in
-    which direction.
+    The columns are standardised by the training tracks, and missing values (NaN) are their mean.
+    With a further coordinate of 1, cosine reflects distance and not only direction.
     """
     values = np.asarray(columns, dtype=np.float64)
     seen = values[train]
@@ -116,17 +74,19 @@ def column_vectors(columns: ArrayLike, train: Ints) -> Floats:
     fill = np.where(known, seen, 0.0).sum(axis=0) / count
     whole = np.where(np.isfinite(values), values, fill)
     scaled = standardised(whole, *standardisation(whole[train]))
-    rows = np.hstack([scaled, np.ones((len(scaled), 1))])
-    return unit(rows)
+    return unit(np.hstack([scaled, np.ones((len(scaled), 1))]))
 
 
 def probe_vectors(
     frozen: ArrayLike, labels: ArrayLike, train: Ints, test: Ints, *, seed: int = 0
 ) -> Floats:
-    """Return class probabilities as vectors [N, C]: of test tracks by a logistic probe.
+    """Return class probabilities of the test tracks as vectors [N, C], by logistic regression.
 
     The vector of a training track is one-hot, (0, .., 1, .., 0), so that the nearest centroid, the
     nearest track and the vote of the neighbours are all the most probable subgenre.
+
+    Args:
+        frozen: [N, H], unit norm. labels: [N].
 
     Raises:
         EvaluationError: vectors that are not finite, or one subgenre in training.
@@ -142,7 +102,7 @@ def probe_vectors(
     scale = standardisation(x[train])
     probe = LogisticRegression(C=PROBE_C, max_iter=PROBE_STEPS, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fair baseline all the same
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a baseline
         probe.fit(standardised(x[train], *scale), y[train])
     rows = np.zeros((len(y), int(y.max()) + 1))
     rows[train, y[train]] = 1.0
@@ -205,42 +165,40 @@ def score(
     return Scores(scores, tuple(notes))
 
 
-def out_of_fold(folds: Sequence[Fold], labels: ArrayLike, n_labels: int) -> OutOfFold:
+def out_of_fold(folds: Sequence[Fold], labels: Ints, n_labels: int) -> tuple[Ints, Ints]:
     """Predict the subgenre of each held-out track by the nearest training centroid.
 
     Over repeats the most frequent prediction counts; if two are equally frequent, the earlier one.
+
+    Returns:
+        predictions [N], -1 where no fold tests the track; and counts [C, C], true by predicted.
     """
-    y = np.asarray(labels, dtype=np.int64)
-    votes = np.zeros((len(y), n_labels), dtype=np.int64)
-    first = np.full((len(y), n_labels), np.inf)
+    votes = np.zeros((len(labels), n_labels), dtype=np.int64)
+    first = np.full(votes.shape, len(folds))
     for number, fold in enumerate(folds):
         rows = fold.vectors["trained"]
-        nearest = metrics.nearest_centroids(rows[fold.train], y[fold.train], rows[fold.test])
+        nearest = metrics.nearest_centroids(rows[fold.train], labels[fold.train], rows[fold.test])
         votes[fold.test, nearest] += 1
         first[fold.test, nearest] = np.minimum(first[fold.test, nearest], number)
-    earliest = np.where(np.isfinite(first), first / (1.0 + len(folds)), 0.0)
-    predicted = np.where(votes.any(axis=1), (votes - earliest).argmax(axis=1), -1)
+    best = (votes - first / (1 + len(folds))).argmax(axis=1)
+    predicted = np.where(votes.any(axis=1), best, -1)
     tested = predicted >= 0
-    matrix = metrics.confusion_matrix(y[tested], predicted[tested], n_labels)
-    return OutOfFold(predicted.astype(np.int64), matrix)
+    return predicted, metrics.confusion_matrix(labels[tested], predicted[tested], n_labels)
 
 
 def aligned(folds: Sequence[Fold]) -> Floats:
     """Return the vectors of held-out tracks [N, D], rotated into the space of the first fold.
 
-    Each fold's encoder has a space of its own. The rotation that best maps the common training
-    tracks onto each other (orthogonal Procrustes; Schönemann 1966) changes no cosine inside a fold
-    and uses no held-out track. Rows of tracks that no fold tests are NaN.
+    Each fold's encoder has its own space. The rotation that best maps the common training tracks
+    onto each other (orthogonal Procrustes; Schönemann 1966) changes no cosine inside a fold and
+    uses no held-out track. Rows of tracks that no fold tests are NaN.
     """
     base = np.asarray(folds[0].vectors["trained"], dtype=np.float64)
     vectors = np.full(base.shape, np.nan)
     for fold in folds:
         rows = np.asarray(fold.vectors["trained"], dtype=np.float64)
         common = np.intersect1d(folds[0].train, fold.train)
-        rotation = np.eye(base.shape[1])
-        if common.size:
-            left, _, right = np.linalg.svd(rows[common].T @ base[common])
-            rotation = left @ right
+        left, _, right = np.linalg.svd(rows[common].T @ base[common])  # identities if none
         new = fold.test[np.isnan(vectors[fold.test, 0])]  # the first repeat counts
-        vectors[new] = rows[new] @ rotation
+        vectors[new] = rows[new] @ (left @ right)
     return vectors

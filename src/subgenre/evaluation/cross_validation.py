@@ -1,4 +1,4 @@
-"""One training a fold: in parallel where the cores allow, kept on disk, never repeated."""
+"""A training for each fold: in parallel where the cores allow; a result on disk is used again."""
 
 from __future__ import annotations
 
@@ -81,16 +81,16 @@ def plan(
 
 
 def _claim(out: Path, folder: FeatureFolder, settings: TrainConfig, folds: int) -> None:
-    """Write which evaluation `out` holds, or check that it is this one; repeats may be added."""
+    """Write which evaluation `out` holds, or check that it is this one; repeats may differ."""
     manifest = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "configuration": checkpoint.digest(_training_settings(settings)),
         "data": folder.fingerprint,
         "folds": folds,
     }
     path = out / MANIFEST
     if path.is_file():
-        known = files.read_json(path, version=1, error=RunError)
+        known = files.read_json(path, version=FORMAT_VERSION, error=RunError)
         different = [name for name, value in manifest.items() if known.get(name) != value]
         if different:
             raise RunError(
@@ -134,21 +134,21 @@ def train_all(
         TrainingError, BackboneError, FeatureError: of any job; finished results are kept.
     """
     console = console or Silent()
-    results = {i: result for i, one in enumerate(jobs) if (result := read(one)) is not None}
+    results = {one.path: result for one in jobs if (result := read(one)) is not None}
     if results:
         console.info(f"{len(results)} of {len(jobs)} trainings are already done")
-    missing = [i for i in range(len(jobs)) if i not in results]
+    missing = [one for one in jobs if one.path not in results]
     n_workers = parallel.worker_count(workers) if jobs and _is_small(jobs[0].settings) else 1
     with console.progress("folds") as bar:
         bar(len(results), len(jobs))
-        for i in _trained([(i, jobs[i]) for i in missing], min(n_workers, len(missing)), console):
-            result = read(jobs[i])
+        for one in _trained(missing, min(n_workers, len(missing)), console):
+            result = read(one)
             if result is None:
-                raise RunError(f"{jobs[i].path} was written and can't be read; is the disk full?")
-            results[i] = result
-            console.info(f"{jobs[i].name}: trained in {duration(result.seconds)}")
+                raise RunError(f"{one.path} was written and can't be read; is the disk full?")
+            results[one.path] = result
+            console.info(f"{one.name}: trained in {duration(result.seconds)}")
             bar(len(results), len(jobs))
-    return [results[i] for i in range(len(jobs))]
+    return [results[one.path] for one in jobs]
 
 
 def read(one: Job) -> FoldResult | None:
@@ -192,20 +192,17 @@ def _is_small(settings: TrainConfig) -> bool:
     return on_cpu and settings.model.tune == "head"
 
 
-def _trained(jobs: Sequence[tuple[int, Job]], workers: int, console: Console) -> Iterator[int]:
-    """Train the numbered jobs; yield the number of each when it is done."""
+def _trained(jobs: Sequence[Job], workers: int, console: Console) -> Iterator[Job]:
+    """Train the jobs; yield each when it is done."""
     if workers < 2:
-        for number, one in jobs:
+        for one in jobs:
             train_one(one, console=WarningsOnly(console))
-            yield number
+            yield one
         return
-    items = [one for _, one in jobs]
-    outcomes = parallel.map_files(
-        _train_in_process, items, workers=workers, timeout_s=_NO_TIMEOUT_S
-    )
+    outcomes = parallel.map_files(_train_in_process, jobs, workers=workers, timeout_s=_NO_TIMEOUT_S)
     with closing(outcomes):  # an interruption or a failure ends the running ones
         for position, problem in outcomes:
-            number, one = jobs[position]
+            one = jobs[position]
             if problem == parallel.Failure(parallel.CRASHED):
                 raise TrainingError(
                     f"{one.name} ended abruptly, probably for lack of memory; run it again with "
@@ -215,7 +212,7 @@ def _trained(jobs: Sequence[tuple[int, Job]], workers: int, console: Console) ->
                 raise TrainingError(f"{one.name}: {problem.reason}")
             if problem is not None:
                 raise problem
-            yield number
+            yield one
 
 
 def _train_in_process(one: Job) -> Exception | None:
@@ -231,10 +228,9 @@ def mean_history(results: Sequence[FoldResult]) -> tuple[dict[str, Any], ...]:
     """Average the epochs that all trainings have."""
     history = []
     for rows in zip(*(result.history for result in results), strict=False):
-        means: dict[str, Any] = {}
+        epoch: dict[str, Any] = {"epoch": rows[0]["epoch"]}
         for name in ("loss", "active", "spread", "val_map_at_r"):
             values = [row[name] for row in rows]
-            known = all(value is not None for value in values)
-            means[name] = float(np.mean(values)) if known else None
-        history.append({"epoch": int(rows[0]["epoch"]), **means})
+            epoch[name] = None if None in values else float(np.mean(values))
+        history.append(epoch)
     return tuple(history)

@@ -18,14 +18,12 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.evaluation.audits import probe
 from subgenre.evaluation.audits.confounders import track_columns
-from subgenre.evaluation.baselines import Fold, baseline_vectors
+from subgenre.evaluation.baselines import Fold, column_vectors, probe_vectors
+from subgenre.metrics.vectors import Floats, Ints
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training.fit import CACHE
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _READ_AT_ONCE = 64  # chunks
 _MOMENTS_VERSION = 1
@@ -72,12 +70,6 @@ class EvaluationTracks:
         values = {name: chunks[name].to_numpy()[self.rows] for name in measures.COLUMNS}
         return track_columns(self.folder.tracks, values, self.track_of)
 
-    @cached_property
-    def baselines(self) -> dict[str, Floats]:
-        """Plain columns of two baselines: tempo and loudness [N, 2], log-mel [N, 2 F]."""
-        numbers = [np.asarray(self.columns[c], np.float64) for c in ("tempo_bpm", "loudness_lufs")]
-        return {"tempo_loudness": np.stack(numbers, axis=1), "mean_log_mel": self._log_mel()}
-
     def pooled(
         self,
         model: Encoder | Backbone,
@@ -123,14 +115,21 @@ class EvaluationTracks:
             pooled: [n, H] of all chunks, by the backbone as it was before training.
         """
         ((train, test),) = probe.fold_positions([split], self.ids)
-        rows = self.folder.rows(split.train)
-        frozen = track_vectors.frozen_track_vectors(pooled, self.folder.track_of, rows, self.rows)[
-            1
-        ]
-        vectors = baseline_vectors(frozen, self.labels, train, test, self.baselines, seed=seed)
-        return Fold(train, test, {**vectors, "trained": trained})
+        _, frozen = track_vectors.frozen_track_vectors(
+            pooled, self.folder.track_of, self.folder.rows(split.train), self.rows
+        )
+        numbers = np.stack([self.columns[name] for name in ("tempo_bpm", "loudness_lufs")], axis=1)
+        vectors: dict[str, NDArray[np.floating]] = {
+            "tempo_loudness": column_vectors(numbers, train),
+            "mean_log_mel": column_vectors(self.log_mel, train),
+            "frozen": frozen,
+            "probe": probe_vectors(frozen, self.labels, train, test, seed=seed),
+            "trained": trained,
+        }
+        return Fold(train, test, vectors)
 
-    def _log_mel(self) -> Floats:
+    @cached_property
+    def log_mel(self) -> Floats:
         """Mean and deviation of each band over the music of a track, [N, 2 F]."""
         moments, n_frames = self._moments(), self.folder.n_frames(self.rows).astype(np.float64)
         total = np.zeros((len(self.ids), moments.shape[1]))
@@ -140,7 +139,7 @@ class EvaluationTracks:
         return np.hstack([mean, np.sqrt(np.maximum(square - mean**2, 0.0))])
 
     def _moments(self) -> Floats:
-        """Mean and mean square of each band of each chunk, [n, 2 F], kept on disk."""
+        """Return mean and mean square of each band of each chunk, [n, 2 F]; cached on disk."""
         name = f"log_mel-v{_MOMENTS_VERSION}-{self.folder.fingerprint}.npy"
         path, n_frames = self.folder.path / CACHE / name, self.folder.n_frames(self.rows)
         shape = (len(self.rows), 2 * self.folder.spec.n_mels)
