@@ -12,12 +12,12 @@ import pytest
 
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import duplicates as dup
-from subgenre.evaluation.audits import leakage as leakage_audit
+from subgenre.evaluation.audits import leakage
 from subgenre.evaluation.audits.base import plain
-from subgenre.evaluation.audits.leakage import leakage, straddlers
 from subgenre.evaluation.audits.probe import bootstrap, grouped_folds, interval
 from subgenre.library.track import Track
 from tests.conftest import need
+from tests.evaluation.audit_context import context
 
 
 def track(id: str, path: Path, *, subgenre: str = "s", artist: str = "", duration_s=40.0) -> Track:
@@ -44,14 +44,15 @@ def library(n_labels: int, n_tracks: int, n_chunks: int, *, artists: int = 0, se
     return chunks, of, labels, tracks
 
 
-NO_COPIES = dup.Duplicates("features", (), "")
+def leakage_of(chunks, of, labels, tracks, **given):
+    means = np.zeros((labels.size, 1))
+    return leakage.run(
+        context(means, labels, chunks=chunks, chunk_track=of, tracks=tracks, **given)
+    )
 
 
-def measured(chunks, of, labels, tracks, names="abcd"):
-    return by_kind(leakage(chunks, of, labels, tracks, names, NO_COPIES, []))
-
-
-def by_kind(result):
+def measured(*arrays, **given):
+    result = leakage_of(*arrays, **given)
     return {c.kind: c for c in result.comparisons}, result.notes
 
 
@@ -104,14 +105,14 @@ def test_the_interval_of_a_gap_is_not_that_of_a_share() -> None:
 def test_a_subgenre_by_one_artist_is_left_out_and_named() -> None:
     chunks, of, labels, tracks = library(3, 12, 2, artists=3)
     solo = [t if t.subgenre != "s1" else track(t.id, t.path, artist="one") for t in tracks]
-    rows, notes = measured(chunks, of, labels, solo, ["x", "House", "z"])
+    rows, notes = measured(chunks, of, labels, solo, names=["x", "House", "z"])
     assert rows["artist"].n_tracks == 24
     assert "The artist gap leaves out House: only one artist." in notes
 
 
 def test_a_planted_leak_is_measured_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every recording of a subgenre twice, under another name and in another encoding."""
-    monkeypatch.setattr(leakage_audit, "NEIGHBOURS", 1)
+    monkeypatch.setattr(leakage, "NEIGHBOURS", 1)
     chunks, of, labels, tracks = library(4, 8, 2, seed=3)
     noise = np.random.default_rng(9).normal(size=chunks.shape)
     chunks = np.concatenate([chunks, chunks + 0.01 * noise])
@@ -121,15 +122,15 @@ def test_a_planted_leak_is_measured_and_named(monkeypatch: pytest.MonkeyPatch) -
     found = dup.find(tracks, means)
     assert [(p.a, p.b) for p in found.pairs] == [(i, i + 32) for i in range(32)]
     folds = grouped_folds(labels, np.arange(64), 4, seed=0)
-    result = leakage(chunks, of, labels, tracks, "abcd", found, folds)
-    rows, notes = by_kind(result)
+    result = leakage_of(chunks, of, labels, tracks, copies=found, folds=folds)
+    rows = {c.kind: c for c in result.comparisons}
     assert rows["recording"].knn_gap.low > 0.05
     assert len(result.straddling) > 10
     pair = result.straddling[0]
-    assert any("32.ogg" in n or f"{pair.a}.mp3" in n for n in notes)
+    assert any("32.ogg" in n or f"{pair.a}.mp3" in n for n in result.notes)
     json.dumps(plain(result), allow_nan=False)
     safe = grouped_folds(labels, found.recording_of(64), 4, seed=0)
-    assert straddlers(found, safe) == ()
+    assert leakage.straddlers(found, safe) == ()
 
 
 def test_vectors_that_are_not_finite_are_refused() -> None:

@@ -15,8 +15,9 @@ from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import mislabels
 from subgenre.evaluation.audits.base import plain
 from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
-from subgenre.evaluation.audits.probe import grouped_folds, lda_scores
+from subgenre.evaluation.audits.probe import lda_scores
 from subgenre.library.track import Track
+from tests.evaluation.audit_context import folds_of
 
 
 def library(*, n: int = 24, apart: float = 1.4, seed: int = 0):
@@ -28,10 +29,6 @@ def library(*, n: int = 24, apart: float = 1.4, seed: int = 0):
 
 def tracks_of(labels):
     return [Track(f"{i:04d}", Path(f"/m/{i}.mp3"), "g", f"s{c}") for i, c in enumerate(labels)]
-
-
-def folds_of(labels, seed=0):
-    return grouped_folds(labels, np.arange(labels.size), 4, seed=seed)
 
 
 def diagnose(x, labels, tracks, *pairs):

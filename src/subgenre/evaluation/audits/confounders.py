@@ -125,23 +125,16 @@ def track_columns(
     return columns
 
 
-def confounders(
-    columns: Mapping[str, Column],
-    labels: Ints,
-    names: Sequence[str],
-    folds: Sequence[Fold],
-    *,
-    permutations: int = 999,
-    seed: int = 0,
-) -> Confounders:
+def run(context: Context, *, permutations: int = 999) -> Confounders:
     """Measure how well each column alone, and all together, predict the subgenre.
 
-    Shapes: columns of [N] numbers (NaN: missing) or text ("": missing); labels [N]; names [C];
-    folds of positions. Folds that hold artists out hide how well the artist predicts the subgenre.
+    The folds are drawn by track: folds that hold artists out would hide how well the artist does.
 
     Raises: EvaluationError where no column varies.
     """
-    generator = np.random.default_rng(seed)
+    columns, labels, names = context.columns, context.labels, context.names
+    folds = grouped_folds(labels, np.arange(len(labels)), FOLDS, seed=context.seed)
+    generator = np.random.default_rng(context.seed)
     shuffled = np.stack([labels, *(generator.permutation(labels) for _ in range(permutations))])
     varying = {name: column for name, column in columns.items() if np.unique(column).size > 1}
     if not varying:
@@ -254,13 +247,6 @@ def _confounder(name: str, accuracy: Score, p: float, q: float, known: float) ->
         f"held-out tracks; chance is {percent(accuracy.chance)}."
     )
     return Confounder(name, accuracy, known, p, q, named, text)
-
-
-def run(context: Context) -> Confounders:
-    """Measure the confounders in folds by track: folds by artist would hide the artist's part."""
-    by_track = np.arange(len(context.labels))
-    folds = grouped_folds(context.labels, by_track, FOLDS, seed=context.seed)
-    return confounders(context.columns, context.labels, context.names, folds, seed=context.seed)
 
 
 def section(found: Confounders, _: Context) -> Section:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from subgenre.evaluation.audits.base import (
     Audit,
@@ -70,18 +69,16 @@ class LearningCurve:
     text: str
 
 
-def learning_curve(
-    vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold], *, seed: int = 0
-) -> LearningCurve:
+def run(context: Context) -> LearningCurve:
     """Measure accuracy against the number of training tracks a subgenre, and extrapolate it.
 
-    Shapes: vectors [N, D], frozen; labels [N]; folds of positions. The curve of an encoder that was
-    trained on more than n tracks would be too flat.
+    The vectors are frozen: an encoder that was trained on more than n tracks would make the curve
+    too flat.
 
     Raises: EvaluationError for vectors that are not finite.
     """
-    x, y = checked(vectors, labels)
-    generator = np.random.default_rng(seed)
+    x, y = checked(context.frozen, context.labels)
+    folds, generator = context.positions, np.random.default_rng(context.seed)
     sizes = [np.bincount(y[train]) for train, _ in folds]
     largest = min(int(np.median(counts[counts > 0])) for counts in sizes)
     most = max(int(counts.max()) for counts in sizes)
@@ -172,11 +169,6 @@ def _extrapolated(
         verdict, text = "rising", f"Twice the tracks ({tracks}) would add about"
     text = f"{text} {points_text(gain)}."
     return LearningCurve(points, forecasts, float(c[0]), gain, verdict, text)
-
-
-def run(context: Context) -> LearningCurve:
-    """Measure the curve of the frozen vectors over the folds."""
-    return learning_curve(context.frozen, context.labels, context.positions, seed=context.seed)
 
 
 def section(found: LearningCurve, _: Context) -> Section:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from subgenre.core.text import percent
 from subgenre.evaluation.audits.base import Audit, Context, Section, Table
@@ -19,6 +18,7 @@ from subgenre.evaluation.audits.probe import checked
 from subgenre.metrics.vectors import Ints, unit
 from subgenre.search.similarity import k_occurrence, neighbours, skewness
 
+LENGTH = 10  # of a list, at most
 HUB = 5  # a hub is in more than this many times k lists
 
 
@@ -52,15 +52,14 @@ class Hubness:
     text: str
 
 
-def hubness(vectors: ArrayLike, labels: ArrayLike, *, k: int = 10) -> Hubness:
-    """Measure hubness by cosine and by mutual proximity.
-
-    Shapes: vectors [N, D], labels [N]. k falls to N - 1 in small libraries.
+def run(context: Context) -> Hubness:
+    """Measure hubness among the evaluated tracks, by cosine and by mutual proximity.
 
     Raises: EvaluationError for vectors that are not finite.
     """
-    x, y = checked(vectors, labels)
-    k = min(k, len(x) - 1)
+    rows = _evaluated(context)
+    x, y = checked(context.vectors[rows], context.labels[rows])
+    k = min(LENGTH, len(x) - 1)
     near = unit(x).astype(np.float32)
     before, after = (_occurrence(neighbours(near, k, mutual=m), y, k) for m in (False, True))
     text = (
@@ -81,12 +80,6 @@ def _occurrence(nearest: Ints, labels: Ints, k: int) -> Occurrence:
         same_share=float(np.mean(labels[nearest] == labels[:, None])),
         hubs=tuple(hubs[counts[hubs] > k].tolist()),
     )
-
-
-def run(context: Context) -> Hubness:
-    """Measure hubness among the evaluated tracks."""
-    rows = _evaluated(context)
-    return hubness(context.vectors[rows], context.labels[rows])
 
 
 def _evaluated(context: Context) -> Ints:

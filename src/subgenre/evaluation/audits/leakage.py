@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from subgenre.core.text import counted
 from subgenre.dataset.splits.grouping import bonds
@@ -87,40 +86,28 @@ class Leakage:
     notes: tuple[str, ...]
 
 
-def leakage(
-    chunk_vectors: ArrayLike,
-    track_of: Ints,
-    labels: Ints,
-    tracks: Sequence[Track],
-    names: Sequence[str],
-    copies: Duplicates,
-    folds: Sequence[Fold],
-    *,
-    seed: int = 0,
-) -> Leakage:
-    """Score the same vectors under loose and strict splits.
+def run(context: Context) -> Leakage:
+    """Score the frozen vectors of the chunks under both splits, and find copies across the folds.
 
-    Shapes: chunk_vectors [n, D], track_of [n] positions in tracks; labels [N] of the tracks;
-    names [C]; folds: of the other audits, searched for copies on both sides.
-
-    Raises: EvaluationError for vectors that are not finite, or one subgenre.
+    Raises: EvaluationError for vectors that are not finite.
     """
-    x, y = checked(chunk_vectors, labels[track_of])
-    straddling = straddlers(copies, folds)
+    tracks, labels, track_of = context.tracks, context.labels, context.chunk_track
+    x, y = checked(context.chunks, labels[track_of])
+    straddling = straddlers(context.copies, context.positions)
     notes = [
         f"{tracks[p.a].path.name} and {tracks[p.b].path.name} are one recording on both sides."
         for p in straddling
     ]
     comparisons = []
     for kind, (loose, strict) in SPLITS.items():
-        groups = _groups(kind, tracks, copies)
+        groups = _groups(kind, tracks, context.copies)
         if kind != "chunk" and np.bincount(groups).max() < 2:
             if kind != "recording":
                 notes.append(f"No {kind} gap: no {kind} tag that tracks share.")
             continue
         single = [c for c in np.unique(labels) if np.unique(groups[labels == c]).size < 2]
         if single:
-            listed = ", ".join(names[c] for c in single)
+            listed = ", ".join(context.names[c] for c in single)
             what = "track" if kind == "chunk" else kind
             notes.append(f"The {kind} gap leaves out {listed}: only one {what}.")
         rows = np.flatnonzero(~np.isin(y, single))
@@ -129,12 +116,10 @@ def leakage(
             continue
         of = track_of[rows]
         fine = np.arange(of.size) if kind == "chunk" else of
-        kept, in_kept, n_chunks = np.unique(of, return_inverse=True, return_counts=True)
-        loosely, strictly = (  # share of each track's chunks that are placed right, [2, N]
-            [np.bincount(in_kept, row) / n_chunks for row in _right(x[rows], y[rows], g, seed)]
-            for g in (fine, groups[of])
+        loosely, strictly = (
+            _right(x[rows], y[rows], of, part, context.seed) for part in (fine, groups[of])
         )
-        bound = groups[kept]
+        bound = groups[np.unique(of)]
         chance = float(np.bincount(y[rows]).max() / rows.size)
         figures = [
             (
@@ -146,7 +131,7 @@ def leakage(
         ]
         n_groups = np.unique(bound).size
         comparisons.append(
-            Comparison(kind, loose, strict, kept.size, n_groups, *figures[0], *figures[1])
+            Comparison(kind, loose, strict, bound.size, n_groups, *figures[0], *figures[1])
         )
     return Leakage(tuple(comparisons), straddling, tuple(notes))
 
@@ -160,8 +145,11 @@ def straddlers(copies: Duplicates, folds: Sequence[Fold]) -> tuple[Duplicate, ..
     return tuple(pair for pair in copies.pairs if any(parted(pair, *fold) for fold in folds))
 
 
-def _right(x: Floats, y: Ints, groups: Ints, seed: int) -> Floats:
-    """Place each chunk in folds by `groups` [n]; 1 where centroid and k-NN are right: [2, n]."""
+def _right(x: Floats, y: Ints, of: Ints, groups: Ints, seed: int) -> list[Floats]:
+    """Return the share of each track's chunks that are right in folds by `groups` [n].
+
+    By the nearest centroid and by k-NN; `of` [n] is the track of each chunk.
+    """
     right = np.zeros((2, len(y)))
     for train, test in grouped_folds(y, groups, FOLDS, seed=seed):
         fitted, new = standardise(x[train], x[test])
@@ -170,7 +158,8 @@ def _right(x: Floats, y: Ints, groups: Ints, seed: int) -> Floats:
             near = nearest_labels(fitted, y[train], part, NEIGHBOURS)
             right[0, at] = nearest_centroids(fitted, y[train], part) == y[at]
             right[1, at] = knn_labels(near) == y[at]
-    return right
+    track, n_chunks = np.unique(of, return_inverse=True, return_counts=True)[1:]
+    return [np.bincount(track, row) / n_chunks for row in right]
 
 
 def _groups(kind: str, tracks: Sequence[Track], copies: Duplicates) -> Ints:
@@ -181,20 +170,6 @@ def _groups(kind: str, tracks: Sequence[Track], copies: Duplicates) -> Ints:
         return copies.recording_of(len(tracks))
     names = [dict(bonds(track, (kind,))).get(kind, f"\0{i}") for i, track in enumerate(tracks)]
     return np.unique(names, return_inverse=True)[1]
-
-
-def run(context: Context) -> Leakage:
-    """Score the frozen vectors of the chunks, and look for copies across the folds."""
-    return leakage(
-        context.chunks,
-        context.chunk_track,
-        context.labels,
-        context.tracks,
-        context.names,
-        context.copies,
-        context.positions,
-        seed=context.seed,
-    )
 
 
 def section(found: Leakage, context: Context) -> Section:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, rankdata
 
 from subgenre.core.text import counted, p_value
@@ -63,31 +63,20 @@ class Pair:
     verdict: str = FEW_TRACKS
 
 
-def pairs(
-    frozen: ArrayLike,
-    labels: ArrayLike,
-    names: Sequence[str],
-    folds: Sequence[Fold],
-    trained: Sequence[ArrayLike],
-    *,
-    permutations: int = 499,
-    seed: int = 0,
-) -> tuple[Pair, ...]:
-    """Judge each pair of subgenres.
-
-    Shapes: frozen [N, D]; labels [N]; names [C]; folds of positions; trained: for each fold the
-    vectors [N, E] of its encoder.
+def run(context: Context, *, permutations: int = 499) -> tuple[Pair, ...]:
+    """Judge each pair of subgenres by the frozen vectors and by the trained model of each fold.
 
     The p-value is (1 + permutations that reach the true order) / (1 + permutations) (Phipson and
     Smyth 2010). It errs upwards: folds are stratified by the true labels, and permuted ones, which
     are not spread as evenly over them, scatter more (8 tracks a side: p is at most 0.05 for about
     3 of 100 pairs without a difference).
 
-    Raises: EvaluationError for vectors that are not finite, or one subgenre.
+    Raises: EvaluationError for vectors that are not finite.
     """
-    x, y = checked(frozen, labels)
-    models = [checked(vectors, y)[0] for vectors in trained]
-    generator = np.random.default_rng(seed)
+    x, y = checked(context.frozen, context.labels)
+    models = [checked(fold.vectors["trained"], y)[0] for fold in context.folds]
+    folds, names = context.positions, context.names
+    generator = np.random.default_rng(context.seed)
     found = []
     for a, b in combinations(np.unique(y).tolist(), 2):
         counts = int(np.sum(y == a)), int(np.sum(y == b))
@@ -150,18 +139,19 @@ def _permuted(
     generator: np.random.Generator,
 ) -> tuple[float | None, float | None]:
     """Return the AUC of a ridge probe, pooled over the folds, and its p-value."""
-    members = np.flatnonzero(np.isin(y, pair))
-    place = np.full(len(y), -1)
-    place[members] = np.arange(members.size)
-    true = y[members] == pair[1]
-    is_b = np.stack([true, *(generator.permutation(true) for _ in range(permutations))], axis=1)
+    of_pair = np.isin(y, pair)
+    true = y[of_pair] == pair[1]
+    is_b = np.zeros((len(y), 1 + permutations), dtype=np.bool_)
+    is_b[of_pair, 0] = true
+    for column in range(1, 1 + permutations):
+        is_b[of_pair, column] = generator.permutation(true)
     wins, pairs_seen = np.zeros(1 + permutations), np.zeros(1 + permutations)
     for train, test in folds:
-        fit, judged = (side[place[side] >= 0] for side in (train, test))
+        fit, judged = (side[of_pair[side]] for side in (train, test))
         if fit.size < 2 or judged.size < 2:
             continue
-        scores = ridge_hat(x[fit], x[judged]) @ _balanced(is_b[place[fit]])  # [m, 1 + P]
-        truth = is_b[place[judged]]
+        scores = ridge_hat(x[fit], x[judged]) @ _balanced(is_b[fit])  # [m, 1 + P]
+        truth = is_b[judged]
         n_b = truth.sum(axis=0)
         rank_sum = np.where(truth, rankdata(scores, axis=0), 0.0).sum(axis=0)
         wins += rank_sum - n_b * (n_b + 1) / 2
@@ -179,18 +169,6 @@ def _balanced(is_b: NDArray[np.bool_]) -> Floats:
     n_a = len(is_b) - n_b
     both = (n_a > 0) & (n_b > 0)
     return np.asarray(np.where(is_b, 1 / np.maximum(n_b, 1), -1 / np.maximum(n_a, 1)) * both)
-
-
-def run(context: Context) -> tuple[Pair, ...]:
-    """Judge each pair by the frozen vectors and by the trained model of each fold."""
-    return pairs(
-        context.frozen,
-        context.labels,
-        context.names,
-        context.positions,
-        [fold.vectors["trained"] for fold in context.folds],
-        seed=context.seed,
-    )
 
 
 def section(judged: Sequence[Pair], _: Context) -> Section:
