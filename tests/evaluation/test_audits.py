@@ -16,14 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits import (
-    confounders,
-    growth,
-    hubness,
-    learnability,
-    open_set,
-    probe,
-)
+from subgenre.evaluation.audits import confounders, growth, hubness, learnability, open_set, probe
 from subgenre.evaluation.audits.base import plain
 from subgenre.library.track import Track
 from tests.evaluation.audit_context import context, folds_of
@@ -334,9 +327,7 @@ def test_a_record_label_or_a_missing_year_can_predict_a_playlist() -> None:
 def test_missing_values_of_chunks_are_left_out_of_a_tracks_mean() -> None:
     tracks = [tagged(10.0), tagged(20.0)]
     columns = confounders.track_columns(
-        tracks,
-        {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]},
-        np.array([0, 0, 1]),
+        tracks, {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]}, np.array([0, 0, 1])
     )
     np.testing.assert_array_equal(columns["peak"], [0.5, np.nan])
     np.testing.assert_array_equal(columns["tempo_bpm"], [100.0, np.nan])

@@ -1,4 +1,4 @@
-"""The whole evaluation of a tagged library with trash: artist gap, rejection trained anew."""
+"""The whole evaluation of a tagged library with trash: artist gap and open set."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_folds_hold_out_whole_artists(found: dict[str, Any]) -> None:
     assert "artist" in found["grouped_by"]
 
 
-def test_the_artist_gap_of_a_tagged_library_is_measured_and_told(
+def test_the_artist_gap_of_a_tagged_library_is_measured_and_reported(
     found: dict[str, Any], out: Path
 ) -> None:
     rows = {row["kind"]: row for row in found["audits"]["leakage"]["comparisons"]}
@@ -78,7 +78,7 @@ def test_the_artist_gap_of_a_tagged_library_is_measured_and_told(
     assert "whole artists held out" in (out / workspace.REPORT).read_text(encoding="utf-8")
 
 
-def test_rejection_is_trained_anew_without_each_subgenre(found: dict[str, Any], out: Path) -> None:
+def test_a_model_is_trained_without_each_subgenre(found: dict[str, Any], out: Path) -> None:
     rows = found["audits"]["open_set_trained"]
     assert set(rows) == {"trained without it", "trained without it, with trash"}
     for row in rows.values():

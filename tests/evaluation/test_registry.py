@@ -1,4 +1,4 @@
-"""The registry of audits: an audit from outside runs, and its section is in the report."""
+"""A registered audit runs, and its section is in the report."""
 
 from __future__ import annotations
 

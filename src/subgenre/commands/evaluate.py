@@ -28,7 +28,7 @@ from subgenre.dataset.splits import Split
 from subgenre.errors import ConfigError
 from subgenre.evaluation import baselines, cross_validation
 from subgenre.evaluation.audits import duplicates, registry
-from subgenre.evaluation.audits.base import Context, Retraining
+from subgenre.evaluation.audits.base import Context, Retraining, plain
 from subgenre.evaluation.audits.registry import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
@@ -184,7 +184,7 @@ def evaluate(
         "train_s": models.train_s,
         "grouped_by": list(models.splits[0].grouped_by),
         "warnings": warnings,
-        "audits": audited.plain(),
+        "audits": plain(audited.results),
         "fingerprint": tracks.folder.fingerprint,
         "seed": seed,
         "versions": versions(),

@@ -78,7 +78,7 @@ def column_vectors(columns: ArrayLike, train: Ints) -> Floats:
 
 
 def probe_vectors(
-    frozen: ArrayLike, labels: ArrayLike, train: Ints, test: Ints, *, seed: int = 0
+    frozen: ArrayLike, labels: Ints, train: Ints, test: Ints, *, seed: int = 0
 ) -> Floats:
     """Return class probabilities of the test tracks as vectors [N, C], by logistic regression.
 
@@ -94,7 +94,7 @@ def probe_vectors(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x, y = np.asarray(frozen, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    x, y = np.asarray(frozen, dtype=np.float64), labels
     if not np.isfinite(x[train]).all() or not np.isfinite(x[test]).all():
         raise EvaluationError("frozen vectors hold NaN or infinity: preprocess these tracks again")
     if np.unique(y[train]).size < 2:
@@ -112,7 +112,7 @@ def probe_vectors(
 
 def score(
     folds: Sequence[Fold],
-    labels: ArrayLike,
+    labels: Ints,
     *,
     genres: ArrayLike,
     ids: Sequence[str],
@@ -130,19 +130,17 @@ def score(
     Raises:
         EvaluationError: the trained model can't be scored on any fold.
     """
-    y = np.asarray(labels, dtype=np.int64)
-    names = [name for name in models if name in folds[0].vectors]
     scores: dict[str, dict[str, Score]] = {}
     notes: dict[str, None] = {}
-    for name in names:
+    for name in (name for name in models if name in folds[0].vectors):
         parts: list[Measured] = []
         for fold in folds:
             try:
                 parts += metrics.measure(
                     fold.vectors[name][fold.train],
-                    y[fold.train],
+                    labels[fold.train],
                     fold.vectors[name][fold.test],
-                    y[fold.test],
+                    labels[fold.test],
                     genres=genres,
                     seed=seed,
                     view=view,
@@ -157,10 +155,7 @@ def score(
         elif name == "trained" and view == "all":
             raise last
     if view == "all" and "trained" in scores:
-        chance = {
-            metric: Score(one.chance, one.chance, one.chance, one.chance)
-            for metric, one in scores["trained"].items()
-        }
+        chance = {name: Score(*[one.chance] * 4) for name, one in scores["trained"].items()}
         scores = {"chance": chance, **scores}
     return Scores(scores, tuple(notes))
 

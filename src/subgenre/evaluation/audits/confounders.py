@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +19,9 @@ from subgenre.core.text import p_value, percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Audit, Context, Section, Table, over_folds, share_text
 from subgenre.evaluation.audits.probe import Fold, grouped_folds, share
+from subgenre.library.track import Track
 from subgenre.metrics import Score
 from subgenre.metrics.vectors import Floats, Ints, one_hot
-
-if TYPE_CHECKING:
-    from subgenre.library.track import Track
 
 Column = NDArray[np.generic]
 
@@ -35,7 +32,8 @@ RIDGE = 1.0  # one track's weight pulls each knot towards the mean
 LEVEL = 0.02  # of the false discovery rate, up to which a column or subgenre is named
 STANDS_OUT = 0.9  # AUC of one subgenre against the rest, above which it is named
 
-PHRASES = {
+TOGETHER = "all together"
+PHRASES = {  # name, more of it, less of it, unit
     "loudness_lufs": ("loudness", "louder", "quieter", "dB"),
     "peak": ("peak level", "higher in peak level", "lower in peak level", ""),
     "clipped_share": ("clipping", "more clipped", "less clipped", ""),
@@ -51,6 +49,7 @@ PHRASES = {
     "container": ("file type", "", "", ""),
     "artist": ("artist", "", "", ""),
     "label": ("record label", "", "", ""),
+    TOGETHER: (TOGETHER, "", "", ""),
 }
 
 
@@ -60,8 +59,7 @@ class Standout:
 
     Attributes:
         auc: probability that one of its tracks is above one of the rest, 0..1.
-        difference: of the medians, in the column's unit.
-        q_value: over all columns and subgenres.
+        difference: of the medians, in the column's unit. q_value: over columns and subgenres.
     """
 
     column: str
@@ -78,9 +76,8 @@ class Confounder:
 
     Attributes:
         column: its name, or "all together". accuracy: on held-out tracks.
-        known_share: of tracks that have a value.
-        p_value: by permutation. q_value: over the columns (Benjamini and Hochberg).
-        named: it is significantly better than chance.
+        known_share: of tracks that have a value. p_value: by permutation.
+        q_value: over the columns (Benjamini and Hochberg). named: it is above chance.
     """
 
     column: str
@@ -150,9 +147,9 @@ def run(context: Context, *, permutations: int = 999) -> Confounders:
     outstanding = standouts(varying, labels, names)
     notes = [*(c.text for c in found if c.named), *(s.text for s in outstanding)]
     if len(varying) < len(columns):
-        dropped = ", ".join(_word(name) for name in columns if name not in varying)
+        dropped = ", ".join(PHRASES[name][0] for name in columns if name not in varying)
         notes.append(f"Empty or the same for all tracks: {dropped}.")
-    together = _confounder("all together", accuracy, p, p, 1.0)
+    together = _confounder(TOGETHER, accuracy, p, p, 1.0)
     return Confounders(tuple(found), together, tuple(outstanding), tuple(notes))
 
 
@@ -182,8 +179,7 @@ def standouts(columns: Mapping[str, Column], labels: Ints, names: Sequence[str])
         clear = max(auc, 1 - auc)
         if q > LEVEL or clear < STANDS_OUT:
             continue
-        default = (column, f"higher in {column}", f"lower in {column}", "")
-        word, more, less, unit = PHRASES.get(column, default)
+        word, more, less, unit = PHRASES[column]
         amount = f" by {abs(gap):.3g} {unit}".rstrip() if gap else ""
         text = (
             f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {word} alone "
@@ -197,8 +193,7 @@ def _judge(
     columns: Sequence[Column], shuffled: Ints, folds: Sequence[Fold], n_classes: int
 ) -> tuple[Score, float]:
     """Return the held-out accuracy with the true labels (row 0), and its permutation p-value."""
-    n_tracks = shuffled.shape[1]
-    right, times = np.zeros(shuffled.shape), np.zeros(n_tracks)
+    right = np.zeros(shuffled.shape)
     for train, test in folds:
         design = np.hstack([_basis(column, train) for column in columns])
         fitted = design[train] - design[train].mean(axis=0)
@@ -208,13 +203,11 @@ def _judge(
         for start in range(0, len(shuffled), BLOCK):
             y = shuffled[start : start + BLOCK]
             scores = weights @ one_hot(y[:, train], n_classes)  # [R, m, C]
-            right[start : start + BLOCK, test] += scores.argmax(axis=2) == y[:, test]
-        times[test] += 1
-    seen = times > 0
-    accuracy = (right[:, seen] / times[seen]).mean(axis=1)
-    p = float((1 + np.sum(accuracy[1:] >= accuracy[0])) / shuffled.shape[0])
-    largest = float(np.bincount(shuffled[0][seen]).max() / seen.sum())
-    return share(right[0, seen] / times[seen], chance=largest), p
+            right[start : start + BLOCK, test] = scores.argmax(axis=2) == y[:, test]
+    accuracy = right.mean(axis=1)
+    p = float((1 + np.sum(accuracy[1:] >= accuracy[0])) / len(shuffled))
+    largest = float(np.bincount(shuffled[0]).max() / shuffled.shape[1])
+    return share(right[0], chance=largest), p
 
 
 def _basis(column: Column, train: Ints) -> Floats:
@@ -235,13 +228,9 @@ def _known(column: Column) -> NDArray[np.bool_]:
     return np.asarray(column != "" if column.dtype.kind == "U" else ~np.isnan(column))
 
 
-def _word(column: str) -> str:
-    return PHRASES.get(column, (column,))[0]
-
-
 def _confounder(name: str, accuracy: Score, p: float, q: float, known: float) -> Confounder:
     named = q <= LEVEL and accuracy.low > accuracy.chance
-    word = _word(name)
+    word = PHRASES[name][0]
     text = (
         f"{word[:1].upper()}{word[1:]} alone gives the subgenre of {percent(accuracy.value)} of "
         f"held-out tracks; chance is {percent(accuracy.chance)}."
@@ -253,7 +242,7 @@ def section(found: Confounders, _: Context) -> Section:
     """Show how well each property alone predicts a playlist."""
     rows = tuple(
         (
-            _word(c.column),
+            PHRASES[c.column][0],
             share_text(c.accuracy),
             percent(c.known_share),
             p_value(c.q_value),

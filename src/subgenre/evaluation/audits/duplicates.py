@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +23,8 @@ from scipy.sparse.csgraph import connected_components
 from subgenre.core.progress import Console
 from subgenre.core.text import percent
 from subgenre.evaluation.audits.probe import standardise
+from subgenre.library.track import Track
 from subgenre.metrics.vectors import Ints, unit
-
-if TYPE_CHECKING:
-    from subgenre.library.track import Track
 
 Codes = NDArray[np.uint32]
 

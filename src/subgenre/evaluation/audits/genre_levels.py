@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from subgenre.evaluation import baselines
-from subgenre.evaluation.audits.base import (
-    Audit,
-    Context,
-    Section,
-    Table,
-    decimal_text,
-    share_text,
-)
+from subgenre.evaluation.audits.base import Audit, Context, Section, Table, decimal_text, share_text
 from subgenre.metrics import Score
 
 LEVELS = {"within": "subgenres of one genre", "across": "genres"}

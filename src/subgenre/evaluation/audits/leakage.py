@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,11 +35,9 @@ from subgenre.evaluation.audits.probe import (
     share,
     standardise,
 )
+from subgenre.library.track import Track
 from subgenre.metrics import Score, knn_labels, nearest_centroids, nearest_labels
 from subgenre.metrics.vectors import Floats, Ints
-
-if TYPE_CHECKING:
-    from subgenre.library.track import Track
 
 FOLDS = 5
 NEIGHBOURS = 5
@@ -60,8 +57,7 @@ class Comparison:
     """One score under two splits of the same tracks, chunk by chunk.
 
     Attributes:
-        kind: "chunk", "recording", "artist" or "album". loose, strict: what the splits are.
-        centroid_*, knn_*: accuracies of single chunks and their gap.
+        loose, strict: names of the splits. centroid_*, knn_*: accuracies of single chunks.
     """
 
     kind: str

@@ -42,14 +42,11 @@ class Pair:
     """Two subgenres, and whether they can be told apart.
 
     Attributes:
-        n_a, n_b: tracks.
-        trained: balanced accuracy of the trained encoder on held-out tracks.
-        order: share of held-out pairs of tracks, one of each, that a probe on frozen vectors ranks
-            right (AUC), None where it could not be judged.
+        n_a, n_b: tracks. trained: balanced accuracy of the trained encoder on held-out tracks.
+        order: AUC of a probe on frozen vectors, None where the pair was not judged.
         p_value: of `order`, by permutation. q_value: after Benjamini and Hochberg (1995).
         verdict: "told apart" where q is at most 0.05 and the interval of `trained` is above chance,
-            "unsure" where only one of the two holds, "not told apart" where neither does, or
-            "too few tracks".
+            "unsure" where one of them holds, "not told apart" or "too few tracks".
     """
 
     a: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,10 +23,8 @@ from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Audit, Context, Section, Suggestion, Suggestions
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.probe import Fold, checked, fold_positions, lda_scores, standardise
+from subgenre.library.track import Track
 from subgenre.metrics.vectors import Floats, Ints, unit
-
-if TYPE_CHECKING:
-    from subgenre.library.track import Track
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which its spread is unknown
@@ -241,13 +238,9 @@ def _finding(
 
 def run(context: Context) -> list[Finding]:
     """Diagnose all tracks, over their own folds and at least three repeats."""
-    largest = int(np.bincount(context.labels).max())
-    folds = repeated_folds(
-        context.tracks,
-        context.n_folds or min(FOLDS, largest),
-        max(context.repeats, REPEATS),
-        context.seed,
-    )
+    n_folds = context.n_folds or min(FOLDS, int(np.bincount(context.labels).max()))
+    repeats = max(context.repeats, REPEATS)
+    folds = repeated_folds(context.tracks, n_folds, repeats, context.seed)
     return diagnose(
         context.frozen,
         context.labels,

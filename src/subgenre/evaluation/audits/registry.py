@@ -16,7 +16,7 @@ from subgenre.evaluation.audits import (
     mislabels,
     open_set,
 )
-from subgenre.evaluation.audits.base import Audit, Context, Section, plain
+from subgenre.evaluation.audits.base import Audit, Context, Section
 
 AUDITS: list[Audit] = [
     genre_levels.AUDIT,
@@ -34,24 +34,15 @@ AUDITS: list[Audit] = [
 
 @dataclass(frozen=True)
 class Audited:
-    """What all audits gave.
-
-    Attributes:
-        results: by the name of the audit. sections: of the report.
-        notes: why an audit gave nothing.
-    """
+    """Results by the name of the audit, sections of the report, and why an audit has no result."""
 
     results: dict[str, Any]
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
 
-    def plain(self) -> dict[str, Any]:
-        """Return the results as `metrics.json` holds them."""
-        return {name: plain(result) for name, result in self.results.items()}
-
 
 def run_all(context: Context) -> Audited:
-    """Run every audit that applies; one that the tracks do not allow gives a note."""
+    """Run every audit that applies; a note explains where the tracks do not allow one."""
     applicable = [audit for audit in AUDITS if audit.applies(context)]
     results, sections, notes = {}, [], []
     with context.console.progress("audits") as bar:

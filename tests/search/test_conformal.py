@@ -1,4 +1,4 @@
-"""Split conformal prediction keeps its promise, and its two faces agree."""
+"""Split conformal prediction keeps its error rate; thresholds and p-values agree."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_threshold_accepts_exactly_where_the_p_value_is_above_alpha(n: int, alph
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(30, 0.1), (99, 0.05), (57, 0.2)])
-def test_the_promised_error_rate_is_kept_over_1000_draws(n: int, alpha: float) -> None:
+def test_the_error_rate_is_kept_over_1000_draws(n: int, alpha: float) -> None:
     generator = np.random.default_rng(7)
     errors = np.empty(1000)
-    for draw in range(1000):  # a skewed law: exchangeability is all that is asked for
+    for draw in range(1000):  # a skewed law: exchangeability is enough
         scores = generator.exponential(size=n + 200) ** 2
         errors[draw] = np.mean(scores[n:] < threshold(scores[:n], alpha))
     noise = 3 * errors.std(ddof=1) / math.sqrt(1000)
@@ -38,13 +38,13 @@ def test_the_promised_error_rate_is_kept_over_1000_draws(n: int, alpha: float) -
     assert errors.mean() >= alpha - 1 / (n + 1) - noise
 
 
-def test_too_few_calibration_scores_turn_nothing_away() -> None:
+def test_too_few_calibration_scores_reject_nothing() -> None:
     assert threshold([0.5] * 8, 0.1) == -math.inf
     assert threshold([0.5] * 9, 0.1) == 0.5
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])
-def test_a_senseless_alpha_is_refused(alpha: float) -> None:
+def test_an_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
     with pytest.raises(EvaluationError, match="alpha is"):
         threshold([0.1, 0.2], alpha)
 
