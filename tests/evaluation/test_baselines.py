@@ -178,8 +178,9 @@ def planted(path: Path) -> FeatureFolder:
     table = table.set_column(column, "loudness_lufs", pa.array(loud))
     table = table.set_column(tempo, "tempo_bpm", pa.array(rng.uniform(90, 150, len(loud))))
     pq.write_table(table, path / store.CHUNKS)
-    original, copy = copies(folder)
-    overwrite(folder, source=original, target=copy)
+    original, copy = (folder.rows([track]) for track in copies(folder))
+    for a, b in zip(original, copy, strict=True):
+        write(folder, int(b), folder.load([a])[0], copies(folder)[1])
     stranger = next(t.id for t in folder.tracks if t.subgenre == "one")
     values = torch.rand(2, *folder.load([0]).shape[1:], generator=torch.Generator().manual_seed(9))
     values[:, :, 8:16] += 1.5  # the band of "two"
@@ -193,11 +194,6 @@ def copies(folder: FeatureFolder) -> tuple[str, str]:
     first = splits.folds(folder.tracks, 2, seed=0)[0]
     two = [t.id for t in folder.tracks if t.subgenre == "two"]
     return next(i for i in two if i in first.train), next(i for i in two if i in first.test)
-
-
-def overwrite(folder: FeatureFolder, *, source: str, target: str) -> None:
-    for a, b in zip(folder.rows([source]), folder.rows([target]), strict=True):
-        write(folder, int(b), folder.load([a])[0], target)
 
 
 def write(folder: FeatureFolder, row: int, values: torch.Tensor, track: str) -> None:
@@ -227,13 +223,8 @@ def run(folder: FeatureFolder, out: Path, **options: Any) -> dict[str, Any]:
 
 def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> None:
     assert json.loads((out / workspace.METRICS).read_text()) == found
-    for name in (
-        workspace.REPORT,
-        workspace.MAP,
-        workspace.CONFUSION,
-        workspace.CARD,
-        workspace.DOCTOR,
-    ):
+    pictures = (workspace.MAP, workspace.CONFUSION)
+    for name in (workspace.REPORT, workspace.CARD, workspace.DOCTOR, *pictures):
         assert (out / name).stat().st_size > 0
     assert list(found["models"]) == list(baselines.MODELS)
     assert (found["folds"], found["repeats"], found["n_tracks"]) == (2, 1, 30)
@@ -252,7 +243,7 @@ def test_a_planted_copy_is_found_on_both_sides(
     assert len(straddling) == 1
     assert straddling[0]["method"] in ("features", "fingerprint")
     report = (out / workspace.REPORT).read_text(encoding="utf-8")
-    assert "1 recording stands on both sides" in report
+    assert "1 recording is on both sides" in report
     assert any(all(t in note for t in titles) for note in found["audits"]["leakage"]["notes"])
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import duplicates as dup
 from subgenre.evaluation.audits import leakage
 from subgenre.evaluation.audits.base import plain
@@ -131,13 +129,6 @@ def test_a_planted_leak_is_measured_and_named(monkeypatch: pytest.MonkeyPatch) -
     json.dumps(plain(result), allow_nan=False)
     safe = grouped_folds(labels, found.recording_of(64), 4, seed=0)
     assert leakage.straddlers(found, safe) == ()
-
-
-def test_vectors_that_are_not_finite_are_refused() -> None:
-    chunks, of, labels, tracks = library(2, 6, 2)
-    chunks[3, 2] = math.nan
-    with pytest.raises(EvaluationError, match="1 of 24 vectors hold NaN"):
-        measured(chunks, of, labels, tracks)
 
 
 def test_a_subgenre_with_one_track_is_left_out() -> None:

@@ -134,11 +134,14 @@ def run(context: Context) -> Leakage:
 
 def straddlers(copies: Duplicates, folds: Sequence[Fold]) -> tuple[Duplicate, ...]:
     """Return the pairs of copies of which one trains and the other is tested, in any fold."""
-
-    def parted(pair: Duplicate, train: Ints, test: Ints) -> bool:
-        return (pair.a in train and pair.b in test) or (pair.b in train and pair.a in test)
-
-    return tuple(pair for pair in copies.pairs if any(parted(pair, *fold) for fold in folds))
+    return tuple(
+        pair
+        for pair in copies.pairs
+        if any(
+            (pair.a in train and pair.b in test) or (pair.b in train and pair.a in test)
+            for train, test in folds
+        )
+    )
 
 
 def _right(x: Floats, y: Ints, of: Ints, groups: Ints, seed: int) -> list[Floats]:
@@ -192,7 +195,7 @@ def section(found: Leakage, context: Context) -> Section:
     return Section(
         "leakage",
         "Leakage",
-        "How much better does a model look if related tracks stand on both sides of a split? The "
+        "How much better does a model look if related tracks are on both sides of a split? The "
         "same vectors of the frozen backbone are scored under a loose and a strict split.",
         " ".join(notes),
         (Table(("Split", "Score", "Loose", "Strict", "Gap"), rows, "Leakage"),),
@@ -203,8 +206,8 @@ def section(found: Leakage, context: Context) -> Section:
 def _headline(found: Leakage) -> str:
     if found.straddling:
         recordings = counted(len(found.straddling), "recording")
-        stand = "stands" if len(found.straddling) == 1 else "stand"
-        return f"{recordings} {stand} on both sides of a split: the figures are too high."
+        verb = "is" if len(found.straddling) == 1 else "are"
+        return f"{recordings} {verb} on both sides of a split: the figures are too high."
     for one in found.comparisons:
         gap = one.centroid_gap
         if one.kind in ("artist", "album") and gap.low > 0 and gap.value > NOTABLE_GAP:

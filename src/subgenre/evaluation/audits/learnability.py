@@ -1,4 +1,4 @@
-"""Pairs of subgenres: which of them can be told apart?
+"""Pairs of subgenres: which of them can be distinguished?
 
 For each pair: how many held-out tracks the trained encoder places right, and a permutation test of
 whether a difference exists at all. That test uses frozen vectors and a light probe inside the
@@ -39,7 +39,7 @@ APART, UNSURE, ALIKE, FEW_TRACKS = "told apart", "unsure", "not told apart", "to
 
 @dataclass(frozen=True)
 class Pair:
-    """Two subgenres, and whether they can be told apart.
+    """Two subgenres, and whether they can be distinguished.
 
     Attributes:
         n_a, n_b: tracks. trained: balanced accuracy of the trained encoder on held-out tracks.

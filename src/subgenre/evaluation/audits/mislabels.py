@@ -185,13 +185,13 @@ def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[F
         np.nan_to_num(np.asarray(measures[name], dtype=np.float64)).tolist()
         for name in ("silent_share", "clipped_share")
     )
-    for track, quiet, over in zip(tracks, silent, clipped, strict=True):
-        if quiet >= SILENT_SHARE:
-            why = f"{percent(quiet)} of the audio is silence"
-            rows.append(_finding(track, "silent", track.subgenre, "", quiet, why))
-        if over >= CLIPPED_SHARE:
-            why = f"{over:.2%} of the samples are clipped"
-            sure = 1 - CLIPPED_SHARE / (2 * over)
+    for track, silence, clipping in zip(tracks, silent, clipped, strict=True):
+        if silence >= SILENT_SHARE:
+            why = f"{percent(silence)} of the audio is silence"
+            rows.append(_finding(track, "silent", track.subgenre, "", silence, why))
+        if clipping >= CLIPPED_SHARE:
+            why = f"{clipping:.2%} of the samples are clipped"
+            sure = 1 - CLIPPED_SHARE / (2 * clipping)
             rows.append(_finding(track, "clipped", track.subgenre, "", sure, why))
     return rows
 
