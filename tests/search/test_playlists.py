@@ -185,7 +185,7 @@ def test_belonging_is_calibrated_on_new_tracks():
     def draw(count, shift):
         return unit(generator.normal(size=(count, 10)) + shift * np.eye(1, 10))
 
-    model = belonging.fit(draw(150, 1.2), draw(450, 0.0))
+    model = belonging.fit(draw(150, 1.2), draw(450, 0.0), [""] * 600)
     chance = model.probabilities(np.concatenate([draw(1500, 1.2), draw(4500, 0.0)]))
     truth = np.repeat([1.0, 0.0], [1500, 4500])
     for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 1)):
@@ -202,8 +202,8 @@ def test_calibrating_on_trusted_tracks_alone():
     others = unit(generator.normal(size=(120, 10)))
     members = np.concatenate([seen, unseen])
     trusted = np.repeat([False, True], [60, 180])
-    kind = belonging.fit(members, others)
-    honest = belonging.fit(members, others, trusted=trusted)
+    kind = belonging.fit(members, others, [""] * 240)
+    honest = belonging.fit(members, others, [""] * 240, trusted=trusted)
     truth = np.repeat([1.0, 0.0], [400, 800])
     new = unit(
         np.concatenate(

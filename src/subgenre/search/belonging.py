@@ -22,7 +22,6 @@ Doubles = NDArray[np.float64]
 
 FOLDS = 5
 JUDGED_WEIGHT = 5.0  # one liked track counts as much as five members
-MAX_OTHERS = 2000  # others that are drawn from a larger library
 
 
 @dataclass(frozen=True)
@@ -46,61 +45,45 @@ class Belonging:
 def fit(
     members: NDArray[np.floating],
     others: NDArray[np.floating],
+    groups: Sequence[str],
     *,
-    like: NDArray[np.floating] | None = None,
-    unlike: NDArray[np.floating] | None = None,
-    groups: Sequence[str] | None = None,
+    like: Sequence[NDArray[np.floating]] = (),
+    unlike: Sequence[NDArray[np.floating]] = (),
     trusted: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Belonging:
     """Fit the model and its calibration.
 
     Args:
-        members: unit vectors [n, D]. others: of tracks that don't belong, [m, D]; at most
-            `MAX_OTHERS` of them are drawn.
-        like, unlike: tracks that a person likes, [a, D], and does not like, [b, D].
-        groups: artist (or any key) of members and then others; one group is left out together.
-        trusted: members and then others to calibrate on, such as tracks held out of training;
-            all where None.
-        seed: of the folds and the draw.
+        members: unit vectors [n, D]. others: of tracks that don't belong, [m, D].
+        groups: artist of members and then others, left out together; "" is a group of one track.
+        like, unlike: vectors [D] of tracks that a person likes and does not like.
+        trusted: [n + m], tracks to calibrate on, such as those held out of training; None: all.
+        seed: of the folds.
 
     Raises:
         PlaylistError: fewer than two members or two others.
     """
     if len(members) < 2 or len(others) < 2:
         raise PlaylistError(
-            f"{len(members)} tracks belong and {len(others)} don't: at least two of each are needed"
+            f"{len(members)} tracks belong and {len(others)} are of other subgenres, but at least "
+            "two of each are needed; index more tracks"
         )
-    generator = np.random.default_rng(seed)
-    kept = np.arange(len(others))
-    if len(others) > MAX_OTHERS:
-        kept = np.sort(generator.choice(len(others), MAX_OTHERS, replace=False))
-    rows = np.concatenate([np.arange(len(members)), len(members) + kept])
-    base = np.concatenate([members, others[kept]])
-    y = np.concatenate([np.ones(len(members)), np.zeros(len(kept))])
-    given = [vectors for vectors in (like, unlike) if vectors is not None]
-    judged = np.concatenate([np.zeros((0, base.shape[1])), *given])
-    liked = np.concatenate([np.zeros(0), *(np.full(len(v), float(v is like)) for v in given)])
-    keys = np.array([str(i) for i in rows]) if groups is None else np.array(groups)[rows]
-    fold = _folds(keys, generator)
-    left_out = np.empty(len(y))
+    base = np.concatenate([members, others])
+    y = np.repeat([1.0, 0.0], [len(members), len(others)])
+    judged = np.array([*like, *unlike], dtype=np.float64).reshape(-1, base.shape[1])
+    liked = np.repeat([1.0, 0.0], [len(like), len(unlike)])
+    names, group = np.unique([g or f"\0{i}" for i, g in enumerate(groups)], return_inverse=True)
+    fold = np.random.default_rng(seed).permutation(len(names))[group] % FOLDS
+    left_out = np.full(len(y), np.nan)
     for f in range(FOLDS):
         inside = fold != f
         if not inside.all() and 0 < y[inside].sum() < inside.sum():
             model = Belonging(_weights(base[inside], y[inside], judged, liked), 1.0, 0.0)
             left_out[~inside] = model.scores(base[~inside])
-        else:
-            left_out[~inside] = np.nan
-    use = np.isfinite(left_out) & (True if trusted is None else trusted[rows])
+    use = np.isfinite(left_out) & (True if trusted is None else trusted)
     slope, offset = _platt(left_out[use], y[use])
     return Belonging(_weights(base, y, judged, liked), slope, offset)
-
-
-def _folds(keys: NDArray[np.str_], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Deal the groups to folds, in random order; a group without a name is each track alone."""
-    named = np.array([key or f"\0{i}" for i, key in enumerate(keys)])
-    groups, which = np.unique(named, return_inverse=True)
-    return np.asarray(generator.permutation(len(groups))[which] % FOLDS, dtype=np.int64)
 
 
 def _weights(

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 from subgenre.errors import EvaluationError
+from subgenre.metrics.vectors import unit
 from subgenre.search.conformal import p_values
 from subgenre.search.similarity import top_k
 
@@ -106,7 +108,8 @@ class Classifier:
 
     def probabilities(self, vectors: NDArray[np.floating]) -> Doubles:
         """Calibrated probability of each subgenre for vectors [B, D]: [B, L], rows sum to 1."""
-        return _softmax(_unit(vectors) @ self.centroids.T, self.temperature)
+        cosines = _unit(vectors) @ self.centroids.T
+        return np.asarray(softmax(cosines.astype(np.float64) / self.temperature, axis=1))
 
     def fit_p(self, vectors: NDArray[np.floating]) -> Doubles:
         """p-value of belonging to any of the subgenres for vectors [B, D]: [B], in (0, 1]."""
@@ -118,7 +121,7 @@ class Classifier:
         vectors: NDArray[np.floating],
         *,
         chunks: Sequence[NDArray[np.floating]] | None = None,
-        starts_s: Sequence[Sequence[float]] | None = None,
+        starts_s: Sequence[Sequence[float]] = (),
     ) -> list[Placement]:
         """Classify tracks (objects with `id` and `path`) by their vectors [B, D].
 
@@ -134,31 +137,33 @@ class Classifier:
         if not len(tracks):
             return []
         values = _checked(vectors, self.centroids.shape[1])
-        chances, fits = self.probabilities(values), self.fit_p(values)
         placed = []
-        for i, track in enumerate(tracks):
-            order = np.argsort(-chances[i], kind="stable")
-            best = int(order[0])
-            label = self.labels[best]
-            genre, subgenre = label if fits[i] > self.alpha else ("", "")
-            chunk = (math.nan, math.nan)
-            if chunks is not None and starts_s is not None and len(chunks[i]):
-                chunk = self._chunk(chunks[i], starts_s[i], best)
-            ranked = tuple((self.labels[j], float(chances[i, j])) for j in order)
+        for i, (chances, fit_p) in enumerate(
+            zip(self.probabilities(values), self.fit_p(values), strict=True)
+        ):
+            order = np.argsort(-chances, kind="stable")
+            best = self.labels[order[0]]
+            genre, subgenre = best if fit_p > self.alpha else ("", "")
+            start_s = chunk_chance = math.nan
+            if chunks is not None and len(chunks[i]):
+                of_chunks = self.probabilities(chunks[i])[:, order[0]]
+                start_s = float(starts_s[i][int(np.argmax(of_chunks))])
+                chunk_chance = float(of_chunks.max())
+            ranked = tuple((self.labels[j], float(chances[j])) for j in order)
             placed.append(
                 Placement(
-                    track, genre, subgenre, label, ranked[0][1], float(fits[i]), ranked, *chunk
+                    track=tracks[i],
+                    genre=genre,
+                    subgenre=subgenre,
+                    nearest=best,
+                    probability=ranked[0][1],
+                    fit=float(fit_p),
+                    chances=ranked,
+                    chunk_start_s=start_s,
+                    chunk_probability=chunk_chance,
                 )
             )
         return placed
-
-    def _chunk(
-        self, vectors: NDArray[np.floating], starts_s: Sequence[float], label: int
-    ) -> tuple[float, float]:
-        """Return start and probability of the chunk most typical of a subgenre."""
-        chances = self.probabilities(vectors)[:, label]
-        best = int(np.argmax(chances))
-        return float(starts_s[best]), float(chances[best])
 
 
 def fit(
@@ -187,21 +192,15 @@ def fit(
     if len(known) < 2:
         raise EvaluationError(f"{len(known)} subgenres: classification needs at least two")
     x, y = _rows(vectors, labels, known, None)
-    centroids = np.stack([_unit(x[y == i].sum(axis=0)) for i in range(len(known))])
+    sums = np.stack([x[y == i].sum(axis=0) for i in range(len(known))])
+    centroids = _unit(sums)
     if calibration is None:
-        cosines, targets, scores = _left_out(x, y, centroids)
+        cosines, targets, scores = _left_out(x, y, sums, centroids)
     else:
         held, targets = _rows(*calibration, known, x.shape[1])
         cosines, scores = held @ centroids.T, _nearness(x, held)
-    return Classifier(
-        known,
-        centroids,
-        _temperature(cosines, targets),
-        x,
-        scores,
-        alpha,
-        calibration is not None,
-    )
+    temperature = _temperature(cosines, targets)
+    return Classifier(known, centroids, temperature, x, scores, alpha, calibration is not None)
 
 
 def _rows(
@@ -221,13 +220,15 @@ def _rows(
 
 
 def _left_out(
-    x: NDArray[np.float32], y: NDArray[np.int64], centroids: NDArray[np.float32]
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    sums: NDArray[np.float32],
+    centroids: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Doubles]:
     """Return cosines, label and score of each training track with itself left out.
 
     The only track of a subgenre is dropped.
     """
-    sums = np.stack([x[y == i].sum(axis=0) for i in range(len(centroids))])
     rows = np.flatnonzero(np.bincount(y, minlength=len(centroids))[y] > 1)
     if not len(rows):
         raise EvaluationError("every subgenre has one track, so none can be left out to calibrate")
@@ -252,23 +253,15 @@ def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> f
     smoothed[np.arange(count), targets] = 1.0 - wrong
 
     def cost(log_temperature: float) -> float:
-        p = _softmax(cosines, math.exp(log_temperature))
+        p = softmax(cosines.astype(np.float64) / math.exp(log_temperature), axis=1)
         return float(-(smoothed * np.log(np.maximum(p, 1e-300))).sum())
 
     bounds = (math.log(_COLDEST), math.log(_HOTTEST))
     return float(math.exp(minimize_scalar(cost, bounds=bounds, method="bounded").x))
 
 
-def _softmax(cosines: NDArray[np.floating], temperature: float) -> Doubles:
-    z = cosines.astype(np.float64) / temperature
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    x = np.asarray(vectors, dtype=np.float64)
-    norm = np.maximum(np.sqrt((x**2).sum(axis=-1, keepdims=True)), 1e-12)
-    return np.asarray(x / norm, dtype=np.float32)
+    return unit(np.asarray(vectors, dtype=np.float64)).astype(np.float32)
 
 
 def _checked(vectors: NDArray[np.floating], dim: int | None) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.metrics.vectors import unit
 from subgenre.search import belonging
 from subgenre.search.collection import Collection
 from subgenre.search.ordering import smooth
@@ -26,6 +27,7 @@ Seed = str | Path | NDArray[np.floating]  # a track's id, path or name, or a vec
 
 RRF_CONSTANT = 60  # Cormack et al. 2009
 DEPTH = 1000  # ranks of each seed that are fused at first
+MAX_OTHERS = 2000  # tracks of other subgenres that members are compared with
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def expand(
     mask = tracks.allowed(filter)
     mask[sorted(own)] = False
     rows = np.flatnonzero(mask)
-    chance = _chances(tracks, model, rows)
+    blocks = np.array_split(rows, 1 + len(rows) // 65_536)
+    chance = np.concatenate([model.probabilities(tracks.vectors(block)) for block in blocks])
     order = np.lexsort((rows, -chance))
     if until_fit is not None:
         order = order[chance[order] >= until_fit]
@@ -180,8 +183,8 @@ def expand(
     picker = Picker(tracks, limits, sorted(own))
     picker.extend(rows[order])
     score = dict(zip(rows.tolist(), chance.tolist(), strict=True))
-    centroid = tracks.vectors(members).sum(axis=0)
-    cosines = tracks.vectors(picker.rows) @ (centroid / max(float(np.linalg.norm(centroid)), 1e-12))
+    centroid = unit(tracks.vectors(members).sum(axis=0, keepdims=True))[0]
+    cosines = tracks.vectors(picker.rows) @ centroid
     return _hits(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
 
 
@@ -204,41 +207,22 @@ def _belonging(
     seed: int,
 ) -> belonging.Belonging:
     """Fit members against the tracks of all other subgenres."""
-    labelled = np.flatnonzero(tracks.labelled)
-    judged = {p.row for p in (*like, *unlike)}
-    members = np.array([row for row in members if row not in judged or len(members) < 4])
-    others = np.setdiff1d(labelled, members)
-    others = np.array([row for row in others if row not in judged], dtype=np.int64)
-    if len(others) < 2:
-        raise PlaylistError("no tracks of other subgenres to compare with; index them as well")
-    if len(others) > belonging.MAX_OTHERS:
-        generator = np.random.default_rng(seed)
-        others = np.sort(generator.choice(others, belonging.MAX_OTHERS, replace=False))
-    rows = np.concatenate([members, others]).astype(np.int64)
-    labelled_tracks = tracks.tracks(rows)
-    known = None if trusted is None else set(trusted)
+    judged = [p.row for p in (*like, *unlike) if p.row is not None]
+    if len(members) >= 4:
+        members = np.setdiff1d(members, judged)
+    others = np.setdiff1d(np.flatnonzero(tracks.labelled), [*members, *judged])
+    if len(others) > MAX_OTHERS:
+        others = np.sort(np.random.default_rng(seed).choice(others, MAX_OTHERS, replace=False))
+    compared = tracks.tracks([*members, *others])
     return belonging.fit(
         tracks.vectors(members),
         tracks.vectors(others),
-        like=_stack(like, tracks.dim),
-        unlike=_stack(unlike, tracks.dim),
-        groups=[artist_key(track.artist) for track in labelled_tracks],
-        trusted=None
-        if known is None
-        else np.array([track.id in known for track in labelled_tracks]),
+        [artist_key(track.artist) for track in compared],
+        like=[p.vector for p in like],
+        unlike=[p.vector for p in unlike],
+        trusted=None if trusted is None else np.isin([t.id for t in compared], list(trusted)),
         seed=seed,
     )
-
-
-def _stack(places: Sequence[Place], dim: int) -> NDArray[np.float32]:
-    return np.stack([np.zeros(dim, np.float32), *(p.vector for p in places)])[1:]
-
-
-def _chances(tracks: Collection, model: belonging.Belonging, rows: Ints) -> NDArray[np.float64]:
-    """Return the probabilities of many rows, computed in blocks."""
-    blocks = [rows[start : start + 65_536] for start in range(0, len(rows), 65_536)]
-    parts = [model.probabilities(tracks.vectors(block)) for block in blocks]
-    return np.concatenate([np.zeros(0), *parts])
 
 
 def _hits(
