@@ -105,7 +105,7 @@ def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, ask: Ask):
     told = ask("index", library, "--run", model(home))[1]
     assert (told["n_tracks"], told["embedded"]) == (8, 1)
     assert (told["updated"], told["forgotten"]) == (1, 2)
-    opened.refresh()
+    opened = Index.open(model(home) / "index")
     assert opened.collection.track(opened.collection.row("new.wav")).subgenre == "emotional"
 
 

@@ -102,17 +102,17 @@ def test_agreement_of_one_seed_is_its_neighbours(tracks):
 
 def test_unknown_names(tracks):
     with pytest.raises(PlaylistError, match=r"did you mean 'Artist .* - member 3 of 0'"):
-        playlists.similar(tracks, "membr 3 of 0")
+        playlists.similar(tracks, "membr 3 of 0", Limits())
     with pytest.raises(PlaylistError, match="did you mean 'Dark Techno'"):
-        playlists.expand(tracks, "Dark Tecno")
+        playlists.expand(tracks, "Dark Tecno", Limits())
     with pytest.raises(PlaylistError, match="did you mean 'Deep House'"):
         journeys.axis(tracks, "Dark Techno:Depe House")
     with pytest.raises(PlaylistError, match="no seed"):
-        playlists.agreement(tracks, [])
+        playlists.agreement(tracks, [], Limits())
     with pytest.raises(IndexStoreError, match="did you mean 'Techno'"):
-        playlists.similar(tracks, "t003", None, Filter(genre=("Tecno",)))
+        playlists.similar(tracks, "t003", Limits(), Filter(genre=("Tecno",)))
     with pytest.raises(PlaylistError, match="index have 24"):
-        playlists.similar(tracks, np.ones(5))
+        playlists.similar(tracks, np.ones(5), Limits())
 
 
 # expanding --------------------------------------------------------------------------------------
@@ -121,13 +121,13 @@ def test_unknown_names(tracks):
 def test_expand_until_it_stops_fitting(tracks):
     sizes = []
     for fit in (0.5, 0.9, 0.99):
-        hits = playlists.expand(tracks, "dark techno", until_fit=fit)
+        hits = playlists.expand(tracks, "dark techno", Limits(k=None), until_fit=fit)
         sizes.append(len(hits))
         assert all(h.score >= fit for h in hits)
         assert not {h.track.subgenre for h in hits} & {"Dark Techno"}
         assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
     assert sizes[0] >= sizes[1] >= sizes[2]
-    fitting = playlists.expand(tracks, "Dark Techno", until_fit=0.5)
+    fitting = playlists.expand(tracks, "Dark Techno", Limits(k=None), until_fit=0.5)
     assert np.mean([o == 0 for o in of(fitting)]) > 0.85
     assert sum(o == 0 for o in of(fitting)) > 20  # of the 30 unlabelled ones around that centre
 
@@ -164,18 +164,18 @@ def test_like_and_unlike_move_the_ranking_at_once(tracks):
 
 
 def test_expand_is_the_same_each_time(tracks):
-    first = playlists.expand(tracks, "Dark Techno", like=["t200"], seed=3)
-    assert playlists.expand(tracks, "Dark Techno", like=["t200"], seed=3) == first
+    first = playlists.expand(tracks, "Dark Techno", Limits(k=None), like=["t200"], seed=3)
+    assert playlists.expand(tracks, "Dark Techno", Limits(k=None), like=["t200"], seed=3) == first
 
 
 def test_bad_fit_and_nothing_to_compare_with(tracks):
     with pytest.raises(PlaylistError, match="until_fit is 90"):
-        playlists.expand(tracks, "Dark Techno", until_fit=90)
+        playlists.expand(tracks, "Dark Techno", Limits(k=None), until_fit=90)
     lone = Collection.of(
         [Song(str(i), Path(f"{i}"), "G", "S") for i in range(9)], unit(np.eye(9, 24))
     )
     with pytest.raises(PlaylistError, match="other subgenres"):
-        playlists.expand(lone, "S")
+        playlists.expand(lone, "S", Limits())
 
 
 def test_belonging_is_calibrated_on_new_tracks():
@@ -256,7 +256,7 @@ def test_journey_obeys_caps_and_filters(tracks):
     with pytest.raises(PlaylistError, match="too few tracks"):
         journeys.journey(tracks, "t000", "t001", Limits(k=60, per_artist=1))
     with pytest.raises(PlaylistError, match="same track"):
-        journeys.journey(tracks, "t000", "t000")
+        journeys.journey(tracks, "t000", "t000", Limits())
     with pytest.raises(PlaylistError, match="at least 2"):
         journeys.journey(tracks, "t000", "t001", Limits(k=1))
 

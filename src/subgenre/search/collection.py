@@ -98,10 +98,9 @@ class Collection:
 
     @cached_property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (genre, subgenre) of the tracks, sorted; without that of unlabelled tracks."""
-        pairs = self.rows.select(["genre", "subgenre"]).filter(pa.array(self.alive))
-        distinct = pairs.group_by(["genre", "subgenre"]).aggregate([]).to_pylist()
-        return tuple(sorted((r["genre"], r["subgenre"]) for r in distinct if r["subgenre"]))
+        """Distinct pairs (genre, subgenre) of the tracks with a subgenre, sorted."""
+        genres, subgenres = (self.rows[name].to_pylist() for name in ("genre", "subgenre"))
+        return tuple(sorted({(genres[row], subgenres[row]) for row in self.live if subgenres[row]}))
 
     @cached_property
     def labelled(self) -> Mask:
@@ -130,9 +129,9 @@ class Collection:
         text = str(name)
         if text in self._row_of:
             return self._row_of[text]
-        by_path = self._by_path.get(text, self._by_path.get(str(Path(text).absolute())))
-        if by_path is not None:
-            return by_path
+        for path in (text, str(Path(text).absolute())):
+            if path in self._by_path:
+                return self._by_path[path]
         rows = self._by_name.get(text.casefold(), [])
         if len(rows) == 1:
             return rows[0]
@@ -200,34 +199,32 @@ class Collection:
             if names := getattr(filter, column):
                 mask &= self._is(column, self._known(column, names))
         if filter.folder:
-            mask &= self._below(filter.folder)
+            codes, folders = self._codes["folder"]
+            roots = [Path(folder).absolute() for folder in filter.folder]
+            inside = [any(Path(f).is_relative_to(root) for root in roots) for f in folders]
+            mask &= np.array(inside, dtype=bool)[codes]
         for column, limits in (("duration_s", filter.duration_s), ("bpm", filter.bpm)):
             if limits is not None:
                 values = self._numbers(column)
                 mask &= (values >= limits[0]) & (values <= limits[1]) & (values > 0)
-        excluded = [self._row_of[i] for i in filter.exclude if i in self._row_of]
-        mask[excluded] = False
+        mask[[self._row_of[i] for i in filter.exclude if i in self._row_of]] = False
         return mask
 
     @cached_property
     def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
         """Codes and values of the columns that filters compare."""
+        columns = {name: self.rows[name].to_pylist() for name in _NAMED}
+        columns["folder"] = [os.path.dirname(path) for path in self.rows["path"].to_pylist()]  # noqa: PTH120
         codes = {}
-        folders = pa.array([os.path.dirname(path) for path in self.rows["path"].to_pylist()])  # noqa: PTH120
-        columns = {
-            name: self.rows[name].combine_chunks() for name in ("genre", "subgenre", "artist")
-        }
-        for column, values in (*columns.items(), ("folder", folders)):
-            coded = values.dictionary_encode()
-            if isinstance(coded, pa.ChunkedArray):
-                coded = coded.combine_chunks()
-            codes[column] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
+        for name, values in columns.items():
+            coded = pa.array(values, pa.string()).dictionary_encode()
+            codes[name] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
         return codes
 
     def _is(self, column: str, names: tuple[str, ...]) -> Mask:
         codes, values = self._codes[column]
         folded = {n.casefold() for n in names}
-        return np.isin(codes, [i for i, value in enumerate(values) if value.casefold() in folded])
+        return np.array([value.casefold() in folded for value in values], dtype=bool)[codes]
 
     def _known(self, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Check that a column has these names; a subgenre may be given as 'genre/subgenre'."""
@@ -241,12 +238,6 @@ class Collection:
 
     def _has(self, column: str, name: str) -> bool:
         return any(value.casefold() == name.casefold() for value in self._codes[column][1])
-
-    def _below(self, folders: tuple[str, ...]) -> Mask:
-        codes, values = self._codes["folder"]
-        roots = [Path(folder).absolute() for folder in folders]
-        inside = [i for i, v in enumerate(values) if any(Path(v).is_relative_to(r) for r in roots)]
-        return np.isin(codes, inside)
 
     def durations_s(self) -> NDArray[np.float64]:
         """Return the known durations of the tracks, seconds."""
@@ -297,5 +288,5 @@ class Collection:
             whole, spread = self.proximity
             both = (whole.spread(queries, own=own), spread)
         mask = self.alive if allowed is None else allowed
-        every = mask if not mask.all() else None
-        return similarity.top_k(self.all_vectors, queries, k, allowed=every, mutual=both)
+        some = None if mask.all() else mask
+        return similarity.top_k(self.all_vectors, queries, k, allowed=some, mutual=both)

@@ -7,6 +7,7 @@ waypoint and near the track before it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import PlaylistError
+from subgenre.metrics.vectors import unit
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Place, Seed, label, place
-from subgenre.search.ranking import UNKNOWN_S, Hit, Limits, Picker
+from subgenre.search.ranking import UNKNOWN_S, Hit, Limits, Picker, hits_of
 from subgenre.search.track_rows import Filter
 
 Floats = NDArray[np.float32]
@@ -41,8 +43,8 @@ class Axis:
         x = np.asarray(vectors, dtype=np.float64) - self.origin
         return np.asarray(x @ self.direction / max(float(self.direction @ self.direction), 1e-12))
 
-    def point(self, position: float) -> Doubles:
-        """Return the vector [D] at a position; its norm is not 1."""
+    def point(self, position: float | Doubles) -> Doubles:
+        """Return the vector [D] at a position, or [B, D] at [B, 1]; its norm is not 1."""
         return self.origin + position * self.direction
 
 
@@ -50,7 +52,7 @@ def journey(
     tracks: Collection,
     start: Seed,
     end: Seed,
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
 ) -> list[Hit]:
     """Find a path from one track to another in small steps; it begins and ends with the two.
@@ -78,19 +80,15 @@ def journey(
     if first == last:
         raise PlaylistError("both ends of the journey are the same track; name two tracks")
     mask[last] = False
-    count = length(tracks, limits or Limits())
+    count = length(tracks, limits)
     if count < 2:
         raise PlaylistError(f"a journey needs at least 2 tracks, not {count}")
     vectors = tracks.vectors([first, last])
     points = arc(vectors[0], vectors[1], count)
-    rows = _path(tracks, (first, last), points, mask, limits or Limits())
+    rows = _path(tracks, (first, last), points, mask, limits)
     x = tracks.vectors(rows)
     before = np.concatenate([[1.0], (x[1:] * x[:-1]).sum(axis=1)])
-    path = tracks.tracks(rows)
-    return [
-        Hit(track, row, float(cosine), i / (len(rows) - 1))
-        for i, (track, row, cosine) in enumerate(zip(path, rows, before, strict=True))
-    ]
+    return hits_of(tracks, rows, before, [i / (len(rows) - 1) for i in range(len(rows))])
 
 
 def axis(tracks: Collection, name: str) -> Axis:
@@ -102,24 +100,22 @@ def axis(tracks: Collection, name: str) -> Axis:
     start, end = _split(tracks, name)
     if start == end:
         raise PlaylistError(f"the axis '{name}' has the same subgenre twice; name two")
-    centroids = []
-    for pair in (start, end):
-        mean = tracks.vectors(tracks.members("/".join(pair))).mean(axis=0, dtype=np.float64)
-        centroids.append(mean / max(float(np.linalg.norm(mean)), 1e-12))
+    sums = [tracks.vectors(tracks.members("/".join(pair))).sum(axis=0) for pair in (start, end)]
+    centroids = unit(np.array(sums, dtype=np.float64))
     return Axis(start, end, centroids[0], centroids[1] - centroids[0])
 
 
 def positions(tracks: Collection, line: Axis) -> Doubles:
     """Return the position of every row of the collection on an axis: [N]."""
-    every = np.arange(tracks.rows.num_rows)
-    blocks = [every[start : start + 65_536] for start in range(0, len(every), 65_536)]
-    return np.concatenate([np.zeros(0), *(line.position(tracks.vectors(b)) for b in blocks)])
+    count = tracks.rows.num_rows
+    blocks = np.array_split(np.arange(count), 1 + count // 65_536)
+    return np.concatenate([line.position(tracks.vectors(block)) for block in blocks])
 
 
 def along(
     tracks: Collection,
     line: Axis,
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
     *,
     between: tuple[float, float] | None = None,
@@ -137,7 +133,6 @@ def along(
     Returns:
         hits by position, with the position as score and the cosine to the point of the axis.
     """
-    limits = limits or Limits()
     mask = tracks.allowed(filter)
     low, high = (0.0, 1.0) if between is None else sorted(between)
     if between is not None:
@@ -146,19 +141,15 @@ def along(
     count = min(length(tracks, limits), int(np.count_nonzero(mask)))
     picker = Picker(tracks, replace(limits, k=count, minutes=None))
     for position in np.linspace(low, high, count):
-        for row in _nearest(tracks, line.point(float(position)), mask):
-            if picker.full or picker.offer(row):
-                break
+        nearest = tracks.rank(unit(line.point(position)[None]), CANDIDATES, allowed=mask)[0][0]
+        next((row for row in nearest if picker.full or picker.offer(int(row))), None)
         mask[picker.rows] = False
     rows = np.array(picker.rows, dtype=np.int64)
     where = line.position(tracks.vectors(rows))
     order = np.lexsort((rows, where))
-    return [
-        Hit(track, int(row), _cosine(tracks, int(row), line.point(float(at))), float(at))
-        for track, row, at in zip(
-            tracks.tracks(rows[order]), rows[order], where[order], strict=True
-        )
-    ]
+    rows, where = rows[order], where[order]
+    cosines = (tracks.vectors(rows) * unit(line.point(where[:, None]))).sum(axis=1)
+    return hits_of(tracks, rows, cosines, where)
 
 
 def arc(start: Floats, end: Floats, count: int) -> Doubles:
@@ -185,13 +176,13 @@ def _path(
 
     If the limits leave too few tracks for that, each waypoint in turn takes the nearest track left.
     """
-    rules = Limits(k=None, per_artist=limits.per_artist, versions=limits.versions)
+    limits = replace(limits, k=None, minutes=None)
     found = tracks.rank(points[1:-1], CANDIDATES, allowed=mask) if len(points) > 2 else []
     lists = [[ends[0]], *(rows.tolist() for rows, _ in found), [ends[1]]]
     for _ in range(_ROUNDS):
         path = viterbi([tracks.vectors(rows) for rows in lists], points)
         rows = [rows[i] for rows, i in zip(lists, path, strict=True)]
-        picker = _picker(tracks, rules, ends)
+        picker = Picker(tracks, limits, chosen=ends)
         wrong = [i for i in range(1, len(rows) - 1) if not picker.offer(rows[i])]
         if not wrong:
             return rows
@@ -199,29 +190,12 @@ def _path(
             lists[i].remove(rows[i])
         if not all(lists):
             break
-    return _one_by_one(tracks, ends, points, mask, _picker(tracks, rules, ends))
-
-
-def _picker(tracks: Collection, rules: Limits, ends: tuple[int, int]) -> Picker:
-    picker = Picker(tracks, rules)
-    for row in ends:
-        picker.offer(row, force=True)
-    return picker
-
-
-def _one_by_one(
-    tracks: Collection,
-    ends: tuple[int, int],
-    points: Doubles,
-    mask: NDArray[np.bool_],
-    picker: Picker,
-) -> list[int]:
-    left = mask.copy()
+    picker, left = Picker(tracks, limits, chosen=ends), mask.copy()
     for point in points[1:-1]:
         nearest = tracks.rank(point[None], _DEEP, allowed=left)[0][0]
         if not any(picker.offer(int(row)) for row in nearest):
             raise PlaylistError(
-                f"too few tracks for a journey of {len(points)}; ask for fewer, or remove a filter"
+                f"too few tracks for a journey of {len(points)}; request fewer, or remove a filter"
             )
         left[picker.rows[-1]] = False
     return [ends[0], *picker.rows[2:], ends[1]]
@@ -271,23 +245,10 @@ def length(tracks: Collection, limits: Limits) -> int:
 
 def _split(tracks: Collection, name: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Read 'A:B'; a name may itself have colons, so each colon is tried."""
-    cuts = [i for i, c in enumerate(name) if c == ":"]
-    if not cuts:
-        raise PlaylistError(f"the axis '{name}' has no colon; write 'Dark Techno:Emotional Techno'")
-    problems = []
-    for cut in cuts:
+    problems = [PlaylistError(f"the axis '{name}' has no colon; write 'Subgenre A:Subgenre B'")]
+    for colon in re.finditer(":", name):
         try:
-            return label(tracks, name[:cut]), label(tracks, name[cut + 1 :])
+            return label(tracks, name[: colon.start()]), label(tracks, name[colon.end() :])
         except PlaylistError as problem:
             problems.append(problem)
-    raise problems[0]
-
-
-def _nearest(tracks: Collection, point: Doubles, mask: NDArray[np.bool_]) -> list[int]:
-    """Return the rows nearest to a point, best first."""
-    unit = point / max(float(np.linalg.norm(point)), 1e-12)
-    return [int(row) for row in tracks.rank(unit[None], CANDIDATES, allowed=mask)[0][0]]
-
-
-def _cosine(tracks: Collection, row: int, point: Doubles) -> float:
-    return float(tracks.vectors([row])[0] @ point / max(float(np.linalg.norm(point)), 1e-12))
+    raise problems[:2][-1]

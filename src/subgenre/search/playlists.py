@@ -18,7 +18,7 @@ from subgenre.metrics.vectors import unit
 from subgenre.search import belonging
 from subgenre.search.collection import Collection
 from subgenre.search.ordering import smooth
-from subgenre.search.ranking import Hit, Limits, Picker, checked, search
+from subgenre.search.ranking import Hit, Limits, Picker, checked, hits_of, search
 from subgenre.search.similarity import Ints
 from subgenre.search.track_rows import Filter
 from subgenre.search.versions import artist_key
@@ -68,7 +68,7 @@ def label(tracks: Collection, name: str) -> tuple[str, str]:
 def similar(
     tracks: Collection,
     seed: Seed,
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
     *,
     mutual: bool = True,
@@ -86,7 +86,7 @@ def similar(
 def agreement(
     tracks: Collection,
     seeds: Sequence[Seed],
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
     *,
     mutual: bool = True,
@@ -106,7 +106,6 @@ def agreement(
     """
     if not len(seeds):
         raise PlaylistError("no seed is given; name at least one track")
-    limits = limits or Limits()
     places = [place(tracks, seed) for seed in seeds]
     own = [p.row for p in places if p.row is not None]
     queries = np.stack([p.vector for p in places])
@@ -122,7 +121,7 @@ def agreement(
             break
         depth *= 8
     cosines = (tracks.vectors(picker.rows) @ queries.T).mean(axis=1)
-    return _hits(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
+    return hits_of(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
 
 
 def fuse(ranked: Sequence[Ints]) -> dict[int, float]:
@@ -137,7 +136,7 @@ def fuse(ranked: Sequence[Ints]) -> dict[int, float]:
 def expand(
     tracks: Collection,
     subgenre: str,
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
     *,
     until_fit: float | None = 0.9,
@@ -152,7 +151,6 @@ def expand(
 
     Args:
         tracks: the collection. subgenre: its name, or genre/subgenre.
-        limits: None: no limit of length if `until_fit` is set, else ten tracks.
         until_fit: lowest calibrated probability of belonging; None: only the limits apply.
         like, unlike: tracks that the list moves towards and away from; they are not in it.
         trusted: ids to calibrate on, such as held-out tracks; None: all labelled tracks.
@@ -179,13 +177,12 @@ def expand(
     order = np.lexsort((rows, -chance))
     if until_fit is not None:
         order = order[chance[order] >= until_fit]
-    limits = limits or Limits(k=None if until_fit is not None else 10)
     picker = Picker(tracks, limits, sorted(own))
     picker.extend(rows[order])
     score = dict(zip(rows.tolist(), chance.tolist(), strict=True))
     centroid = unit(tracks.vectors(members).sum(axis=0, keepdims=True))[0]
     cosines = tracks.vectors(picker.rows) @ centroid
-    return _hits(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
+    return hits_of(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
 
 
 def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = None) -> list[Hit]:
@@ -223,17 +220,3 @@ def _belonging(
         trusted=None if trusted is None else np.isin([t.id for t in compared], list(trusted)),
         seed=seed,
     )
-
-
-def _hits(
-    tracks: Collection,
-    rows: Sequence[int],
-    cosines: NDArray[np.floating],
-    scores: Sequence[float],
-) -> list[Hit]:
-    return [
-        Hit(track, row, float(cosine), float(score))
-        for track, row, cosine, score in zip(
-            tracks.tracks(rows), rows, cosines, scores, strict=True
-        )
-    ]

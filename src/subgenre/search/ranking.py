@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import Filter
+from subgenre.search.track_rows import Filter, unit
 from subgenre.search.versions import artist_key, recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
@@ -53,18 +54,27 @@ class Picker:
     Args:
         tracks: the collection. limits: what the list may hold.
         seeds: rows to leave out, with their other versions.
+        chosen: rows that the list has from the start, whatever the limits.
     """
 
-    def __init__(self, tracks: Collection, limits: Limits, seeds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tracks: Collection,
+        limits: Limits,
+        seeds: Sequence[int] = (),
+        chosen: Sequence[int] = (),
+    ) -> None:
         self.tracks, self.limits = tracks, limits
         self.rows: list[int] = []
         self.seconds = 0.0
         self._taken = set(seeds)
-        self._artists: dict[str, int] = {}
-        self._songs: dict[str, list[tuple[str, int, float]]] = {}
+        self._artists: Counter[str] = Counter()
+        self._songs: dict[str, list[tuple[str, float]]] = {}
         self._seen: list[tuple[int, float]] = []
         for seed, track in zip(seeds, tracks.tracks(seeds), strict=True):
             self._remember(seed, track)
+        for row in chosen:
+            self._take(row, tracks.track(row))
 
     @property
     def full(self) -> bool:
@@ -74,59 +84,55 @@ class Picker:
             minutes is not None and self.seconds >= 60 * minutes
         )
 
-    def offer(self, row: int, *, force: bool = False) -> bool:
-        """Take a row, unless the list is full, has it, or a limit excludes it; return whether.
-
-        With `force` it is taken in any case, and counts for the limits of the rows after it.
-        """
-        if not force and (self.full or row in self._taken):
+    def offer(self, row: int) -> bool:
+        """Take a row, unless the list is full, has it, or a limit excludes it; return whether."""
+        if self.full or row in self._taken:
             return False
         track = self.tracks.track(row)
-        artist = artist_key(track.artist)
-        cap = 0 if force else self.limits.per_artist
-        if cap and artist and self._artists.get(artist, 0) >= cap:
+        artist, cap = artist_key(track.artist), self.limits.per_artist
+        if cap and artist and self._artists[artist] >= cap:
             return False
-        if not (force or self.limits.versions) and self._is_version(row, track):
+        if not self.limits.versions and self._is_version(row, track):
             return False
-        self._taken.add(row)
-        self.rows.append(row)
-        self.seconds += track.duration_s or UNKNOWN_S
-        self._artists[artist] = self._artists.get(artist, 0) + 1
-        self._remember(row, track)
+        self._take(row, track)
         return True
 
-    def extend(self, rows: Iterable[int]) -> list[int]:
-        """Offer rows in order until the list is full; return the list."""
+    def extend(self, rows: Iterable[int]) -> None:
+        """Offer rows in order until the list is full."""
         for row in rows:
             if self.full:
                 break
             self.offer(int(row))
-        return self.rows
+
+    def _take(self, row: int, track: Track) -> None:
+        self._taken.add(row)
+        self.rows.append(row)
+        self.seconds += track.duration_s or UNKNOWN_S
+        self._artists[artist_key(track.artist)] += 1
+        self._remember(row, track)
 
     def _remember(self, row: int, track: Track) -> None:
         artist, song = recording_key(track.artist, track.title, track.path)
-        self._songs.setdefault(song, []).append((artist, row, track.duration_s))
+        self._songs.setdefault(song, []).append((artist, track.duration_s))
         self._seen.append((row, track.duration_s))
 
     def _is_version(self, row: int, track: Track) -> bool:
         """Whether the list has another version: by tags, or by vectors that are nearly equal."""
         artist, song = recording_key(track.artist, track.title, track.path)
-        for other, _, seconds in self._songs.get(song, []) if song else []:
+        for other, seconds in self._songs.get(song, []) if song else []:
             if artist and artist == other:
                 return True
             if not (artist and other) and abs(seconds - track.duration_s) <= SAME_S:
                 return True
         near = [seen for seen, s in self._seen if s and abs(s - track.duration_s) <= SAME_S]
-        if not near:
-            return False
         cosines = self.tracks.vectors(near) @ self.tracks.vectors([row])[0]
-        return bool(cosines.max() >= SAME_COSINE)
+        return bool((cosines >= SAME_COSINE).any())
 
 
 def search(
     tracks: Collection,
     query: NDArray[np.floating],
-    limits: Limits | None = None,
+    limits: Limits,
     filter: Filter | None = None,
     *,
     seeds: Sequence[int] = (),
@@ -136,7 +142,7 @@ def search(
 
     Args:
         tracks: the collection. query: any length but zero.
-        limits: by default ten tracks. filter: by default all tracks.
+        limits: what the list may hold. filter: by default all tracks.
         seeds: rows to leave out, with their other versions; the query is one of them.
         mutual: rank by mutual proximity, else by cosine.
 
@@ -144,7 +150,6 @@ def search(
         IndexStoreError: a query of another dimension, zero or not finite; an unknown name in the
             filter.
     """
-    limits = limits or Limits()
     vector = checked(tracks, query)
     mask = tracks.allowed(filter)
     mask[list(seeds)] = False
@@ -154,22 +159,24 @@ def search(
     own = len(seeds) > 0
     while True:
         found, scores = tracks.rank(vector[None], want, allowed=mask, own=own, mutual=mutual)[0]
-        picker.extend(found[len(picker.rows) and _after(found, picker) :])
+        picker.extend(found)
         if picker.full or want >= count:
             break
         want = min(count, 4 * want)
     score = dict(zip(found.tolist(), scores.tolist(), strict=True))
     cosines = tracks.vectors(picker.rows) @ vector
-    hits = tracks.tracks(picker.rows)
-    return [
-        Hit(track, row, float(cosine), score[row])
-        for track, row, cosine in zip(hits, picker.rows, cosines, strict=True)
-    ]
+    return hits_of(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
 
 
-def _after(found: NDArray[np.int64], picker: Picker) -> int:
-    """Return the position after the last candidate that was taken."""
-    return int(np.flatnonzero(found == picker.rows[-1])[0]) + 1
+def hits_of(
+    tracks: Collection,
+    rows: Sequence[int] | NDArray[np.int64],
+    cosines: NDArray[np.floating],
+    scores: Sequence[float] | NDArray[np.float64],
+) -> list[Hit]:
+    """Describe rows with their cosines and scores, in order."""
+    columns = zip(tracks.tracks(rows), rows, cosines, scores, strict=True)
+    return [Hit(track, int(row), float(cosine), float(s)) for track, row, cosine, s in columns]
 
 
 def checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -178,13 +185,9 @@ def checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float
     Raises:
         IndexStoreError: another dimension than the collection's, zero or not finite.
     """
-    vector = np.asarray(query, dtype=np.float64)
-    if vector.shape != (tracks.dim,):
+    if query.shape != (tracks.dim,):
         raise IndexStoreError(
-            f"the query has shape {vector.shape}, but the vectors of the index have {tracks.dim} "
+            f"the query has shape {query.shape}, but the vectors of the index have {tracks.dim} "
             "values; use the model that made the index"
         )
-    norm = float(np.sqrt((vector**2).sum()))
-    if not np.isfinite(norm) or norm == 0.0:
-        raise IndexStoreError("the query vector is zero or not finite")
-    return np.asarray(vector / norm, dtype=np.float32)
+    return np.asarray(unit(query[None], 1)[0])

@@ -96,10 +96,8 @@ def ranking(tracks: Collection, request: PlaylistRequest) -> Ranking:
     if request.journey:
         return Ranking("journey", "In the order of the journey. Cosine: to the previous track.")
     if request.expand:
-        name, sentence = (
-            "fit",
-            "Ranked by fit, the probability of belonging. Cosine: to the centroid.",
-        )
+        name = "fit"
+        sentence = "Ranked by fit, the probability of belonging. Cosine: to the centroid."
     elif len(request.seeds) > 1:
         name = "agreement"
         sentence = f"Ranked by the agreement of the seeds, each by {measure}. Cosine: the mean."

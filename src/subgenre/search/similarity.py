@@ -18,8 +18,9 @@ One query costs D^2 operations for its own two numbers and then the same scan as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,10 +92,8 @@ def moments(vectors: Floats, allowed: Mask | None = None) -> Moments:
 def spread_of(vectors: Floats, whole: Moments, *, own: bool = True) -> Spread:
     """Compute the spread of every row of `vectors` [N, D], block by block."""
     found = [whole.spread(block, own=own) for _, block in _blocks(vectors)]
-    none = np.zeros(0, dtype=np.float32)
     return Spread(
-        np.concatenate([none, *(s.mean for s in found)]),
-        np.concatenate([none, *(s.inverse for s in found)]),
+        np.concatenate([s.mean for s in found]), np.concatenate([s.inverse for s in found])
     )
 
 
@@ -123,7 +122,7 @@ class _Best:
         """
         bound = cosine
         if self.query is not None and tracks is not None:
-            mean, inverse = np.float32(self.query[0]), np.float32(self.query[1])
+            mean, inverse = map(np.float32, self.query)
             bound = np.minimum((cosine - mean) * inverse, (cosine - tracks.mean) * tracks.inverse)
         hits = np.flatnonzero(bound > self.floor)
         if not len(hits):
@@ -135,12 +134,9 @@ class _Best:
         if self.query is not None and tracks is not None:
             near = Spread(tracks.mean[hits], tracks.inverse[hits])
             scores = mutual_proximity(scores, self.query, near)
-        self._merge(hits + start, scores)
-
-    def _merge(self, rows: Ints, scores: Doubles) -> None:
-        """Keep the k best; of equals the earlier row, so that the order never varies."""
-        rows, scores = np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores])
-        order = np.lexsort((rows, -scores))[: self.k]
+        rows = np.concatenate([self.rows, hits + start])
+        scores = np.concatenate([self.scores, scores])
+        order = np.lexsort((rows, -scores))[: self.k]  # of equals the earlier row
         self.rows, self.scores = rows[order], scores[order]
         if len(order) == self.k:
             worst = self.scores[-1]
@@ -170,14 +166,10 @@ def top_k(
         mutual: spread of the queries and of the rows: scores are then log MP, else cosines.
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    best = []
-    for b in range(len(queries)):
-        query = None
-        if mutual is not None:
-            query = (float(mutual[0].mean[b]), float(mutual[0].inverse[b]))
-        best.append(_Best(k, query, np.zeros(0, dtype=np.int64), np.zeros(0)))
-    if k < 1:
-        return [(b.rows, b.scores) for b in best]
+    own: Iterable[tuple[float, float] | None] = repeat(None, len(queries))
+    if mutual is not None:
+        own = zip(mutual[0].mean.tolist(), mutual[0].inverse.tolist(), strict=True)
+    best = [_Best(k, query, np.zeros(0, dtype=np.int64), np.zeros(0)) for query in own]
     for first in range(0, len(queries), QUERIES):
         group = slice(first, first + QUERIES)
         for start, block in _blocks(vectors):
@@ -229,7 +221,7 @@ def skewness(counts: Ints) -> float:
 
 def _blocks(vectors: Floats) -> Iterator[tuple[int, Floats]]:
     """Cut vectors [N, D] into blocks: number of the first row, and the rows [n, D]."""
-    for start in range(0, len(vectors), BLOCK):
+    for start in range(0, max(len(vectors), 1), BLOCK):
         yield start, np.asarray(vectors[start : start + BLOCK])
 
 

@@ -31,7 +31,7 @@ from subgenre.search.track_rows import SCHEMA
 
 FORMAT_VERSION = 2
 DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
-_EARLIER = "index.json"  # stands in an index of format version 1
+_EARLIER = "index.json"  # in an index of format version 1
 _BLOCK = 65_536  # vectors copied at a time
 _WAIT_S = 60.0  # how long a reader or a writer waits for another one
 
@@ -47,7 +47,7 @@ _UPDATE = f"UPDATE tracks SET {_CHANGES} WHERE id = ?"  # noqa: S608
 
 @dataclass(frozen=True)
 class Header:
-    """What the table `meta` says.
+    """The table `meta`.
 
     Attributes:
         dim: D. fingerprint: of the model that made the vectors.
@@ -80,7 +80,7 @@ class Stored:
 
 
 def exists(folder: Path) -> bool:
-    """Say whether a folder holds an index, of this format or of an earlier one."""
+    """Whether a folder holds an index, of this format or of an earlier one."""
     return (folder / DATABASE).is_file() or (folder / _EARLIER).is_file()
 
 
@@ -130,15 +130,30 @@ def read(folder: Path) -> Stored:
     return Stored(header, vectors, rows, alive, _read_proximity(folder, header))
 
 
-def write(folder: Path, rows: pa.Table, vectors: Floats) -> None:
-    """Add rows with vectors [n, D]; a row with a known id replaces it. Safe once it returns."""
+def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
+    """Add rows with vectors [n, D], replacing those with a known id; return the header after it."""
     with _transaction(folder, "IMMEDIATE") as db:
         header = _header(db)
-        _append(folder, header, vectors)
+        # over what a killed writer may have left behind the committed vectors
+        with (folder / header.vectors).open("r+b" if header.places else "wb") as out:
+            out.seek(header.places * header.dim * 4)
+            out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+            out.truncate()
+            out.flush()
+            os.fsync(out.fileno())
         places = range(header.places, header.places + len(vectors))
         db.executemany(_INSERT, zip(places, *_columns(rows), strict=True))
         _set(db, places=header.places + len(vectors), version=header.version + 1)
     _shrink(folder)
+    return read_header(folder)
+
+
+def extended(folder: Path, before: Stored, header: Header, rows: pa.Table) -> Stored:
+    """Return the content of an index that had `before` after `rows` alone were written to it."""
+    replaced = np.isin(before.rows["id"].to_pylist(), rows["id"].to_pylist())
+    alive = np.append(before.alive & ~replaced, np.ones(rows.num_rows, dtype=bool))
+    both = pa.concat_tables([before.rows, rows]).filter(pa.array(alive))
+    return Stored(header, _map(folder, header), _with_holes(both, alive), alive, before.proximity)
 
 
 def update(folder: Path, rows: pa.Table) -> None:
@@ -197,11 +212,9 @@ def _read_proximity(folder: Path, header: Header) -> tuple[Moments, Spread] | No
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database that exists, closed again at the end; each statement stands for itself."""
-    with contextlib.closing(
-        sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_WAIT_S, isolation_level=None
-        )
-    ) as db:
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    db = sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None)
+    with contextlib.closing(db):
         yield db
 
 
@@ -283,16 +296,6 @@ def _map(folder: Path, header: Header) -> Floats:
         return np.memmap(folder / header.vectors, dtype="<f4", mode="r", shape=shape)
     except (OSError, ValueError) as problem:
         raise _damaged(folder, problem) from problem
-
-
-def _append(folder: Path, header: Header, vectors: Floats) -> None:
-    """Write vectors behind the committed ones, over what a killed writer may have left there."""
-    with (folder / header.vectors).open("r+b" if header.places else "wb") as out:
-        out.seek(header.places * header.dim * 4)
-        out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-        out.truncate()
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def _shrink(folder: Path) -> None:

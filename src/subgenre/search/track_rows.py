@@ -16,8 +16,8 @@ from subgenre.library.track import Track
 
 SCHEMA = pa.schema(
     [
-        *((name, pa.string()) for name in ("id", "path", "genre", "subgenre", "artist", "album")),
-        *((name, pa.string()) for name in ("title", "label")),
+        *((name, pa.string()) for name in ("id", "path", "genre", "subgenre")),
+        *((name, pa.string()) for name in ("artist", "album", "title", "label")),
         ("year", pa.int32()),
         ("bpm", pa.float32()),
         ("duration_s", pa.float64()),
@@ -54,15 +54,15 @@ def table_of(tracks: Iterable[Track]) -> pa.Table:
     Raises:
         IndexStoreError: a path is not valid UTF-8.
     """
-    chosen = list(tracks)
-    columns = {name: [getattr(track, name) for track in chosen] for name in SCHEMA.names}
-    columns["path"] = [str(track.path.absolute()) for track in chosen]
+    rows = [
+        {**{name: getattr(t, name) for name in SCHEMA.names}, "path": str(t.path.absolute())}
+        for t in tracks
+    ]
     try:
-        return pa.Table.from_pydict(columns, schema=SCHEMA)
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
     except UnicodeEncodeError as problem:
-        raise IndexStoreError(
-            f"a path is not valid UTF-8 ({problem}); rename the file"
-        ) from problem
+        message = f"a path is not valid UTF-8 ({problem}); rename the file"
+        raise IndexStoreError(message) from problem
 
 
 def track_of(row: dict[str, Any]) -> Track:
@@ -79,8 +79,8 @@ def unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
     values = np.asarray(vectors, dtype=np.float64)
     if values.ndim != 2 or len(values) != count:
         raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are needed")
-    norm = np.sqrt((values**2).sum(axis=1, keepdims=True))
-    bad = np.flatnonzero(~np.isfinite(norm[:, 0]) | (norm[:, 0] == 0))
+    norm = np.linalg.norm(values, axis=1, keepdims=True)
+    bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
     if len(bad):
         raise IndexStoreError(f"vector {bad[0]} of {count} is zero or not finite")
     return np.ascontiguousarray(values / norm, dtype=np.float32)

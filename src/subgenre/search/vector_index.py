@@ -20,22 +20,10 @@ from subgenre.errors import AudioError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import table_of, unit
+from subgenre.search.track_rows import SCHEMA, table_of, unit
 
 # the index is updated if one of these differs from the library
-_COMPARED = (
-    "path",
-    "genre",
-    "subgenre",
-    "artist",
-    "album",
-    "title",
-    "label",
-    "year",
-    "bpm",
-    "size",
-    "mtime_ns",
-)
+_COMPARED = [name for name in SCHEMA.names if name not in ("id", "duration_s")]
 
 
 @dataclass(frozen=True)
@@ -107,13 +95,6 @@ class Index:
         """Number of tracks."""
         return len(self.collection)
 
-    def refresh(self) -> bool:
-        """Read the index again if another process has changed it; return whether it did."""
-        if storage.read_header(self.path) == self._header:
-            return False
-        self._load()
-        return True
-
     def upsert(self, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> None:
         """Add tracks with vectors [n, D], replacing those with the same id; safe once it returns.
 
@@ -126,15 +107,20 @@ class Index:
         """
         rows = table_of(tracks)
         values = unit(vectors, rows.num_rows)
-        if values.shape[1] != self._header.dim:
+        header = self._stored.header
+        if values.shape[1] != header.dim:
             raise IndexStoreError(
                 f"vectors of {values.shape[1]} values don't fit {self.path}, which has "
-                f"{self._header.dim} by model {self._header.fingerprint}"
+                f"{header.dim} by model {header.fingerprint}"
             )
         chosen = sorted({track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}.values())
         if chosen:
-            storage.write(self.path, rows.take(pa.array(chosen)), values[chosen])
-            self._load()
+            added = rows.take(pa.array(chosen))
+            header = storage.write(self.path, added, values[chosen])
+            if header.version == self._stored.header.version + 1:  # nothing else has changed
+                self._use(storage.extended(self.path, self._stored, header, added))
+            else:
+                self._load()
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete tracks; return how many there were. Unknown ids are ignored."""
@@ -198,15 +184,8 @@ class Index:
         """Set the paths of tracks by their ids; size and time are read from the files."""
         moved = []
         for track_id, path in paths.items():
-            status = path.stat()
-            moved.append(
-                replace(
-                    self.get(track_id),
-                    path=path,
-                    size=status.st_size,
-                    mtime_ns=status.st_mtime_ns,
-                )
-            )
+            size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
+            moved.append(replace(self.get(track_id), path=path, size=size, mtime_ns=mtime_ns))
         self.update(moved)
 
     def get(self, track_id: str) -> Track:
@@ -220,11 +199,13 @@ class Index:
     def keep_proximity(self) -> None:
         """Cache the figures of mutual proximity for the next process."""
         if self.count and not self.collection.proximity_is_cached:
-            storage.write_proximity(self.path, self._header, *self.collection.proximity)
+            storage.write_proximity(self.path, self._stored.header, *self.collection.proximity)
 
     def _load(self) -> None:
-        stored = storage.read(self.path)
-        self._header = stored.header
+        self._use(storage.read(self.path))
+
+    def _use(self, stored: storage.Stored) -> None:
+        self._stored = stored
         self.collection = Collection(stored.vectors, stored.rows, stored.alive, stored.proximity)
 
 
