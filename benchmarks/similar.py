@@ -73,7 +73,7 @@ def report(tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
     shares = []
     for track_id in seeds:
         own = tracks.track(tracks.row_of_id(track_id))
-        hits = playlists.similar(tracks, track_id, limits, mutual=mutual)
+        hits = playlists.similar(tracks, [track_id], limits, mutual=mutual)
         same = [(h.track.genre, h.track.subgenre) == (own.genre, own.subgenre) for h in hits]
         shares.append(float(np.mean(same)))
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def report(tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
     low, high = np.percentile(means, [2.5, 97.5])
     nearest = []
     for row in tracks.live:
-        hits = playlists.similar(tracks, tracks.track(int(row)).id, limits, mutual=mutual)
+        hits = playlists.similar(tracks, [tracks.track(int(row)).id], limits, mutual=mutual)
         nearest += [hit.row for hit in hits]
     counts = k_occurrence(np.array(nearest)[:, None], tracks.rows.num_rows)[tracks.live]
     name = "mutual proximity" if mutual else "plain cosine"

@@ -17,7 +17,8 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.dataset.building import Summary, preprocess
 from subgenre.errors import SubgenreError
-from subgenre.library.scan import Library, Skipped
+from subgenre.library.scan import Library
+from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
 
 CONFIG = PreprocessConfig(chunk_s=4.0, max_chunks=2)

@@ -395,7 +395,7 @@ def test_the_axis_lists_the_tracks_nearest_to_its_point(page: Any, library: Libr
     axis_between(page, "Dark Techno", "Deep House")
     tracks = library.collection
     point = journeys.axis(tracks, "Dark Techno:Deep House").point(0.5)
-    hits = sorted(similar(tracks, point, Limits(12)), key=lambda hit: -hit.cosine)
+    hits = sorted(similar(tracks, [point], Limits(12)), key=lambda hit: -hit.cosine)
     assert ids_of(page, "#along") == [hit.track.id for hit in hits]
     shown = page.locator("#along .num").all_text_contents()
     assert [float(one) for one in shown] == pytest.approx([hit.cosine for hit in hits], abs=0.0051)
@@ -421,7 +421,7 @@ def test_the_axis_shows_the_last_position_of_the_slider(page: Any, library: Libr
     tracks = library.collection
     point = journeys.axis(tracks, "Dark Techno:Deep House").point(1.2)
     assert set(ids_of(page, "#along")) == {
-        hit.track.id for hit in similar(tracks, point, Limits(12))
+        hit.track.id for hit in similar(tracks, [point], Limits(12))
     }
 
 

@@ -112,12 +112,12 @@ def test_lists_are_those_of_the_search_functions(client: httpx.Client, library: 
     tracks, some = library.collection, ids(library)
     result = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")
     expected = playlists.similar(
-        tracks, some[9], Limits(6, per_artist=2), Filter(subgenre=("Deep House",))
+        tracks, [some[9]], Limits(6, per_artist=2), Filter(subgenre=("Deep House",))
     )
     assert [t["id"] for t in result.json()["tracks"]] == [hit.track.id for hit in expected]
     for body, hits in (
         ({"kind": "agreement", "seeds": some[:3], "k": 5},
-         playlists.agreement(tracks, some[:3], Limits(5))),
+         playlists.similar(tracks, some[:3], Limits(5))),
         ({"kind": "journey", "seeds": [some[0], some[20]], "k": 5},
          journeys.journey(tracks, some[0], some[20], Limits(5))),
         ({"kind": "axis", "axis": "Dark Techno:Acid, House", "k": 4},

@@ -14,7 +14,8 @@ from subgenre.core import parallel
 from subgenre.errors import AudioError, ConfigError, LibraryError
 from subgenre.library import sources
 from subgenre.library.formats import read_m3u
-from subgenre.library.scan import folder_names, scan, shown
+from subgenre.library.scan import scan
+from subgenre.library.sources import folder_names, shown
 from tests import audio_files as files
 
 

@@ -60,17 +60,17 @@ def of(hits):
 
 
 def test_similar_leaves_the_seed_out_and_finds_its_kind(tracks):
-    hits = playlists.similar(tracks, "t003", Limits(k=20))
+    hits = playlists.similar(tracks, ["t003"], Limits(k=20))
     assert "t003" not in [h.track.id for h in hits]
     assert len(hits) == 20
     assert np.mean([o == 0 for o in of(hits)]) > 0.8
-    outside = playlists.similar(tracks, tracks.vectors([3])[0], Limits(k=1))
+    outside = playlists.similar(tracks, [tracks.vectors([3])[0]], Limits(k=1))
     assert outside[0].track.id == "t003"
 
 
 def test_similar_by_cosine_and_by_mutual_proximity_differ(tracks):
-    plain = playlists.similar(tracks, "t003", Limits(k=30), mutual=False)
-    mutual = playlists.similar(tracks, "t003", Limits(k=30))
+    plain = playlists.similar(tracks, ["t003"], Limits(k=30), mutual=False)
+    mutual = playlists.similar(tracks, ["t003"], Limits(k=30))
     assert [h.cosine for h in plain] == sorted((h.cosine for h in plain), reverse=True)
     assert {h.row for h in plain} != {h.row for h in mutual}
 
@@ -82,37 +82,31 @@ def test_fusion_equals_the_formula():
 
 def test_agreement_prefers_what_all_seeds_reach(tracks):
     """One seed stands apart: the other two outvote it, while the mean vector is drawn to it."""
-    hits = playlists.agreement(tracks, ["t000", "t003", "t001"], Limits(k=10))
+    hits = playlists.similar(tracks, ["t000", "t003", "t001"], Limits(k=10))
     assert not {"t000", "t003", "t001"} & {h.track.id for h in hits}
     assert np.mean([o == 0 for o in of(hits)]) >= 0.8
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
 
 
 def test_agreement_does_not_depend_on_the_order_of_the_seeds(tracks):
-    one = playlists.agreement(tracks, ["t000", "t003", "t007"], Limits(k=15))
-    other = playlists.agreement(tracks, ["t007", "t000", "t003"], Limits(k=15))
+    one = playlists.similar(tracks, ["t000", "t003", "t007"], Limits(k=15))
+    other = playlists.similar(tracks, ["t007", "t000", "t003"], Limits(k=15))
     assert {h.row for h in one} == {h.row for h in other}
-
-
-def test_agreement_of_one_seed_is_its_neighbours(tracks):
-    assert [h.row for h in playlists.agreement(tracks, ["t000"], Limits(k=12))] == [
-        h.row for h in playlists.similar(tracks, "t000", Limits(k=12))
-    ]
 
 
 def test_unknown_names(tracks):
     with pytest.raises(PlaylistError, match=r"did you mean 'Artist .* - member 3 of 0'"):
-        playlists.similar(tracks, "membr 3 of 0", Limits())
+        playlists.similar(tracks, ["membr 3 of 0"], Limits())
     with pytest.raises(PlaylistError, match="did you mean 'Dark Techno'"):
         playlists.expand(tracks, "Dark Tecno", Limits())
     with pytest.raises(PlaylistError, match="did you mean 'Deep House'"):
         journeys.axis(tracks, "Dark Techno:Depe House")
     with pytest.raises(PlaylistError, match="no seed"):
-        playlists.agreement(tracks, [], Limits())
+        playlists.similar(tracks, [], Limits())
     with pytest.raises(IndexStoreError, match="did you mean 'Techno'"):
-        playlists.similar(tracks, "t003", Limits(), Filter(genre=("Tecno",)))
+        playlists.similar(tracks, ["t003"], Limits(), Filter(genre=("Tecno",)))
     with pytest.raises(PlaylistError, match="index have 24"):
-        playlists.similar(tracks, np.ones(5), Limits())
+        playlists.similar(tracks, [np.ones(5)], Limits())
 
 
 # expanding --------------------------------------------------------------------------------------
@@ -144,7 +138,7 @@ def test_like_and_unlike_move_the_ranking_at_once(tracks):
     asked, refused = plain[40].track.id, plain[0].track.id
 
     def near(name):
-        hits = playlists.similar(tracks, name, Limits(k=5), mutual=False)
+        hits = playlists.similar(tracks, [name], Limits(k=5), mutual=False)
         return [h.track.id for h in hits if h.track.id in rank]
 
     moved = playlists.expand(

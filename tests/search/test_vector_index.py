@@ -10,15 +10,17 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from subgenre.errors import IndexStoreError
+from subgenre.errors import IndexStoreError, PlaylistError
 from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
-from subgenre.search.ranking import Limits, search
+from subgenre.search.playlists import similar
+from subgenre.search.ranking import Limits
 from subgenre.search.track_rows import Filter
 from subgenre.search.vector_index import Index, Plan
 from subgenre.search.versions import recording_key
@@ -87,13 +89,13 @@ def test_filters(wanted, passes):
     made = library()
     tracks = Collection.of(made, unit_vectors(60, 8))
     assert tracks.allowed(wanted).tolist() == [passes(s) for s in made]
-    found = search(tracks, unit_vectors(1, 8, 3)[0], Limits(k=100), wanted)
+    found = similar(tracks, [unit_vectors(1, 8, 3)[0]], Limits(k=100), wanted)
     assert {h.track.id for h in found} == {s.id for s in made if passes(s)}
 
 
 def test_search_by_cosine_equals_a_naive_loop():
     x, q = unit_vectors(60, 8), unit_vectors(1, 8, 3)[0]
-    found = search(Collection.of(library(), x), q * 7, Limits(k=12), mutual=False)
+    found = similar(Collection.of(library(), x), [q * 7], Limits(k=12), mutual=False)
     assert [h.row for h in found] == np.argsort(-(x @ q))[:12].tolist()
     assert [h.cosine for h in found] == pytest.approx(np.sort(x @ q)[::-1][:12].tolist(), abs=1e-6)
 
@@ -101,9 +103,9 @@ def test_search_by_cosine_equals_a_naive_loop():
 def test_limits_on_artists_and_minutes():
     tracks = Collection.of(library(), unit_vectors(60, 8))
     q = unit_vectors(1, 8, 3)[0]
-    one = [h.track.artist for h in search(tracks, q, Limits(k=50, per_artist=1))]
+    one = [h.track.artist for h in similar(tracks, [q], Limits(k=50, per_artist=1))]
     assert sorted(one) == [f"Artist {i}" for i in range(7)]
-    timed = search(tracks, q, Limits(k=None, minutes=20))
+    timed = similar(tracks, [q], Limits(k=None, minutes=20))
     seconds = [h.track.duration_s for h in timed]
     assert sum(seconds) >= 1200 > sum(seconds[:-1])
 
@@ -123,13 +125,13 @@ def test_versions_are_collapsed_and_the_seed_left_out():
     x[9] = x[8]
     tracks = Collection.of(made, x)
 
-    def ids(**kwargs):
-        return {h.track.id for h in search(tracks, x[3], Limits(k=10), **kwargs)}
+    def ids(seed):
+        return {h.track.id for h in similar(tracks, [seed], Limits(k=10))}
 
     rest = {"id000000", "id000001", "id000002", "d", "e"}
-    assert ids(seeds=[3]) - {"f", "g"} == rest
-    assert len(ids(seeds=[3]) & {"f", "g"}) == 1
-    everything = search(tracks, x[3], Limits(k=10, versions=True))
+    assert ids("a") - {"f", "g"} == rest
+    assert len(ids("a") & {"f", "g"}) == 1
+    everything = similar(tracks, [x[3]], Limits(k=10, versions=True))
     assert len(everything) == 10
 
 
@@ -167,8 +169,8 @@ def test_names_of_tracks_and_labels():
 @pytest.mark.parametrize("bad", [np.zeros(8), np.full(8, np.nan), np.ones(9), np.ones((1, 8))])
 def test_bad_queries(bad):
     tracks = Collection.of(library(), unit_vectors(60, 8))
-    with pytest.raises(IndexStoreError, match=r"zero or not finite|index have 8 values"):
-        search(tracks, bad, Limits())
+    with pytest.raises(PlaylistError, match=r"zero or not finite|index have 8 values"):
+        similar(tracks, [bad], Limits())
 
 
 # the index on disk ------------------------------------------------------------------------------
@@ -214,9 +216,9 @@ def test_search_is_the_same_with_holes_and_with_the_cached_proximity(index):
     alive = np.delete(np.arange(200), 3)
     fresh = Collection.of([songs(1, int(i))[0] for i in alive], x[alive])
     for mutual in (True, False):
-        expected = [h.track.id for h in search(fresh, x[7], Limits(k=20), mutual=mutual)]
+        expected = [h.track.id for h in similar(fresh, [x[7]], Limits(k=20), mutual=mutual)]
         for there in (index, Index.open(index.path)):
-            hits = search(there.collection, x[7], Limits(k=20), mutual=mutual)
+            hits = similar(there.collection, [x[7]], Limits(k=20), mutual=mutual)
             assert [h.track.id for h in hits] == expected
 
 
@@ -237,7 +239,7 @@ def test_emptied_index(index):
     index.delete([s.id for s in songs(3)])
     again = Index.open(index.path)
     assert again.count == 0
-    assert search(again.collection, np.ones(8), Limits(k=5)) == []
+    assert similar(again.collection, [np.ones(8)], Limits(k=5)) == []
     again.upsert(songs(2), unit_vectors(2, 8))
     assert contents(Index.open(index.path)) == contents(again)
 
@@ -345,7 +347,7 @@ def test_reading_while_writing(index):
 
     def read():
         while not stop.is_set():
-            found = search(index.collection, np.ones(8), Limits(k=10))
+            found = similar(index.collection, [np.ones(8)], Limits(k=10))
             if len({h.track.id for h in found}) != 10:
                 problems.append(found)
 
@@ -408,7 +410,7 @@ def test_plan_new_updated_gone(index):
     assert index.get(held[2].id).title == "Now tagged"
 
 
-def test_relink_by_ids(index, tmp_path):
+def test_relink_by_ids(index, tmp_path, monkeypatch):
     old = tmp_path / "old"
     made = []
     for i in range(5):
@@ -421,7 +423,10 @@ def test_relink_by_ids(index, tmp_path):
     (tmp_path / "new" / "s0" / "0.mp3").rename(tmp_path / "new" / "renamed.mp3")
     (tmp_path / "new" / "s1" / "1.mp3").unlink()
     (tmp_path / "new" / "s1" / "stranger.mp3").write_text("nobody!")
-    done = index.relink(tmp_path / "new", identify=lambda path: path.read_text())
+    monkeypatch.setattr(
+        "subgenre.audio.reading.probe", lambda path: SimpleNamespace(id=path.read_text())
+    )
+    done = index.relink(tmp_path / "new")
     assert set(done.found) == {"audio0", "audio2", "audio3", "audio4"}
     assert done.missing == ("audio1",)
     again = Index.open(index.path)

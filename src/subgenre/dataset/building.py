@@ -34,7 +34,8 @@ from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
 from subgenre.errors import FeatureError
-from subgenre.library.scan import Library, Skipped, folder_names
+from subgenre.library.scan import Library
+from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
 
 JOURNAL = "preprocess.journal"

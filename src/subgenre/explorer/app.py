@@ -12,7 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from threadpoolctl import threadpool_limits
 
@@ -79,24 +80,19 @@ async def _invalid(_request: Request, problem: Any) -> Response:
 
 
 def _add_page(app: FastAPI) -> None:
-    folder = Path(str(resources.files("subgenre.explorer") / "static"))
-    plotly = Path(str(resources.files("plotly") / "package_data" / "plotly.min.js")).read_bytes()
+    folder = Path(__file__).with_name("static")
+    plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     page = (folder / "index.html").read_text(encoding="utf-8")
     # Plotly writes a style element for its street maps, which the security policy forbids, unless
     # an element of this id exists. The page has no street maps.
     ids = {match.decode() for match in _STYLES.findall(plotly)}
     page = page.replace("<!-- ids -->", "".join(f'<i hidden id="{name}"></i>' for name in ids))
-
-    async def index() -> Response:
-        return HTMLResponse(page, headers={"cache-control": "no-cache"})
-
-    async def docs() -> Response:
-        return FileResponse(folder / "docs.html", headers={"cache-control": "no-cache"})
-
-    async def script() -> Response:
-        headers = {"cache-control": "public, max-age=86400"}
-        return Response(plotly, media_type="text/javascript", headers=headers)
-
-    for path, call in (("/", index), ("/docs", docs), ("/plotly.js", script)):
-        app.add_api_route(path, call, methods=["GET"], include_in_schema=False)
+    docs = (folder / "docs.html").read_text(encoding="utf-8")
+    for path, content, kind, caching in (
+        ("/", page, "text/html", "no-cache"),
+        ("/docs", docs, "text/html", "no-cache"),
+        ("/plotly.js", plotly, "text/javascript", "public, max-age=86400"),
+    ):
+        answer = Response(content, media_type=kind, headers={"cache-control": caching})
+        app.router.routes.append(Route(path, answer, methods=["GET"], include_in_schema=False))
     app.mount("/static", StaticFiles(directory=folder), name="static")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -16,6 +18,7 @@ from subgenre.audio.decoder import EXTENSIONS
 from subgenre.core import files
 from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import playback, schemas
+from subgenre.explorer.content import Correction
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import DECIMALS
 from subgenre.library import formats
@@ -50,12 +53,8 @@ def library(explorer: Current) -> dict[str, Any]:
         "revision": view.revision,
         "labels": [
             {
-                "genre": genre,
-                "subgenre": subgenre,
-                "count": count,
-                "colour": style.colour,
-                "symbol": style.symbol,
-                "outline": style.outline,
+                **{"genre": genre, "subgenre": subgenre, "count": count},
+                **{"colour": style.colour, "symbol": style.symbol, "outline": style.outline},
             }
             for (genre, subgenre), count, style in labels
         ],
@@ -87,7 +86,7 @@ def search(
 def track(explorer: Current, track_id: str) -> dict[str, Any]:
     """Return the tags of a track, its placement, the doctor's findings and its correction."""
     correction = explorer.corrections.all().get(track_id)
-    return {**explorer.view.detail(track_id), "correction": correction and vars(correction)}
+    return {**explorer.view.detail(track_id), "correction": correction}
 
 
 @router.get("/tracks/{track_id}/similar", response_model=schemas.Hits)
@@ -138,13 +137,11 @@ def axis(
     view = explorer.view
     tracks = view.library.collection
     line = journeys.axis(tracks, name)
-    start, end = ("/".join(pair) for pair in (line.start, line.end))
-    positions = np.round(journeys.positions(tracks, line)[tracks.live], DECIMALS)
     return {
-        "start": start,
-        "end": end,
+        "start": "/".join(line.start),
+        "end": "/".join(line.end),
         "revision": view.revision,
-        "positions": positions.tolist(),
+        "positions": np.round(journeys.positions(tracks, line)[tracks.live], DECIMALS).tolist(),
     }
 
 
@@ -175,10 +172,9 @@ def make_playlist(explorer: Current, body: schemas.PlaylistBody) -> dict[str, An
 def order(explorer: Current, request: schemas.OrderRequest) -> dict[str, Any]:
     """Put tracks in a smooth order."""
     view = explorer.view
-    rows = ordering.smooth(
-        view.library.collection, view.rows(request.ids), start=request.keep_first
-    )
-    return {"tracks": view.summaries(rows)}
+    rows = [view.row(track_id) for track_id in dict.fromkeys(request.ids)]
+    ordered = ordering.smooth(view.library.collection, rows, start=request.keep_first)
+    return {"tracks": view.summaries(ordered)}
 
 
 @router.post("/playlists", response_model=schemas.Saved)
@@ -220,16 +216,15 @@ def download(explorer: Current, file: str) -> FileResponse:
 def corrections(explorer: Current) -> dict[str, Any]:
     """Return all corrections, and whether a refit would change the map."""
     by_track = explorer.corrections.all()
-    plain = {track_id: vars(correction) for track_id, correction in by_track.items()}
-    return {"corrections": plain, "pending": by_track != explorer.fitted}
+    return {"corrections": by_track, "pending": by_track != explorer.fitted}
 
 
 @router.put("/corrections/{track_id}", response_model=schemas.Correction)
-def correct(explorer: Current, track_id: str, request: schemas.CorrectionRequest) -> dict[str, Any]:
+def correct(explorer: Current, track_id: str, request: schemas.CorrectionRequest) -> Correction:
     """Correct the label of a track; the audio file stays as it is."""
     if bool(request.subgenre) == request.wrong:
         raise HTTPException(422, "give either the right subgenre or 'wrong'")
-    return vars(explorer.correct(track_id, request.subgenre, request.wrong))
+    return explorer.correct(track_id, request.subgenre, request.wrong)
 
 
 @router.delete("/corrections/{track_id}", response_model=schemas.Corrections)
@@ -237,8 +232,7 @@ def uncorrect(explorer: Current, track_id: str) -> dict[str, Any]:
     """Remove the correction of a track."""
     if not explorer.corrections.drop(track_id):
         raise HTTPException(404, "this track has no correction")
-    remaining: dict[str, Any] = corrections(explorer)
-    return remaining
+    return dict(corrections(explorer))
 
 
 @router.post("/refit", response_model=schemas.Refitted)
@@ -271,28 +265,27 @@ async def place(
     if int(request.headers.get("content-length", "0")) > limit:
         raise TooLargeError(shown, limit)
     folder = explorer.view.library.cache / "uploads"
-    path = await _store_upload(request.stream(), folder, shown, limit)
-    try:
-        placed: dict[str, Any] = await run_in_threadpool(explorer.place, path, shown)
-        return placed
-    finally:
-        path.unlink(missing_ok=True)
+    async with _stored(request.stream(), folder, shown, limit) as path:
+        return dict(await run_in_threadpool(explorer.place, path, shown))
 
 
-async def _store_upload(stream: AsyncIterator[bytes], folder: Path, name: str, limit: int) -> Path:
-    """Write an upload to a temporary file, part by part; the caller removes it.
+@asynccontextmanager
+async def _stored(
+    stream: AsyncIterator[bytes], folder: Path, name: str, limit: int
+) -> AsyncIterator[Path]:
+    """Write an upload to a temporary file, part by part, and remove it in the end.
 
     Raises:
         TooLargeError: more than `limit` bytes. AudioError: no bytes.
     """
     suffix = Path(name).suffix.lower()
     folder.mkdir(parents=True, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - it outlives this function
-        prefix=".upload-", suffix=suffix if suffix in EXTENSIONS else "", dir=folder, delete=False
+    descriptor, temporary = tempfile.mkstemp(
+        suffix if suffix in EXTENSIONS else "", prefix=".upload-", dir=folder
     )
-    path, size = Path(file.name), 0
+    path, size = Path(temporary), 0
     try:
-        with file:
+        with os.fdopen(descriptor, "wb") as file:
             async for part in stream:
                 size += len(part)
                 if size > limit:
@@ -300,7 +293,6 @@ async def _store_upload(stream: AsyncIterator[bytes], folder: Path, name: str, l
                 file.write(part)
         if not size:
             raise AudioError(f"'{name}' is an empty file")
-    except BaseException:
+        yield path
+    finally:
         path.unlink(missing_ok=True)
-        raise
-    return path

@@ -53,7 +53,7 @@ class Guard:
         app: the application. host: name of the server, allowed besides IP addresses.
     """
 
-    def __init__(self, app: Any, host: str = "localhost") -> None:
+    def __init__(self, app: Any, host: str) -> None:
         self.app = app
         self.hosts = frozenset({"localhost", host.lower()})
 

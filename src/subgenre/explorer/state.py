@@ -13,8 +13,8 @@ from subgenre.audio import reading
 from subgenre.core import files
 from subgenre.errors import AudioError, LibraryError, SubgenreError
 from subgenre.explorer import playback
-from subgenre.explorer.content import Correction, Encoded, Library
-from subgenre.explorer.view import DECIMALS, View, placement
+from subgenre.explorer.content import Correction, Library
+from subgenre.explorer.view import DECIMALS, View
 from subgenre.library.track import Track
 from subgenre.search.playlists import similar
 from subgenre.search.ranking import Limits
@@ -54,9 +54,8 @@ class Explorer:
                 the most similar one.
         """
         view = self.view
-        row = view.row(track_id)
-        label = view.library.collection.label(subgenre) if subgenre and not wrong else ("", "")
-        path = view.paths[int(view.position[row])]
+        path = view.paths[view.position[view.row(track_id)]]
+        label = view.library.collection.label(subgenre) if subgenre else ("", "")
         correction = Correction(*label, wrong, path)
         self.corrections.put(track_id, correction)
         return correction
@@ -105,11 +104,8 @@ class Explorer:
         known = track_id if library.collection.has(track_id) else ""
         vector = np.asarray(encoded.vector, dtype=np.float32)
         x, y = np.round(np.asarray(library.place(vector[None]), np.float64)[0], DECIMALS).tolist()
-        neighbours = (
-            similar(library.collection, known or vector, Limits(k=NEIGHBOURS))
-            if len(library.collection)
-            else []
-        )
+        limits = Limits(k=NEIGHBOURS)
+        near = similar(library.collection, [known or vector], limits)
         return {
             "name": name,
             "known_as": known,
@@ -118,22 +114,10 @@ class Explorer:
             "y": y,
             "windows_s": [round(float(s), 2) for s in encoded.starts_s],
             "chunk_s": library.chunk_s,
-            "placement": _placement(library, encoded, Track(known, path)),
-            "neighbours": view.hits(neighbours),
+            "placement": view.placement(Track(known, path), vector, encoded),
+            "neighbours": view.hits(near),
             "peaks": {"count": len(peaks), "peaks": playback.packed(peaks)},
         }
-
-
-def _placement(library: Library, encoded: Encoded, file: Track) -> dict[str, Any] | None:
-    if library.classifier is None:
-        return None
-    placed = library.classifier.place(
-        [file],
-        np.asarray(encoded.vector, dtype=np.float32)[None],
-        chunks=[encoded.chunks],
-        starts_s=[encoded.starts_s],
-    )
-    return placement(placed[0])
 
 
 class Corrections:
@@ -149,9 +133,8 @@ class Corrections:
         self._by_track = read_corrections(path)
 
     def all(self) -> dict[str, Correction]:
-        """Return a copy of all corrections, by track id."""
-        with self._lock:
-            return dict(self._by_track)
+        """Return all corrections, by track id."""
+        return self._by_track  # never changed, only replaced
 
     def put(self, track_id: str, correction: Correction) -> None:
         """Keep the correction of a track; it is on disk when this returns."""

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.errors import SubgenreError
-from subgenre.explorer.content import Library
+from subgenre.errors import IndexStoreError, SubgenreError
+from subgenre.explorer.content import Encoded, Library
 from subgenre.library.track import Track
 from subgenre.report.palette import Style, styles
-from subgenre.search.classifier import Placement
 from subgenre.search.ranking import Hit
 
 DECIMALS = 4  # of coordinates and positions: finer than a pixel
+CHANCES = 6  # subgenres of a placement
 
 
 class UnknownTrackError(SubgenreError):
@@ -127,13 +127,11 @@ class View:
         Raises:
             UnknownTrackError: the library has no such track.
         """
-        if not self.library.collection.has(track_id):
-            raise UnknownTrackError(f"the library has no track with id '{track_id[:64]}'")
-        return self.library.collection.row_of_id(track_id)
-
-    def rows(self, track_ids: list[str]) -> list[int]:
-        """Return the rows of tracks, in order, each once; see `row`."""
-        return [self.row(track_id) for track_id in dict.fromkeys(track_ids)]
+        try:
+            return self.library.collection.row_of_id(track_id)
+        except IndexStoreError:
+            message = f"the library has no track with id '{track_id[:64]}'"
+            raise UnknownTrackError(message) from None
 
     def find(self, query: str, limit: int) -> list[int]:
         """Return the rows whose artist, title and path contain all words of a query.
@@ -163,11 +161,8 @@ class View:
     def summary(self, track: Track) -> dict[str, Any]:
         """Return the fields of `schemas.TrackLine`."""
         return {
-            "id": track.id,
+            **{name: getattr(track, name) for name in ("id", "artist", "genre", "subgenre")},
             "title": track.title or track.path.stem,
-            "artist": track.artist,
-            "genre": track.genre,
-            "subgenre": track.subgenre,
             "duration_s": round(track.duration_s, 2),
             "bpm": round(track.bpm, 1),
         }
@@ -208,30 +203,35 @@ class View:
             "windows_s": [round(float(s), 2) for s in self.library.chunk_starts.get(track_id, ())],
             "chunk_s": self.library.chunk_s,
             "trained": track_id in self.library.trained,
-            "placement": self._placement(track, row),
-            "doctor": [_finding(one) for one in self._findings.get(track_id, [])],
+            "placement": self.placement(track, self.library.collection.vectors([row])[0]),
+            "doctor": [
+                {
+                    "kind": one.kind,
+                    "suggestion": Path(one.suggestion).name
+                    if one.kind == "duplicate"
+                    else one.suggestion,
+                    "confidence": round(float(one.confidence), 3),
+                    "why": one.why,
+                }
+                for one in self._findings.get(track_id, [])
+            ],
         }
 
-    def _placement(self, track: Track, row: int) -> dict[str, Any] | None:
+    def placement(
+        self, track: Track, vector: NDArray[np.floating], encoded: Encoded | None = None
+    ) -> dict[str, Any] | None:
+        """Return the fields of `schemas.Placement`, the most probable subgenres first."""
         if self.library.classifier is None:
             return None
-        vector = self.library.collection.vectors([row])
-        return placement(self.library.classifier.place([track], vector)[0])
-
-
-def placement(placed: Placement, most: int = 6) -> dict[str, Any]:
-    """Return the fields of `schemas.Placement`, the most probable subgenres first."""
-    row = placed.row()
-    chances = [
-        {"genre": genre, "subgenre": subgenre, "probability": round(p, DECIMALS)}
-        for (genre, subgenre), p in placed.chances[:most]
-    ]
-    return {
-        "none_of_these": row["none_of_these"],
-        "fit": row["fit"],
-        "chances": chances,
-        "chunk_start_s": row["chunk_start_s"],
-    }
+        chunks, starts_s = ([encoded.chunks], [encoded.starts_s]) if encoded else (None, ())
+        (placed,) = self.library.classifier.place(
+            [track], vector[None], chunks=chunks, starts_s=starts_s
+        )
+        chances = [
+            {"genre": genre, "subgenre": subgenre, "probability": round(p, DECIMALS)}
+            for (genre, subgenre), p in placed.chances[:CHANCES]
+        ]
+        return {**placed.row(), "chances": chances}
 
 
 def fold(text: str) -> str:
@@ -240,13 +240,3 @@ def fold(text: str) -> str:
         return text.lower()
     parts = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in parts if not unicodedata.combining(c)) if parts else ""
-
-
-def _finding(finding: Any) -> dict[str, Any]:
-    suggestion = finding.suggestion
-    return {
-        "kind": finding.kind,
-        "suggestion": Path(suggestion).name if finding.kind == "duplicate" else suggestion,
-        "confidence": round(float(finding.confidence), 3),
-        "why": finding.why,
-    }

@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from subgenre.core import files
@@ -85,7 +87,7 @@ def write_m3u8(path: Path, tracks: Iterable[Track]) -> None:
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def append_m3u8(path: Path, tracks: Iterable[Track]) -> int:
+def append_m3u8(path: Path, tracks: Sequence[Track]) -> int:
     """Add tracks to the end of a playlist, except those that it has; return how many.
 
     A playlist that does not exist is created.
@@ -93,12 +95,11 @@ def append_m3u8(path: Path, tracks: Iterable[Track]) -> int:
     Raises:
         PlaylistError: the playlist can't be read.
     """
-    chosen = list(tracks)
     if not path.exists():
-        write_m3u8(path, chosen)
-        return len(chosen)
+        write_m3u8(path, tracks)
+        return len(tracks)
     held = {os.path.realpath(entry) for entry in read_m3u(path)}
-    added = [t for t in chosen if os.path.realpath(t.path) not in held]
+    added = [t for t in tracks if os.path.realpath(t.path) not in held]
     if added:
         past = _read_text_bytes(path)
         end = b"" if past.endswith(b"\n") or not past else b"\n"
@@ -113,15 +114,12 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     `duration_s` is in seconds, to the millisecond; it and `bpm` are empty if unknown.
     """
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(CSV_COLUMNS)
+    rows = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
     for track in tracks:
-        values = {column: getattr(track, column) for column in CSV_COLUMNS}
-        values["path"] = str(track.path.absolute())
-        values |= {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
-        rows.writerow(values.values())
-    with files.atomic_path(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+        known = {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
+        rows.writerow({**vars(track), "path": track.path.absolute(), **known})
+    files.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def read_csv(path: Path) -> list[Path]:
@@ -144,7 +142,8 @@ def read_csv(path: Path) -> list[Path]:
 def _lines(playlist: Path, track: Track) -> tuple[str, str]:
     """Return the two lines of a track: its EXTINF and its path."""
     seconds = round(track.duration_s) if track.duration_s > 0 else -1
-    return f"#EXTINF:{seconds},{_one_line(track.name)}", _line(playlist, track.path)
+    name = " ".join(track.name.encode("utf-8", "replace").decode("utf-8").split())
+    return f"#EXTINF:{seconds},{name}", _line(playlist, track.path)
 
 
 def _line(playlist: Path, track: Path) -> str:
@@ -156,17 +155,9 @@ def _line(playlist: Path, track: Path) -> str:
         name = str(track.absolute())
     if os.sep == "\\":
         name = name.replace("\\", "/")
-    if any(c in name for c in "\n\r\\") or name[-1] in " \t" or not _is_text(name):
+    if re.search(r"[\n\r\\\ud800-\udfff]|[ \t]$", name):
         return uri_of(track)
     return f"./{name}" if name[0] in "# \t" or name[:7].lower() == "file://" else name
-
-
-def _is_text(name: str) -> bool:
-    return not any(0xD800 <= ord(c) < 0xE000 for c in name)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 def read_m3u(path: Path) -> list[Path]:
@@ -203,22 +194,10 @@ def _entry(playlist: Path, line: bytes) -> Path:
     if os.sep == "/" and b"\\" in line and not os.path.lexists(name):
         line = line.replace(b"\\", b"/")
         name = playlist.parent / os.fsdecode(line)
-    if playlist.suffix.lower() == ".m3u" and not _is_utf8(line) and not os.path.lexists(name):
+    is_utf8 = line.decode("utf-8", "ignore").encode("utf-8") == line
+    if playlist.suffix.lower() == ".m3u" and not is_utf8 and not os.path.lexists(name):
         return playlist.parent / line.decode("latin-1")
     return name
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _read_all_of_rekordbox(path: Path) -> list[Path]:
-    every = (track for tracks in read_rekordbox(path).values() for track in tracks)
-    return list(dict.fromkeys(every))
 
 
 register(PlaylistFormat(M3U_EXTENSIONS, read_m3u, write_m3u8))
@@ -226,7 +205,7 @@ register(PlaylistFormat(frozenset({".csv"}), read_csv, write_csv))
 register(
     PlaylistFormat(
         frozenset({".xml"}),
-        _read_all_of_rekordbox,
+        lambda path: list(dict.fromkeys(chain.from_iterable(read_rekordbox(path).values()))),
         lambda path, tracks: write_rekordbox(path, {path.stem: tracks}),
     )
 )

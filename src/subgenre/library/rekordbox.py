@@ -6,6 +6,7 @@ the file and the depth of its elements are limited.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.parsers import expat
@@ -38,9 +39,8 @@ def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> Non
         start = f'      <NODE Name={_attribute(name)} Type="1" KeyType="0" Entries="{len(tracks)}">'
         keys = [f'        <TRACK Key="{number[t.path]}"/>' for t in tracks]
         lines += [start, *keys, "      </NODE>"]
-    files.write_text(
-        path, "\n".join([*lines, "    </NODE>", "  </PLAYLISTS>", "</DJ_PLAYLISTS>", ""])
-    )
+    lines += ["    </NODE>", "  </PLAYLISTS>", "</DJ_PLAYLISTS>", ""]
+    files.write_text(path, "\n".join(lines))
 
 
 def read_rekordbox(path: Path) -> dict[str, list[Path]]:
@@ -115,10 +115,8 @@ class _Rekordbox:
         return found
 
     def _list_name(self) -> str:
-        names = (
-            self._nodes[1:] if self._nodes[0] == "ROOT" and len(self._nodes) > 1 else self._nodes
-        )
-        return "/".join(names)
+        has_root = self._nodes[0] == "ROOT" and len(self._nodes) > 1
+        return "/".join(self._nodes[has_root:])
 
     def _path(self, location: str) -> Path:
         if location[:7].lower() == "file://":
@@ -130,7 +128,7 @@ def _xml_track(track: Track, number: int) -> str:
     """Describe one track of the collection."""
     values = {
         "TrackID": str(number),
-        "Name": track.title or Path(track.path).stem,
+        "Name": track.title or track.path.stem,
         "Artist": track.artist,
         "Album": track.album,
         "Genre": track.genre,
@@ -138,7 +136,7 @@ def _xml_track(track: Track, number: int) -> str:
         "Size": str(track.size),
         "TotalTime": str(round(track.duration_s)),
         **({"AverageBpm": f"{track.bpm:.2f}"} if track.bpm else {}),
-        "Location": uri_of(Path(track.path), host="localhost"),
+        "Location": uri_of(track.path, host="localhost"),
     }
     attributes = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())
     return f"    <TRACK {attributes}/>"
@@ -146,12 +144,4 @@ def _xml_track(track: Track, number: int) -> str:
 
 def _attribute(value: str) -> str:
     """Quote a value; characters that XML 1.0 does not allow become question marks."""
-    return quoteattr("".join(c if _is_xml(ord(c)) else "?" for c in value))
-
-
-def _is_xml(code: int) -> bool:
-    return (
-        code in (9, 10, 13)
-        or (code >= 32 and not 0xD800 <= code < 0xE000 and code < 0xFFFE)
-        or (code > 0xFFFF)
-    )
+    return quoteattr(re.sub(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", value))

@@ -13,10 +13,8 @@ from subgenre.core import parallel
 from subgenre.core.validation import check_choice
 from subgenre.errors import LibraryError
 from subgenre.library import sources
-from subgenre.library.sources import Entry, Skipped, folder_names, shown
+from subgenre.library.sources import Entry, Skipped, shown
 from subgenre.library.track import Track
-
-__all__ = ["Library", "Skipped", "describe", "folder_names", "scan", "shown"]
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -57,23 +55,14 @@ def scan(
     """
     check_choice("multi", multi, MULTI)
     found = sources.find(source, trash)
-    described = _describe_all(found.entries, workers, known or {}, on_progress)
-    tracks, skipped = _labelled(found.entries, described)
+    tracks, unread = describe(found.entries, workers=workers, known=known, on_progress=on_progress)
     kept, repeated = _without_repeats(tracks, multi)
-    placed = {track.id: track for track in tracks if not track.trash}
-    pool = []
-    for track in (track for track in kept if track.trash):
-        if track.id in placed:
-            reason = f"the same recording as {shown(placed[track.id].path)}, which has a label"
-            repeated.append(Skipped(track.path, reason))
-        else:
-            pool.append(track)
-    skipped = [*found.skipped, *skipped, *repeated]
+    skipped = {*found.skipped, *unread, *repeated}
     library = Library(
         root=source if source.is_dir() else source.parent,
         tracks=tuple(track for track in kept if not track.trash),
-        trash=tuple(pool),
-        skipped=tuple(sorted(set(skipped), key=lambda s: (str(s.path), s.reason))),
+        trash=tuple(track for track in kept if track.trash),
+        skipped=tuple(sorted(skipped, key=lambda s: (str(s.path), s.reason))),
         notes=tuple(found.notes),
     )
     _check(library, source)
@@ -87,35 +76,35 @@ def describe(
     known: Mapping[str, Track] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Track], list[Skipped]]:
-    """Read the listed files, with or without labels; the options are those of `scan`."""
-    described = _describe_all(entries, workers, known or {}, on_progress)
-    return _labelled(entries, described)
+    """Read the listed files, with or without labels; the options are those of `scan`.
 
-
-def _describe_all(
-    entries: Sequence[Entry],
-    workers: int | None,
-    known: Mapping[str, Track],
-    on_progress: Callable[[int, int], None] | None,
-) -> dict[Path, Track | str]:
-    """Return for each path a track without a label, or why it can't be read."""
+    The tracks are sorted, so that the result does not depend on the workers.
+    """
+    known = known or {}
     paths = sorted({entry.path for entry in entries})
-    described: dict[Path, Track | str] = {
-        path: known[str(path)] for path in paths if _unchanged(path, known.get(str(path)))
-    }
+    described: dict[Path, Track | str] = {}  # by path, a track without a label or a reason
+    for path in paths:
+        track = known.get(str(path))
+        if track is not None and (track.size, track.mtime_ns) == _stamp(path):
+            described[path] = track
     unread = [path for path in paths if path not in described]
     count = min(parallel.worker_count(workers), max(1, len(unread)))
     results = parallel.map_files(_describe, unread, workers=count, timeout_s=PROBE_TIMEOUT_S)
     for position, result in results:
-        path = unread[position]
-        described[path] = result.reason if isinstance(result, parallel.Failure) else result
+        reason_or_track = result.reason if isinstance(result, parallel.Failure) else result
+        described[unread[position]] = reason_or_track
         if on_progress is not None:
             on_progress(len(described), len(paths))
-    return described
-
-
-def _unchanged(path: Path, track: Track | None) -> bool:
-    return track is not None and (track.size, track.mtime_ns) == _stamp(path)
+    tracks, skipped = [], []
+    for entry in entries:
+        found = described[entry.path]
+        if isinstance(found, str):
+            origin = f" ({entry.origin})" if entry.origin else ""
+            skipped.append(Skipped(entry.path, found + origin))
+        else:
+            label = dataclasses.replace(found, genre=entry.genre, subgenre=entry.subgenre)
+            tracks.append(dataclasses.replace(label, path=entry.path, trash=entry.trash))
+    return sorted(tracks, key=lambda t: (t.genre, t.subgenre, str(t.path))), skipped
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -140,55 +129,30 @@ def _describe(path: Path) -> Track:
     )
 
 
-def _labelled(
-    entries: Sequence[Entry], described: Mapping[Path, Track | str]
-) -> tuple[list[Track], list[Skipped]]:
-    """Give the tracks their labels; sorted, so that the result does not depend on the workers."""
-    tracks, skipped = [], []
-    for entry in entries:
-        track = described[entry.path]
-        if isinstance(track, str):
-            origin = f" ({entry.origin})" if entry.origin else ""
-            skipped.append(Skipped(entry.path, track + origin))
-        else:
-            tracks.append(
-                dataclasses.replace(
-                    track,
-                    path=entry.path,
-                    genre=entry.genre,
-                    subgenre=entry.subgenre,
-                    trash=entry.trash,
-                )
-            )
-    return sorted(tracks, key=lambda t: (t.genre, t.subgenre, str(t.path))), skipped
-
-
 def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list[Skipped]]:
     """Keep one track per recording and label; drop recordings with two labels, unless kept."""
     first: dict[tuple[str, str, str, bool], Track] = {}
-    labels: dict[str, list[str]] = {}
+    labelled: dict[str, list[Track]] = {}  # by id, one track of each label
     kept, skipped = [], []
     for track in tracks:
-        key = (track.id, track.genre, track.subgenre, track.trash)
-        if key in first:
-            reason = f"the same recording as {shown(first[key].path)}"
+        same = first.setdefault((track.id, track.genre, track.subgenre, track.trash), track)
+        if same is not track:
+            reason = f"the same recording as {shown(same.path)}"
             skipped.append(Skipped(track.path, reason))
-            continue
-        first[key] = track
-        kept.append(track)
-        if not track.trash:
-            labels.setdefault(track.id, []).append(f"{track.genre}/{track.subgenre}")
-    if multi == "keep":
-        return kept, skipped
-    single = []
-    for track in kept:
-        own = labels.get(track.id, [])
-        if len(own) < 2 or track.trash:
-            single.append(track)
-            continue
-        reason = f"the same recording is in {' and in '.join(own)}; --multi keep keeps it in each"
-        skipped.append(Skipped(track.path, reason))
-    return single, skipped
+        elif not track.trash:
+            labelled.setdefault(track.id, []).append(track)
+    for track in first.values():
+        own = labelled.get(track.id, [])
+        if track.trash and own:
+            reason = f"the same recording as {shown(own[-1].path)}, which has a label"
+            skipped.append(Skipped(track.path, reason))
+        elif len(own) > 1 and multi == "exclude":
+            labels = " and in ".join(f"{one.genre}/{one.subgenre}" for one in own)
+            reason = f"the same recording is in {labels}; --multi keep keeps it in each"
+            skipped.append(Skipped(track.path, reason))
+        else:
+            kept.append(track)
+    return kept, skipped
 
 
 def _check(library: Library, source: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from subgenre.audio.reading import EXTENSIONS
@@ -173,73 +174,60 @@ def folder_names(labels: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str
 
 def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> None:
     """Read ROOT/genre/subgenre/**, or the playlists if no audio has such a path."""
-    strays: list[Skipped] = []
-    playlists: list[tuple[Path, str]] = []
-    labelled: list[Entry] = []
     above = blocked | {_identity(root)}
+    labelled: list[Entry] = []
+    loose = []  # files outside ROOT/genre/subgenre/, with their folder and its name
     for child, is_folder in _listing(found, root):
-        if is_folder and child.name.casefold() == TRASH:
+        if not is_folder:
+            loose.append((child, "the library's folder", root.resolve().name))
+        elif child.name.casefold() == TRASH:
             _walk(found, child, Entry(child, "", "", trash=True), set(above))
-        elif is_folder:
-            labelled += _read_genre(found, child, above, strays, playlists)
-        else:
-            _sort_stray(child, "the library's folder", root.resolve().name, strays, playlists)
-    if labelled or not playlists:
-        found.notes += _too_deep(root, labelled)
-        found.entries += labelled
-        found.skipped += strays
-        if playlists:
-            found.notes.append(f"{len(playlists)} playlists are ignored: folders give the labels")
+        elif _identity(child) not in above:
+            entries, files = _read_genre(found, child, above | {_identity(child)})
+            labelled += entries
+            loose += [(file, "a genre's folder", child.name) for file in files]
+    playlists = [(file, genre) for file, _, genre in loose if file.suffix.lower() in M3U_EXTENSIONS]
+    if playlists and not labelled:
+        for playlist, genre in playlists:
+            _read_playlist(found, playlist, genre)
         return
-    for playlist, genre in playlists:
-        _read_playlist(found, playlist, genre)
+    _warn_if_too_deep(found, root, labelled)
+    found.entries += labelled
+    for file, where, _ in loose:
+        if file.suffix.lower() in EXTENSIONS:
+            reason = f"directly in {where}; move it to ROOT/genre/subgenre/"
+            found.skipped.append(Skipped(file, reason))
+    if playlists:
+        found.notes.append(f"{len(playlists)} playlists are ignored: folders give the labels")
 
 
-def _too_deep(root: Path, labelled: list[Entry]) -> Iterator[str]:
+def _warn_if_too_deep(found: Found, root: Path, labelled: list[Entry]) -> None:
     """Warn if the only folder seems to be a library itself: all its tracks lie one level deeper."""
-    depth = [len(entry.path.relative_to(root).parts) for entry in labelled]
-    tops = {entry.path.relative_to(root).parts[0] for entry in labelled}
-    if len(tops) == 1 and min(depth) > len(("genre", "subgenre", "track")):
-        one = labelled[0]
-        yield (
-            f"every track lies deeper than ROOT/genre/subgenre/, so all of {one.genre}/"
-            f"{one.subgenre}/ is one subgenre; if its folders are the subgenres, name "
+    parts = [entry.path.relative_to(root).parts for entry in labelled]
+    tops = {part[0] for part in parts}
+    if len(tops) == 1 and min(map(len, parts)) > len(("genre", "subgenre", "track")):
+        found.notes.append(
+            f"every track lies deeper than ROOT/genre/subgenre/, so all of {labelled[0].genre}/"
+            f"{labelled[0].subgenre}/ is one subgenre; if its folders are the subgenres, name "
             f"{shown(root / tops.pop())} instead"
         )
 
 
 def _read_genre(
-    found: Found,
-    folder: Path,
-    above: set[tuple[int, int]],
-    strays: list[Skipped],
-    playlists: list[tuple[Path, str]],
-) -> list[Entry]:
-    """Return the entries of one genre."""
-    if _identity(folder) in above:
-        return []
-    above = above | {_identity(folder)}
-    labelled = Found(skipped=found.skipped)
+    found: Found, folder: Path, above: set[tuple[int, int]]
+) -> tuple[list[Entry], list[Path]]:
+    """Return the entries of one genre, and the files directly in its folder."""
+    labelled, loose = Found(skipped=found.skipped), []
     for child, is_folder in _listing(found, folder):
         if not is_folder:
-            _sort_stray(child, "a genre's folder", folder.name, strays, playlists)
+            loose.append(child)
             continue
         before = len(labelled.entries)
         label = Entry(child, clean(folder.name) or "_", clean(child.name) or "_")
         _walk(labelled, child, label, set(above))
         if len(labelled.entries) == before and child.suffix.lower() not in EXTENSIONS:
             found.notes.append(f"{shown(child)} holds no audio")
-    return labelled.entries
-
-
-def _sort_stray(
-    path: Path, where: str, genre: str, strays: list[Skipped], playlists: list[tuple[Path, str]]
-) -> None:
-    suffix = path.suffix.lower()
-    if suffix in EXTENSIONS:
-        strays.append(Skipped(path, f"directly in {where}; move it to ROOT/genre/subgenre/"))
-    elif suffix in M3U_EXTENSIONS:
-        playlists.append((path, genre))
+    return labelled.entries, loose
 
 
 def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> None:
@@ -250,14 +238,12 @@ def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> 
         if _identity(folder) in seen:
             continue
         seen.add(_identity(folder))
-        audio = False
-        for child, is_folder in _listing(found, folder):
-            if is_folder:
-                folders.append(child)
-            elif child.suffix.lower() in EXTENSIONS:
-                found.entries.append(Entry(child, label.genre, label.subgenre, label.trash))
-            audio = audio or is_folder or child.suffix.lower() in EXTENSIONS
-        if not audio and folder.suffix.lower() in EXTENSIONS:
+        children = _listing(found, folder)
+        inside = [child for child, is_folder in children if is_folder]
+        audio = [c for c, is_folder in children if not is_folder and c.suffix.lower() in EXTENSIONS]
+        folders += inside
+        found.entries += [replace(label, path=path) for path in audio]
+        if not (inside or audio) and folder.suffix.lower() in EXTENSIONS:
             found.skipped.append(Skipped(folder, "a folder, not a file"))
 
 
@@ -268,14 +254,7 @@ def _listing(found: Found, folder: Path) -> list[tuple[Path, bool]]:
     except OSError as problem:
         found.skipped.append(Skipped(folder, f"the folder can't be read ({problem.strerror})"))
         return []
-    return [(child, _is_folder(child)) for child in children]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a loop of links
-        return False
+    return [(child, os.path.isdir(child)) for child in children]  # noqa: PTH112 - links may loop
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -308,21 +287,20 @@ def _read_rekordbox(found: Found, source: Path) -> None:
 
 def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: str) -> None:
     """Add the tracks of one playlist; (genre, subgenre) may name the trash."""
-    genre, subgenre = names
-    trash = TRASH in (genre.casefold(), subgenre.casefold())
-    labels = ("", "") if trash else (clean(genre) or "_", clean(subgenre) or "_")
+    trash = TRASH in (names[0].casefold(), names[1].casefold())
     for path in paths:
-        _add_listed(found, Entry(path, *labels, trash, f"listed in {origin}"))
+        _add_listed(found, path, names, trash, f"listed in {origin}")
 
 
-def _add_listed(found: Found, entry: Entry) -> None:
+def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, origin: str) -> None:
     """Add a listed file if it has an audio extension."""
-    suffix = entry.path.suffix.lower()
-    if suffix in EXTENSIONS:
-        found.entries.append(entry)
+    suffix = path.suffix.lower()
+    if suffix not in EXTENSIONS:
+        reason = f"no audio extension: '{shown(suffix)}' ({origin})"
+        found.skipped.append(Skipped(path, reason))
         return
-    reason = f"no audio extension: '{shown(suffix)}' ({entry.origin})"
-    found.skipped.append(Skipped(entry.path, reason))
+    genre, subgenre = ("", "") if trash else (clean(name) or "_" for name in names)
+    found.entries.append(Entry(path, genre, subgenre, trash, origin))
 
 
 def _read_csv(found: Found, source: Path) -> None:
@@ -335,8 +313,7 @@ def _read_csv(found: Found, source: Path) -> None:
         if empty:
             found.skipped.append(Skipped(source, f"{origin} has no {' and no '.join(empty)}"))
             continue
-        labels = ("", "") if trash else (clean(genre) or "_", clean(subgenre) or "_")
-        _add_listed(found, Entry(source.parent / path, *labels, trash, origin))
+        _add_listed(found, source.parent / path, (genre, subgenre), trash, origin)
 
 
 def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:

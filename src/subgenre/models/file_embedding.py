@@ -22,7 +22,7 @@ from subgenre.dataset import chunking, folder
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.track_vectors import track_vectors
 from subgenre.errors import AudioError
-from subgenre.library.scan import Skipped
+from subgenre.library.sources import Skipped
 from subgenre.models.encoder import Encoder, evaluating
 
 Floats = NDArray[np.float32]

@@ -22,7 +22,7 @@ from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import similarity
 from subgenre.search.similarity import Ints, Mask, Moments, Spread
-from subgenre.search.track_rows import Filter, table_of, track_of, unit
+from subgenre.search.track_rows import Filter, checked_unit, table_of, track_of
 
 _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
 MIN_MUTUAL = 20  # tracks: with fewer, means and deviations of cosines are too rough
@@ -58,7 +58,7 @@ class Collection:
             IndexStoreError: vectors of another count, zero or not finite.
         """
         rows = table_of(tracks)
-        return cls(unit(vectors, rows.num_rows), rows)
+        return cls(checked_unit(vectors, rows.num_rows), rows)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))

@@ -18,9 +18,9 @@ from subgenre.metrics.vectors import unit
 from subgenre.search import belonging
 from subgenre.search.collection import Collection
 from subgenre.search.ordering import smooth
-from subgenre.search.ranking import Hit, Limits, Picker, checked, hits_of, search
+from subgenre.search.ranking import Hit, Limits, Picker, hits_of
 from subgenre.search.similarity import Ints
-from subgenre.search.track_rows import Filter
+from subgenre.search.track_rows import Filter, checked_unit
 from subgenre.search.versions import artist_key
 
 Seed = str | Path | NDArray[np.floating]  # a track's id, path or name, or a vector [D]
@@ -46,11 +46,20 @@ def place(tracks: Collection, seed: Seed) -> Place:
     """
     try:
         if isinstance(seed, np.ndarray):
-            return Place(checked(tracks, seed), None)
+            return Place(_checked(tracks, seed), None)
         row = tracks.row(seed)
     except IndexStoreError as problem:
         raise PlaylistError(str(problem)) from problem
     return Place(tracks.vectors([row])[0], row)
+
+
+def _checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float32]:
+    if query.shape != (tracks.dim,):
+        raise IndexStoreError(
+            f"the query has shape {query.shape}, but the vectors of the index have {tracks.dim} "
+            "values; use the model that made the index"
+        )
+    return np.asarray(checked_unit(query[None], 1)[0])
 
 
 def label(tracks: Collection, name: str) -> tuple[str, str]:
@@ -67,42 +76,27 @@ def label(tracks: Collection, name: str) -> tuple[str, str]:
 
 def similar(
     tracks: Collection,
-    seed: Seed,
-    limits: Limits,
-    filter: Filter | None = None,
-    *,
-    mutual: bool = True,
-) -> list[Hit]:
-    """Find the tracks most similar to one, most similar first.
-
-    Raises:
-        PlaylistError: an unknown seed. IndexStoreError: an unknown name in the filter.
-    """
-    start = place(tracks, seed)
-    seeds = [] if start.row is None else [start.row]
-    return search(tracks, start.vector, limits, filter, seeds=seeds, mutual=mutual)
-
-
-def agreement(
-    tracks: Collection,
     seeds: Sequence[Seed],
     limits: Limits,
     filter: Filter | None = None,
     *,
     mutual: bool = True,
 ) -> list[Hit]:
-    """Find the tracks that several seeds agree on, by reciprocal rank fusion.
+    """Find the tracks most similar to one seed, or those that several seeds agree on, best first.
 
-    Each seed ranks the library, and the score of a track is the sum of 1 / (60 + rank), so that it
-    must be near several seeds. The mean of their vectors would find the most average music
-    between them instead. (Cormack, Clarke and Büttcher,
+    Several seeds agree by reciprocal rank fusion: each ranks the library, and the score of a track
+    is the sum of 1 / (60 + rank), so that it must be near several seeds. The mean of their vectors
+    would find the most average music between them instead. (Cormack, Clarke and Büttcher,
     "Reciprocal rank fusion outperforms Condorcet", SIGIR 2009.)
 
+    Args:
+        mutual: rank by mutual proximity, else by cosine.
+
     Returns:
-        hits with the fused score, and the mean cosine to the seeds.
+        hits with the mean cosine to the seeds, and the score of the only seed or the fused one.
 
     Raises:
-        PlaylistError: no seed, or an unknown one.
+        PlaylistError: no seed, or an unknown one. IndexStoreError: an unknown name in the filter.
     """
     if not len(seeds):
         raise PlaylistError("no seed is given; name at least one track")
@@ -112,11 +106,15 @@ def agreement(
     mask = tracks.allowed(filter)
     mask[own] = False
     picker = Picker(tracks, limits, own)
-    count, depth = int(np.count_nonzero(mask)), DEPTH
+    count = int(np.count_nonzero(mask))
+    depth = DEPTH if len(seeds) > 1 else 2 * (limits.k or 128)
     while True:
         ranked = tracks.rank(queries, depth, allowed=mask, own=bool(own), mutual=mutual)
-        score = fuse([rows for rows, _ in ranked])
-        picker.extend(sorted(score, key=lambda row: (-score[row], row)))
+        if len(seeds) > 1:
+            score = fuse([rows for rows, _ in ranked])
+        else:
+            score = dict(zip(ranked[0][0].tolist(), ranked[0][1].tolist(), strict=True))
+        picker.extend(score)
         if picker.full or depth >= count:
             break
         depth *= 8
@@ -125,12 +123,12 @@ def agreement(
 
 
 def fuse(ranked: Sequence[Ints]) -> dict[int, float]:
-    """Sum 1 / (60 + rank) over rankings, ranks from 1: row -> score."""
+    """Sum 1 / (60 + rank) over rankings, ranks from 1: row -> score, best first."""
     score: dict[int, float] = {}
     for rows in ranked:
         for rank, row in enumerate(rows.tolist(), start=1):
             score[row] = score.get(row, 0.0) + 1.0 / (RRF_CONSTANT + rank)
-    return score
+    return dict(sorted(score.items(), key=lambda item: (-item[1], item[0])))
 
 
 def expand(

@@ -1,4 +1,4 @@
-"""Search: the nearest tracks that a filter lets through, with limits on what a list may hold."""
+"""Hits, and the limits on what a list of them may hold."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import Filter, unit
 from subgenre.search.versions import artist_key, recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
@@ -129,45 +127,6 @@ class Picker:
         return bool((cosines >= SAME_COSINE).any())
 
 
-def search(
-    tracks: Collection,
-    query: NDArray[np.floating],
-    limits: Limits,
-    filter: Filter | None = None,
-    *,
-    seeds: Sequence[int] = (),
-    mutual: bool = True,
-) -> list[Hit]:
-    """Find the tracks nearest to a vector [D], exactly, best first.
-
-    Args:
-        tracks: the collection. query: any length but zero.
-        limits: what the list may hold. filter: by default all tracks.
-        seeds: rows to leave out, with their other versions; the query is one of them.
-        mutual: rank by mutual proximity, else by cosine.
-
-    Raises:
-        IndexStoreError: a query of another dimension, zero or not finite; an unknown name in the
-            filter.
-    """
-    vector = checked(tracks, query)
-    mask = tracks.allowed(filter)
-    mask[list(seeds)] = False
-    picker = Picker(tracks, limits, seeds)
-    count = int(np.count_nonzero(mask))
-    want = min(count, 2 * limits.k if limits.k is not None else 256)
-    own = len(seeds) > 0
-    while True:
-        found, scores = tracks.rank(vector[None], want, allowed=mask, own=own, mutual=mutual)[0]
-        picker.extend(found)
-        if picker.full or want >= count:
-            break
-        want = min(count, 4 * want)
-    score = dict(zip(found.tolist(), scores.tolist(), strict=True))
-    cosines = tracks.vectors(picker.rows) @ vector
-    return hits_of(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
-
-
 def hits_of(
     tracks: Collection,
     rows: Sequence[int] | NDArray[np.int64],
@@ -177,17 +136,3 @@ def hits_of(
     """Describe rows with their cosines and scores, in order."""
     columns = zip(tracks.tracks(rows), rows, cosines, scores, strict=True)
     return [Hit(track, int(row), float(cosine), float(s)) for track, row, cosine, s in columns]
-
-
-def checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return a query [D] with norm 1.
-
-    Raises:
-        IndexStoreError: another dimension than the collection's, zero or not finite.
-    """
-    if query.shape != (tracks.dim,):
-        raise IndexStoreError(
-            f"the query has shape {query.shape}, but the vectors of the index have {tracks.dim} "
-            "values; use the model that made the index"
-        )
-    return np.asarray(unit(query[None], 1)[0])

@@ -151,10 +151,8 @@ def make(
             trusted=calibration,
             seed=seed,
         )
-    elif len(request.seeds) == 1:
-        hits = playlists.similar(tracks, request.seeds[0], limits, chosen, mutual=mutual)
     else:
-        hits = playlists.agreement(tracks, request.seeds, limits, chosen, mutual=mutual)
+        hits = playlists.similar(tracks, request.seeds, limits, chosen, mutual=mutual)
     if request.smooth:
         first = request.seeds[0] if len(request.seeds) else None
         hits = playlists.smoothed(tracks, hits, first=first)

@@ -70,7 +70,7 @@ def track_of(row: dict[str, Any]) -> Track:
     return Track(**{**row, "path": Path(row["path"])})
 
 
-def unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
+def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
     """Check vectors [count, D] and scale each to norm 1.
 
     Raises:

@@ -6,6 +6,7 @@ safe on disk when the call returns; see `storage`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre.audio import reading
+from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import AudioError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
-from subgenre.search.track_rows import SCHEMA, table_of, unit
+from subgenre.search.track_rows import SCHEMA, checked_unit, table_of
 
 # the index is updated if one of these differs from the library
 _COMPARED = [name for name in SCHEMA.names if name not in ("id", "duration_s")]
@@ -106,7 +108,7 @@ class Index:
             IndexStoreError: a vector of another dimension, zero or not finite.
         """
         rows = table_of(tracks)
-        values = unit(vectors, rows.num_rows)
+        values = checked_unit(vectors, rows.num_rows)
         header = self._stored.header
         if values.shape[1] != header.dim:
             raise IndexStoreError(
@@ -158,25 +160,18 @@ class Index:
         )
 
     def relink(
-        self,
-        root: Path,
-        *,
-        identify: Callable[[Path], str] | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
+        self, root: Path, *, on_progress: Callable[[int, int], None] | None = None
     ) -> Relinked:
         """Find the tracks of a library that has moved below `root`, by their ids.
 
         Args:
-            root: the library's new folder.
-            identify: id of a file, by default of its audio packets (`reading.probe`).
-            on_progress: called with (files done, files).
+            root: the library's new folder. on_progress: called with (files done, files).
 
         Raises:
             IndexStoreError: `root` is not a folder.
         """
         tracks = {t.id: t for t in self.collection.tracks(self.collection.live)}
-        sizes = {t.size for t in tracks.values()}
-        found = _find(root, set(tracks), sizes, identify or _identify, on_progress)
+        found = _find(root, tracks, on_progress)
         self.move(found)
         return Relinked(tuple(found), tuple(i for i in tracks if i not in found))
 
@@ -215,36 +210,27 @@ def _compared(table: pa.Table) -> Iterable[tuple[Any, ...]]:
 
 def _find(
     root: Path,
-    ids: set[str],
-    sizes: set[int],
-    identify: Callable[[Path], str],
+    tracks: Mapping[str, Track],
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, Path]:
-    """Find files below `root` by their ids; of two copies the first by path.
+    """Find the files of tracks (by id) below `root`; of two copies the first by path.
 
     Files of a known size come first; the others are read only while tracks are still missing
     (retagging changes the size of a file, not its id).
     """
     if not root.is_dir():
         raise IndexStoreError(f"{root} is not a folder; name the library's new folder")
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    sizes = {track.size for track in tracks.values()}
+    files = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
     files.sort(key=lambda p: p.stat().st_size not in sizes)
     found: dict[str, Path] = {}
     for done, path in enumerate(files):
         if on_progress is not None:
             on_progress(done, len(files))
-        if len(found) == len(ids):
+        if len(found) == len(tracks):
             break
-        try:
-            track_id = identify(path)
-        except AudioError:
-            continue
-        if track_id in ids:
-            found.setdefault(track_id, path)
+        with contextlib.suppress(AudioError):
+            track_id = reading.probe(path).id
+            if track_id in tracks:
+                found.setdefault(track_id, path)
     return found
-
-
-def _identify(path: Path) -> str:
-    if path.suffix.lower() not in reading.EXTENSIONS:
-        raise AudioError(f"{path} has no audio extension")
-    return reading.probe(path).id

@@ -61,7 +61,7 @@ export function shownLabel({ id, genre, subgenre }) {
 
 export const crossed = (count) => ({ ...cross, subgenre: "marked wrong", count });
 
-export function titleOf(id) {
+function titleOf(id) {
   const i = state.place.get(id);
   return i === undefined ? "" : state.points.titles[i];
 }
