@@ -34,9 +34,6 @@ def create_app(library: Library, host: str = "localhost") -> FastAPI:
 
     Args:
         host: name of the server, which requests may use besides `localhost` and IP addresses.
-
-    Raises:
-        LibraryError: the corrections can't be read.
     """
     app = FastAPI(
         title="subgenre explorer",

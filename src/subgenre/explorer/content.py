@@ -87,11 +87,7 @@ class Library:
     refit: Callable[[Mapping[str, Correction]], Library] | None = None
 
     def __post_init__(self) -> None:
-        """Check the coordinates.
-
-        Raises:
-            LibraryError: their shape does not fit the tracks, or a value is not finite.
-        """
+        """Check the coordinates."""
         shape = (len(self.collection), 2)
         if np.shape(self.coordinates) != shape:
             raise LibraryError(

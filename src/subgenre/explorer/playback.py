@@ -56,11 +56,7 @@ def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tup
 
 
 def transcode(path: Path, out: Path) -> None:
-    """Write a track as MP3, stereo, 128 kbit/s, frame by frame.
-
-    Raises:
-        AudioError: no audio that can be read.
-    """
+    """Write a track as MP3, stereo, 128 kbit/s, frame by frame."""
     with decoder.opened(path) as (container, stream):
         frames = (f for p in decoder.packets(container, stream) for f in decoder.decode(p))
         count = mp3.write(out, frames, rate=_RATE, layout="stereo", bit_rate=_BIT_RATE)
@@ -69,11 +65,7 @@ def transcode(path: Path, out: Path) -> None:
 
 
 def peaks(path: Path) -> NDArray[np.uint8]:
-    """Return the loudest sample of each of `PEAKS` equal parts of a track: [PEAKS], 0 to 255.
-
-    Raises:
-        AudioError: no audio that can be read.
-    """
+    """Return the loudest sample of each of `PEAKS` equal parts of a track: [PEAKS], 0 to 255."""
     blocks: list[NDArray[np.float32]] = []
     with decoder.opened(path) as (container, stream):
         for packet in decoder.packets(container, stream):
@@ -90,11 +82,7 @@ def peaks(path: Path) -> NDArray[np.uint8]:
 
 
 def cached_peaks(path: Path, cache: Path, name: str) -> NDArray[np.uint8]:
-    """Return the peaks of a track, from the cache until its file changes.
-
-    Raises:
-        AudioError: no audio that can be read.
-    """
+    """Return the peaks of a track, from the cache until its file changes."""
     if not path.is_file():
         raise AudioError(f"{path.name} is gone; index the library again")
     kept = _fresh(path, cache / "peaks", name, ".bin")

@@ -273,11 +273,7 @@ async def place(
 async def _stored(
     stream: AsyncIterator[bytes], folder: Path, name: str, limit: int
 ) -> AsyncIterator[Path]:
-    """Write an upload to a temporary file, part by part, and remove it in the end.
-
-    Raises:
-        TooLargeError: more than `limit` bytes. AudioError: no bytes.
-    """
+    """Write an upload to a temporary file, part by part, and remove it in the end."""
     suffix = Path(name).suffix.lower()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(

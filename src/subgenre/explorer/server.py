@@ -31,11 +31,7 @@ def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], N
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address.
-
-    Raises:
-        ConfigError: it is not available.
-    """
+    """Listen on an address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)

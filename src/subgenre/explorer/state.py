@@ -34,9 +34,6 @@ class Explorer:
         view: the current state; a refit replaces it.
         corrections: of the person, by track.
         fitted: the corrections that `view` was fitted with; none before the first refit.
-
-    Raises:
-        LibraryError: the corrections can't be read.
     """
 
     def __init__(self, library: Library) -> None:
@@ -47,12 +44,7 @@ class Explorer:
         self._refitting = threading.Lock()
 
     def correct(self, track_id: str, subgenre: str, wrong: bool) -> Correction:
-        """Keep a correction of a track.
-
-        Raises:
-            UnknownTrackError: no such track. IndexStoreError: no such subgenre; the message names
-                the most similar one.
-        """
+        """Keep a correction of a track."""
         view = self.view
         path = view.paths[view.position[view.row(track_id)]]
         label = view.library.collection.label(subgenre) if subgenre else ("", "")
@@ -61,11 +53,7 @@ class Explorer:
         return correction
 
     def refit(self) -> View:
-        """Refit the model with the corrections and show the new map.
-
-        Raises:
-            BusyError: a refit is running. SubgenreError: the library can't be refitted.
-        """
+        """Refit the model with the corrections and show the new map."""
         if not self._refitting.acquire(blocking=False):
             raise BusyError("a refit is running already; wait until it ends")
         try:
@@ -85,9 +73,6 @@ class Explorer:
 
         Args:
             path: where it lies now. name: for messages.
-
-        Raises:
-            AudioError: it holds no audio. SubgenreError: the library has no encoder.
         """
         view = self.view
         library = view.library
@@ -121,11 +106,7 @@ class Explorer:
 
 
 class Corrections:
-    """The corrections of one library, kept in a JSON file that each change replaces.
-
-    Raises:
-        LibraryError: the file is damaged or of another version.
-    """
+    """The corrections of one library, kept in a JSON file that each change replaces."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -157,11 +138,7 @@ class Corrections:
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
-    """Read a file of corrections; without the file there are none.
-
-    Raises:
-        LibraryError: it is damaged or of another version.
-    """
+    """Read a file of corrections; without the file there are none."""
     if not path.exists():
         return {}
     value = files.read_json(path, version=_CORRECTIONS_VERSION, error=LibraryError)

@@ -76,7 +76,7 @@ class View:
     def counts(self) -> list[int]:
         """Number of tracks of each label."""
         known = self.label_of[self.label_of >= 0]
-        return [int(n) for n in np.bincount(known, minlength=len(self.labels))]
+        return list(np.bincount(known, minlength=len(self.labels)).tolist())
 
     @cached_property
     def label_of(self) -> NDArray[np.int64]:
@@ -107,13 +107,6 @@ class View:
         rows = zip(self.columns["artist"], self.titles, self.paths, strict=True)
         return [fold("\n".join(row)) for row in rows]
 
-    @cached_property
-    def _findings(self) -> dict[str, list[Any]]:
-        by_track: dict[str, list[Any]] = {}
-        for finding in self.library.findings:
-            by_track.setdefault(finding.track, []).append(finding)
-        return by_track
-
     def warm(self) -> None:
         """Compute what the first requests need."""
         _ = self.points, self._searched
@@ -122,11 +115,7 @@ class View:
             collection.rank(collection.vectors(collection.live[:1]), 1, own=True)
 
     def row(self, track_id: str) -> int:
-        """Return the row of a track.
-
-        Raises:
-            UnknownTrackError: the library has no such track.
-        """
+        """Return the row of a track."""
         try:
             return self.library.collection.row_of_id(track_id)
         except IndexStoreError:
@@ -183,11 +172,7 @@ class View:
         return [self.summary(track) for track in self.library.collection.tracks(rows)]
 
     def detail(self, track_id: str) -> dict[str, Any]:
-        """Return the fields of `schemas.TrackDetail`, but for the correction.
-
-        Raises:
-            UnknownTrackError: the library has no such track.
-        """
+        """Return the fields of `schemas.TrackDetail`, but for the correction."""
         row = self.row(track_id)
         track = self.library.collection.track(row)
         at = int(self.position[row])
@@ -213,7 +198,8 @@ class View:
                     "confidence": round(float(one.confidence), 3),
                     "why": one.why,
                 }
-                for one in self._findings.get(track_id, [])
+                for one in self.library.findings
+                if one.track == track_id
             ],
         }
 

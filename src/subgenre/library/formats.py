@@ -53,19 +53,12 @@ def read_playlist(path: Path) -> list[Path]:
 
     A rekordbox file gives the tracks of all its playlists, each once; `read_rekordbox` keeps them
     apart.
-
-    Raises:
-        PlaylistError: an extension that no format has, or a damaged file.
     """
     return _format_of(path).read(path)
 
 
 def write_playlist(path: Path, tracks: Sequence[Track]) -> None:
-    """Write tracks in order, in the format of the extension.
-
-    Raises:
-        PlaylistError: an extension that no format has.
-    """
+    """Write tracks in order, in the format of the extension."""
     _format_of(path).write(path, tracks)
 
 
@@ -91,9 +84,6 @@ def append_m3u8(path: Path, tracks: Sequence[Track]) -> int:
     """Add tracks to the end of a playlist, except those that it has; return how many.
 
     A playlist that does not exist is created.
-
-    Raises:
-        PlaylistError: the playlist can't be read.
     """
     if not path.exists():
         write_m3u8(path, tracks)
@@ -123,11 +113,7 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
 
 
 def read_csv(path: Path) -> list[Path]:
-    """Read the column `path` of a CSV; paths are relative to the folder of the CSV.
-
-    Raises:
-        PlaylistError: no such column, or not a text file.
-    """
+    """Read the column `path` of a CSV; paths are relative to the folder of the CSV."""
     text = _read_text_bytes(path).decode("utf-8", "surrogateescape")
     try:
         table = csv.DictReader(io.StringIO(text, newline=""))

@@ -106,11 +106,7 @@ class AudioFiles:
 
 
 def audio_files(given: Sequence[Path]) -> AudioFiles:
-    """List audio files: files, all audio below folders, and the entries of playlists.
-
-    Raises:
-        LibraryError: no audio in what was given.
-    """
+    """List audio files: files, all audio below folders, and the entries of playlists."""
     paths: dict[Path, None] = {}
     skipped: list[Skipped] = []
     for path in given:

@@ -15,9 +15,6 @@ def read_regular(path: Path, limit: int, what: str) -> bytes:
 
     Args:
         path: the file. limit: bytes. what: the expected kind of file, for the message.
-
-    Raises:
-        PlaylistError: not a regular file, too large, or unreadable.
     """
     try:
         status = path.stat()

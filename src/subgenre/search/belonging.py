@@ -60,9 +60,6 @@ def fit(
         like, unlike: vectors [D] of tracks that a person likes and does not like.
         trusted: [n + m], tracks to calibrate on, such as those held out of training; None: all.
         seed: of the folds.
-
-    Raises:
-        PlaylistError: fewer than two members or two others.
     """
     if len(members) < 2 or len(others) < 2:
         raise PlaylistError(

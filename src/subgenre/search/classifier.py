@@ -128,9 +128,6 @@ class Classifier:
         Args:
             tracks: B of them. vectors: of the tracks, of any norm but zero.
             chunks: each track's chunk vectors [n, D]. starts_s: their starts, seconds.
-
-        Raises:
-            EvaluationError: counts or dimensions that don't match, a vector that is not finite.
         """
         if len(vectors) != len(tracks):
             raise EvaluationError(f"{len(tracks)} tracks have {len(vectors)} vectors")

@@ -52,11 +52,7 @@ class Collection:
 
     @classmethod
     def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
-        """Make one in memory from tracks (any objects with the fields of `Track`).
-
-        Raises:
-            IndexStoreError: vectors of another count, zero or not finite.
-        """
+        """Make one in memory from tracks (any objects with the fields of `Track`)."""
         rows = table_of(tracks)
         return cls(checked_unit(vectors, rows.num_rows), rows)
 
@@ -87,11 +83,7 @@ class Collection:
         return str(path.absolute()) in self._by_path
 
     def row_of_id(self, track_id: str) -> int:
-        """Return the row of a track by its id.
-
-        Raises:
-            IndexStoreError: there is none.
-        """
+        """Return the row of a track by its id."""
         if track_id not in self._row_of:
             raise IndexStoreError(f"the index has no track with id '{track_id}'")
         return self._row_of[track_id]

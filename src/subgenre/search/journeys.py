@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from subgenre.errors import PlaylistError
 from subgenre.metrics.vectors import unit
@@ -92,16 +93,12 @@ def journey(
 
 
 def axis(tracks: Collection, name: str) -> Axis:
-    """Find the axis between two subgenres named 'A:B'.
-
-    Raises:
-        PlaylistError: no colon, an unknown subgenre, or one subgenre twice.
-    """
+    """Find the axis between two subgenres named 'A:B'."""
     start, end = _split(tracks, name)
     if start == end:
         raise PlaylistError(f"the axis '{name}' has the same subgenre twice; name two")
-    sums = [tracks.vectors(tracks.members("/".join(pair))).sum(axis=0) for pair in (start, end)]
-    centroids = unit(np.array(sums, dtype=np.float64))
+    members = [tracks.vectors(tracks.members("/".join(pair))) for pair in (start, end)]
+    centroids = unit(np.stack([x.mean(axis=0, dtype=np.float64) for x in members]))
     return Axis(start, end, centroids[0], centroids[1] - centroids[0])
 
 
@@ -142,7 +139,9 @@ def along(
     picker = Picker(tracks, replace(limits, k=count, minutes=None))
     for position in np.linspace(low, high, count):
         nearest = tracks.rank(unit(line.point(position)[None]), CANDIDATES, allowed=mask)[0][0]
-        next((row for row in nearest if picker.full or picker.offer(int(row))), None)
+        for row in nearest:
+            if picker.offer(int(row)):
+                break
         mask[picker.rows] = False
     rows = np.array(picker.rows, dtype=np.int64)
     where = line.position(tracks.vectors(rows))
@@ -206,21 +205,16 @@ def viterbi(candidates: Sequence[Floats], points: Doubles) -> list[int]:
 
     Costs: squared distance of each step, and `STRAY` times that from each candidate to its point.
     """
-    cost = _squared(candidates[0], points[:1])[:, 0] * STRAY
+    cost = STRAY * cdist(candidates[0], points[:1], "sqeuclidean")[:, 0]
     back = []
-    for i in range(1, len(candidates)):
-        step = cost[:, None] + _squared(candidates[i - 1], candidates[i])
+    for before, here, point in zip(candidates, candidates[1:], points[1:], strict=False):
+        step = cost[:, None] + cdist(before, here, "sqeuclidean")
         back.append(step.argmin(axis=0))
-        cost = step.min(axis=0) + STRAY * _squared(candidates[i], points[i : i + 1])[:, 0]
+        cost = step.min(axis=0) + STRAY * cdist(here, point[None], "sqeuclidean")[:, 0]
     path = [int(cost.argmin())]
     for choice in reversed(back):
         path.append(int(choice[path[-1]]))
     return path[::-1]
-
-
-def _squared(a: NDArray[np.floating], b: NDArray[np.floating]) -> Doubles:
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    return np.asarray((x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T)
 
 
 def _row(tracks: Collection, seed: Place, mask: NDArray[np.bool_]) -> int:

@@ -39,35 +39,23 @@ class Place:
 
 
 def place(tracks: Collection, seed: Seed) -> Place:
-    """Find a seed in the collection, or check its vector.
-
-    Raises:
-        PlaylistError: an unknown name; the message has the most similar one.
-    """
+    """Find a seed in the collection, or check its vector and scale it to norm 1."""
     try:
-        if isinstance(seed, np.ndarray):
-            return Place(_checked(tracks, seed), None)
-        row = tracks.row(seed)
+        if not isinstance(seed, np.ndarray):
+            row = tracks.row(seed)
+            return Place(tracks.vectors([row])[0], row)
+        if seed.shape == (tracks.dim,):
+            return Place(checked_unit(seed[None], 1)[0], None)
     except IndexStoreError as problem:
         raise PlaylistError(str(problem)) from problem
-    return Place(tracks.vectors([row])[0], row)
-
-
-def _checked(tracks: Collection, query: NDArray[np.floating]) -> NDArray[np.float32]:
-    if query.shape != (tracks.dim,):
-        raise IndexStoreError(
-            f"the query has shape {query.shape}, but the vectors of the index have {tracks.dim} "
-            "values; use the model that made the index"
-        )
-    return np.asarray(checked_unit(query[None], 1)[0])
+    raise PlaylistError(
+        f"the query has shape {seed.shape}, but the vectors of the index have {tracks.dim} "
+        "values; use the model that made the index"
+    )
 
 
 def label(tracks: Collection, name: str) -> tuple[str, str]:
-    """Find the (genre, subgenre) that a name means.
-
-    Raises:
-        PlaylistError: an unknown name, or one in several genres.
-    """
+    """Find the (genre, subgenre) that a name means."""
     try:
         return tracks.label(name)
     except IndexStoreError as problem:

@@ -85,11 +85,7 @@ def exists(folder: Path) -> bool:
 
 
 def create(folder: Path, dim: int, fingerprint: str) -> None:
-    """Make an empty index.
-
-    Raises:
-        IndexStoreError: there is an index already.
-    """
+    """Make an empty index."""
     folder.mkdir(parents=True, exist_ok=True)
     if exists(folder):
         raise IndexStoreError(f"{folder} holds an index already; open it or remove it")
@@ -100,21 +96,13 @@ def create(folder: Path, dim: int, fingerprint: str) -> None:
 
 
 def read_header(folder: Path) -> Header:
-    """Read the table `meta`.
-
-    Raises:
-        IndexStoreError: missing, damaged or of another format.
-    """
+    """Read the table `meta`."""
     with _transaction(folder) as db:
         return _header(db)
 
 
 def read(folder: Path) -> Stored:
-    """Open an index: the rows in memory, the vectors as a memory map.
-
-    Raises:
-        IndexStoreError: missing, damaged or of another format.
-    """
+    """Open an index: the rows in memory, the vectors as a memory map."""
     with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
         header = _header(db)
         records = db.execute(_SELECT).fetchall()
@@ -123,8 +111,7 @@ def read(folder: Path) -> Stored:
         places, rows = _table(records)
         alive = np.zeros(header.places, dtype=bool)
         alive[places] = True
-        if not alive.all():
-            rows = _with_holes(rows, alive)
+        rows = _with_holes(rows, alive)
     except (IndexError, OverflowError, pa.ArrowException) as problem:
         raise _damaged(folder, problem) from problem
     return Stored(header, vectors, rows, alive, _read_proximity(folder, header))
@@ -157,11 +144,7 @@ def extended(folder: Path, before: Stored, header: Header, rows: pa.Table) -> St
 
 
 def update(folder: Path, rows: pa.Table) -> None:
-    """Replace the fields of tracks that are in the index; their vectors stay.
-
-    Raises:
-        IndexStoreError: an id is not in the index.
-    """
+    """Replace the fields of tracks that are in the index; their vectors stay."""
     with _transaction(folder, "IMMEDIATE") as db:
         header, before = _header(db), db.total_changes
         ids = rows["id"].to_pylist()
@@ -220,11 +203,7 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def _transaction(folder: Path, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
-    """Run one transaction; an error inside it changes nothing.
-
-    Raises:
-        IndexStoreError: no index, one of another format, a damaged one, or no room on the disk.
-    """
+    """Run one transaction; an error inside it changes nothing."""
     if not (folder / DATABASE).is_file():
         if exists(folder):
             raise IndexStoreError(

@@ -49,11 +49,7 @@ class Filter:
 
 
 def table_of(tracks: Iterable[Track]) -> pa.Table:
-    """Turn tracks into rows; paths become absolute.
-
-    Raises:
-        IndexStoreError: a path is not valid UTF-8.
-    """
+    """Turn tracks into rows; paths become absolute."""
     rows = [
         {**{name: getattr(t, name) for name in SCHEMA.names}, "path": str(t.path.absolute())}
         for t in tracks
@@ -71,11 +67,7 @@ def track_of(row: dict[str, Any]) -> Track:
 
 
 def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
-    """Check vectors [count, D] and scale each to norm 1.
-
-    Raises:
-        IndexStoreError: another shape, a vector that is zero or not finite.
-    """
+    """Check vectors [count, D] and scale each to norm 1."""
     values = np.asarray(vectors, dtype=np.float64)
     if values.ndim != 2 or len(values) != count:
         raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are needed")

@@ -63,11 +63,7 @@ class Index:
 
     @classmethod
     def create(cls, path: Path, *, dim: int, fingerprint: str) -> Index:
-        """Make an empty index for vectors of `dim` values by the model of this fingerprint.
-
-        Raises:
-            IndexStoreError: there is an index already.
-        """
+        """Make an empty index for vectors of `dim` values by the model of this fingerprint."""
         storage.create(path, dim, fingerprint)
         return cls(path)
 
@@ -132,11 +128,7 @@ class Index:
         return count
 
     def update(self, tracks: Iterable[Any]) -> None:
-        """Replace path, labels and tags of tracks that are in the index; vectors stay.
-
-        Raises:
-            IndexStoreError: an id that is not in the index.
-        """
+        """Replace path, labels and tags of tracks that are in the index; vectors stay."""
         rows = table_of(tracks)
         if rows.num_rows:
             storage.update(self.path, rows)
@@ -166,9 +158,6 @@ class Index:
 
         Args:
             root: the library's new folder. on_progress: called with (files done, files).
-
-        Raises:
-            IndexStoreError: `root` is not a folder.
         """
         tracks = {t.id: t for t in self.collection.tracks(self.collection.live)}
         found = _find(root, tracks, on_progress)
@@ -184,11 +173,7 @@ class Index:
         self.update(moved)
 
     def get(self, track_id: str) -> Track:
-        """Return one track by its id.
-
-        Raises:
-            IndexStoreError: not in the index.
-        """
+        """Return one track by its id."""
         return self.collection.track(self.collection.row_of_id(track_id))
 
     def keep_proximity(self) -> None:
