@@ -22,7 +22,7 @@ from subgenre.errors import ConfigError, LibraryError, MissingExtraError
 from subgenre.explorer import Correction, Library, playback
 from subgenre.explorer.security import Guard
 from subgenre.explorer.server import address, bind
-from subgenre.explorer.state import Explorer, read_corrections
+from subgenre.explorer.state import Corrections, Explorer
 from subgenre.explorer.view import View
 from subgenre.library.formats import read_m3u
 from subgenre.search import journeys, playlists
@@ -255,7 +255,7 @@ def test_corrections_are_kept_and_used_by_a_refit(
     assert client.put(f"/api/corrections/{one}", json={"subgenre": "deep house"}).is_success
     assert client.put(f"/api/corrections/{other}", json={"wrong": True}).is_success
     assert client.get("/api/corrections").json()["pending"]
-    kept = read_corrections(library.corrections)
+    kept = Corrections(library.corrections).by_track
     assert kept[one] == Correction("House", "Deep House", False, kept[one].path)
     assert kept[other].wrong
     result = client.post("/api/refit", json={}).json()
@@ -267,7 +267,7 @@ def test_corrections_are_kept_and_used_by_a_refit(
     taken = client.delete(f"/api/corrections/{one}", headers=CHANGE)
     assert taken.json()["pending"]  # the map still shows what was taken back
     assert client.delete(f"/api/corrections/{one}", headers=CHANGE).status_code == 404
-    assert set(read_corrections(library.corrections)) == {other}
+    assert set(Corrections(library.corrections).by_track) == {other}
     assert library.collection.track(2).path.read_bytes() == before
 
 

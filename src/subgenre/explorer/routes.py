@@ -45,7 +45,7 @@ Current: TypeAlias = Annotated[Explorer, Depends(_explorer)]
 def library(explorer: Current) -> dict[str, Any]:
     """Describe the library: its subgenres, how they are drawn, and what can be done with it."""
     view = explorer.view
-    labels = zip(view.labels, view.counts, view.styles, strict=True)
+    labels = zip(view.library.collection.labels, view.counts, view.styles, strict=True)
     return {
         "title": view.library.title,
         "note": view.library.note,
@@ -85,7 +85,7 @@ def search(
 @router.get("/tracks/{track_id}", response_model=schemas.TrackDetail)
 def track(explorer: Current, track_id: str) -> dict[str, Any]:
     """Return the tags of a track, its placement, the doctor's findings and its correction."""
-    correction = explorer.corrections.all().get(track_id)
+    correction = explorer.corrections.by_track.get(track_id)
     return {**explorer.view.detail(track_id), "correction": correction}
 
 
@@ -215,7 +215,7 @@ def download(explorer: Current, file: str) -> FileResponse:
 @router.get("/corrections", response_model=schemas.Corrections)
 def corrections(explorer: Current) -> dict[str, Any]:
     """Return all corrections, and whether a refit would change the map."""
-    by_track = explorer.corrections.all()
+    by_track = explorer.corrections.by_track
     return {"corrections": by_track, "pending": by_track != explorer.fitted}
 
 
@@ -239,7 +239,7 @@ def uncorrect(explorer: Current, track_id: str) -> dict[str, Any]:
 def refit(explorer: Current) -> dict[str, Any]:
     """Refit the model with the corrections; tracks move on the map."""
     view = explorer.refit()
-    return {"revision": view.revision, "corrections": len(explorer.corrections.all())}
+    return {"revision": view.revision, "corrections": len(explorer.corrections.by_track)}
 
 
 # Files from outside

@@ -60,7 +60,7 @@ class Explorer:
             before = self.view
             if before.library.refit is None:
                 raise SubgenreError("this library can't be refitted: open it with its trained run")
-            corrections = self.corrections.all()
+            corrections = self.corrections.by_track
             after = View(before.library.refit(corrections), before.revision + 1)
             after.warm()
             self.view, self.fitted = after, corrections
@@ -111,38 +111,30 @@ class Corrections:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._by_track = read_corrections(path)
-
-    def all(self) -> dict[str, Correction]:
-        """Return all corrections, by track id."""
-        return self._by_track  # never changed, only replaced
+        self.by_track: dict[str, Correction] = {}  # never changed, only replaced
+        if not path.exists():
+            return
+        value = files.read_json(path, version=_CORRECTIONS_VERSION, error=LibraryError)
+        try:
+            self.by_track = {str(key): Correction(**c) for key, c in value["corrections"].items()}
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise LibraryError(f"{path} is no file of corrections: {problem}") from None
 
     def put(self, track_id: str, correction: Correction) -> None:
         """Keep the correction of a track; it is on disk when this returns."""
         with self._lock:
-            self._write({**self._by_track, track_id: correction})
+            self._write({**self.by_track, track_id: correction})
 
     def drop(self, track_id: str) -> bool:
         """Remove the correction of a track; return whether it had one."""
         with self._lock:
-            if track_id not in self._by_track:
+            if track_id not in self.by_track:
                 return False
-            self._write({key: c for key, c in self._by_track.items() if key != track_id})
+            self._write({key: c for key, c in self.by_track.items() if key != track_id})
             return True
 
     def _write(self, corrections: dict[str, Correction]) -> None:
         plain = {key: asdict(correction) for key, correction in corrections.items()}
         record = {"format_version": _CORRECTIONS_VERSION, "corrections": plain}
         files.write_json(self.path, record)
-        self._by_track = corrections
-
-
-def read_corrections(path: Path) -> dict[str, Correction]:
-    """Read a file of corrections; without the file there are none."""
-    if not path.exists():
-        return {}
-    value = files.read_json(path, version=_CORRECTIONS_VERSION, error=LibraryError)
-    try:
-        return {str(key): Correction(**fields) for key, fields in value["corrections"].items()}
-    except (KeyError, TypeError, AttributeError) as problem:
-        raise LibraryError(f"{path} is no file of corrections: {problem}") from None
+        self.by_track = corrections

@@ -35,15 +35,11 @@ class View:
     revision: int
 
     @cached_property
-    def labels(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (genre, subgenre), sorted; the page numbers the labels by this order."""
-        return self.library.collection.labels
-
-    @cached_property
     def styles(self) -> list[Style]:
         """Colour and shape of each label."""
-        names = ["/".join(pair) for pair in self.labels]
-        by_name = styles(names, [genre for genre, _ in self.labels])
+        labels = self.library.collection.labels
+        names = ["/".join(pair) for pair in labels]
+        by_name = styles(names, [genre for genre, _ in labels])
         return [by_name[name] for name in names]
 
     @cached_property
@@ -76,12 +72,12 @@ class View:
     def counts(self) -> list[int]:
         """Number of tracks of each label."""
         known = self.label_of[self.label_of >= 0]
-        return list(np.bincount(known, minlength=len(self.labels)).tolist())
+        return list(np.bincount(known, minlength=len(self.styles)).tolist())
 
     @cached_property
     def label_of(self) -> NDArray[np.int64]:
-        """Label number of each point, [n]; -1 without a label."""
-        number = {pair: i for i, pair in enumerate(self.labels)}
+        """Label of each point, by its position in the collection's labels, [n]; -1 without one."""
+        number = {pair: i for i, pair in enumerate(self.library.collection.labels)}
         pairs = zip(self.columns["genre"], self.columns["subgenre"], strict=True)
         return np.array([number.get(pair, -1) for pair in pairs], dtype=np.int64)
 

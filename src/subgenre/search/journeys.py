@@ -50,11 +50,7 @@ class Axis:
 
 
 def journey(
-    tracks: Collection,
-    start: Seed,
-    end: Seed,
-    limits: Limits,
-    filter: Filter | None = None,
+    tracks: Collection, start: Seed, end: Seed, limits: Limits, filter: Filter | None = None
 ) -> list[Hit]:
     """Find a path from one track to another in small steps; it begins and ends with the two.
 

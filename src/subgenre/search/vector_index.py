@@ -74,19 +74,15 @@ class Index:
         Raises:
             IndexStoreError: missing, damaged, or of another dimension or model; both are named.
         """
-        header = storage.read_header(path)
-        if dim is not None and dim != header.dim:
+        index = cls(path)
+        header = index._stored.header
+        dim, fingerprint = dim or header.dim, fingerprint or header.fingerprint
+        if (dim, fingerprint) != (header.dim, header.fingerprint):
             raise IndexStoreError(
-                f"{path} holds vectors of {header.dim} values by model {header.fingerprint}; "
-                f"this model ({fingerprint or 'not named'}) has {dim}; give the run that made "
-                "the index, or make a new index"
+                f"{path} holds vectors of {header.dim} values by model {header.fingerprint}, not "
+                f"of {dim} values by {fingerprint}; give the run that made it, or make a new index"
             )
-        if fingerprint is not None and fingerprint != header.fingerprint:
-            raise IndexStoreError(
-                f"{path} was made by model {header.fingerprint} (dimension {header.dim}), not by "
-                f"{fingerprint}; give the run that made it, or make a new index"
-            )
-        return cls(path)
+        return index
 
     @property
     def count(self) -> int:
@@ -96,9 +92,7 @@ class Index:
     def upsert(self, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> None:
         """Add tracks with vectors [n, D], replacing those with the same id; safe once it returns.
 
-        Args:
-            tracks: objects with the fields of `Track`; of two with one id, the last is kept.
-            vectors: of any norm but zero; stored with norm 1.
+        Of two tracks with one id, the last is kept. Vectors are stored with norm 1.
 
         Raises:
             IndexStoreError: a vector of another dimension, zero or not finite.
@@ -135,11 +129,7 @@ class Index:
             self._load()
 
     def plan(self, tracks: Sequence[Any]) -> Plan:
-        """Compare a library with the index by ids; of two copies, the first is taken.
-
-        Args:
-            tracks: of `library.scan`.
-        """
+        """Compare tracks of a library with the index by ids; of two copies, the first is taken."""
         alive = self.collection.rows.filter(pa.array(self.collection.alive))
         indexed = dict(zip(alive["id"].to_pylist(), _compared(alive), strict=True))
         library: dict[str, tuple[Any, tuple[Any, ...]]] = {}
@@ -156,21 +146,16 @@ class Index:
     ) -> Relinked:
         """Find the tracks of a library that has moved below `root`, by their ids.
 
-        Args:
-            root: the library's new folder. on_progress: called with (files done, files).
+        `on_progress` is called with (files done, files).
         """
         tracks = {t.id: t for t in self.collection.tracks(self.collection.live)}
         found = _find(root, tracks, on_progress)
-        self.move(found)
-        return Relinked(tuple(found), tuple(i for i in tracks if i not in found))
-
-    def move(self, paths: Mapping[str, Path]) -> None:
-        """Set the paths of tracks by their ids; size and time are read from the files."""
         moved = []
-        for track_id, path in paths.items():
+        for track_id, path in found.items():
             size, mtime_ns = path.stat().st_size, path.stat().st_mtime_ns
-            moved.append(replace(self.get(track_id), path=path, size=size, mtime_ns=mtime_ns))
+            moved.append(replace(tracks[track_id], path=path, size=size, mtime_ns=mtime_ns))
         self.update(moved)
+        return Relinked(tuple(found), tuple(i for i in tracks if i not in found))
 
     def get(self, track_id: str) -> Track:
         """Return one track by its id."""
@@ -194,9 +179,7 @@ def _compared(table: pa.Table) -> Iterable[tuple[Any, ...]]:
 
 
 def _find(
-    root: Path,
-    tracks: Mapping[str, Track],
-    on_progress: Callable[[int, int], None] | None,
+    root: Path, tracks: Mapping[str, Track], on_progress: Callable[[int, int], None] | None
 ) -> dict[str, Path]:
     """Find the files of tracks (by id) below `root`; of two copies the first by path.
 
