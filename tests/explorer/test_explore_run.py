@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +16,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import AudioError, EvaluationError
-from subgenre.explorer import Correction, Library
+from subgenre.explorer import Correction
 from subgenre.models import backbones, embedding, encoder
 from subgenre.search.collection import Collection
 from tests.consoles import RecordingConsole
@@ -32,7 +28,7 @@ EACH = 4
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFolder]:
+def run(tmp_path_factory):
     """A run whose features are there: three subgenres of four tracks, one of each held out."""
     patch = pytest.MonkeyPatch()
     replace_workers(patch)
@@ -59,21 +55,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFolder]:
     patch.undo()
 
 
-def nearness(found: ModelFolder, track_id: str, subgenre: str) -> float:
+def nearness(found, track_id, subgenre):
     """Cosine of a track to the mean of a subgenre's other training tracks."""
     stored = found.embeddings
-    rows = [
-        v
-        for i, v, s, side in zip(
-            stored.ids, stored.vectors, stored.subgenres, stored.splits, strict=True
-        )
-        if s == subgenre and i != track_id and side == "train"
-    ]
-    mean = np.mean(rows, axis=0)
+    columns = zip(stored.ids, stored.subgenres, stored.splits, strict=True)
+    rows = [i != track_id and (s, side) == (subgenre, "train") for i, s, side in columns]
+    mean = stored.vectors[rows].mean(axis=0)
     return float(stored.vectors[stored.ids.index(track_id)] @ mean / np.linalg.norm(mean))
 
 
-def test_refit_follows_the_corrections_and_writes_nothing(run: ModelFolder):
+def test_refit_follows_the_corrections_and_writes_nothing(run):
     stored = run.embeddings
     moved, wrong = stored.ids[0], stored.ids[1]
     assert stored.subgenres[:2] == ("one", "one")
@@ -96,7 +87,7 @@ def test_refit_follows_the_corrections_and_writes_nothing(run: ModelFolder):
         refit.refit(run, {}, frozenset(one))
 
 
-def test_refit_needs_the_features_of_all_that_is_shown(run: ModelFolder, tmp_path: Path):
+def test_refit_needs_the_features_of_all_that_is_shown(run, tmp_path):
     assert not refit.obstacle(run, run.collection())
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
@@ -105,7 +96,7 @@ def test_refit_needs_the_features_of_all_that_is_shown(run: ModelFolder, tmp_pat
     assert refit.obstacle(gone, gone.collection())
 
 
-def test_refit_learns_from_a_corrected_track_that_was_held_out(run: ModelFolder):
+def test_refit_learns_from_a_corrected_track_that_was_held_out(run):
     stored = run.embeddings
     held = next(i for i in run.test_ids if stored.subgenres[stored.ids.index(i)] == "one")
     other = next(i for i in run.test_ids if i != held)
@@ -120,20 +111,10 @@ def test_refit_learns_from_a_corrected_track_that_was_held_out(run: ModelFolder)
     assert every.classifier() is not None
 
 
-def test_the_explorer_shows_the_model(run: ModelFolder, tmp_path: Path):
-    finding = {
-        "track": run.embeddings.ids[0],
-        "path": "x",
-        "kind": "outlier",
-        "subgenre": "one",
-        "suggestion": "",
-        "confidence": "0.9",
-        "why": "far away",
-    }
-    with (run.path / workspace.DOCTOR).open("w", newline="") as table:
-        rows = csv.DictWriter(table, list(finding))
-        rows.writeheader()
-        rows.writerow(finding)
+def test_the_explorer_shows_the_model(run, tmp_path):
+    header = "track,path,kind,subgenre,suggestion,confidence,why"
+    finding = f"{run.embeddings.ids[0]},x,outlier,one,,0.9,far away"
+    (run.path / workspace.DOCTOR).write_text(f"{header}\n{finding}\n")
     shown = explore.library(run, playlists=tmp_path / "lists")
     (run.path / workspace.DOCTOR).unlink()
     assert len(shown.collection) == 3 * EACH
@@ -156,9 +137,7 @@ def test_the_explorer_shows_the_model(run: ModelFolder, tmp_path: Path):
     assert not np.allclose(new.coordinates, shown.coordinates)
 
 
-def test_the_obstacle_to_a_refit_is_named_with_commands(
-    run: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_obstacle_to_a_refit_is_named_with_commands(run, tmp_path, monkeypatch):
     more = [*run.tracks, run.tracks[0].__class__("f" * 32, tmp_path / "x.wav")]
     vectors = np.vstack([run.embeddings.vectors, run.embeddings.vectors[:1]])
     shown = Collection.of(more, vectors)
@@ -173,7 +152,7 @@ def test_the_obstacle_to_a_refit_is_named_with_commands(
     assert "the features are gone" in refit.obstacle(run, shown)
 
 
-def test_a_model_with_a_tuned_backbone_gets_a_new_head(run: ModelFolder) -> None:
+def test_a_model_with_a_tuned_backbone_gets_a_new_head(run):
     gpu = config.load_recipe("gpu")
     model = config.replace(settings(), "model", tune="last:1").model
     gpu = dataclasses.replace(gpu, model=model)
@@ -184,14 +163,12 @@ def test_a_model_with_a_tuned_backbone_gets_a_new_head(run: ModelFolder) -> None
     assert new.settings.augment == config.AugmentConfig()
 
 
-def test_explore_serves_the_map_and_prints_the_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_explore_serves_the_map_and_prints_the_address(tmp_path, monkeypatch, capsys):
     pytest.importorskip("fastapi")
     path = vector_run(tmp_path / "fully_trained_models_1", each=3)
-    asked: dict[str, Any] = {}
+    asked = {}
 
-    def serve(library: Library, *, host: str, port: int, on_ready: Any) -> None:
+    def serve(library, *, host, port, on_ready):
         from starlette.testclient import TestClient
 
         from subgenre.explorer.app import create_app

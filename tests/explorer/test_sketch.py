@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +24,7 @@ INKED = """() => {
 
 
 @pytest.mark.parametrize("pixels", [False, True], ids=["dots", "squares"])
-def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
-    tmp_path: Path, pixels: bool
-) -> None:
+def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(tmp_path, pixels):
     need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
     api = pytest.importorskip("playwright.sync_api")
     library = make_library(tmp_path)
@@ -37,7 +33,7 @@ def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         if pixels:  # the marks of a large library
             page.route("**/map.js", lambda route: route.fulfill(**_of_many(route.fetch())))
-        held: list[Any] = []
+        held = []
         page.route("**/plotly.js", lambda route: held.append(route))
         page.goto(url, wait_until="commit")
         page.wait_for_selector("#sketch", state="visible")
@@ -70,7 +66,7 @@ def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
         browser.close()
 
 
-def _of_many(answer: Any) -> dict[str, Any]:
+def _of_many(answer):
     """The page's module with the marks that 30,000 points get."""
     text = answer.text()
     assert text.count(">= 30000") == 1

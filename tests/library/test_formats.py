@@ -115,23 +115,19 @@ def test_playlist_in_a_linked_folder(tmp_path, songs):
     assert same_files(read_m3u(tmp_path / "link" / "p.m3u8"), songs)
 
 
-def test_csv_serves_as_labels(tmp_path, songs):
-    write_csv(tmp_path / "p.csv", songs)
-    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as text:
-        rows = list(csv.DictReader(text))
-    assert [r["path"] for r in rows] == [str(s.path) for s in songs]
-    assert {(r["genre"], r["subgenre"]) for r in rows} == {("Techno", "Dark Techno")}
-
-
-def test_unknown_tempo_and_duration_are_not_told_as_zero(tmp_path):
+def test_unknown_tempo_and_duration_are_left_empty(tmp_path):
     known = Song(tmp_path / "a.mp3", bpm=128.5, duration_s=39.99999999999999)
     unknown = Song(tmp_path / "b.mp3")
     for song in (known, unknown):
         song.path.write_bytes(b"x")
     write_csv(tmp_path / "p.csv", [known, unknown])
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as text:
-        rows = [(row["bpm"], row["duration_s"], row["id"]) for row in csv.DictReader(text)]
-    assert rows == [("128.5", "40.0", known.id), ("", "", unknown.id)]
+        rows = [tuple(row.values()) for row in csv.DictReader(text)]
+    labels, tags = ("Techno", "Dark Techno"), ("", "", "")
+    assert rows == [
+        (str(known.path), *labels, *tags, "128.5", "40.0", known.id),
+        (str(unknown.path), *labels, *tags, "", "", unknown.id),
+    ]
     write_rekordbox(tmp_path / "r.xml", {"p": [known, unknown]})
     tracks = ElementTree.parse(tmp_path / "r.xml").getroot().findall("COLLECTION/TRACK")
     assert [t.get("AverageBpm") for t in tracks] == ["128.50", None]
@@ -175,9 +171,7 @@ def test_rekordbox_folders_locations_and_gone_tracks(tmp_path):
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>
 <DJ_PLAYLISTS><COLLECTION><TRACK TrackID="1" Location="&b;"/></COLLECTION></DJ_PLAYLISTS>"""
-OUTSIDE = (
-    """<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><DJ_PLAYLISTS>&a;</DJ_PLAYLISTS>"""
-)
+OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><DJ_PLAYLISTS>&a;</DJ_PLAYLISTS>'
 
 
 @pytest.mark.parametrize(
@@ -198,14 +192,7 @@ def test_xml_that_is_refused(tmp_path, text, word):
         read_playlist(tmp_path / "r.xml")
 
 
-def test_size_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("subgenre.library.rekordbox.MAX_XML_BYTES", 10)
-    (tmp_path / "r.xml").write_text("<DJ_PLAYLISTS></DJ_PLAYLISTS>", encoding="utf-8")
-    with pytest.raises(PlaylistError, match="too large"):
-        read_playlist(tmp_path / "r.xml")
-
-
-def test_other_extension_and_missing_file(tmp_path):
+def test_other_extension_missing_file_and_size_limit(tmp_path, monkeypatch):
     with pytest.raises(PlaylistError, match=r"\.m3u8"):
         write_playlist(tmp_path / "p.pls", [])
     with pytest.raises(PlaylistError, match=r"\.m3u8"):
@@ -215,6 +202,10 @@ def test_other_extension_and_missing_file(tmp_path):
     (tmp_path / "c.csv").write_text("file,genre\n", encoding="utf-8")
     with pytest.raises(PlaylistError, match="no column 'path' but file, genre"):
         read_playlist(tmp_path / "c.csv")
+    monkeypatch.setattr("subgenre.library.rekordbox.MAX_XML_BYTES", 10)
+    (tmp_path / "r.xml").write_text("<DJ_PLAYLISTS></DJ_PLAYLISTS>", encoding="utf-8")
+    with pytest.raises(PlaylistError, match="too large"):
+        read_playlist(tmp_path / "r.xml")
 
 
 def test_a_format_of_ones_own_is_read_and_written(tmp_path, monkeypatch, songs):

@@ -16,6 +16,7 @@ from subgenre.errors import EvaluationError, PlaylistError
 from subgenre.library.formats import read_m3u
 from subgenre.library.track import Track
 from subgenre.search import classifier
+from tests.search.test_similarity import unit_vectors
 
 LABELS = (("House", "Deep"), ("Techno", "Acid"), ("Techno", "Dark"))
 
@@ -28,11 +29,6 @@ def draw(count, seed, noise=0.35):
     y = generator.integers(0, 3, count)
     x = centres[y] + noise * generator.normal(size=(count, 16))
     return x / np.linalg.norm(x, axis=1, keepdims=True), [LABELS[i] for i in y]
-
-
-def strangers(count, seed):
-    x = np.random.default_rng(seed).normal(size=(count, 16))
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +84,7 @@ def test_none_of_these_keeps_its_error_rate_and_finds_strangers():
         placed = model.place(songs(200), draw(200, 10 * seed + 2)[0])
         turned.append(np.mean([not p.belongs for p in placed]))
     assert np.mean(turned) == pytest.approx(0.1, abs=0.02)
-    away = model.place(songs(200), strangers(200, 5))
+    away = model.place(songs(200), unit_vectors(200, 16, seed=5))
     assert np.mean([not p.belongs for p in away]) > 0.6
     assert all((p.genre, p.subgenre) == ("", "") for p in away if not p.belongs)
 
@@ -108,9 +104,7 @@ def test_without_held_out_tracks_each_is_left_out():
     x, labels = draw(120, 0)
     model = classifier.fit(x, labels)
     assert not model.held_out
-    naive = []
-    for i in range(120):
-        naive.append(np.sort(np.delete(x, i, 0) @ x[i])[-5:].mean())
+    naive = [np.sort(np.delete(x, i, 0) @ x[i])[-5:].mean() for i in range(120)]
     np.testing.assert_allclose(np.sort(model.calibration), np.sort(naive), atol=1e-5)
 
 
@@ -119,9 +113,9 @@ def test_a_perfect_held_out_set_leaves_doubt():
     assert model.probabilities(draw(20, 2, noise=0.01)[0]).max() < 0.99
 
 
-def test_the_chunk_that_spoke(model):
+def test_the_most_typical_chunk(model):
     x, _ = draw(2, 3)
-    chunks = [np.stack([-x[0], x[0], strangers(1, 1)[0]]), np.zeros((0, 16))]
+    chunks = [np.stack([-x[0], x[0], unit_vectors(1, 16, seed=1)[0]]), np.zeros((0, 16))]
     placed = model.place(songs(2), x, chunks=chunks, starts_s=[[0.0, 41.5, 90.0], []])
     assert placed[0].chunk_start_s == 41.5
     assert placed[0].chunk_probability == pytest.approx(placed[0].probability)

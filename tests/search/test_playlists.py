@@ -35,18 +35,17 @@ def tracks():
     for i in range(210):
         of = i % 3
         name = NAMES[of] if i < 120 else ""
-        made.append(
-            Song(
-                f"t{i:03d}",
-                Path(f"/music/{i}.mp3"),
-                genre=("House" if of == 2 else "Techno") if name else "",
-                subgenre=name,
-                artist=f"Artist {generator.integers(0, 40)}",
-                title=f"{'member' if name else 'stray'} {i} of {of}",
-                bpm=float(generator.integers(118, 140)),
-                duration_s=200.0 + i,
-            )
+        song = Song(
+            f"t{i:03d}",
+            Path(f"/music/{i}.mp3"),
+            genre=("House" if of == 2 else "Techno") if name else "",
+            subgenre=name,
+            artist=f"Artist {generator.integers(0, 40)}",
+            title=f"{'member' if name else 'stray'} {i} of {of}",
+            bpm=float(generator.integers(118, 140)),
+            duration_s=200.0 + i,
         )
+        made.append(song)
         vectors.append(centres[of] + 0.22 * generator.normal(size=24))
     return Collection.of(made, unit(np.array(vectors)))
 
@@ -66,13 +65,9 @@ def test_similar_leaves_the_seed_out_and_finds_its_kind(tracks):
     assert np.mean([o == 0 for o in of(hits)]) > 0.8
     outside = playlists.similar(tracks, [tracks.vectors([3])[0]], Limits(k=1))
     assert outside[0].track.id == "t003"
-
-
-def test_similar_by_cosine_and_by_mutual_proximity_differ(tracks):
-    plain = playlists.similar(tracks, ["t003"], Limits(k=30), mutual=False)
-    mutual = playlists.similar(tracks, ["t003"], Limits(k=30))
+    plain = playlists.similar(tracks, ["t003"], Limits(k=20), mutual=False)
     assert [h.cosine for h in plain] == sorted((h.cosine for h in plain), reverse=True)
-    assert {h.row for h in plain} != {h.row for h in mutual}
+    assert {h.row for h in plain} != {h.row for h in hits}
 
 
 def test_fusion_equals_the_formula():
@@ -86,12 +81,8 @@ def test_agreement_prefers_what_all_seeds_reach(tracks):
     assert not {"t000", "t003", "t001"} & {h.track.id for h in hits}
     assert np.mean([o == 0 for o in of(hits)]) >= 0.8
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
-
-
-def test_agreement_does_not_depend_on_the_order_of_the_seeds(tracks):
-    one = playlists.similar(tracks, ["t000", "t003", "t007"], Limits(k=15))
-    other = playlists.similar(tracks, ["t007", "t000", "t003"], Limits(k=15))
-    assert {h.row for h in one} == {h.row for h in other}
+    other = playlists.similar(tracks, ["t001", "t000", "t003"], Limits(k=10))
+    assert {h.row for h in hits} == {h.row for h in other}
 
 
 def test_unknown_names(tracks):
@@ -113,23 +104,20 @@ def test_unknown_names(tracks):
 
 
 def test_expand_until_it_stops_fitting(tracks):
-    sizes = []
-    for fit in (0.5, 0.9, 0.99):
-        hits = playlists.expand(tracks, "dark techno", Limits(k=None), until_fit=fit)
-        sizes.append(len(hits))
-        assert all(h.score >= fit for h in hits)
-        assert not {h.track.subgenre for h in hits} & {"Dark Techno"}
-        assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
-    assert sizes[0] >= sizes[1] >= sizes[2]
     fitting = playlists.expand(tracks, "Dark Techno", Limits(k=None), until_fit=0.5)
+    for fit in (0.9, 0.99):
+        hits = playlists.expand(tracks, "dark techno", Limits(k=None), until_fit=fit)
+        assert hits == [hit for hit in fitting if hit.score >= fit]
+    assert "Dark Techno" not in {h.track.subgenre for h in fitting}
     assert np.mean([o == 0 for o in of(fitting)]) > 0.85
     assert sum(o == 0 for o in of(fitting)) > 20  # of the 30 unlabelled ones around that centre
 
 
-def test_expand_by_count(tracks):
-    hits = playlists.expand(tracks, "Techno/Dark Techno", Limits(k=7, per_artist=1), until_fit=None)
-    assert len(hits) == 7
-    assert len({h.track.artist for h in hits}) == 7
+def test_expand_by_count_is_the_same_each_time(tracks):
+    limits = Limits(k=7, per_artist=1)
+    hits = playlists.expand(tracks, "Techno/Dark Techno", limits, until_fit=None)
+    assert len(hits) == len({h.track.artist for h in hits}) == 7
+    assert playlists.expand(tracks, "dark techno", limits, until_fit=None) == hits
 
 
 def test_like_and_unlike_move_the_ranking_at_once(tracks):
@@ -142,24 +130,13 @@ def test_like_and_unlike_move_the_ranking_at_once(tracks):
         return [h.track.id for h in hits if h.track.id in rank]
 
     moved = playlists.expand(
-        tracks,
-        "Dark Techno",
-        Limits(k=100),
-        until_fit=None,
-        like=[asked],
-        unlike=[refused],
+        tracks, "Dark Techno", Limits(k=100), until_fit=None, like=[asked], unlike=[refused]
     )
     later = {h.track.id: i for i, h in enumerate(moved)}
-    assert asked not in later
-    assert refused not in later
+    assert not later.keys() & {asked, refused}
     liked = [rank[i] - later[i] for i in near(asked) if i in later]
     unliked = [rank[i] - later[i] for i in near(refused) if i in later]
     assert np.mean(liked) > 0 > np.mean(unliked)
-
-
-def test_expand_is_the_same_each_time(tracks):
-    first = playlists.expand(tracks, "Dark Techno", Limits(k=None), like=["t200"], seed=3)
-    assert playlists.expand(tracks, "Dark Techno", Limits(k=None), like=["t200"], seed=3) == first
 
 
 def test_bad_fit_and_nothing_to_compare_with(tracks):
@@ -189,7 +166,7 @@ def test_belonging_is_calibrated_on_new_tracks():
 
 
 def test_calibrating_on_trusted_tracks_alone():
-    """Half the members were pulled together, as training does; only the others tell the truth."""
+    """Half the members were pulled together, as training does; the others were not."""
     generator = np.random.default_rng(2)
     seen = unit(generator.normal(size=(60, 10)) * 0.1 + np.eye(1, 10))
     unseen = unit(generator.normal(size=(60, 10)) + 1.0 * np.eye(1, 10))
@@ -199,11 +176,7 @@ def test_calibrating_on_trusted_tracks_alone():
     kind = belonging.fit(members, others, [""] * 240)
     honest = belonging.fit(members, others, [""] * 240, trusted=trusted)
     truth = np.repeat([1.0, 0.0], [400, 800])
-    new = unit(
-        np.concatenate(
-            [generator.normal(size=(400, 10)) + np.eye(1, 10), generator.normal(size=(800, 10))]
-        )
-    )
+    new = unit(generator.normal(size=(1200, 10)) + truth[:, None] * np.eye(1, 10))
 
     def brier(model):
         return np.mean((model.probabilities(new) - truth) ** 2)
@@ -221,8 +194,9 @@ def test_journey_has_its_ends_and_small_steps(tracks):
     assert len(set(rows)) == 9
     x = tracks.vectors(rows)
     assert hits[4].score == 0.5
-    position = np.array([float((row @ x[-1]) - (row @ x[0])) for row in x])
-    assert np.corrcoef(position, np.arange(9))[0, 1] > 0.9
+    assert np.corrcoef(x @ (x[-1] - x[0]), np.arange(9))[0, 1] > 0.9
+    timed = journeys.journey(tracks, "t000", "t001", Limits(k=None, minutes=60))
+    assert sum(h.track.duration_s for h in timed) == pytest.approx(3600, rel=0.2)
 
 
 def test_journey_follows_the_music_that_is_there():
@@ -243,21 +217,15 @@ def test_journey_obeys_caps_and_filters(tracks):
     hits = journeys.journey(
         tracks, "t000", "t001", Limits(k=14, per_artist=1), Filter(duration_s=(230, 390))
     )
-    between = [h.track for h in hits[1:-1]]
-    artists = [t.artist for t in between] + [hits[0].track.artist, hits[-1].track.artist]
-    assert len(set(artists)) >= len(artists) - 1  # the ends themselves may share an artist
-    assert all(230 <= t.duration_s <= 390 for t in between)
+    artists = {h.track.artist for h in hits}
+    assert len(artists) >= len(hits) - 1  # the ends themselves may share an artist
+    assert all(230 <= h.track.duration_s <= 390 for h in hits[1:-1])
     with pytest.raises(PlaylistError, match="too few tracks"):
         journeys.journey(tracks, "t000", "t001", Limits(k=60, per_artist=1))
     with pytest.raises(PlaylistError, match="same track"):
         journeys.journey(tracks, "t000", "t000", Limits())
     with pytest.raises(PlaylistError, match="at least 2"):
         journeys.journey(tracks, "t000", "t001", Limits(k=1))
-
-
-def test_journey_by_minutes(tracks):
-    hits = journeys.journey(tracks, "t000", "t001", Limits(k=None, minutes=60))
-    assert sum(h.track.duration_s for h in hits) == pytest.approx(3600, rel=0.2)
 
 
 def test_viterbi_equals_trying_everything():
