@@ -30,11 +30,7 @@ _STYLES = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
 
 
 def create_app(library: Library, host: str = "localhost") -> FastAPI:
-    """Make the application of one library.
-
-    Args:
-        host: name of the server, which requests may use besides `localhost` and IP addresses.
-    """
+    """Make the application; requests may name `host` besides `localhost` and IP addresses."""
     app = FastAPI(
         title="subgenre explorer",
         description="The functions of the explorer's page, as JSON.",

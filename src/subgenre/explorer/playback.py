@@ -31,14 +31,9 @@ _transcoding = threading.Lock()
 
 
 def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tuple[Path, str]:
-    """Return a file that a browser plays, and its media type.
+    """Return a file that a browser plays, and its media type; transcode it if none plays it.
 
-    Args:
-        path: of the track. cache: folder of transcoded files. name: of the file there.
-        as_mp3: transcode formats that most browsers play, too.
-
-    Raises:
-        AudioError: no such file, or no audio in it.
+    `name` is that of the transcoded file in the cache; `as_mp3` transcodes any other format, too.
     """
     media_type = MEDIA_TYPES.get(path.suffix.lower())
     if not path.is_file():

@@ -9,9 +9,10 @@ a preflight request, which is never granted.
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,8 +50,7 @@ _SAFE = frozenset({"GET", "HEAD"})
 class Guard:
     """ASGI middleware that refuses requests of other sites and sets the security headers.
 
-    Args:
-        app: the application. host: name of the server, allowed besides IP addresses.
+    `host` is the name of the server, allowed besides IP addresses.
     """
 
     def __init__(self, app: Any, host: str) -> None:
@@ -64,14 +64,15 @@ class Guard:
             return
         headers = {key.decode("latin-1"): v.decode("latin-1") for key, v in scope["headers"]}
         refusal = self.refusal(scope["method"], headers, scope.get("scheme", "http"))
+        length = int(headers.get("content-length", "0")) if refusal is None else 0
+        if length > MAX_BODY_BYTES and scope["path"] != "/api/place":
+            refusal = 413, f"the request is larger than {MAX_BODY_BYTES // 2**20} MB"
         if refusal is not None:
-            await _refuse(_with_headers(send), *refusal)
+            status, detail = refusal
+            answer = JSONResponse({"detail": detail}, status)
+            await answer(scope, receive, _with_headers(send))
             return
         if scope["path"] != "/api/place":
-            if int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
-                detail = f"the request is larger than {MAX_BODY_BYTES // 2**20} MB"
-                await _refuse(_with_headers(send), 413, detail)
-                return
             receive = _limited(receive)
         await self.app(scope, receive, _with_headers(send))
 
@@ -130,10 +131,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return with_headers
-
-
-async def _refuse(send: Send, status: int, detail: str) -> None:
-    body = json.dumps({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

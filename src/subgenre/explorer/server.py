@@ -16,12 +16,7 @@ from subgenre.explorer.content import Library
 def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the explorer of a library until it is interrupted.
 
-    Args:
-        host: address to listen on. port: 0 takes a free one.
-        on_ready: is called with the page's address.
-
-    Raises:
-        ConfigError: the address or port is not available.
+    Port 0 takes a free one. `on_ready` is called with the page's address.
     """
     app = create_app(library, host)
     with bind(host, port) as bound:

@@ -69,11 +69,7 @@ class Explorer:
             self._refitting.release()
 
     def place(self, path: Path, name: str) -> dict[str, Any]:
-        """Place a file from outside the library on the map.
-
-        Args:
-            path: where it lies now. name: for messages.
-        """
+        """Place a file from outside the library on the map; `name` is for messages."""
         view = self.view
         library = view.library
         if library.encode is None:

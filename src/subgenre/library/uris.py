@@ -11,11 +11,7 @@ from subgenre.errors import PlaylistError
 
 
 def read_regular(path: Path, limit: int, what: str) -> bytes:
-    """Return the bytes of a regular file of at most `limit` bytes.
-
-    Args:
-        path: the file. limit: bytes. what: the expected kind of file, for the message.
-    """
+    """Return the bytes of a regular file of at most `limit` bytes; `what` names its kind."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -123,24 +123,20 @@ class Classifier:
         chunks: Sequence[NDArray[np.floating]] | None = None,
         starts_s: Sequence[Sequence[float]] = (),
     ) -> list[Placement]:
-        """Classify tracks (objects with `id` and `path`) by their vectors [B, D].
+        """Classify B tracks (objects with `id` and `path`) by their vectors [B, D].
 
-        Args:
-            tracks: B of them. vectors: of the tracks, of any norm but zero.
-            chunks: each track's chunk vectors [n, D]. starts_s: their starts, seconds.
+        `chunks` are each track's chunk vectors [n, D], `starts_s` their starts in seconds.
         """
-        if len(vectors) != len(tracks):
-            raise EvaluationError(f"{len(tracks)} tracks have {len(vectors)} vectors")
         if not len(tracks):
             return []
         values = _checked(vectors, self.centroids.shape[1])
         placed = []
-        for i, (chances, fit_p) in enumerate(
-            zip(self.probabilities(values), self.fit_p(values), strict=True)
-        ):
+        every_chance, fit = self.probabilities(values), self.fit_p(values)
+        for i, track in enumerate(tracks):
+            chances = every_chance[i]
             order = np.argsort(-chances, kind="stable")
             best = self.labels[order[0]]
-            genre, subgenre = best if fit_p > self.alpha else ("", "")
+            genre, subgenre = best if fit[i] > self.alpha else ("", "")
             start_s = chunk_chance = math.nan
             if chunks is not None and len(chunks[i]):
                 of_chunks = self.probabilities(chunks[i])[:, order[0]]
@@ -149,12 +145,12 @@ class Classifier:
             ranked = tuple((self.labels[j], float(chances[j])) for j in order)
             placed.append(
                 Placement(
-                    track=tracks[i],
+                    track=track,
                     genre=genre,
                     subgenre=subgenre,
                     nearest=best,
                     probability=ranked[0][1],
-                    fit=float(fit_p),
+                    fit=float(fit[i]),
                     chances=ranked,
                     chunk_start_s=start_s,
                     chunk_probability=chunk_chance,
@@ -179,9 +175,8 @@ def fit(
         alpha: share of tracks of the subgenres that may be rejected as none of these.
 
     Raises:
-        EvaluationError: fewer than two subgenres; counts that don't match; a held-out track of a
-            subgenre without a training track; vectors that are zero or not finite; alpha not in
-            (0, 1).
+        EvaluationError: fewer than two subgenres; a held-out track of another one; vectors that
+            are zero or not finite; alpha not in (0, 1).
     """
     if not 0 < alpha < 1:
         raise EvaluationError(f"alpha is {alpha}; it must lie between 0 and 1, such as {ALPHA}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,33 +29,28 @@ _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from b
 MIN_MUTUAL = 20  # tracks: with fewer, means and deviations of cosines are too rough
 
 
+@dataclass(frozen=True, eq=False)
 class Collection:
     """N tracks and their unit vectors.
 
-    Args:
+    Attributes:
         all_vectors: [N, D] of unit norm, in memory or mapped.
         rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
-        alive: [N], rows that are not deleted; by default all.
+        alive: [N], rows that are not deleted.
         stored: moments, and the spread of the first rows, as cached on disk.
     """
 
-    def __init__(
-        self,
-        all_vectors: NDArray[np.float32],
-        rows: pa.Table,
-        alive: Mask | None = None,
-        stored: tuple[Moments, Spread] | None = None,
-    ) -> None:
-        self.all_vectors = all_vectors
-        self.rows = rows
-        self.alive = np.ones(rows.num_rows, dtype=bool) if alive is None else alive
-        self._stored = stored
+    all_vectors: NDArray[np.float32]
+    rows: pa.Table
+    alive: Mask
+    stored: tuple[Moments, Spread] | None = None
 
     @classmethod
     def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
         """Make one in memory from tracks (any objects with the fields of `Track`)."""
         rows = table_of(tracks)
-        return cls(checked_unit(vectors, rows.num_rows), rows)
+        alive = np.ones(rows.num_rows, dtype=bool)
+        return cls(checked_unit(vectors, rows.num_rows), rows, alive)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))
@@ -242,8 +238,8 @@ class Collection:
     @cached_property
     def proximity(self) -> tuple[Moments, Spread]:
         """Moments of all tracks and the spread of each row; cached until over 10 % has changed."""
-        if self._stored is not None:
-            whole, known = self._stored
+        if self.stored is not None:
+            whole, known = self.stored
             later = self.all_vectors[len(known.mean) :]
             if len(later) + np.count_nonzero(~self.alive) <= 0.1 * whole.count:
                 spread = similarity.spread_of(later, whole, own=False)
@@ -257,7 +253,7 @@ class Collection:
     @property
     def proximity_is_cached(self) -> bool:
         """Whether the cached moments still serve; what extends them is not cached again."""
-        return self._stored is not None and self.proximity[0] is self._stored[0]
+        return self.stored is not None and self.proximity[0] is self.stored[0]
 
     def rank(
         self,

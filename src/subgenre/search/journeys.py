@@ -54,12 +54,8 @@ def journey(
 ) -> list[Hit]:
     """Find a path from one track to another in small steps; it begins and ends with the two.
 
-    A seed that is not in the collection is replaced by its nearest track.
-
-    Args:
-        tracks: the collection. start, end: seeds.
-        limits: length by tracks, or by minutes with the collection's median duration.
-        filter: of the tracks between the ends.
+    A seed that is not in the collection is replaced by its nearest track. The filter is for the
+    tracks between the ends. Minutes become tracks by the median duration of the collection.
 
     Returns:
         hits in order; the score is the position on the path (0 to 1), the cosine is that to the
@@ -116,12 +112,8 @@ def along(
     """Find tracks spread evenly along an axis, in its order.
 
     There are k points between the ends, and the nearest track to each is taken; fewer than k if
-    the range has fewer tracks.
-
-    Args:
-        tracks: the collection. line: of `axis`.
-        between: lowest and highest position of a track; 0 and 1 are the two centroids. None: the
-            points go from 0 to 1, and tracks may have any position.
+    the range has fewer tracks. `between` has the lowest and highest position of a track; without
+    it the points go from 0 to 1, and tracks may have any position.
 
     Returns:
         hits by position, with the position as score and the cosine to the point of the axis.

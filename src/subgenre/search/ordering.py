@@ -20,12 +20,7 @@ _STARTS, _SWEEPS = 16, 50
 
 
 def smooth(tracks: Collection, rows: Sequence[int], *, start: bool = False) -> list[int]:
-    """Put rows in a smooth order.
-
-    Args:
-        tracks: the collection. rows: different rows of it.
-        start: keep the first row first.
-    """
+    """Put different rows in a smooth order; with `start` the first row stays first."""
     if len(rows) < 3:
         return list(rows)
     bpm = np.array([track.bpm for track in tracks.tracks(rows)])
@@ -46,10 +41,9 @@ def costs(vectors: NDArray[np.floating], bpm: NDArray[np.floating]) -> Doubles:
 
 
 def shortest_path(cost: Doubles, *, start: bool = False) -> list[int]:
-    """Return the order of a short open path through all n points; not always the shortest.
+    """Return a short open path through all points by their symmetric costs [n, n].
 
-    Args:
-        cost: symmetric, [n, n]. start: begin at point 0.
+    It is not always the shortest. With `start` it begins at point 0.
     """
     n = len(cost)
     if start:

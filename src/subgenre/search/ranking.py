@@ -50,7 +50,6 @@ class Picker:
     """Fills a list from candidates, best first, within `Limits`.
 
     Args:
-        tracks: the collection. limits: what the list may hold.
         seeds: rows to leave out, with their other versions.
         chosen: rows that the list has from the start, whatever the limits.
     """

@@ -126,7 +126,6 @@ def make(
     """Make the list of a request; its seeds are not in it, the two ends of a journey are.
 
     Args:
-        tracks: to choose from. request: its seeds are ids, paths or titles of `tracks`, or vectors.
         calibration: ids that the fit is calibrated on, such as the test tracks; None: all.
         seed: of the folds that calibrate.
 

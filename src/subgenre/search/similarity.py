@@ -49,12 +49,9 @@ class Moments:
     second: Doubles
 
     def spread(self, vectors: NDArray[np.floating], *, own: bool) -> Spread:
-        """Mean and deviation of the cosines between each of `vectors` [B, D] and the collection.
+        """Mean and deviation of the cosines of unit vectors [B, D] to the collection.
 
-        Args:
-            vectors: unit vectors, [B, D].
-            own: they belong to the collection, so that their cosine of 1 with themselves is left
-                out.
+        With `own` they belong to it, and their cosine of 1 with themselves is left out.
         """
         x = np.asarray(vectors, dtype=np.float64)
         total, squares = self.count * (x @ self.mean), self.count * ((x @ self.second) * x).sum(1)
@@ -73,11 +70,7 @@ class Spread:
 
 
 def moments(vectors: Floats, allowed: Mask | None = None) -> Moments:
-    """Compute both moments of unit vectors [N, D], in float64.
-
-    Args:
-        vectors: [N, D]; a memory map serves. allowed: [N], which rows count; all where None.
-    """
+    """Compute both moments of the allowed unit vectors [N, D] (default all), in float64."""
     size = vectors.shape[1]
     total, second, count = np.zeros(size), np.zeros((size, size)), 0
     for start, block in _blocks(vectors):
@@ -158,8 +151,7 @@ def top_k(
     """Find the k best rows of each query, exactly; rows and scores, best first.
 
     Args:
-        vectors: unit vectors [N, D]; a memory map serves.
-        queries: unit vectors [B, D].
+        vectors: unit vectors [N, D]; a memory map serves. queries: unit vectors [B, D].
         k: how many; fewer come back where fewer rows are allowed.
         allowed: [N], rows that may come back.
         skip: [B], one row that each query leaves out (itself), -1 for none.
@@ -189,11 +181,9 @@ def top_k(
 
 
 def neighbours(vectors: Floats, k: int, *, mutual: bool) -> Ints:
-    """Find the k nearest other rows of every row: [N, k], best first.
+    """Find the k < N nearest other rows of each unit vector [N, D]: [N, k], best first.
 
-    Args:
-        vectors: unit vectors, [N, D], N > k.
-        k: how many. mutual: rank by mutual proximity, else by cosine.
+    They are ranked by mutual proximity, or by cosine.
     """
     both = None
     if mutual:
