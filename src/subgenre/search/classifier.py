@@ -143,19 +143,8 @@ class Classifier:
                 start_s = float(starts_s[i][int(np.argmax(of_chunks))])
                 chunk_chance = float(of_chunks.max())
             ranked = tuple((self.labels[j], float(chances[j])) for j in order)
-            placed.append(
-                Placement(
-                    track=track,
-                    genre=genre,
-                    subgenre=subgenre,
-                    nearest=best,
-                    probability=ranked[0][1],
-                    fit=float(fit[i]),
-                    chances=ranked,
-                    chunk_start_s=start_s,
-                    chunk_probability=chunk_chance,
-                )
-            )
+            figures = (ranked[0][1], float(fit[i]), ranked, start_s, chunk_chance)
+            placed.append(Placement(track, genre, subgenre, best, *figures))
         return placed
 
 

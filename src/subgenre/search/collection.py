@@ -37,7 +37,7 @@ class Collection:
         all_vectors: [N, D] of unit norm, in memory or mapped.
         rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
         alive: [N], rows that are not deleted.
-        stored: moments, and the spread of the first rows, as cached on disk.
+        stored: moments, and the spread of the rows that were there when it was cached on disk.
     """
 
     all_vectors: NDArray[np.float32]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
+from subgenre.search.collection import Collection
 from subgenre.search.similarity import Floats, Mask, Moments, Spread
 from subgenre.search.track_rows import SCHEMA
 
@@ -62,23 +63,6 @@ class Header:
     version: int = 0
 
 
-@dataclass(frozen=True)
-class Stored:
-    """The content of an index.
-
-    Attributes:
-        vectors: [places, D], a memory map. rows: [places], empty where a place is a hole.
-        alive: [places], which places hold a track.
-        proximity: of the first places, as far as they were there when it was computed.
-    """
-
-    header: Header
-    vectors: Floats
-    rows: pa.Table
-    alive: Mask
-    proximity: tuple[Moments, Spread] | None
-
-
 def exists(folder: Path) -> bool:
     """Whether a folder holds an index, of this format or of an earlier one."""
     return (folder / DATABASE).is_file() or (folder / _EARLIER).is_file()
@@ -101,8 +85,8 @@ def read_header(folder: Path) -> Header:
         return _header(db)
 
 
-def read(folder: Path) -> Stored:
-    """Open an index: the rows in memory, the vectors as a memory map."""
+def read(folder: Path) -> tuple[Header, Collection]:
+    """Open an index: the rows in memory, the vectors as a memory map; a hole has empty fields."""
     with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
         header = _header(db)
         records = db.execute(_SELECT).fetchall()
@@ -114,7 +98,7 @@ def read(folder: Path) -> Stored:
         rows = _with_holes(rows, alive)
     except (IndexError, OverflowError, pa.ArrowException) as problem:
         raise _damaged(folder, problem) from problem
-    return Stored(header, vectors, rows, alive, _read_proximity(folder, header))
+    return header, Collection(vectors, rows, alive, _read_proximity(folder, header))
 
 
 def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
@@ -135,12 +119,12 @@ def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
     return read_header(folder)
 
 
-def extended(folder: Path, before: Stored, header: Header, rows: pa.Table) -> Stored:
+def extended(folder: Path, before: Collection, header: Header, rows: pa.Table) -> Collection:
     """Return the content of an index that had `before` after `rows` alone were written to it."""
     replaced = np.isin(before.rows["id"].to_pylist(), rows["id"].to_pylist())
     alive = np.append(before.alive & ~replaced, np.ones(rows.num_rows, dtype=bool))
     both = pa.concat_tables([before.rows, rows]).filter(pa.array(alive))
-    return Stored(header, _map(folder, header), _with_holes(both, alive), alive, before.proximity)
+    return Collection(_map(folder, header), _with_holes(both, alive), alive, before.stored)
 
 
 def update(folder: Path, rows: pa.Table) -> None:

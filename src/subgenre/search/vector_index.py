@@ -21,7 +21,6 @@ from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import AudioError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import storage
-from subgenre.search.collection import Collection
 from subgenre.search.track_rows import SCHEMA, checked_unit, table_of
 
 # the index is updated if one of these differs from the library
@@ -59,7 +58,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._load()
+        self._header, self.collection = storage.read(path)
 
     @classmethod
     def create(cls, path: Path, *, dim: int, fingerprint: str) -> Index:
@@ -75,7 +74,7 @@ class Index:
             IndexStoreError: missing, damaged, or of another dimension or model; both are named.
         """
         index = cls(path)
-        header = index._stored.header
+        header = index._header
         dim, fingerprint = dim or header.dim, fingerprint or header.fingerprint
         if (dim, fingerprint) != (header.dim, header.fingerprint):
             raise IndexStoreError(
@@ -99,7 +98,7 @@ class Index:
         """
         rows = table_of(tracks)
         values = checked_unit(vectors, rows.num_rows)
-        header = self._stored.header
+        header = self._header
         if values.shape[1] != header.dim:
             raise IndexStoreError(
                 f"vectors of {values.shape[1]} values don't fit {self.path}, which has "
@@ -108,9 +107,10 @@ class Index:
         chosen = sorted({track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}.values())
         if chosen:
             added = rows.take(pa.array(chosen))
-            header = storage.write(self.path, added, values[chosen])
-            if header.version == self._stored.header.version + 1:  # nothing else has changed
-                self._use(storage.extended(self.path, self._stored, header, added))
+            after = storage.write(self.path, added, values[chosen])
+            if after.version == header.version + 1:  # nothing else has changed
+                self._header = after
+                self.collection = storage.extended(self.path, self.collection, after, added)
             else:
                 self._load()
 
@@ -164,14 +164,10 @@ class Index:
     def keep_proximity(self) -> None:
         """Cache the figures of mutual proximity for the next process."""
         if self.count and not self.collection.proximity_is_cached:
-            storage.write_proximity(self.path, self._stored.header, *self.collection.proximity)
+            storage.write_proximity(self.path, self._header, *self.collection.proximity)
 
     def _load(self) -> None:
-        self._use(storage.read(self.path))
-
-    def _use(self, stored: storage.Stored) -> None:
-        self._stored = stored
-        self.collection = Collection(stored.vectors, stored.rows, stored.alive, stored.proximity)
+        self._header, self.collection = storage.read(self.path)
 
 
 def _compared(table: pa.Table) -> Iterable[tuple[Any, ...]]:
