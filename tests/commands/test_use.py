@@ -290,7 +290,7 @@ def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, ask: A
     assert code == 2
     assert "vectors of 5 values" in told
     assert "f" * 32 in told
-    assert f"has {DIM}" in told
+    assert f"not of {DIM} values" in told
     code, _, told = ask("index", made / "WAV", "--run", model(made), "--index", place)
     assert (code, "vectors of 5 values" in told) == (2, True)
 
