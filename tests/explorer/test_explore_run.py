@@ -124,9 +124,9 @@ def test_the_explorer_shows_the_model(run, tmp_path):
     assert shown.classifier is not None
     assert shown.encode is not None
     write_wav(tmp_path / "new.wav", 7.0, 3)
-    heard = shown.encode(tmp_path / "new.wav")
-    assert heard.vector.shape == (DIM,)
-    assert heard.duration_s == pytest.approx(7.0, abs=0.01)
+    encoded = shown.encode(tmp_path / "new.wav")
+    assert encoded.vector.shape == (DIM,)
+    assert encoded.duration_s == pytest.approx(7.0, abs=0.01)
     (tmp_path / "bad.wav").write_text("no music")
     with pytest.raises(AudioError, match=r"bad\.wav"):
         shown.encode(tmp_path / "bad.wav")
@@ -166,7 +166,7 @@ def test_a_model_with_a_tuned_backbone_gets_a_new_head(run):
 def test_explore_serves_the_map_and_prints_the_address(tmp_path, monkeypatch, capsys):
     pytest.importorskip("fastapi")
     path = vector_run(tmp_path / "fully_trained_models_1", each=3)
-    asked = {}
+    received = {}
 
     def serve(library, *, host, port, on_ready):
         from starlette.testclient import TestClient
@@ -174,12 +174,12 @@ def test_explore_serves_the_map_and_prints_the_address(tmp_path, monkeypatch, ca
         from subgenre.explorer.app import create_app
 
         client = TestClient(create_app(library), base_url="http://127.0.0.1")
-        asked.update(client.get("/api/library").json(), host=host, port=port)
+        received.update(client.get("/api/library").json(), host=host, port=port)
         on_ready("http://127.0.0.1:1/")
 
     monkeypatch.setattr("subgenre.explorer.server.serve", serve)
     assert main(["explore", "--run", str(path), "--port", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:1/"}
-    assert (asked["host"], asked["port"]) == ("127.0.0.1", 0)
-    assert asked["can_place"] is True
-    assert asked["can_refit"] is False
+    assert (received["host"], received["port"]) == ("127.0.0.1", 0)
+    assert received["can_place"] is True
+    assert received["can_refit"] is False

@@ -83,9 +83,9 @@ def page(site, library):
     app.state.explorer = Explorer(library)
     opened = context.new_page()
     opened.set_viewport_size({"width": 1400, "height": 900})
-    asked = []
+    requests = []
     wrong = []
-    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("request", lambda request: requests.append(request.url))
     opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     opened.on("pageerror", lambda problem: wrong.append(str(problem)))
     opened.refusals = wrong
@@ -93,8 +93,8 @@ def page(site, library):
     opened.wait_for_selector("#plot[data-ready]", timeout=60_000)
     opened.evaluate(POINTS)
     yield opened
-    assert len(asked) > 10
-    assert [u for u in asked if not u.startswith((url, "blob:", "data:"))] == []
+    assert len(requests) > 10
+    assert [u for u in requests if not u.startswith((url, "blob:", "data:"))] == []
     assert wrong == []
     assert opened.evaluate("window.broken") is None
     opened.close()
@@ -179,7 +179,7 @@ def test_search_finds_and_opens_a_track_by_keyboard(page, library):
 
 def test_the_keyboard_walks_from_neighbour_to_neighbour(page, library):
     page.focus("#plot")
-    heard = []
+    played = []
     for _ in range(3):
         before = page.locator("#now-title").text_content()
         page.keyboard.press("ArrowRight")
@@ -187,11 +187,11 @@ def test_the_keyboard_walks_from_neighbour_to_neighbour(page, library):
             "before => document.getElementById('now-title').textContent !== before", arg=before
         )
         page.wait_for_selector("#track .tracks")
-        heard.append(page.locator("#now-title").text_content())
-    assert len(set(heard)) == 3
+        played.append(page.locator("#now-title").text_content())
+    assert len(set(played)) == 3
     page.keyboard.press("ArrowLeft")
     page.wait_for_function(
-        "was => document.getElementById('now-title').textContent === was", arg=heard[1]
+        "was => document.getElementById('now-title').textContent === was", arg=played[1]
     )
     page.wait_for_function(HEARD)
     page.keyboard.press("Space")
@@ -202,8 +202,8 @@ def test_the_keyboard_walks_from_neighbour_to_neighbour(page, library):
 
 
 def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page, library):
-    wanted = {track(library, 2, n).id for n in range(EACH)}
-    places = [page.evaluate(PLACE, one) for one in sorted(wanted)]
+    expected = {track(library, 2, n).id for n in range(EACH)}
+    places = [page.evaluate(PLACE, one) for one in sorted(expected)]
     left, right = min(x for x, _ in places) - 15, max(x for x, _ in places) + 15
     top, bottom = min(y for _, y in places) - 15, max(y for _, y in places) + 15
     page.click("#lasso")
@@ -214,7 +214,7 @@ def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page, library):
     page.mouse.up()
     page.wait_for_selector("#list .track")
     order = ids_of(page, "#list")
-    assert set(order) == wanted
+    assert set(order) == expected
     assert len(order) == EACH
     first, second = (page.locator("#list .track").nth(i) for i in (0, 1))
     second.locator(".up").focus()
@@ -279,7 +279,7 @@ def test_a_playlist_is_overwritten_only_on_request(page, library):
     page.wait_for_selector("#list form a")
     assert len(read_m3u(library.playlists / "Twice.m3u8")) == 1
     (library.playlists / "Twice.m3u8").unlink()
-    assert len(page.refusals) == 1  # the browser itself tells of the refusal
+    assert len(page.refusals) == 1  # the browser itself reports the refusal
     page.refusals.clear()
 
 
@@ -307,7 +307,7 @@ def test_a_dropped_file_is_placed_with_its_neighbours(page, library, tmp_path):
     page.wait_for_selector("#toasts .bad")
     assert "text.mp3' can't be placed" in page.locator("#toasts").text_content()
     assert not list((library.cache / "uploads").iterdir())  # nothing is kept
-    assert len(page.refusals) == 1  # the browser itself tells of the refusal
+    assert len(page.refusals) == 1  # the browser itself reports the refusal
     page.refusals.clear()
 
 
@@ -399,7 +399,7 @@ def test_the_axis_shows_the_last_position_of_the_slider(page, library):
     caught(page, held).continue_()
     caught(page, held).continue_()
     page.wait_for_selector(MEASURED)
-    assert not held  # of five places two were asked for
+    assert not held  # two of five positions were requested
     tracks = library.collection
     point = journeys.axis(tracks, "Dark Techno:Deep House").point(1.2)
     assert set(ids_of(page, "#along")) == {
@@ -413,9 +413,9 @@ def test_a_late_answer_of_the_axis_keeps_the_rings_of_another_tab(page, library)
     held = []
     page.route("**/axis/near*", lambda route: held.append(route))
     page.click("#tab-axis")
-    asked = caught(page, held)
+    request = caught(page, held)
     page.click("#tab-list")
-    asked.continue_()
+    request.continue_()
     page.wait_for_selector("#along:not([aria-busy])", state="attached")
     assert page.evaluate(RINGS)[0]["count"] == 1
 

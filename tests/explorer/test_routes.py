@@ -181,8 +181,8 @@ def test_what_browsers_cannot_play_becomes_an_mp3(tmp_path):
         made.mux(stream.encode(None))
     file, kind = playback.playable(aiff, tmp_path / "cache", "id")
     assert kind == "audio/mpeg"
-    with av.open(str(file)) as heard:
-        samples = np.concatenate([f.to_ndarray()[0] for f in heard.decode(audio=0)])
+    with av.open(str(file)) as decoded:
+        samples = np.concatenate([f.to_ndarray()[0] for f in decoded.decode(audio=0)])
     rate = 44_100
     assert len(samples) / rate == pytest.approx(LENGTH_S, abs=0.1)
     power = np.abs(np.fft.rfft(samples))
@@ -251,7 +251,7 @@ def test_corrections_are_kept_and_used_by_a_refit(client, site, library):
 def test_a_second_refit_is_refused(library):
     begun, end = threading.Event(), threading.Event()
 
-    def slow(said):
+    def slow(corrections):
         begun.set()
         end.wait(20)
         return library
@@ -354,7 +354,7 @@ def test_an_upload_that_is_no_audio_or_too_large_is_refused(
         answer = line.recv(65_536).decode()
     assert answer.startswith("HTTP/1.1 413")
     monkeypatch.setattr(site[1].state, "max_upload_bytes", 2**20)
-    streamed = place(iter([bytes(2**19)] * 4))  # tells no length
+    streamed = place(iter([bytes(2**19)] * 4))  # without its length
     assert streamed.status_code == 413
     assert "larger than 1 MB" in streamed.json()["detail"]
     assert list((library.cache / "uploads").iterdir()) == []
@@ -482,14 +482,14 @@ def test_tracks_without_a_label_are_shown_and_can_be_given_one(library, tmp_path
         assert detail["placement"]["chances"][0]["subgenre"] == "Dark Techno"
         assert client.get("/api/search", params={"q": "tone 0-0"}).json()["tracks"]
         name = "Deep House"
-        said = client.put(
+        answer = client.put(
             f"/api/corrections/{result[0].id}", json={"subgenre": name}, headers=CHANGE
         )
-        assert said.status_code == (200 if labels else 422), said.text
+        assert answer.status_code == (200 if labels else 422), answer.text
         if labels:
             assert client.get(first).json()["correction"]["subgenre"] == name
         else:
-            assert "no track has a subgenre" in said.text
+            assert "no track has a subgenre" in answer.text
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):

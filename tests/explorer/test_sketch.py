@@ -49,7 +49,7 @@ def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(tmp_pa
         x, y = page.evaluate(INKED)  # the player has taken room: the map lies elsewhere
         page.mouse.click(x, y)
         assert page.locator("#track h2").text_content() == title
-        for _ in range(100):  # it is asked for when the page has been left alone for a moment
+        for _ in range(100):  # it is requested when the page has been left alone for a moment
             if held:
                 break
             page.wait_for_timeout(100)

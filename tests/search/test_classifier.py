@@ -46,8 +46,8 @@ def test_best_subgenre_equals_scikit_learns_nearest_centroid(model):
     y_train = np.array([LABELS.index(label) for label in labels])
     means = np.stack([x_train[y_train == i].mean(axis=0) for i in range(3)])
     centroids = KNeighborsClassifier(1, metric="cosine").fit(means, np.arange(3))
-    wanted = [LABELS[i] for i in centroids.predict(x)]
-    assert [p.nearest for p in model.place(songs(200), x)] == wanted
+    expected = [LABELS[i] for i in centroids.predict(x)]
+    assert [p.nearest for p in model.place(songs(200), x)] == expected
 
 
 def test_probabilities_are_calibrated_on_new_tracks(model):
@@ -67,11 +67,11 @@ def test_temperature_is_that_of_a_grid_search(model):
     x, labels = draw(120, 1)
     y = np.array([LABELS.index(label) for label in labels])
     cosines = x @ model.centroids.T
-    wanted = np.where(np.eye(3)[y] == 1, 1 - 1 / 122, 0.5 / 122)
+    expected = np.where(np.eye(3)[y] == 1, 1 - 1 / 122, 0.5 / 122)
 
     def cost(t):
         p = np.exp(cosines / t) / np.exp(cosines / t).sum(axis=1, keepdims=True)
-        return -(wanted * np.log(p)).sum()
+        return -(expected * np.log(p)).sum()
 
     grid = np.geomspace(0.01, 1, 2000)
     assert model.temperature == pytest.approx(grid[np.argmin([cost(t) for t in grid])], rel=0.01)
@@ -96,8 +96,8 @@ def test_p_values_against_a_naive_count(model):
         return np.sort(train @ v)[-5:].mean()
 
     scores = np.array([near(v) for v in held])
-    wanted = [(1 + (scores <= near(v)).sum()) / 121 for v in new]
-    np.testing.assert_allclose(model.fit_p(new), wanted, atol=1.1 / 121)
+    expected = [(1 + (scores <= near(v)).sum()) / 121 for v in new]
+    np.testing.assert_allclose(model.fit_p(new), expected, atol=1.1 / 121)
 
 
 def test_without_held_out_tracks_each_is_left_out():

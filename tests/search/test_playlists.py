@@ -123,19 +123,19 @@ def test_expand_by_count_is_the_same_each_time(tracks):
 def test_like_and_unlike_move_the_ranking_at_once(tracks):
     plain = playlists.expand(tracks, "Dark Techno", Limits(k=100), until_fit=None)
     rank = {h.track.id: i for i, h in enumerate(plain)}
-    asked, refused = plain[40].track.id, plain[0].track.id
+    like, unlike = plain[40].track.id, plain[0].track.id
 
     def near(name):
         hits = playlists.similar(tracks, [name], Limits(k=5), mutual=False)
         return [h.track.id for h in hits if h.track.id in rank]
 
     moved = playlists.expand(
-        tracks, "Dark Techno", Limits(k=100), until_fit=None, like=[asked], unlike=[refused]
+        tracks, "Dark Techno", Limits(k=100), until_fit=None, like=[like], unlike=[unlike]
     )
     later = {h.track.id: i for i, h in enumerate(moved)}
-    assert not later.keys() & {asked, refused}
-    liked = [rank[i] - later[i] for i in near(asked) if i in later]
-    unliked = [rank[i] - later[i] for i in near(refused) if i in later]
+    assert not later.keys() & {like, unlike}
+    liked = [rank[i] - later[i] for i in near(like) if i in later]
+    unliked = [rank[i] - later[i] for i in near(unlike) if i in later]
     assert np.mean(liked) > 0 > np.mean(unliked)
 
 
@@ -173,15 +173,15 @@ def test_calibrating_on_trusted_tracks_alone():
     others = unit(generator.normal(size=(120, 10)))
     members = np.concatenate([seen, unseen])
     trusted = np.repeat([False, True], [60, 180])
-    kind = belonging.fit(members, others, [""] * 240)
-    honest = belonging.fit(members, others, [""] * 240, trusted=trusted)
+    every = belonging.fit(members, others, [""] * 240)
+    held_out = belonging.fit(members, others, [""] * 240, trusted=trusted)
     truth = np.repeat([1.0, 0.0], [400, 800])
     new = unit(generator.normal(size=(1200, 10)) + truth[:, None] * np.eye(1, 10))
 
     def brier(model):
         return np.mean((model.probabilities(new) - truth) ** 2)
 
-    assert brier(honest) < brier(kind)
+    assert brier(held_out) < brier(every)
 
 
 # paths ------------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ def test_mutual_proximity_equals_the_papers_definition(monkeypatch):
     spread = similarity.spread_of(x, similarity.moments(x))
     found = similarity.top_k(x, x, 9, skip=np.arange(70), mutual=(spread, spread))
     for i, (rows, logs) in enumerate(found):
-        wanted = np.sort(np.delete(score[i], i))[::-1][:9]
-        np.testing.assert_allclose(np.exp(logs), wanted, rtol=1e-4)
-        np.testing.assert_allclose(score[i][rows], wanted, rtol=1e-4)
+        expected = np.sort(np.delete(score[i], i))[::-1][:9]
+        np.testing.assert_allclose(np.exp(logs), expected, rtol=1e-4)
+        np.testing.assert_allclose(score[i][rows], expected, rtol=1e-4)
 
 
 def test_mutual_proximity_lowers_hubness():

@@ -64,7 +64,7 @@ def library():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "passes"),
+    ("chosen", "passes"),
     [
         (Filter(genre=("techno",)), lambda s: s.genre == "Techno"),
         (Filter(subgenre=("Acid", "deep house")), lambda s: s.subgenre != "Dark Techno"),
@@ -80,11 +80,11 @@ def library():
         ),
     ],
 )
-def test_filters(wanted, passes):
+def test_filters(chosen, passes):
     made = library()
     tracks = Collection.of(made, unit_vectors(60, 8))
-    assert tracks.allowed(wanted).tolist() == [passes(s) for s in made]
-    found = similar(tracks, [unit_vectors(1, 8, 3)[0]], Limits(k=100), wanted)
+    assert tracks.allowed(chosen).tolist() == [passes(s) for s in made]
+    found = similar(tracks, [unit_vectors(1, 8, 3)[0]], Limits(k=100), chosen)
     assert {h.track.id for h in found} == {s.id for s in made if passes(s)}
 
 
@@ -179,26 +179,26 @@ def contents(index):
 
 def test_upsert_delete_and_reopen_equal_a_dict(index):
     generator = np.random.default_rng(0)
-    wanted, files = {}, set()
+    expected, files = {}, set()
     for step in range(25):
         made = [songs(1, int(i))[0] for i in generator.choice(60, 5, replace=False)]
         x = unit_vectors(5, 8, seed=step)
         index.upsert(made, x * generator.uniform(0.5, 3))
-        wanted |= {s.id: tuple(v) for s, v in zip(made, x.tolist(), strict=True)}
+        expected |= {s.id: tuple(v) for s, v in zip(made, x.tolist(), strict=True)}
         lost = [f"id{i:06d}" for i in generator.choice(60, 4, replace=False)]
-        assert index.delete(lost) == len({i for i in lost if i in wanted})
-        wanted = {i: v for i, v in wanted.items() if i not in lost}
+        assert index.delete(lost) == len({i for i in lost if i in expected})
+        expected = {i: v for i, v in expected.items() if i not in lost}
         files |= {p.name for p in index.path.glob("vectors-*")}
         for there in (index, Index.open(index.path, dim=8, fingerprint="model-a")):
             found = contents(there)
-            assert there.count == len(wanted)
-            assert found.keys() == wanted.keys()
-            for i, vector in wanted.items():
+            assert there.count == len(expected)
+            assert found.keys() == expected.keys()
+            for i, vector in expected.items():
                 np.testing.assert_allclose(found[i], vector, atol=1e-6)
     assert len(files) > 1  # it was copied without its holes
     assert len(list(index.path.glob("vectors-*"))) == 1
     size = next(index.path.glob("vectors-*")).stat().st_size
-    assert size <= 2 * len(wanted) * 8 * 4
+    assert size <= 2 * len(expected) * 8 * 4
 
 
 def test_search_is_the_same_with_holes_and_with_the_cached_proximity(index):

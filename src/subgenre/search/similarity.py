@@ -3,7 +3,7 @@
 Problem: in many dimensions a few vectors lie near the middle of everything and stand in every
 list ("hubs"), while others stand in none. Mutual proximity (Schnitzer, Flexer, Schedl and Widmer,
 "Local and global scaling reduce hubs in space", JMLR 13, 2012, section 3.2, with independent
-normal distributions) asks of a pair: how likely is it that a random track is further off than
+normal distributions) answers for a pair: how likely is it that a random track is further off than
 this, seen from x, and seen from y? The two probabilities are multiplied:
 
     MP(x, y) = P(D_x > d(x, y)) * P(D_y > d(x, y))

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
@@ -92,9 +91,11 @@ def read(folder: Path) -> tuple[Header, Collection]:
         records = db.execute(_SELECT).fetchall()
         vectors = _map(folder, header)
     try:
-        places, rows = _table(records)
+        places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
+        arrays = [pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)]
+        rows = pa.Table.from_arrays(arrays, schema=SCHEMA)
         alive = np.zeros(header.places, dtype=bool)
-        alive[places] = True
+        alive[np.array(places, dtype=np.int64)] = True
         rows = _with_holes(rows, alive)
     except (IndexError, OverflowError, pa.ArrowException) as problem:
         raise _damaged(folder, problem) from problem
@@ -231,13 +232,6 @@ def _set(db: sqlite3.Connection, **values: object) -> None:
 
 def _columns(rows: pa.Table) -> list[list[object]]:
     return [rows[name].to_pylist() for name in SCHEMA.names]
-
-
-def _table(records: list[tuple[object, ...]]) -> tuple[NDArray[np.int64], pa.Table]:
-    """Return the places of records, ascending, and their fields as a table."""
-    places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
-    arrays = [pa.array(values, kind) for values, kind in zip(columns, SCHEMA.types, strict=True)]
-    return np.array(places, dtype=np.int64), pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def _with_holes(rows: pa.Table, alive: Mask) -> pa.Table:
