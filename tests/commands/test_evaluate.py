@@ -80,9 +80,8 @@ def test_trained_figures_are_those_of_the_vectors_in_the_table(
     label = np.array([folder.labels.index(name) for name in table.subgenres])
     held = np.array([side == "test" for side in table.splits])
     assert table.fingerprint == encoder.fingerprint(encoder.load(run))
-    value = metrics.centroid_accuracy(
-        table.vectors[~held], label[~held], table.vectors[held], label[held]
-    )
+    nearest = metrics.nearest_centroids(table.vectors[~held], label[~held], table.vectors[held])
+    value = (nearest == label[held]).mean()
     assert found["models"]["trained"]["centroid_accuracy"]["value"] == pytest.approx(value)
     assert found["n_test"] == held.sum()
 

@@ -18,7 +18,6 @@ from subgenre.errors import ConfigError
 from subgenre.losses import Loss, LossResult, build, quadruplet_loss, triplet_loss
 from subgenre.losses.cosine import cosine_distances, similarities
 from subgenre.losses.mining import batch_triplet_loss, pair_masks
-from subgenre.losses.triplet import explicit_quadruplets, explicit_triplets
 from subgenre.training import fit
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe
@@ -84,7 +83,7 @@ def test_triplet_loss_is_the_loop() -> None:
         max(0.0, distance(x, y) - distance(x, z) + 0.3) for x, y, z in zip(a, p, n, strict=True)
     ]
     assert triplet_loss(a, p, n, 0.3).item() == pytest.approx(np.mean(naive), abs=1e-12)
-    result = explicit_triplets(torch.stack([a, p, n], dim=1), margin=0.3)
+    result = make("triplet").explicit(torch.stack([a, p, n], dim=1))
     assert result.value.item() == pytest.approx(np.mean(naive), abs=1e-12)
     assert result.active == pytest.approx(np.mean(np.array(naive) > 0))
     assert result.n == 7
@@ -98,7 +97,7 @@ def test_quadruplet_loss_is_the_loop() -> None:
         for x, y, z, w in zip(a, p, n, t, strict=True)
     ]
     assert quadruplet_loss(a, p, n, t, trash_weight=0.7).item() == pytest.approx(np.mean(naive))
-    result = explicit_quadruplets(torch.stack([a, p, n, t], dim=1), trash_weight=0.7)
+    result = make("quadruplet", trash_weight=0.7).explicit(torch.stack([a, p, n, t], dim=1))
     assert result.value.item() == pytest.approx(np.mean(naive), abs=1e-12)
     assert result.n == 14
 
@@ -122,7 +121,7 @@ def test_gradient_is_finite_at_distance_zero(case: str, name: str) -> None:
     assert vectors.grad is not None
     assert torch.isfinite(vectors.grad).all()
     triplet = vectors.detach()[:3].reshape(1, 3, 6).requires_grad_()
-    explicit_triplets(triplet).value.backward()
+    make("triplet").explicit(triplet).value.backward()
     assert triplet.grad is not None
     assert torch.isfinite(triplet.grad).all()
 
@@ -335,7 +334,7 @@ def test_autocast_changes_nothing(batch: tuple[Tensor, Tensor, Tensor, Tensor]) 
 def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
     for name in set(LOSSES) - {"triplet", "quadruplet"}:
         with pytest.raises(ConfigError, match=f"'{name}' compares whole batches"):
-            make(name).explicit(torch.zeros(2, 3, 6), torch.zeros(2, 3, dtype=torch.long))
+            make(name).explicit(torch.zeros(2, 3, 6))
 
 
 class Pull(Loss):

@@ -17,8 +17,8 @@ class LossResult:
 
     Attributes:
         value: scalar, tied to the graph of the vectors even where it is zero.
-        active: share of the compared triplets that still violate the margin, 0 to 1. A loss that
-            is not made of triplets counts those of 64 anchors at most.
+        active: share of the compared triplets that still violate the margin, 0 to 1; see
+            `mining.with_activity` for a loss that is not made of triplets.
         n: triplets compared.
     """
 
@@ -50,13 +50,13 @@ class Loss(nn.Module, ABC):
     ) -> LossResult:
         """Return the loss of `vectors` [B, D]; `label` (-1: trash), `track`, `recording` [B]."""
 
-    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D]; labels [b, 3 or 4].
+    def explicit(self, vectors: Tensor) -> LossResult:
+        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D].
 
         Raises:
             ConfigError: this loss has no such form.
         """
         raise ConfigError(
-            f"loss '{self.config.name}' compares whole batches, not the {vectors.shape[1]} rows of "
-            f'{label.shape[0]} drawn triplets; set kind = "pk" under [batch]'
+            f"loss '{self.config.name}' compares whole batches, not {len(vectors)} drawn triplets; "
+            'set kind = "pk" under [batch]'
         )

@@ -1,6 +1,6 @@
 """Losses of pytorch-metric-learning behind the project's interface.
 
-The library is imported when a loss is made: it brings scikit-learn.
+`build` imports this module when it makes one of them: the library loads scikit-learn.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pytorch_metric_learning import losses as library
 from torch import Tensor, nn
 
 from subgenre.losses.base import Loss, LossResult
@@ -28,10 +29,7 @@ class PairLoss(Loss):
         """See `Loss.forward`; `active` counts triplets inside the configuration's `margin`."""
         positive, negative = pair_masks(label, track, recording)
         known = label >= 0
-        pairs = (
-            *positive[known].nonzero(as_tuple=True),
-            *negative[known].nonzero(as_tuple=True),
-        )
+        pairs = (*positive[known].nonzero(as_tuple=True), *negative[known].nonzero(as_tuple=True))
         zero = vectors.sum() * 0
         with torch.autocast(vectors.device.type, enabled=False):
             normed = unit(vectors)
@@ -63,10 +61,8 @@ class MultiSimilarityLoss(PairLoss):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        from pytorch_metric_learning.losses import MultiSimilarityLoss as Inner
-
-        config = self.config
-        self.inner = Inner(alpha=config.alpha, beta=config.beta, base=config.base)
+        alpha, beta, base = self.config.alpha, self.config.beta, self.config.base
+        self.inner = library.MultiSimilarityLoss(alpha, beta, base)
 
 
 class ProxyAnchorLoss(ProxyLoss):
@@ -74,13 +70,8 @@ class ProxyAnchorLoss(ProxyLoss):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        from pytorch_metric_learning.losses import ProxyAnchorLoss as Inner
-
-        self.inner = Inner(
-            self.n_labels,
-            self.embedding_size,
-            margin=_PROXY_ANCHOR_MARGIN,
-            alpha=self.config.scale,
+        self.inner = library.ProxyAnchorLoss(
+            self.n_labels, self.embedding_size, _PROXY_ANCHOR_MARGIN, self.config.scale
         )
 
 
@@ -89,9 +80,9 @@ class NormSoftmaxLoss(ProxyLoss):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        from pytorch_metric_learning.losses import NormalizedSoftmaxLoss as Inner
-
-        self.inner = Inner(self.n_labels, self.embedding_size, temperature=self.config.temperature)
+        self.inner = library.NormalizedSoftmaxLoss(
+            self.n_labels, self.embedding_size, self.config.temperature
+        )
 
 
 class ArcFaceLoss(ProxyLoss):
@@ -99,9 +90,6 @@ class ArcFaceLoss(ProxyLoss):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        from pytorch_metric_learning.losses import ArcFaceLoss as Inner
-
-        config = self.config
-        self.inner = Inner(
-            self.n_labels, self.embedding_size, margin=config.angular_margin, scale=config.scale
+        self.inner = library.ArcFaceLoss(
+            self.n_labels, self.embedding_size, self.config.angular_margin, self.config.scale
         )

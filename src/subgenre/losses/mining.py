@@ -3,13 +3,12 @@
 A valid triplet: anchor and positive of one label and of two tracks; a negative of another label and
 another recording. Trash (label -1) is a negative for everyone and anchor or positive for none.
 
-`none` takes every valid triplet. `semihard` those with d(a, p) < d(a, n) < d(a, p) + margin
-(FaceNet, section 3.2). `hard` takes for each anchor its farthest positive and its nearest negative
+`none` takes every valid triplet, `semihard` those with d(a, p) < d(a, n) < d(a, p) + margin
+(FaceNet, section 3.2), `hard` the farthest positive and the nearest negative of each anchor
 (Hermans, Beyer, Leibe, "In Defense of the Triplet Loss", 2017, equation 5).
 
-The miners of pytorch-metric-learning know labels only: for them two chunks of one track are a
-positive pair. On batches of 128 and 256 chunks, loss and gradient with them take 3 to 10 times as
-long for `none` and `semihard`, 1.1 to 2.7 times for `hard` (`benchmarks/mining.py`, one thread).
+The miners of pytorch-metric-learning take labels only, so two chunks of one track would be a
+positive pair; with them, loss and gradient take 1.1 to 10 times as long (`benchmarks/mining.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from subgenre.losses.base import LossResult
 from subgenre.losses.cosine import cosine_distances, share
@@ -28,7 +28,7 @@ _WATCHED_ANCHORS = 64  # a share of a hundred thousand triplets and more is know
 
 
 def pair_masks(label: Tensor, track: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
-    """Return who is a positive and who a negative of each anchor, two boolean [B, B].
+    """Return the positives and the negatives of each anchor, two boolean [B, B].
 
     `label`, `track`, `recording`: whole numbers [B]; label -1 is trash.
     """
@@ -67,35 +67,26 @@ def batch_triplet_loss(
     return LossResult(value, share(n_active, n), n)
 
 
-def count_active(
-    distances: Tensor, positive: Tensor, negative: Tensor, *, margin: float
-) -> tuple[int, int]:
-    """Count the valid triplets with d(a, p) - d(a, n) + margin > 0, and all valid ones.
-
-    Shapes as for `batch_triplet_loss`, or the rows of some anchors, [A, B]. The negatives of each
-    anchor are sorted once, so a batch costs A B log B and not its number of triplets.
-    """
-    nearest = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
-    nearer = torch.searchsorted(nearest, (distances + margin).contiguous())
-    n = (positive.sum(dim=1) * negative.sum(dim=1)).sum()
-    return int((nearer * positive).sum()), int(n)
-
-
 def with_activity(
     value: Tensor, vectors: Tensor, positive: Tensor, negative: Tensor, margin: float
 ) -> LossResult:
     """Add the share of triplets inside the margin, which shows a collapse under any loss.
 
-    In a large batch it is counted for some anchors alone, spread evenly over the batch: for every
-    anchor it would take as long as the loss and its gradient.
+    In a large batch it is counted for some anchors alone, spread evenly over the batch: for all of
+    them it would take as long as the loss. The negatives of an anchor are sorted once, so it takes
+    A B log B steps and not one for each triplet.
     """
     n = int((positive.sum(dim=1) * negative.sum(dim=1)).sum())
     watched = min(len(vectors), _WATCHED_ANCHORS)
     anchors = torch.arange(watched, device=vectors.device) * len(vectors) // max(1, watched)
+    positive, negative = positive[anchors], negative[anchors]
     with torch.no_grad():
         distances = cosine_distances(vectors.detach(), anchors)
-        counted = count_active(distances, positive[anchors], negative[anchors], margin=margin)
-    return LossResult(value, share(*counted), n)
+        nearest = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
+        nearer = torch.searchsorted(nearest, (distances + margin).contiguous())
+        active = int((nearer * positive).sum())
+    watched_triplets = int((positive.sum(dim=1) * negative.sum(dim=1)).sum())
+    return LossResult(value, share(active, watched_triplets), n)
 
 
 def _blocks(
@@ -103,7 +94,11 @@ def _blocks(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield anchors [m], positives [m] and the mask [m, B] of the negatives that count for them."""
     if mining == "hard":
-        yield _hardest(distances.detach(), positive, negative)
+        anchors = (positive.any(dim=1) & negative.any(dim=1)).nonzero(as_tuple=True)[0]
+        rows = distances[anchors]
+        far = rows.masked_fill(~positive[anchors], -torch.inf).argmax(dim=1)
+        near = rows.masked_fill(~negative[anchors], torch.inf).argmin(dim=1)
+        yield anchors, far, functional.one_hot(near, len(distances)).bool()
         return
     anchors, positives = positive.nonzero(as_tuple=True)
     step = max(1, _BLOCK_NUMBERS // max(1, distances.shape[0]))
@@ -115,17 +110,3 @@ def _blocks(
             beyond = distances[a] > to_positive
             mask = mask & beyond & (distances[a] < to_positive + margin)
         yield a, p, mask
-
-
-def _hardest(
-    distances: Tensor, positive: Tensor, negative: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    anchors = (positive.any(dim=1) & negative.any(dim=1)).nonzero(as_tuple=True)[0]
-    rows = distances[anchors]
-    far = rows.masked_fill(~positive[anchors], -torch.inf)
-    near = rows.masked_fill(~negative[anchors], torch.inf)
-    mask = torch.zeros_like(negative[anchors])
-    if len(anchors):
-        mask[torch.arange(len(anchors), device=anchors.device), near.argmin(dim=1)] = True
-        return anchors, far.argmax(dim=1), mask
-    return anchors, anchors, mask

@@ -1,4 +1,4 @@
-"""From the name of a loss to the loss: `config.LOSSES` says where each one lies."""
+"""From the name of a loss to the loss, by `config.LOSSES`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ def build(
     label_genre: Tensor,
     seed: int = 0,
 ) -> Loss:
-    """Build the loss that `config.name` names.
+    """Build the loss that `config.name` names; `seed` draws its proxies, if it has any.
 
-    Args:
-        n_labels: number of subgenres. embedding_size: D.
-        label_genre: genre number of each label, [n_labels].
-        seed: of the first values of proxies, where it has any.
+    The other arguments are those of `Loss`.
     """
     module, _, name = LOSSES[config.name].source.partition(":")
     make = getattr(import_module(module), name)

@@ -2,7 +2,7 @@
 
 Triplet loss: Schroff, Kalenichenko, Philbin, "FaceNet" (CVPR 2015), equation 2, with the cosine
 distance in place of the squared Euclidean one. Quadruplet loss: the same with a second hinge that
-keeps a trash sample, music of no subgenre, further off than another subgenre.
+keeps a trash sample, music of no subgenre, farther than another subgenre.
 """
 
 from __future__ import annotations
@@ -47,33 +47,13 @@ def quadruplet_loss(
     return to_negative + trash_weight * triplet_loss(anchor, positive, trash, trash_margin)
 
 
-def explicit_triplets(vectors: Tensor, *, margin: float = 0.3) -> LossResult:
-    """Triplet loss of drawn triplets, `vectors` [b, 3, D]: anchor, positive, negative."""
+def explicit_triplets(vectors: Tensor, margin: float) -> LossResult:
+    """Return the triplet loss of drawn `vectors` [b, 3, D]: anchor, positive, negative."""
     anchor, positive, negative = vectors.unbind(dim=1)
     value = triplet_loss(anchor, positive, negative, margin)
     with torch.no_grad():
         active = _distance(anchor, positive) - _distance(anchor, negative) + margin > 0
     return LossResult(value, share(int(active.sum()), active.numel()), active.numel())
-
-
-def explicit_quadruplets(
-    vectors: Tensor,
-    *,
-    negative_margin: float = 0.2,
-    trash_margin: float = 0.5,
-    trash_weight: float = 1.0,
-) -> LossResult:
-    """Quadruplet loss of drawn quadruplets, `vectors` [b, 4, D]: a, p, n and trash.
-
-    `active` and `n` count both hinges.
-    """
-    to_negative = explicit_triplets(vectors[:, :3], margin=negative_margin)
-    to_trash = explicit_triplets(vectors[:, [0, 1, 3]], margin=trash_margin)
-    return LossResult(
-        to_negative.value + trash_weight * to_trash.value,
-        (to_negative.active + to_trash.active) / 2,
-        to_negative.n + to_trash.n,
-    )
 
 
 class TripletLoss(Loss):
@@ -83,21 +63,13 @@ class TripletLoss(Loss):
         self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
     ) -> LossResult:
         """See `Loss.forward`."""
-        distances = cosine_distances(vectors)
-        positive, negative = pair_masks(label, track, recording)
-        return batch_triplet_loss(
-            distances,
-            positive,
-            negative,
-            margin=self.config.margin,
-            mining=self.config.mining,
-        )
+        masks = pair_masks(label, track, recording)
+        margin, mining = self.config.margin, self.config.mining
+        return batch_triplet_loss(cosine_distances(vectors), *masks, margin=margin, mining=mining)
 
-    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """See `Loss.explicit`; `label` [b, 3]."""
-        if vectors.shape[1] != 3:
-            return super().explicit(vectors, label)
-        return explicit_triplets(vectors, margin=self.config.margin)
+    def explicit(self, vectors: Tensor) -> LossResult:
+        """See `Loss.explicit`."""
+        return explicit_triplets(vectors, self.config.margin)
 
 
 class QuadrupletLoss(Loss):
@@ -127,13 +99,9 @@ class QuadrupletLoss(Loss):
         active = (near.active * near.n + far.active * far.n) / max(1, n)
         return LossResult(near.value + self.config.trash_weight * far.value, active, n)
 
-    def explicit(self, vectors: Tensor, label: Tensor) -> LossResult:
-        """See `Loss.explicit`; `label` [b, 4]."""
-        if vectors.shape[1] != 4:
-            return super().explicit(vectors, label)
-        return explicit_quadruplets(
-            vectors,
-            negative_margin=self.config.negative_margin,
-            trash_margin=self.config.trash_margin,
-            trash_weight=self.config.trash_weight,
-        )
+    def explicit(self, vectors: Tensor) -> LossResult:
+        """See `Loss.explicit`; `active` and `n` count both hinges."""
+        near = explicit_triplets(vectors[:, :3], self.config.negative_margin)
+        far = explicit_triplets(vectors[:, [0, 1, 3]], self.config.trash_margin)
+        value = near.value + self.config.trash_weight * far.value
+        return LossResult(value, (near.active + far.active) / 2, near.n + far.n)

@@ -9,47 +9,29 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from subgenre.metrics.vectors import (
-    Floats,
-    Ints,
-    check_pair,
-    need_classes,
-    one_hot,
-    similarities,
-    times,
-)
-
-RESTARTS = 10
+from subgenre.metrics.vectors import Floats, Ints, one_hot, similarities, times
 
 
-def kmeans(rows: Floats, k: int, *, seed: int = 0) -> Ints:
+def kmeans(rows: Floats, k: int, seed: int) -> Ints:
     """Return the cluster of each unit vector [N]: k-means, best of 10 restarts, by scikit-learn."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    model = KMeans(n_clusters=k, n_init=RESTARTS, random_state=seed % 2**32)
+    model = KMeans(n_clusters=k, n_init=10, random_state=seed % 2**32)
     with warnings.catch_warnings():
         # fewer different points than clusters: a collapsed embedding, which scores as such
         warnings.simplefilter("ignore", ConvergenceWarning)
         return np.asarray(model.fit_predict(rows), dtype=np.int64)
 
 
-def contingency(clusters: Ints, labels: Ints, weights: Floats | None = None) -> Floats:
+def contingency(clusters: Ints, labels: Ints) -> Floats:
     """Return how many tracks each cluster has of each label.
 
-    Args:
-        clusters: [N]. labels: [N], or several labellings [S, N].
-        weights: how often each track counts, [N] or [S, N]; None: once.
-
-    Returns:
-        [K, C], or [S, K, C].
+    `clusters` [N]; `labels` [N] give [K, C], or several labellings [S, N] give [S, K, C].
     """
     hot_clusters = one_hot(clusters, int(clusters.max()) + 1)
     hot_labels = one_hot(labels, int(labels.max()) + 1)
-    if weights is not None:
-        hot_labels = hot_labels * weights[..., None]
     return np.asarray(hot_clusters.T @ hot_labels)
 
 
@@ -76,32 +58,11 @@ def ari_of(table: Floats) -> Floats:
     return found
 
 
-def nmi(vectors: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
-    """NMI between the labels and k-means with as many clusters as labels, 0 to 1."""
-    return float(nmi_of(_clustered(vectors, labels, seed)))
-
-
-def ari(vectors: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> float:
-    """ARI between the labels and k-means with as many clusters as labels, -1 to 1."""
-    return float(ari_of(_clustered(vectors, labels, seed)))
-
-
-def silhouette(vectors: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of `silhouettes` over the tracks, -1 to 1."""
-    rows, numbers = _checked(vectors, labels)
-    return float(silhouettes(cosine_distances(rows), numbers[None]).mean())
-
-
 def silhouettes(distances: Floats, labels: Ints) -> Floats:
-    """Silhouette of each track, (b - a) / max(a, b); 0 where it is alone in its subgenre.
+    """Return the silhouette of each track, (b - a) / max(a, b); 0 where it is alone: [S, N].
 
     a: mean distance to its own subgenre's other tracks; b: to the nearest other subgenre's.
-
-    Args:
-        distances: [N, N]. labels: one or more labellings, [S, N].
-
-    Returns:
-        By labelling and track, [S, N].
+    `distances` [N, N]; `labels`: one or more labellings [S, N].
     """
     hot = one_hot(labels, int(labels.max()) + 1)
     count = hot.sum(axis=1)[:, None, :]
@@ -123,17 +84,6 @@ def cosine_distances(rows: Floats) -> Floats:
     distances = np.maximum(1 - similarities(rows, rows), 0.0)
     np.fill_diagonal(distances, 0.0)
     return distances
-
-
-def _clustered(vectors: ArrayLike, labels: ArrayLike, seed: int) -> Floats:
-    rows, numbers = _checked(vectors, labels)
-    return contingency(kmeans(rows, int(numbers.max()) + 1, seed=seed), numbers)
-
-
-def _checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    rows, numbers = check_pair(vectors, labels, "test")
-    need_classes(numbers, "test")
-    return rows, np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
 
 
 def _entropy(shares: Floats) -> Floats:

@@ -1,8 +1,8 @@
-"""All scores of a split, each beside its chance level.
+"""All scores of a split, each with its chance level.
 
 Chance: for the two accuracies the share of the largest class among the test tracks; for the others
 the mean over 1,000 shuffles of the test labels, with the same vectors and clusters; for a metric
-with a function of its own, over 20. `intervals` describes the intervals.
+with a function of its own, over 20.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from subgenre.metrics.influence import (
     silhouettes_without,
     triplets_without,
 )
-from subgenre.metrics.intervals import OF_CLUSTERS, Measured, Score, combine
+from subgenre.metrics.intervals import OF_CLUSTERS, Measured
 from subgenre.metrics.registry import METRICS
 from subgenre.metrics.retrieval import (
     DEFAULT_K,
@@ -42,36 +42,6 @@ SHUFFLES_OF_FUNCTIONS = 20  # a function takes one labelling at a time
 _BLOCK_NUMBERS = 500_000  # numbers held at once while labels are shuffled (4 MB)
 
 
-def evaluate(
-    train: ArrayLike,
-    train_labels: ArrayLike,
-    test: ArrayLike,
-    test_labels: ArrayLike,
-    *,
-    genres: ArrayLike,
-    seed: int = 0,
-    view: str = "all",
-    notes: list[str] | None = None,
-) -> dict[str, Score]:
-    """Score one split by every metric of `METRICS`.
-
-    Args:
-        train, test: track vectors [N, D]. train_labels, test_labels: subgenre numbers [N].
-        genres: genre number of each subgenre.
-        seed: of k-means, shuffles and bootstrap.
-        view: `all`; `within`: each genre on its own, its subgenres being the only candidates;
-            `across`: genres in place of subgenres.
-        notes: what could not be scored is added here, with the reason.
-
-    Raises:
-        EvaluationError: vectors that are not finite or zero, fewer than two classes, a wrong view.
-    """
-    parts = measure(train, train_labels, test, test_labels, genres=genres, seed=seed, view=view)
-    if notes is not None:
-        notes.extend(note for part in parts for note in part.notes)
-    return combine(parts, seed=seed)
-
-
 def measure(
     train: ArrayLike,
     train_labels: ArrayLike,
@@ -83,18 +53,24 @@ def measure(
     view: str = "all",
     ids: Sequence[str] | None = None,
 ) -> list[Measured]:
-    """Measure one split, for `combine` to put together with other splits of the same tracks.
+    """Score one split by every metric of `METRICS`, for `combine`.
 
-    Arguments and errors as for `evaluate`; `ids` name the test tracks, so that one that is tested
-    in several repeats is known again. `within` gives one part a genre.
+    Args:
+        train, test: track vectors [N, D]. train_labels, test_labels: subgenre numbers [N].
+        genres: genre number of each subgenre.
+        seed: of k-means and shuffles.
+        view: `all`; `within`: one part for each genre, its subgenres being the only candidates;
+            `across`: genres in place of subgenres.
+        ids: of the test tracks, which several splits may share; by default their numbers.
+
+    Raises:
+        EvaluationError: vectors that are not finite or zero, fewer than two classes, a wrong view.
     """
     if view not in VIEWS:
         raise EvaluationError(f"view is '{view}'; choose all, within or across")
     known, known_labels = check_pair(train, train_labels, "training")
     rows, labels = check_pair(test, test_labels, "test")
     names = tuple(ids) if ids is not None else tuple(str(i) for i in range(len(rows)))
-    if len(names) != len(rows):
-        raise EvaluationError(f"{len(names)} ids were given for {len(rows)} test tracks")
     genre = np.asarray(genres, dtype=np.int64)
     if max(labels.max(), known_labels.max()) >= len(genre):
         raise EvaluationError(f"label {max(labels.max(), known_labels.max())} has no genre")
@@ -111,7 +87,7 @@ def measure(
                 _measure(known[ours], known_labels[ours], rows[here], labels[here], chosen, seed)
             )
     if not parts:
-        raise EvaluationError("no genre has two subgenres among the test tracks to tell apart")
+        raise EvaluationError("no genre has two subgenres among the test tracks")
     return parts
 
 
@@ -132,7 +108,7 @@ def _measure(
         "precision_at_1": (near[:, 0] == test_labels) * 1.0,
     }
     names, labels = np.unique(test_labels, return_inverse=True)
-    among = _Among(test, kmeans(test, len(names), seed=seed))
+    among = _Among(test, kmeans(test, len(names), seed))
     for metric, values in among.by_track(labels[None]).items():
         if not np.isnan(values).all():
             by_track[metric] = values[0]
@@ -143,7 +119,8 @@ def _measure(
     chance = {"centroid_accuracy": largest, "knn_accuracy": largest}
     rng = np.random.default_rng([seed, SHUFFLES])
     chance |= among.chance(labels, rng, set(by_track))
-    chance["precision_at_1"] = _shuffled_agreement(near[:, 0], test_labels, rng)
+    shuffled = (rng.permutation(test_labels) for _ in range(SHUFFLES))
+    chance["precision_at_1"] = float(np.mean([(near[:, 0] == row).mean() for row in shuffled]))
     for own in METRICS.values():
         if own.by_track is None:
             continue
@@ -160,11 +137,6 @@ def _measure(
         if metric not in by_track and metric not in OF_CLUSTERS
     )
     return Measured(ids, by_track, influence, among.clusters, labels, chance, notes)
-
-
-def _shuffled_agreement(found: Ints, labels: Ints, rng: np.random.Generator) -> float:
-    shuffled = (rng.permutation(labels) for _ in range(SHUFFLES))
-    return float(np.mean([(found == row).mean() for row in shuffled]))
 
 
 class _Among:

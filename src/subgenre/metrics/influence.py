@@ -1,4 +1,4 @@
-"""What each track weighs in a score among the test tracks, as a query and as a neighbour.
+"""The influence of each track on a score among the test tracks, as a query and as a neighbour.
 
 A track takes part in the values of all others, so the values are no independent draws, and an
 interval from them alone is too narrow. Leaving each track out in turn (jackknife: Efron and

@@ -7,18 +7,16 @@ and weighs each track by how often it came; a track stays together in all its sp
 - Scores against the training tracks: the weighted mean of the test tracks' own values.
 - Scores among the test tracks: the score plus the weighted mean of the tracks' influences, since a
   track is query and neighbour at once (`influence`).
-- Where every track has it right, or every track wrong, all replicates are alike: the interval is
-  Wilson's for so many tracks then, as few tracks prove little, however well they fare.
-- NMI and ARI: computed anew from the weighted table of clusters against labels, clusters being
-  kept. As copies of a track agree with one another, these replicates lie too high by a little,
-  and their mean is moved onto the score.
+- Where all tracks are right, or all wrong, the replicates are equal: the interval is Wilson's.
+- NMI and ARI: computed anew from the weighted table of the same clusters against labels. Copies of
+  a track agree, so these replicates are a little too high: their mean is moved onto the score.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +29,13 @@ from subgenre.metrics.vectors import Floats, Ints
 REPLICATES = 1000
 Z95 = 1.959964  # of the normal distribution, 95 % on both sides
 
+# scores of a contingency table of clusters against labels
 OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}
-"""Scores of a contingency table of clusters against labels."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score.
-
-    Attributes:
-        value: the score. low, high: its 95 % interval. chance: what knowing nothing would give.
-    """
+    """A score, the ends of its 95 % interval, and its chance level."""
 
     value: float
     low: float
@@ -73,7 +67,7 @@ class Measured:
     clusters: Ints
     labels: Ints
     chance: dict[str, float]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
@@ -85,11 +79,9 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def share_interval(value: float, draws: Floats, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a mean of values in 0..1 over n tracks.
+    """Return the 95 % interval of a mean of values in 0..1 over n tracks from bootstrap draws.
 
-    Args:
-        draws: of the bootstrap. Where all values are 0, or all 1, no draw differs, and yet few
-            tracks prove little: the interval is Wilson's then.
+    Where all values are 0, or all 1, no draw differs: the interval is Wilson's then.
     """
     if value in (0.0, 1.0):
         return wilson(value, n)
@@ -164,7 +156,10 @@ def _cluster_score(
     values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
     replicates = np.zeros(len(drawn))
     for part, at, size in zip(parts, rows, sizes, strict=True):
-        replicates += size * score(_weighted_tables(part, drawn[:, at]))
+        n_clusters, n_labels = int(part.clusters.max()) + 1, int(part.labels.max()) + 1
+        cells = np.zeros((len(part.ids), n_clusters * n_labels))
+        cells[np.arange(len(part.ids)), part.clusters * n_labels + part.labels] = 1.0
+        replicates += size * score((drawn[:, at] @ cells).reshape(-1, n_clusters, n_labels))
     replicates /= sizes.sum()
     value = float(np.average(values, weights=sizes))
     centred = np.clip(replicates - replicates.mean() + value, METRICS[metric].lowest, 1.0)
@@ -172,11 +167,3 @@ def _cluster_score(
     chance = np.average([part.chance[metric] for part in parts], weights=sizes)
     # replicates of one cluster are all equal but for those of one label: the mean lies outside
     return Score(value, float(min(low, value)), float(max(high, value)), float(chance))
-
-
-def _weighted_tables(part: Measured, weights: Floats) -> Floats:
-    """Return the contingency table of each row of `weights` [S, n], [S, K, C]."""
-    n_clusters, n_labels = int(part.clusters.max()) + 1, int(part.labels.max()) + 1
-    cells = np.zeros((len(part.ids), n_clusters * n_labels))
-    cells[np.arange(len(part.ids)), part.clusters * n_labels + part.labels] = 1.0
-    return (weights @ cells).reshape(-1, n_clusters, n_labels)

@@ -79,5 +79,4 @@ _METRICS = (
         lowest=-1.0,
     ),
 )
-METRICS = {metric.name: metric for metric in _METRICS}
-"""All metrics by name, in the order of tables."""
+METRICS = {metric.name: metric for metric in _METRICS}  # in the order of tables

@@ -5,8 +5,6 @@ MAP@R: Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (ECCV 2020), s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -15,6 +13,7 @@ from subgenre.metrics.vectors import (
     Floats,
     Ints,
     check_pair,
+    check_vectors,
     need_classes,
     neighbour_order,
     one_hot,
@@ -25,117 +24,62 @@ from subgenre.metrics.vectors import (
 
 DEFAULT_K = 5
 
-_ByTrack = Callable[[Ints, Ints], Floats]
-
-
-def centroids(vectors: ArrayLike, labels: ArrayLike) -> tuple[Ints, Floats]:
-    """Return the labels there are, ascending [C], and the mean direction of each, [C, D].
-
-    A centroid is the mean of its unit vectors, at norm 1 again.
-    """
-    rows, numbers = check_pair(vectors, labels, "training")
-    names, place = np.unique(numbers, return_inverse=True)
-    return names, unit(one_hot(place, len(names)).T @ rows)
-
 
 def nearest_centroids(
     train_vectors: ArrayLike, train_labels: ArrayLike, vectors: ArrayLike
 ) -> Ints:
-    """Return the label of the nearest centroid for each of `vectors` [Q, D]; ties: the lowest."""
-    names, centres = centroids(train_vectors, train_labels)
-    rows, _ = check_pair(vectors, np.zeros(len(np.asarray(vectors)), dtype=np.int64), "test")
-    return np.asarray(names[similarities(rows, centres).argmax(axis=1)])
+    """Return the label of the nearest centroid for each of `vectors` [Q, D]; ties: the lowest.
 
-
-def centroid_accuracy(
-    train_vectors: ArrayLike,
-    train_labels: ArrayLike,
-    test_vectors: ArrayLike,
-    test_labels: ArrayLike,
-) -> float:
-    """Share of test tracks whose nearest training centroid, by cosine, is their subgenre's.
-
-    Nearest class mean: Mensink et al., "Distance-Based Image Classification" (PAMI 2013), eq. 1.
+    A centroid is the mean of a label's unit vectors, at norm 1 again. Nearest class mean: Mensink
+    et al., "Distance-Based Image Classification" (PAMI 2013), eq. 1.
     """
-    _, numbers = check_pair(test_vectors, test_labels, "test")
-    return float((nearest_centroids(train_vectors, train_labels, test_vectors) == numbers).mean())
+    train, numbers = check_pair(train_vectors, train_labels, "training")
+    names, place = np.unique(numbers, return_inverse=True)
+    centres = unit(one_hot(place, len(names)).T @ train)
+    rows = check_vectors(vectors, "test")
+    return np.asarray(names[similarities(rows, centres).argmax(axis=1)])
 
 
 def nearest_labels(
     train_vectors: ArrayLike, train_labels: ArrayLike, vectors: ArrayLike, k: int = 1
 ) -> Ints:
     """Return the labels of the `k` training tracks nearest to each of `vectors`, [Q, k]."""
-    if k < 1:
-        raise EvaluationError(f"k is {k}; give 1 or more neighbours")
     train, numbers = check_pair(train_vectors, train_labels, "training")
-    rows, _ = check_pair(vectors, np.zeros(len(np.asarray(vectors)), dtype=np.int64), "test")
+    rows = check_vectors(vectors, "test")
     return np.asarray(numbers[neighbour_order(similarities(rows, train))[:, :k]])
 
 
 def knn_labels(neighbours: Ints) -> Ints:
-    """Return the majority of each row of neighbours' labels [Q, k]; ties: the nearer label."""
+    """Return the majority of each row of neighbours' labels [Q, k]; ties: the nearer label.
+
+    Cover, Hart, "Nearest Neighbor Pattern Classification" (1967).
+    """
     votes = (neighbours[:, :, None] == neighbours[:, None, :]).sum(axis=2)
     return np.asarray(neighbours[np.arange(len(neighbours)), votes.argmax(axis=1)])
 
 
-def knn_accuracy(
-    train_vectors: ArrayLike,
-    train_labels: ArrayLike,
-    test_vectors: ArrayLike,
-    test_labels: ArrayLike,
-    k: int = DEFAULT_K,
-) -> float:
-    """Share of test tracks whose `k` nearest training tracks vote for their subgenre.
-
-    Cover, Hart, "Nearest Neighbor Pattern Classification" (1967).
-    """
-    _, numbers = check_pair(test_vectors, test_labels, "test")
-    voted = knn_labels(nearest_labels(train_vectors, train_labels, test_vectors, k))
-    return float((voted == numbers).mean())
-
-
-def precision_at_1(
-    train_vectors: ArrayLike,
-    train_labels: ArrayLike,
-    test_vectors: ArrayLike,
-    test_labels: ArrayLike,
-) -> float:
-    """Share of test tracks whose nearest training track is of their subgenre."""
-    return knn_accuracy(train_vectors, train_labels, test_vectors, test_labels, k=1)
-
-
-def r_precision(vectors: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of `r_precisions` over the tracks with a match."""
-    return _mean_over_matches(vectors, labels, r_precisions)
-
-
 def map_at_r(vectors: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of `average_precisions` over the tracks with a match: MAP@R."""
-    return _mean_over_matches(vectors, labels, average_precisions)
-
-
-def triplet_accuracy(vectors: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of `triplet_shares` over the tracks with a match."""
-    rows, numbers = _checked(vectors, labels)
-    return _mean(triplet_shares(similarity_ranks(rows), numbers[None])[0])
+    """Return MAP@R: the mean of `average_precisions` over the tracks with a match."""
+    rows, numbers = check_pair(vectors, labels, "test")
+    need_classes(numbers, "test")
+    values = average_precisions(own_order(rows), numbers[None])
+    if np.isnan(values).all():
+        raise EvaluationError("no test track has another of its subgenre among the test tracks")
+    return float(np.nanmean(values))
 
 
 def r_precisions(order: Ints, labels: Ints) -> Floats:
-    """Share of a track's subgenre among its R nearest, R being the number of its matches.
+    """Return the share of a track's subgenre among its R nearest; R: the number of its matches.
 
-    Args:
-        order: candidates of each track, nearest first, itself left out: [N, N - 1].
-        labels: one or more labellings of the tracks, [S, N].
-
-    Returns:
-        By labelling and track, [S, N]; NaN for a track without a match.
+    `order` [N, N - 1] as of `own_order`; `labels`: one or more labellings [S, N]. The result is
+    [S, N], NaN for a track without a match.
     """
     hits, matches = _hits(order, labels)
     return _divide(hits.sum(axis=2), matches)
 
 
 def average_precisions(order: Ints, labels: Ints) -> Floats:
-    """Average precision at R of each track: 1/R sum over i <= R of P(i) rel(i).
+    """Return the average precision at R of each track: 1/R sum over i <= R of P(i) rel(i).
 
     P(i) is the precision at i, rel(i) whether the i-th nearest matches. Arguments and result are
     those of `r_precisions`.
@@ -146,17 +90,11 @@ def average_precisions(order: Ints, labels: Ints) -> Floats:
 
 
 def triplet_shares(ranks: Floats, labels: Ints) -> Floats:
-    """Share of a track's triplets in which the positive is nearer than the negative; ties: half.
+    """Return the share of a track's triplets with the positive nearer than the negative; ties half.
 
     All pairs of a match and a non-match count: this is the area under the track's ROC curve, here
-    by the rank sum of Mann and Whitney.
-
-    Args:
-        ranks: of the similarities in each row, from 1 up, ties averaged, the track itself 0.
-        labels: one or more labellings, [S, N].
-
-    Returns:
-        By labelling and track, [S, N]; NaN for a track without a match or without a non-match.
+    by the rank sum of Mann and Whitney. `ranks` as of `similarity_ranks`; `labels`: one or more
+    labellings [S, N]. The result is [S, N], NaN for a track without a match or a non-match.
     """
     hot = one_hot(labels, int(labels.max()) + 1)
     count = hot.sum(axis=1)
@@ -167,7 +105,7 @@ def triplet_shares(ranks: Floats, labels: Ints) -> Floats:
 
 
 def similarity_ranks(rows: Floats) -> Floats:
-    """Return the rank of each other track by similarity, from 1 for the farthest; itself 0."""
+    """Return each track's rank of the others by similarity, from 1, ties averaged; itself 0."""
     from scipy.stats import rankdata
 
     similarity = similarities(rows, rows)
@@ -189,12 +127,6 @@ def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, n_labels: int) -> 
     return np.asarray(flat.reshape(n_labels, n_labels), dtype=np.int64)
 
 
-def per_label_accuracy(matrix: Ints) -> dict[int, float]:
-    """Return the share of each label's tracks on the matrix's diagonal, of labels that have any."""
-    total = matrix.sum(axis=1)
-    return {i: float(matrix[i, i] / total[i]) for i in np.flatnonzero(total).tolist()}
-
-
 def _hits(order: Ints, labels: Ints) -> tuple[Floats, Ints]:
     """Return rel(i) up to R, [S, N, max R], and R, [S, N]."""
     counts = (labels[:, :, None] == np.arange(labels.max() + 1)).sum(axis=1)
@@ -209,20 +141,3 @@ def _divide(part: Floats, whole: Floats | Ints) -> Floats:
     found = np.full(part.shape, np.nan)
     np.divide(part, whole, out=found, where=whole > 0)
     return found
-
-
-def _checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
-    rows, numbers = check_pair(vectors, labels, "test")
-    need_classes(numbers, "test")
-    return rows, np.asarray(np.unique(numbers, return_inverse=True)[1], dtype=np.int64)
-
-
-def _mean_over_matches(vectors: ArrayLike, labels: ArrayLike, score: _ByTrack) -> float:
-    rows, numbers = _checked(vectors, labels)
-    return _mean(score(own_order(rows), numbers[None])[0])
-
-
-def _mean(values: Floats) -> float:
-    if np.isnan(values).all():
-        raise EvaluationError("no test track has another of its subgenre among the test tracks")
-    return float(np.nanmean(values))

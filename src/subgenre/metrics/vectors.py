@@ -14,24 +14,15 @@ Ints = NDArray[np.int64]
 _DECIMALS = 12
 
 
-def check_pair(vectors: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats, Ints]:
-    """Return `vectors` [N, D] at norm 1 in float64, and `labels` [N] as whole numbers.
+def check_vectors(vectors: ArrayLike, what: str) -> Floats:
+    """Return `vectors` [N, D] at norm 1 in float64.
 
     Raises:
-        EvaluationError: shapes that don't match, no track, a label below 0, a vector that is zero
-            or holds NaN or infinity.
+        EvaluationError: no track, or a vector that is zero or holds NaN or infinity.
     """
     rows = np.asarray(vectors, dtype=np.float64)
-    numbers = np.asarray(labels)
-    if rows.ndim != 2 or numbers.shape != rows.shape[:1]:
-        raise EvaluationError(
-            f"{what} vectors have shape {rows.shape} and labels {numbers.shape}; "
-            "give [N, D] and [N]"
-        )
     if not len(rows):
         raise EvaluationError(f"there are no {what} tracks to score")
-    if numbers.dtype.kind not in "iu" or numbers.min() < 0:
-        raise EvaluationError(f"{what} labels must be whole numbers from 0; leave trash out")
     bad = ~np.isfinite(rows).all(axis=1)
     if bad.any():
         raise EvaluationError(
@@ -41,7 +32,24 @@ def check_pair(vectors: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats
     zero = ~rows.any(axis=1)
     if zero.any():
         raise EvaluationError(f"{what} vector {int(zero.argmax())} is zero: no direction")
-    return unit(rows), numbers.astype(np.int64)
+    return unit(rows)
+
+
+def check_pair(vectors: ArrayLike, labels: ArrayLike, what: str) -> tuple[Floats, Ints]:
+    """Return `vectors` [N, D] as `check_vectors` does, and `labels` [N] as whole numbers.
+
+    Raises:
+        EvaluationError: see `check_vectors`; shapes that don't match, a label below 0.
+    """
+    shape, numbers = np.shape(vectors), np.asarray(labels)
+    if len(shape) != 2 or numbers.shape != shape[:1]:
+        raise EvaluationError(
+            f"{what} vectors have shape {shape} and labels {numbers.shape}; give [N, D] and [N]"
+        )
+    rows = check_vectors(vectors, what)
+    if numbers.dtype.kind not in "iu" or numbers.min() < 0:
+        raise EvaluationError(f"{what} labels must be whole numbers from 0; leave trash out")
+    return rows, numbers.astype(np.int64)
 
 
 def unit(rows: Floats) -> Floats:
@@ -51,7 +59,7 @@ def unit(rows: Floats) -> Floats:
 
 
 def need_classes(labels: Ints, what: str) -> None:
-    """Refuse labels of one class, among which there is nothing to tell apart."""
+    """Refuse labels of one class, which leave nothing to compare."""
     found = len(np.unique(labels))
     if found < 2:
         raise EvaluationError(f"the {what} tracks are all of one class; 2 or more are needed")

@@ -226,7 +226,7 @@ class Trainer:
     def _loss(self, vectors: Tensor, batch: Tensor) -> LossResult:
         """Compare drawn triplets [b, 3 or 4] as they are, a P x K batch [b] in every way."""
         if batch.ndim == 2:
-            return self.loss.explicit(vectors.view(*batch.shape, -1), self.label[batch])
+            return self.loss.explicit(vectors.view(*batch.shape, -1))
         result: LossResult = self.loss(
             vectors, self.label[batch], self.track[batch], self.recording[batch]
         )
