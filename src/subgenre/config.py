@@ -19,7 +19,6 @@ from subgenre.errors import ConfigError
 
 DEFAULT_BACKBONE = "MIT/ast-finetuned-audioset-10-10-0.4593"
 CHUNK_STRATEGIES = ("random", "sequential", "spaced")
-TUNES = ("head", "last:N", "lora", "full")
 POOLINGS = ("mean", "cls")
 BATCH_KINDS = ("triplet", "pk")
 MININGS = ("none", "semihard", "hard")
@@ -33,12 +32,12 @@ _MANY = 1_000_000
 
 @dataclass(frozen=True)
 class LossKind:
-    """Where a loss lies and what it reads; one line of `LOSSES` registers it.
+    """The source of a loss and what it reads; one entry of `LOSSES` registers it.
 
     Attributes:
         source: `module:class`, a `losses.Loss`. reads: keys of `[loss]`.
-        triplets: it is made of triplets: it can mine them, and takes drawn ones.
-        trash: it compares with the trash pool.
+        triplets: whether it is made of triplets, mined or drawn.
+        trash: whether it compares with the trash pool.
     """
 
     source: str
@@ -90,9 +89,8 @@ class PreprocessConfig:
     """How tracks become chunks.
 
     Attributes:
-        chunk_s: length of a chunk, seconds. max_chunks: at most this many chunks a track.
-        chunk_strategy: one of `CHUNK_STRATEGIES`.
-        min_track_s: a track shorter than this is skipped, seconds.
+        chunk_s: length of a chunk, seconds. max_chunks: of a track.
+        min_track_s: a shorter track is skipped, seconds.
         multi: a recording in two subgenres: `exclude` it, or `keep` both. seed: of `random`.
     """
 
@@ -355,7 +353,7 @@ class TrainConfig:
 
 
 def replace(config: T, section: str, **values: Any) -> T:
-    """Return `config` with some values of one section replaced and checked."""
+    """Return `config` with some values of one section replaced."""
     part = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **{section: part})  # type: ignore[type-var]
 
@@ -433,12 +431,7 @@ def _without_removed(section: str, options: Mapping[str, Any], where: str) -> di
     return kept
 
 
-def override(
-    settings: TrainConfig,
-    given: Mapping[str, Any],
-    *,
-    where: str = "options",
-) -> TrainConfig:
+def override(settings: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     """Return the settings with some options replaced, all at once.
 
     Where `optim.epochs` becomes so small that the head alone would learn in all of them,
@@ -446,7 +439,6 @@ def override(
 
     Args:
         given: `section.key` -> value.
-        where: begins the text of an error.
 
     Raises:
         ConfigError: an unknown option, or a bad value.
@@ -464,4 +456,4 @@ def override(
     epochs, optim = given.get("optim.epochs"), plain["optim"]
     if isinstance(epochs, int) and "optim.head_epochs" not in given:
         optim["head_epochs"] = min(optim["head_epochs"], max(0, epochs - 1))
-    return from_plain(plain, where)
+    return from_plain(plain, "options")

@@ -172,7 +172,9 @@ def test_the_order_of_the_chosen_chunks_has_no_effect(tmp_path: Path, tune: str)
 
 def test_a_row_that_is_not_held_is_an_error() -> None:
     rows, vectors = np.array([1, 4, 6]), np.eye(3, dtype=np.float32)
-    held = VectorSource(rows, vectors, config.AugmentConfig(), train_rows=rows)
+    held = VectorSource(
+        rows, vectors, config.AugmentConfig(), train_rows=rows, device=torch.device("cpu")
+    )
     assert held.load(np.array([6, 1])).argmax(1).tolist() == [2, 0]
     for row in (0, 3, 5, 7):
         with pytest.raises(IndexError, match="not held"):

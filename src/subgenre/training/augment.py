@@ -18,12 +18,8 @@ _NEPER_PER_DB = 0.2302585092994046
 def gain(
     features: Tensor, largest_db: float, generator: torch.Generator, *, front_end: str
 ) -> Tensor:
-    """Change the level of each chunk [T, F] by up to `largest_db`, either way, as on the samples.
-
-    `ast` features are natural logs of power, `musicnn` features log10(1 + 10000 power). Frames that
-    are padding (all zero) stay so.
-    """
-    db = (_uniform(len(features), generator) * 2 - 1) * largest_db
+    """Change the level of each chunk [T, F] by up to `largest_db`, either way; padding stays 0."""
+    db = (torch.rand(len(features), generator=generator) * 2 - 1) * largest_db
     neper = (db * _NEPER_PER_DB).to(features.device)[:, None, None]
     return FRONT_ENDS[front_end].gain(features, neper)
 
@@ -31,19 +27,14 @@ def gain(
 def mask(features: Tensor, share: float, dim: int, generator: torch.Generator) -> Tensor:
     """Set one random stripe of each chunk to its mean: SpecAugment (Park et al. 2019, s. 2).
 
-    Args:
-        features: [B, T, F].
-        share: widest stripe, as a share of the axis.
-        dim: 1 for time, 2 for frequency.
-        generator: on the CPU.
+    `features` [B, T, F]; the stripe is at most `share` of `dim`, 1 for time, 2 for frequency.
     """
     length = features.shape[dim]
-    width = _uniform(len(features), generator) * share * length
-    start = _uniform(len(features), generator) * (length - width)
+    width = torch.rand(len(features), generator=generator) * share * length
+    start = torch.rand(len(features), generator=generator) * (length - width)
     place = torch.arange(length)
     stripe = (place >= start[:, None]) & (place < (start + width)[:, None])
-    stripe = stripe.to(features.device)
-    stripe = stripe[:, :, None] if dim == 1 else stripe[:, None, :]
+    stripe = stripe.to(features.device).unsqueeze(3 - dim)
     return torch.where(stripe, features.mean((1, 2), keepdim=True), features)
 
 
@@ -70,7 +61,3 @@ def vectors(
     varies = scale.nonzero().flatten()  # only a third of musicnn's columns does
     noise = torch.randn((len(values), len(varies)), generator=generator).to(values.device)
     return values.index_add(1, varies, noise * scale[varies])
-
-
-def _uniform(n: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=generator)

@@ -1,8 +1,4 @@
-"""Checkpoints: what a run needs to continue as if it had not stopped.
-
-Weights, optimizer and position suffice: every draw of the trainer is a pure function of the seed
-and the step.
-"""
+"""Checkpoints: what a run needs to continue as if it had not stopped."""
 
 from __future__ import annotations
 
@@ -30,13 +26,10 @@ def digest(value: Any) -> str:
 
 
 def save(folder: Path, state: Mapping[str, Any], fingerprint: Mapping[str, str]) -> Path:
-    """Write a checkpoint, atomically.
+    """Write tensors and plain values to the folder of a run, atomically.
 
-    Args:
-        folder: of this run alone.
-        state: tensors and plain values.
-        fingerprint: what must be the same to resume: `section.option` and its value as text, or a
-            name (`data`, `split`) and a hash.
+    `fingerprint` must be the same to resume: `section.option` and its value as text, or a name
+    (`data`, `split`) and a hash.
     """
     path = folder / NAME
     with files.atomic_path(path) as temporary:
@@ -59,9 +52,8 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     for key in dict.fromkeys([*fingerprint, *saved]):
         then, now = saved.get(key), fingerprint.get(key)
         if then != now:
-            is_option = key == "recipe" or "." in key
-            values = is_option and then and now
-            differences.append(f"{key} {then} (now {now})" if values else f"another {key}")
+            shown = then and now and (key == "recipe" or "." in key)
+            differences.append(f"{key} {then} (now {now})" if shown else f"another {key}")
     if differences:
         more = ["more"] if len(differences) > _NAMED else []
         raise CheckpointError(
@@ -100,12 +92,11 @@ def of_run(
 
     Args:
         on_damaged: receives a message on each that can't be read, if another can.
-        finished: returns whether the run of a checkpoint has its model; such a checkpoint of
-            another run is no sign of mistaken options.
+        finished: returns whether the run of a checkpoint has its model.
 
     Raises:
-        CheckpointError: none is of this run, and there is one of an unfinished run; the error
-            names what differs from the newest.
+        CheckpointError: none is of this run, and there is one of an unfinished run: the options may
+            be mistaken. The error names what differs from the newest.
     """
     folders = sorted(root.glob(f"*/{NAME}"), key=lambda path: path.parent.name, reverse=True)
     paths = [*root.glob(NAME), *folders]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from subgenre.config import LOSSES, LossConfig, TrainConfig
+from subgenre.config import LOSSES, TrainConfig
 from subgenre.core.text import percent
 from subgenre.errors import CollapseError, NotFiniteError
 
@@ -17,9 +17,8 @@ from subgenre.errors import CollapseError, NotFiniteError
 # network may begin with little spread: only its fall is a collapse.
 _FALLEN = 0.02
 _TINY = 1e-7
-# Contracted: below this fraction of the spread at the start. That alone is no collapse, because the
-# spread may shrink while the network learns. Neither is a loss near the margin, where a run of
-# little spread begins. Both over many steps, with positives no nearer than negatives, are one.
+# Below this fraction the embeddings have contracted. Alone that is no collapse: the spread may
+# shrink while the network learns, and a run of little spread begins with a loss near the margin.
 _SHRUNK = 0.1
 _AT_MARGIN = 0.03  # distance of the mean loss from the margin, in units of the mean spread
 _LONG = 20  # patiences to average over: the loss of a few triplets varies by chance
@@ -56,18 +55,18 @@ class OutputScale:
 
 @dataclass
 class CollapseWatch:
-    """Raises when the embeddings have become one point, or the head's output has exploded.
+    """Raises when the embeddings become one point, or the head's output explodes.
 
     A collapse is one of these, over several steps (see FaceNet, Schroff et al. 2015, section 3.2):
 
-    - The spread has fallen to a small fraction of that at the start.
+    - The spread is a small fraction of that at the start.
     - With a margin loss: the spread is well below that at the start, all triplets are active, and
       the mean loss over many steps is the margin, so positives are no nearer than negatives.
-    - The head's output before the normalisation has grown without bound. Embeddings of unit norm
-      hide this failure, in which the weights jump instead of learning; the loss may even fall.
+    - The head's output before the normalisation grows without bound. Embeddings of unit norm hide
+      this failure; the loss may even fall.
 
     Args:
-        margin: see `loss_of_one_point`; None: not known.
+        margin: the loss of embeddings that are all one point; None: it is not one number.
         depth: linear layers of the head.
         mines: hard triplets are mined, which can cause a collapse: the error names the others.
         patience: steps in a row that make a collapse.
@@ -111,21 +110,21 @@ class CollapseWatch:
 
         Raises:
             NotFiniteError: the embeddings are not finite.
-            CollapseError: the run ends exploded, as one point, or after several collapsed steps; in
-                the first steps the spread often falls before it grows.
+            CollapseError: the run ends exploded, as one point, or after several collapsed steps.
         """
         self._check(loss, now)
         self._count(now, scale)
         one_point = now < max(self.start * _ONE_POINT, _TINY)
+        # not after one low step: at first the spread often falls before it grows
         if self.low_steps >= _SHORT or self.wild_steps or one_point:
             self._stop(loss, active, now, scale)
 
     def _check(self, loss: float, now: float) -> None:
-        if not math.isfinite(loss) or not math.isfinite(now):
-            wrong = f"the spread of the embeddings is {now}"
-            if not math.isfinite(loss):
-                wrong = f"the loss is {loss}"
-            raise NotFiniteError(f"{wrong}: {_WAY_OUT}; the last good checkpoint is kept")
+        for name, value in (("loss", loss), ("spread of the embeddings", now)):
+            if not math.isfinite(value):
+                raise NotFiniteError(
+                    f"the {name} is {value}: {_WAY_OUT}; the last good checkpoint is kept"
+                )
 
     def _count(self, now: float, scale: float) -> None:
         """Count the collapsed and the exploded steps in a row."""
@@ -149,7 +148,7 @@ class CollapseWatch:
         return rests
 
     def state(self) -> dict[str, float]:
-        """Return what a checkpoint must keep."""
+        """Return the counters and the figures at the start, for a checkpoint."""
         fixed = ("margin", "depth", "mines", "patience", "wild_patience")
         return {name: value for name, value in vars(self).items() if name not in fixed}
 
@@ -173,26 +172,13 @@ class CollapseWatch:
 
 def watch_for(config: TrainConfig) -> CollapseWatch:
     """Return the watch for a run with this recipe."""
-    loss, model = config.loss, config.model
-    mines = LOSSES[loss.name].triplets and loss.mining == "hard"
-    return CollapseWatch(loss_of_one_point(loss), len(model.head) + 1, mines)
-
-
-def loss_of_one_point(config: LossConfig) -> float | None:
-    """Return the loss of embeddings that are all one point, where it is one number.
-
-    It is not where the margin depends on the pair, nor for a loss that is not made of triplets."""
-    if config.name != "triplet":
-        return None
-    return config.margin
+    loss, depth = config.loss, len(config.model.head) + 1
+    margin = loss.margin if loss.name == "triplet" else None  # else one point has no fixed loss
+    return CollapseWatch(margin, depth, LOSSES[loss.name].triplets and loss.mining == "hard")
 
 
 def check_finite(parameters: Iterable[Tensor]) -> None:
-    """Refuse weights that are not finite: one such weight makes its tensor's sum not finite.
-
-    Raises:
-        NotFiniteError: naming what to change.
-    """
+    """Refuse weights that are not finite: one such weight makes its tensor's sum not finite."""
     sums = [p.detach().sum(dtype=torch.float32) for p in parameters]
     if sums and not bool(torch.isfinite(torch.stack(sums)).all()):
         raise NotFiniteError(

@@ -1,7 +1,7 @@
-"""Which option has an effect with what, and what a library lacks for a recipe.
+"""The options that have an effect with each other, and what a library lacks for a recipe.
 
-`RULES` and `CHOICES` are the one table. An option of a rule is refused if it is set without effect.
-An option of a choice is refused only if the user gave it: a recipe may hold it for another loss.
+An option of `RULES` is refused if it is set without effect, one of `unread` only if the user gave
+it: a recipe may hold it for another loss.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from subgenre.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on the settings and on whether the backbone is a transformer.
+    """A condition on the settings, and on whether the backbone is a transformer.
 
-    Attributes:
-        has_effect: the condition. options: `section.key`, with an effect under it only.
-        otherwise: why they have none, where the condition does not hold.
+    Where `has_effect` is false, the `options` (`section.key`) have no effect, for the reason given
+    by `otherwise`.
     """
 
     has_effect: Callable[[TrainConfig, bool], bool]
@@ -96,7 +95,7 @@ BATCH_OPTIONS = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "
 
 
 def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str]:
-    """Return the options of `RULES` that are set, though they have no effect, with the reason."""
+    """Return the options of `RULES` that are set without effect, each with the reason."""
     defaults = TrainConfig()
     return {
         option: rule.otherwise
@@ -108,7 +107,7 @@ def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str
 
 
 def unread(settings: TrainConfig) -> dict[str, str]:
-    """Return the options that the loss, the batches and the validation do not read, with why."""
+    """Return the options that the loss, the batches and the validation do not read, and why."""
     loss, kind = settings.loss.name, settings.batch.kind
     reads = (*LOSSES[loss].reads, *(("mining",) if LOSSES[loss].triplets else ()))
     every = {"mining", *(key for other in LOSSES.values() for key in other.reads)}
@@ -141,9 +140,7 @@ def disable_unused(
 def check_settings(
     settings: TrainConfig, *, transformer: bool, given: Collection[str] = ()
 ) -> None:
-    """Refuse options that contradict each other or have no effect.
-
-    It is called where a training starts: the recipe of an existing model is read without it.
+    """Refuse options that contradict each other or have no effect, before a training starts.
 
     Args:
         given: `section.key` of the options that the user gave by hand.
@@ -204,57 +201,42 @@ def check_compatibility(settings: TrainConfig, backbone: Backbone) -> None:
 
 
 def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
-    """Return a sentence for each thing that the recipe asks for and the library does not have."""
-    return [
-        *_missing_trash(folder, settings),
-        *_missing_siblings(folder, settings),
-        *_oversized_batches(folder, settings.batch),
-    ]
-
-
-def _missing_trash(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
-    """Warn that the fourth chunk of a quadruplet is not from the trash pool."""
-    if settings.loss.name != "quadruplet" or folder.trash:
-        return
-    genres, batch = Counter(folder.genres), settings.batch
-    one_genre = batch.kind == "pk" and batch.same_genre == 1 and max(genres.values()) > 1
-    if len(genres) < 2 or one_genre:
-        why = "there is one genre" if len(genres) < 2 else "batch.same_genre is 1"
-        yield f"no trash pool in these features, and {why}: quadruplets have no fourth chunk"
-    else:
-        yield "no trash pool in these features: quadruplets take chunks of other genres instead"
-
-
-def _missing_siblings(folder: FeatureFolder, settings: TrainConfig) -> Iterator[str]:
-    """Warn if batches of one genre can't be drawn, or leave subgenres out."""
-    share = settings.batch.same_genre
-    if settings.batch.kind != "pk" or not share:
-        return
-    count = Counter(folder.genres)
+    """Return a sentence for each thing that the recipe needs and the library does not have."""
+    batch, genres = settings.batch, Counter(folder.genres)
+    same_genre = batch.same_genre if batch.kind == "pk" else 0.0
+    found = []
+    if settings.loss.name == "quadruplet" and not folder.trash:
+        none = "no trash pool in these features"
+        if len(genres) < 2:
+            found.append(f"{none}, and there is one genre: quadruplets have no fourth chunk")
+        elif same_genre == 1 and max(genres.values()) > 1:
+            found.append(f"{none}, and batch.same_genre is 1: quadruplets have no fourth chunk")
+        else:
+            found.append(f"{none}: quadruplets take chunks of other genres instead")
     pairs = zip(folder.labels, folder.genres, strict=True)
-    alone = [label for label, genre in pairs if count[genre] == 1]
-    if len(alone) == len(folder.labels):
-        yield (
+    alone = [label for label, genre in pairs if genres[genre] == 1]
+    if same_genre and len(alone) == len(folder.labels):
+        found.append(
             "no genre has two subgenres: batch.same_genre has no effect, each batch is drawn "
             "across genres"
         )
-    elif alone and share == 1:
-        yield (
+    elif same_genre == 1 and alone:
+        found.append(
             f"batch.same_genre is 1, so nothing is learnt of {', '.join(alone)}: alone in their "
             "genre; give less than 1"
         )
+    return [*found, *_oversized_batches(folder, batch)]
 
 
 def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> Iterator[str]:
-    """Warn of batches larger than the library; packaged sizes are meant as upper limits."""
+    """Warn of batches larger than the library, if the size is not one of a packaged recipe."""
     packaged = [BatchConfig(), *(config.load_recipe(name).batch for name in config.recipe_names())]
     per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
-    most_chunks = int(np.bincount(folder.track_of).max(initial=0))
     available = {
         "size": (int((folder.label_of >= 0).sum()), "chunks, a triplet of each"),
         "subgenres": (len(per_label), "subgenres"),
         "tracks": (max(per_label.values(), default=0), "tracks in the largest subgenre"),
-        "chunks": (most_chunks, "chunks of a track at most"),
+        "chunks": (int(np.bincount(folder.track_of).max(initial=0)), "chunks of a track at most"),
     }
     for key in BATCH_OPTIONS[batch.kind]:
         size = getattr(batch, key)

@@ -24,8 +24,7 @@ from subgenre.errors import ConfigError, SubgenreError, TrainingError
 
 T = TypeVar("T")
 
-# The others wait while the first process runs the frozen backbone or validates; torchrun notices a
-# process that has died.
+# The others wait while the first process runs the frozen backbone or validates.
 _TIMEOUT = timedelta(hours=12)
 
 
@@ -80,8 +79,6 @@ def share(batch: NDArray[np.int64], group: Group) -> NDArray[np.int64]:
     Raises:
         ConfigError: fewer rows than processes.
     """
-    if group.world == 1:
-        return batch
     if len(batch) < group.world:
         raise ConfigError(
             f"a batch of {len(batch)} can't be shared by {group.world} processes; "
@@ -147,13 +144,9 @@ def first_then_others(work: Callable[[], T], group: Group, device: torch.device)
     Raises:
         TrainingError: the first process failed; it raises its own error.
     """
-    if group.world == 1:
-        return work()
-    if group.first:
-        with fail_together(group, device):
-            return work()
     with fail_together(group, device):
-        pass
+        if group.first:
+            return work()
     return work()
 
 

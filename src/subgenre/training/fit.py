@@ -1,7 +1,4 @@
-"""Training tracks -> a trained encoder; it writes nothing but checkpoints and the cache.
-
-The one function `fit` serves a single run, the folds of an evaluation, `tune` and the refit.
-"""
+"""Training tracks -> a trained encoder; it writes nothing but checkpoints and the cache."""
 
 from __future__ import annotations
 
@@ -41,9 +38,8 @@ CACHE = ".vectors"  # in the feature folder: outputs of a frozen backbone
 class Fitted:
     """A trained encoder, in eval mode.
 
-    Attributes:
-        pooled: backbone outputs [n, H] of all chunks of the folder; None if the backbone learnt
-            or some chunks were left out.
+    `pooled`: backbone outputs [n, H] of all chunks of the folder; None if the backbone learnt or
+    some chunks were left out.
     """
 
     encoder: Encoder
@@ -52,7 +48,7 @@ class Fitted:
 
 
 def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
-    """Check that the features are made for a backbone, and load it.
+    """Load a backbone that the features are made for.
 
     Raises:
         BackboneError: it is not available.
@@ -75,8 +71,7 @@ def new_encoder(
 ) -> Encoder:
     """Build the encoder on a pretrained backbone; the seed draws the head's first weights.
 
-    Args:
-        rows: chunks of the training tracks, for the statistics of the input.
+    `rows`: chunks of the training tracks, for the statistics of the input.
     """
     encoder = Encoder(
         backbone,
@@ -113,13 +108,10 @@ def fit(
     """Train an encoder on some tracks of a feature folder.
 
     Args:
-        folder, train_ids, settings: the features, the tracks to train on, the recipe.
         backbone: already loaded, and not changed; by default `settings.model.backbone` is loaded.
-        device, group: where, and with which other processes.
         checkpoints, resume, fingerprint: see `Trainer`.
         stop_requested: called between steps, and between batches of the frozen backbone.
         only: rows of the chunks to use; by default all.
-        console: receives messages and progress.
 
     Raises:
         ConfigError: options that have no effect here, or contradict each other.
@@ -144,10 +136,17 @@ def fit(
     on_estimate = partial(
         report_estimate, console=console, settings=settings, device=device, backbone=backbone
     )
+    loss = losses.build(
+        settings.loss,
+        n_labels=len(folder.labels),
+        embedding_size=settings.model.embedding_size,
+        label_genre=torch.from_numpy(np.unique(folder.genres, return_inverse=True)[1]),
+        seed=settings.run.seed,
+    )
     with training_progress(console, settings.optim.epochs) as (on_step, on_epoch):
         trainer = Trainer(
             encoder,
-            _loss(folder, settings),
+            loss,
             source,
             table,
             settings,
@@ -166,18 +165,6 @@ def fit(
     return Fitted(encoder, result, pooled if only is None else None)
 
 
-def _loss(folder: FeatureFolder, settings: TrainConfig) -> losses.Loss:
-    """Build the loss for the folder's subgenres."""
-    genres = {genre: number for number, genre in enumerate(sorted(set(folder.genres)))}
-    return losses.build(
-        settings.loss,
-        n_labels=len(folder.labels),
-        embedding_size=settings.model.embedding_size,
-        label_genre=torch.tensor([genres[genre] for genre in folder.genres]),
-        seed=settings.run.seed,
-    )
-
-
 def _hold_out(
     folder: FeatureFolder,
     ids: tuple[str, ...],
@@ -185,13 +172,12 @@ def _hold_out(
     chunks: NDArray[np.int64],
     console: Console,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split off validation tracks if the recipe asks for them; return both sides."""
+    """Split off the validation tracks of the recipe; return both sides."""
     share = settings.watch.val_share
     if not share:
         return ids, ()
-    known = set(ids)
+    run, known = settings.run, set(ids)
     tracks = [track for track in folder.tracks if track.id in known]
-    run = settings.run
     inner = splits.validation(
         tracks, ids, share=share, seed=run.seed, strict_groups=run.strict_groups
     )
@@ -216,11 +202,9 @@ def _source(
 ) -> tuple[Source, NDArray[np.float32] | None]:
     """Choose the input of a step: cached vectors, cached activations, or log-mels.
 
-    Where only some chunks are used, the frozen blocks of `last:N` run in each step: too few chunks
-    to cache.
+    Where only some chunks are used, the frozen blocks of `last:N` run in each step.
     """
     model = settings.model
-    n = len(folder.track_of)
     n_last = check_tune(model.tune)
     pooled = None
     if model.tune == "head" or model.standardised:
@@ -233,7 +217,7 @@ def _source(
             held = pooled[chunks]
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
             return source, pooled
-    if n_last and len(chunks) == n:
+    if n_last and len(chunks) == len(folder.track_of):
         hidden = distributed.first_then_others(
             lambda: _activations(encoder, folder, n_last, device, console), group, device
         )
@@ -268,9 +252,9 @@ def _activations(
         hidden = embedding.frozen_activations(
             encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
         )
-    size = f"{hidden.nbytes / 2**30:.2g} GB"
     console.info(
-        f"frozen blocks: {size} kept in {folder.path / CACHE}; delete it when no training runs"
+        f"frozen blocks: {hidden.nbytes / 2**30:.2g} GB kept in {folder.path / CACHE}; delete it "
+        "when no training runs"
     )
     return hidden
 
@@ -288,7 +272,7 @@ def _validation(
     if not len(rows):
         return None
     track = folder.track_of[rows]
-    label = {int(t): int(c) for t, c in zip(track, folder.label_of[rows], strict=True)}
+    label = dict(zip(track.tolist(), folder.label_of[rows].tolist(), strict=True))
 
     def score() -> float:
         chunks = inputs.encode_rows(source, encoder, rows, device=device)

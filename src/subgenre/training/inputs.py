@@ -6,10 +6,10 @@ encoder on them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 import psutil
@@ -29,36 +29,55 @@ _ON_DEVICE = 2**30
 _AHEAD = 2  # batches that are read while one is computed
 
 
-class Source(Protocol):
+class Source(ABC):
     """Inputs for rows of the feature folder, and the rest of the encoder on them.
 
     Attributes:
+        rows: those that can be loaded, ascending.
+        config: the augmentation.
         deep: the rest of the encoder is a deep network, so no chunk is encoded twice in a step.
         on_disk: rows are read from disk, so prefetching pays.
     """
 
-    deep: bool
-    on_disk: bool
+    deep = True
+    on_disk = True
 
+    def __init__(self, rows: NDArray[np.int64], config: AugmentConfig) -> None:
+        self.rows, self.config = rows, config
+
+    @abstractmethod
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the stored inputs of `rows`, in their stored type."""
 
-    def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return loaded inputs as the encoder takes them, augmented if there is a generator."""
+    def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:  # noqa: ARG002
+        """Return loaded inputs in float32, augmented if there is a generator."""
+        return inputs.float()
 
+    @abstractmethod
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return unit vectors [b, D] of inputs on the encoder's device."""
 
+    def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions of `rows` among those of the source.
 
-class VectorSource:
-    """Pooled outputs of a frozen backbone, in memory: an epoch takes milliseconds.
+        Raises:
+            IndexError: a row is not among them.
+        """
+        positions: NDArray[np.int64] = np.searchsorted(self.rows, rows)
+        inside = positions < len(self.rows)
+        if not (inside.all() and np.array_equal(self.rows[positions], rows)):
+            raise IndexError(f"some of the {len(rows)} requested rows are not held")
+        return positions
 
-    Args:
-        rows: of the feature folder, ascending.
-        vectors: their pooled outputs [n, H].
-        config: augmentation; only `vector_noise` has an effect.
-        train_rows: of the training tracks: noise is a multiple of their deviation.
-        device: where the vectors are kept if they are not too many.
+    def kept(self, encoder: Encoder) -> float:
+        """Return the share of the patch tokens that is not dropped."""
+        return 1.0 - self.config.patchout if encoder.training else 1.0
+
+
+class VectorSource(Source):
+    """Pooled outputs [n, H] of a frozen backbone, in memory: an epoch takes milliseconds.
+
+    The noise is a multiple of the deviation of `train_rows`, those of the training tracks.
     """
 
     deep = on_disk = False
@@ -70,16 +89,16 @@ class VectorSource:
         config: AugmentConfig,
         *,
         train_rows: NDArray[np.int64],
-        device: torch.device | str = "cpu",
+        device: torch.device,
     ) -> None:
+        super().__init__(rows, config)
         held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
         self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
-        self.rows, self.config = np.asarray(rows), config
         self.deviation = self.load(train_rows).std(0, correction=0).to(device)
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return pooled vectors [b, H]."""
-        at = torch.from_numpy(_positions(self.rows, rows)).to(self.vectors.device)
+        at = torch.from_numpy(self.positions(rows)).to(self.vectors.device)
         return self.vectors.index_select(0, at)
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -88,54 +107,31 @@ class VectorSource:
             return inputs
         return augment.vectors(inputs, self.deviation, self.config, generator)
 
-    def encode(
-        self,
-        encoder: Encoder,
-        inputs: Tensor,
-        generator: torch.Generator | None,  # noqa: ARG002 - one interface for all sources
-    ) -> Tensor:
+    def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:  # noqa: ARG002
         """Run the head."""
         return encoder.project(inputs)
 
 
-class FeatureSource:
-    """Log-mels of the feature folder, in memory as float16 where they fit, else read per batch.
-
-    Args:
-        folder: the feature folder.
-        rows: all rows that will be loaded.
-        config: augmentation; all but `vector_noise`.
-    """
-
-    deep = True
+class FeatureSource(Source):
+    """Log-mels of the feature folder, in memory as float16 where they fit, else read per batch."""
 
     def __init__(
-        self,
-        folder: FeatureFolder,
-        rows: NDArray[np.int64],
-        config: AugmentConfig,
+        self, folder: FeatureFolder, rows: NDArray[np.int64], config: AugmentConfig
     ) -> None:
-        self.folder, self.config = folder, config
-        self.rows = np.unique(np.asarray(rows))
-        first = folder.load(self.rows[:1])
-        size = first.numel() * 2 * len(self.rows)
-        fits = size < psutil.virtual_memory().available * _MEMORY_SHARE
-        self.held = self._hold(first) if fits else None
-        self.on_disk = not fits
-
-    def _hold(self, first: Tensor) -> Tensor:
-        """Read all rows once, a few at a time."""
-        held = torch.empty(len(self.rows), *first.shape[1:], dtype=torch.float16)
-        for start in range(0, len(self.rows), 64):
-            part = slice(start, start + 64)
-            held[part] = self.folder.load(self.rows[part]).half()
-        return held
+        super().__init__(rows, config)
+        self.folder = folder
+        first = folder.load(rows[:1])
+        size = first.numel() * 2 * len(rows)
+        self.on_disk = size >= psutil.virtual_memory().available * _MEMORY_SHARE
+        if not self.on_disk:
+            self.held = torch.empty(len(rows), *first.shape[1:], dtype=torch.float16)
+            for start in range(0, len(rows), 64):
+                part = slice(start, start + 64)
+                self.held[part] = folder.load(rows[part]).half()
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return un-normalised log-mels [b, T, F]: float16 from memory, float32 from disk."""
-        if self.held is None:
-            return self.folder.load(rows)
-        return self.held[_positions(self.rows, rows)]
+        return self.folder.load(rows) if self.on_disk else self.held[self.positions(rows)]
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Add gain and masks in training."""
@@ -145,22 +141,16 @@ class FeatureSource:
         return augment.features(inputs.float(), self.config, generator, front_end=front_end)
 
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Run the whole encoder; in training a share of the patch tokens is dropped."""
-        keep = 1.0 - self.config.patchout if encoder.training else 1.0
-        return encoder.project(encoder.pooled(inputs, keep=keep, generator=generator))
+        """Run the whole encoder."""
+        pooled = encoder.pooled(inputs, keep=self.kept(encoder), generator=generator)
+        return encoder.project(pooled)
 
 
-class ActivationSource:
-    """Output of the frozen lower blocks for each chunk, on disk; the last N blocks run on it.
+class ActivationSource(Source):
+    """Output of the frozen lower blocks for each chunk, on disk; the last `n_last` blocks learn.
 
-    Args:
-        rows: of the feature folder, ascending.
-        activations: float16 [n, S, H], memory-mapped, from `embedding.frozen_activations`.
-        n_last: blocks that learn.
-        config: augmentation; only `patchout` has an effect.
+    `activations`: float16 [n, S, H], memory-mapped, from `embedding.frozen_activations`.
     """
-
-    deep = on_disk = True
 
     def __init__(
         self,
@@ -169,24 +159,16 @@ class ActivationSource:
         n_last: int,
         config: AugmentConfig,
     ) -> None:
-        self.rows, self.n_last, self.config = np.asarray(rows), n_last, config
-        self.held = activations
+        super().__init__(rows, config)
+        self.held, self.n_last = activations, n_last
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return activations [b, S, H] in float16."""
-        return torch.from_numpy(np.asarray(self.held[_positions(self.rows, rows)]))
-
-    def augment(
-        self,
-        inputs: Tensor,
-        generator: torch.Generator | None,  # noqa: ARG002 - one interface for all sources
-    ) -> Tensor:
-        """Return them in float32."""
-        return inputs.float()
+        return torch.from_numpy(np.asarray(self.held[self.positions(rows)]))
 
     def encode(self, encoder: Encoder, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Run the last blocks, the pooling and the head."""
-        keep = 1.0 - self.config.patchout if encoder.training else 1.0
+        keep = self.kept(encoder)
         pooled = encoder.pooled_from(inputs, self.n_last, keep=keep, generator=generator)
         return encoder.project(pooled)
 
@@ -220,11 +202,7 @@ def prefetch(
 
 @torch.no_grad()
 def encode_rows(
-    source: Source,
-    encoder: Encoder,
-    rows: NDArray[np.int64],
-    *,
-    device: torch.device,
+    source: Source, encoder: Encoder, rows: NDArray[np.int64], *, device: torch.device
 ) -> NDArray[np.float32]:
     """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode."""
     deep = 2 if device.type == "cpu" else 16  # more would not fit into a CPU's caches
@@ -234,17 +212,4 @@ def encode_rows(
         source.encode(encoder, source.augment(inputs, None), None).float().cpu().numpy()
         for inputs in prefetch(source, batches, device)
     ]
-    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
-
-
-def _positions(held: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of rows among the ascending rows that are held.
-
-    Raises:
-        IndexError: a row is not held.
-    """
-    positions: NDArray[np.int64] = np.searchsorted(held, rows)
-    inside = positions < len(held)
-    if not (inside.all() and np.array_equal(held[positions], rows)):
-        raise IndexError(f"some of the {len(rows)} requested rows are not held")
-    return positions
+    return np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""What a training run shows while it goes: its estimate, its steps, its epochs."""
+"""The messages of a training run: its estimate, its steps, its epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def report_estimate(
     device: torch.device,
     backbone: Backbone,
 ) -> None:
-    """Show what the run will take; on a CPU, name what is faster than hours."""
+    """Show the time and memory of the run; if it takes hours on a CPU, name a faster way."""
     console.info(
         f"{counted(estimate.steps, 'step')} on {device.type}, about {duration(estimate.seconds)} "
         f"and {estimate.memory / 2**30:.1f} GB of memory; {estimate.precision}"
@@ -45,7 +45,7 @@ def report_estimate(
 
 
 def chosen_weights(result: Result, settings: TrainConfig) -> str:
-    """Return a sentence on which epoch's weights the model has, and whether it stopped early."""
+    """Return the epoch of the model's weights, and whether the run stopped early, in words."""
     last = len(result.history)
     if not settings.watch.val_share:
         return f"the weights of epoch {last}, the last (no validation tracks to choose by)"
@@ -58,11 +58,7 @@ def chosen_weights(result: Result, settings: TrainConfig) -> str:
 def training_progress(
     console: Console, epochs: int
 ) -> Iterator[tuple[Callable[[int, int, int], None], Callable[[Epoch], None]]]:
-    """Show a bar over all steps, and a line for an epoch, ten in a run at most.
-
-    Yields:
-        `on_step` and `on_epoch`, as of `Callbacks`.
-    """
+    """Show a bar over all steps and about ten epochs; yields `on_step` and `on_epoch`."""
     with console.progress("training") as bar:
 
         def on_step(epoch: int, step: int, steps: int) -> None:
@@ -82,7 +78,7 @@ def training_progress(
 
 
 class StoppableConsole:
-    """A console whose progress bars end the work when a stop was requested."""
+    """A console whose progress bars raise `Interrupted` once a stop is requested."""
 
     def __init__(self, console: Console, stop_requested: Callable[[], bool] | None) -> None:
         self.info, self.warn = console.info, console.warn
@@ -90,11 +86,7 @@ class StoppableConsole:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
-        """Open a bar.
-
-        Raises:
-            Interrupted: from the bar, once a stop is requested.
-        """
+        """Open a bar."""
         with self.console.progress(title) as bar:
 
             def step(done: int, total: int) -> None:

@@ -14,18 +14,14 @@ from subgenre.models.encoder import Encoder
 
 
 def depths(backbone: Backbone) -> dict[nn.Parameter, int]:
-    """Return for each backbone parameter how many blocks lie above its own.
-
-    It is 0 in the last block and after it (the final layer norm), and below the first block as many
-    as there are blocks.
-    """
+    """Return for each backbone parameter the number of blocks above its own; 0 after the last."""
     *rest, last, above = backbone.parameters_by_depth()
     ordered = [*rest, [*last, *above]]
     return {p: len(ordered) - 1 - i for i, part in enumerate(ordered) for p in part}
 
 
 def freeze(backbone: Backbone, tune: str) -> None:
-    """Let exactly those backbone parameters learn that `tune` names."""
+    """Let the backbone parameters that `tune` names learn, and no others."""
     last = check_tune(tune)
     depth = depths(backbone)
     for name, parameter in backbone.named_parameters():
@@ -40,7 +36,7 @@ def freeze(backbone: Backbone, tune: str) -> None:
 def optimizer(encoder: Encoder, loss: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Build AdamW, with a lower rate in lower blocks and no weight decay on biases and norms.
 
-    Each group has `base_lr`, which the schedule scales, and `part`, `head` or `backbone`.
+    Each group has `base_lr`, for the schedule, and `part`, `head` or `backbone`.
     """
     groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     backbone_lr = config.backbone_lr or config.lr

@@ -1,4 +1,4 @@
-"""The settings of a run: which recipe is used, and what of it has an effect on the features."""
+"""The settings of a run: the recipe, adapted to the features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def settings_for(
     packaged recipe without effect here are disabled; in the user's own recipe they are errors.
 
     Args:
-        features: the feature folder.
         given: `section.key` -> value, from the user.
         recipe: a name in the package, or a TOML file.
         console: receives what was chosen and disabled.
@@ -44,7 +43,12 @@ def settings_for(
     console, options = console or Silent(), dict(given)
     if recipe is not None:
         config.override(config.load_recipe(recipe), given)  # reports its errors first
-    dataset = _read_dataset(features)
+    if not features.is_dir():
+        raise FeatureError(
+            f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
+            "their folder with --features"
+        )
+    dataset = folder.read_dataset(features)
     small = not kind_of_features(dataset["spec"]["front_end"]).transformer
     choices = []
     if recipe is None:
@@ -86,7 +90,7 @@ def names_no_backbone(recipe: str) -> bool:
 
 
 def _choose_recipe(small: bool, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a recipe for these features, this device and what learns, and the reason."""
+    """Return a recipe for the features, the device and `tune`, and the reason."""
     tune = given.get("model.tune", "head")
     cuda = hardware.pick_device(given.get("run.device", "auto")).type == "cuda"
     if tune != "head":
@@ -96,13 +100,3 @@ def _choose_recipe(small: bool, given: Mapping[str, Any]) -> tuple[str, str]:
     if small:
         return "laptop", "the features are made for the built-in backbone, which needs no GPU"
     return "gpu", "there is a GPU"
-
-
-def _read_dataset(features: Path) -> dict[str, Any]:
-    """Read the `dataset.json` of a feature folder."""
-    if not features.is_dir():
-        raise FeatureError(
-            f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
-            "their folder with --features"
-        )
-    return folder.read_dataset(features)

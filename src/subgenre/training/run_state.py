@@ -14,10 +14,7 @@ from torch import Tensor
 class Epoch:
     """Figures of one epoch, a row of `history.parquet`.
 
-    Attributes:
-        loss, active, spread: means over the steps; `active` is the share of triplets with a loss.
-        val_map_at_r: on the validation tracks, if it was computed.
-        seconds: of training and validation.
+    `loss`, `active` (the share of triplets with a loss) and `spread` are means over the steps.
     """
 
     epoch: int
@@ -31,12 +28,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a run; the encoder that was trained holds the chosen weights.
-
-    Attributes:
-        best_epoch: the epoch of the chosen weights, from 1.
-        seconds: of training and validation, in all processes of a resumed run.
-    """
+    """The outcome of a run; the encoder holds the weights of `best_epoch`, counted from 1."""
 
     history: tuple[Epoch, ...]
     best_epoch: int
@@ -46,12 +38,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the run will take, measured on a small step before the first epoch.
+    """What the remaining steps take, measured on a small step before the first epoch.
 
     Attributes:
-        seconds: of all remaining steps, without validation.
+        seconds: without validation.
         memory: bytes: the process, a whole batch, gradients and optimizer.
-        steps: that remain.
         precision: the number format and its reason.
     """
 
@@ -63,12 +54,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the trainer calls: each may be None.
-
-    Attributes:
-        on_step: takes epoch (from 0), steps done in it, steps of an epoch.
-        stop_requested: called after each step.
-    """
+    """What the trainer calls; `on_step` with epoch (from 0), steps done in it, steps in all."""
 
     on_estimate: Callable[[Estimate], None] | None = None
     on_step: Callable[[int, int, int], None] | None = None
@@ -107,21 +93,6 @@ class State:
         self.latest = loss, active
         for place, value in enumerate((loss, active, spread, 1.0)):
             self.sums[place] += value
-
-    def keep_best(self, value: float, weights: Mapping[str, Tensor]) -> None:
-        """Keep a copy of the weights if the present epoch is the best so far."""
-        if value > self.best:
-            self.best, self.best_epoch = value, self.epoch + 1
-            self.best_weights = {
-                name: p.detach().to("cpu", copy=True) for name, p in weights.items()
-            }
-
-    def restore_best(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy the best weights back, or without validation keep the last ones."""
-        if self.best_weights is not None:
-            copy_weights(self.best_weights, weights)
-        else:
-            self.best_epoch = self.epoch
 
     def close_epoch(self, lr: float, seconds: float, value: float | None) -> Epoch:
         """Write the figures of the present epoch into the history and go on to the next."""

@@ -1,4 +1,4 @@
-"""What `tune` tries: each recipe as it is, then with all combinations of the varied options."""
+"""The candidates of `tune`: each recipe as it is, then with all values of the varied options."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ SPLIT = ("run.seed", "run.test_share", "run.strict_groups")  # options that draw
 class Candidate:
     """A recipe with some options changed.
 
-    Attributes:
-        name: of the recipe, with the changes.
-        failed: why it can't be trained, if that is known; the settings are the recipe's then.
+    `failed` gives the reason if it can't be trained; the settings are those of the recipe then.
     """
 
     name: str
@@ -52,7 +50,6 @@ def candidates(
     changed ones, some are drawn with the seed of the first recipe.
 
     Args:
-        features: the feature folder.
         names: recipes, by name or file; None: the one that `train` takes for these features.
         vary: `section.key` -> values; empty: a few losses and learning rates.
         given: `section.key` -> value, from the user, for all recipes.
@@ -84,7 +81,11 @@ def candidates(
     for base, recipe in zip(bases, names, strict=True):
         recipe = recipe or base.settings.recipe
         backbone = {"model.backbone": base.settings.model.backbone}
-        varied = vary or _default_vary(base.settings)
+        varied = vary
+        if not varied:
+            rates = [float(f"{base.settings.optim.lr * factor:.2g}") for factor in RATES]
+            drawn = base.settings.batch.kind == "triplet"  # drawn triplets have one loss
+            varied = {"optim.lr": rates} if drawn else {"loss.name": LOSSES, "optim.lr": rates}
         for values in itertools.product(*varied.values()):
             change = dict(zip(varied, values, strict=True))
             unread = _unread(recipe, {**options, **change})
@@ -146,13 +147,6 @@ def _unread(recipe: str, options: Mapping[str, Any]) -> dict[str, str]:
     return compatibility.unread(config.override(config.load_recipe(recipe), options))
 
 
-def _default_vary(base: TrainConfig) -> Mapping[str, Sequence[Any]]:
-    rates = [float(f"{base.optim.lr * factor:.2g}") for factor in RATES]
-    if base.batch.kind == "triplet":  # drawn triplets have one loss
-        return {"optim.lr": rates}
-    return {"loss.name": LOSSES, "optim.lr": rates}
-
-
 def _key(settings: TrainConfig) -> TrainConfig:
     """Return what two equal candidates share: all but the name of the recipe."""
     return dataclasses.replace(settings, recipe="")
@@ -163,7 +157,7 @@ def _text(value: Any) -> str:
 
 
 class _Once(Silent):
-    """Shows each message once: candidates of one recipe share most of them."""
+    """Shows each message once: candidates of one recipe share most messages."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

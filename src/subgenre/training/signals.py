@@ -1,4 +1,4 @@
-"""How a training is stopped from outside without losing work or leaving empty folders."""
+"""Stop a training from outside without lost work or empty folders."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C ag
 
 @contextmanager
 def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
-    """After Ctrl-C name the checkpoint that is left; in any case remove an empty `folder`.
+    """After Ctrl-C name the checkpoint, if the model is not finished; remove an empty `folder`.
 
     Args:
-        folder: of the checkpoint. run: the model folder; a finished model needs no checkpoint.
-        own: whether this process writes both.
+        folder: of the checkpoint. run: the model folder. own: whether this process writes both.
     """
     try:
         yield

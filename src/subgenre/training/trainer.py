@@ -1,4 +1,4 @@
-"""The trainer: a visible loop of batch, encode, loss, step.
+"""The trainer: a loop of batch, encode, loss, step.
 
 Training is repeatable: the batches are a pure function of (seed, epoch), every other draw of
 (seed, step, rank). A resumed run reaches the same weights, and a checkpoint needs no generator's
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +53,7 @@ class Trainer:
         validate: returns the validation MAP@R; called with the encoder in evaluation mode.
         group: the processes that train together.
         folder: of the checkpoints; None: none are written.
-        fingerprint: what must be the same for a run to be resumed.
-        callbacks: for progress, and for a request to stop.
+        fingerprint: see `checkpoint.save`.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Trainer:
         self.encoder, self.loss, self.source, self.table = encoder, loss, source, table
         self.config, self.device, self.validate = config, device, validate
         self.group, self.folder = group or Group(), folder
-        self.fingerprint = dict(fingerprint or {})
+        self.fingerprint = fingerprint or {}
         self.callbacks = callbacks or Callbacks()
         optim.freeze(encoder.backbone, config.model.tune)
         encoder.backbone.set_checkpointing(config.run.checkpointing)
@@ -107,7 +105,12 @@ class Trainer:
         self.began = time.perf_counter()
         state, epochs = self.state, self.config.optim.epochs
         if resume is not None:
-            self._restore(checkpoint.load(resume, self.fingerprint))
+            saved = checkpoint.load(resume, self.fingerprint)
+            vars(state).update({name: saved[name] for name in vars(state) if name in saved})
+            copy_weights(saved["weights"], self.weights)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            vars(self.watch).update(state.watch)
+            self.began -= state.seconds
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             first = self._batches(state.epoch)
@@ -119,7 +122,10 @@ class Trainer:
                 self._epoch(total)
                 self._close_epoch(began)
         stopped_early = self._out_of_patience() and state.epoch < epochs
-        state.restore_best(self.weights)
+        if state.best_weights is not None:
+            copy_weights(state.best_weights, self.weights)
+        else:
+            state.best_epoch = state.epoch
         self.modules.eval()
         history = tuple(Epoch(**row) for row in state.history)
         return Result(history, state.best_epoch, time.perf_counter() - self.began, stopped_early)
@@ -128,16 +134,16 @@ class Trainer:
         return self.state.epoch >= self.config.optim.epochs or self._out_of_patience()
 
     def _out_of_patience(self) -> bool:
-        """Return whether to stop early; it depends on the state alone, so a resumed run agrees.
+        """Return whether to stop early, by the state alone, so that a resumed run agrees.
 
-        The epochs of the head alone do not count: the backbone must get its turn.
+        The epochs of the head alone do not count: the backbone must learn too.
         """
         patience = self.config.watch.patience
         waited = self.state.epoch - max(self.state.best_epoch, self.config.optim.head_epochs)
         return bool(self.validate and patience and waited >= patience)
 
     def _prepare(self, batch: Batch, steps: int, *, resumed: bool) -> None:
-        """Choose the number format, compile, and estimate the run from small steps."""
+        """Choose the number format, compile, and estimate the run."""
         settings, state = self.config.run, self.state
         precision = "as in the run that is resumed"
         if not resumed:
@@ -287,7 +293,11 @@ class Trainer:
         value = None
         if self.validate and (number % settings.every == 0 or number == self.config.optim.epochs):
             value = self._validate(self.validate)
-            state.keep_best(value, self.weights)
+            if value > state.best:
+                state.best, state.best_epoch = value, number
+                state.best_weights = {
+                    name: p.detach().to("cpu", copy=True) for name, p in self.weights.items()
+                }
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
         row = state.close_epoch(lr, time.perf_counter() - began, value)
         if settings.collapse and self._ended():
@@ -328,14 +338,6 @@ class Trainer:
         state = {**vars(self.state), "weights": self.weights}
         state["optimizer"] = self.optimizer.state_dict()
         checkpoint.save(self.folder, state, self.fingerprint)
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        vars(self.state).update({n: saved[n] for n in vars(self.state) if n in saved})
-        copy_weights(saved["weights"], self.weights)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        vars(self.watch).update(self.state.watch)
-        self.began -= self.state.seconds
 
     def _batches(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch, the same in all processes."""

@@ -20,8 +20,7 @@ Ints = NDArray[np.int64]
 def takes_trash(settings: BatchConfig, loss: str) -> bool:
     """Return whether training uses the trash pool, if there is one.
 
-    It gives the fourth chunk of a quadruplet; in `pk` batches it is a negative to all chunks,
-    unless the loss compares them with proxies.
+    It gives the fourth chunk of a quadruplet; in `pk` batches it is a negative to all chunks.
     """
     return loss == "quadruplet" if settings.kind == "triplet" else LOSSES[loss].trash
 
@@ -34,15 +33,9 @@ def learnt_chunks(
     *,
     only: Ints | None = None,
 ) -> ChunkTable:
-    """Return the chunks to learn from, after a check that batches can be drawn of them.
+    """Return the chunks to learn from, after a check that batches can be drawn from them.
 
-    Args:
-        folder, ids: the features, and the tracks to train on.
-        settings, loss: `[batch]`, and the name of the loss.
-        only: rows of the chunks to use; by default all.
-
-    Raises:
-        As `pk_batches` and `triplet_batches`.
+    `only`: rows of the chunks to use, by default all. Errors are those of `epoch_batches`.
     """
     table = chunk_table(folder, ids, trash=takes_trash(settings, loss), only=only)
     epoch_batches(table, settings, quadruplet=loss == "quadruplet", seed=0, epoch=0)
@@ -63,17 +56,12 @@ def epoch_batches(
     N processes with batches of B share batches of N x B. A last batch of drawn triplets with fewer
     rows than processes is left out.
 
-    Args:
-        table: chunks to draw from.
-        quadruplet: drawn triplets have a fourth chunk.
-        world: N.
-
     Returns:
-        Positions in the table: [b], or [b, 3 or 4] of drawn triplets.
+        Positions in the table: [b], or [b, 3] of drawn triplets, [b, 4] of quadruplets.
 
     Raises:
-        ConfigError: fewer drawn triplets than processes.
-        As `pk_batches` and `triplet_batches`.
+        ConfigError: fewer drawn triplets than processes `world`.
+        ConfigError, SplitError: see `pk_batches` and `draw_triplets`.
     """
     if settings.kind == "triplet":
         size = settings.size * world

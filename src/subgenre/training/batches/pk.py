@@ -29,17 +29,14 @@ def pk_batches(
 ) -> list[Ints]:
     """Return an epoch of batches of P subgenres x K tracks x C chunks: positions in the table [b].
 
-    An epoch draws about as many chunks as there are, each about once: subgenres are drawn by the
-    chunks that they have left, and in a subgenre the tracks and chunks drawn least come first. All
-    epochs have the same number of batches. The share `same_genre` of the batches, counted over all
-    epochs, takes its subgenres from one genre that has two or more. If the table has trash, K
-    tracks x C chunks of it are added to every batch; if K is 0, as many tracks as the largest
-    subgenre has.
+    An epoch draws each chunk about once: subgenres are drawn by the chunks that they have left, and
+    in a subgenre the tracks and chunks drawn least come first. All epochs have the same number of
+    batches. If the table has trash, K tracks x C chunks of it are added to every batch; if K is 0,
+    as many tracks as the largest subgenre has.
 
     Args:
-        table: chunks to draw from.
         subgenres: P. tracks: K, of each subgenre. chunks: C, of each track. 0: all.
-        same_genre: share of the batches, 0 to 1.
+        same_genre: share of the batches, over all epochs, with subgenres of one genre.
 
     Raises:
         ConfigError: P or K of 1.
@@ -89,7 +86,7 @@ class _Deck:
         self.genres = genres[count >= 2]
 
     def steps(self, n_labels: int, n_tracks: int, n_chunks: int, same_genre: float) -> int:
-        """Return how many batches draw as many chunks as there are, by their expected size."""
+        """Return the number of batches that draw each chunk once, by their expected size."""
         of_label = np.array(
             [
                 min(n_tracks or len(tracks), len(tracks))

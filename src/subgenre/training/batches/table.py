@@ -45,8 +45,7 @@ def chunk_table(
 ) -> ChunkTable:
     """Return the chunks of `track_ids`, then, with `trash`, those of the trash pool.
 
-    Args:
-        only: rows of the folder to use; by default all.
+    `only`: rows of the folder to use; by default all.
     """
     row = np.asarray(folder.rows(track_ids), dtype=np.int64)
     if trash and folder.trash:

@@ -24,8 +24,7 @@ def draw_triplets(table: ChunkTable, *, seed: int, epoch: int, quadruplet: bool 
 
     Each draw is uniform. Positive: another recording of the anchor's subgenre, then one of its
     chunks. Negative: another subgenre, then another recording of it, then a chunk. Trash: a
-    recording of the trash pool, or of another genre if there is no pool. A subgenre with a single
-    recording has no anchors, only negatives.
+    recording of the trash pool, else of another genre. A lone recording of a subgenre is no anchor.
 
     Returns:
         Positions in the table, [m, 3] or [m, 4].
@@ -57,11 +56,7 @@ def triplet_batches(
     epoch: int,
     quadruplet: bool = False,
 ) -> list[Ints]:
-    """Return an epoch of drawn triplets, shuffled, `size` a step: positions [b, 3 or 4].
-
-    Raises:
-        As `draw_triplets`.
-    """
+    """Return an epoch of `draw_triplets`, shuffled, `size` a step: positions [b, 3 or 4]."""
     drawn = draw_triplets(table, seed=seed, epoch=epoch, quadruplet=quadruplet)
     np.random.default_rng([seed, epoch, _ORDER]).shuffle(drawn)
     return [drawn[start : start + size] for start in range(0, len(drawn), size)]
@@ -71,15 +66,7 @@ class TripletAudioDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """One triplet for each training chunk: features of anchor, positive, negative, and trash.
 
     An item is a dict of un-normalised log-mels [T, F]. The triplets depend on seed and epoch only;
-    call `set_epoch` before each epoch.
-
-    Args:
-        folder: the features.
-        track_ids: training tracks.
-        quadruplet: add a trash sample.
-
-    Raises:
-        As `draw_triplets`.
+    call `set_epoch` before each epoch. Errors are those of `draw_triplets`.
     """
 
     def __init__(
@@ -90,10 +77,8 @@ class TripletAudioDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         seed: int,
         quadruplet: bool = False,
     ) -> None:
-        self.folder = folder
+        self.folder, self.seed, self.quadruplet = folder, seed, quadruplet
         self.table = chunk_table(folder, track_ids, trash=quadruplet)
-        self.seed = seed
-        self.quadruplet = quadruplet
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
