@@ -313,9 +313,7 @@ def test_proxies_start_from_the_seed_and_leave_torchs_own_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_nan_vector_makes_the_loss_nan(
-    batch: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> None:
+def test_a_nan_vector_makes_the_loss_nan(batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     vectors = batch[0].detach().clone()
     vectors[3] = torch.nan
     for name in ("triplet", "quadruplet", "supcon"):

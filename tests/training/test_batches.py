@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 
 from subgenre.config import BatchConfig
 from subgenre.errors import ConfigError, SplitError
-from subgenre.training.batches import (
-    ChunkTable,
-    TripletAudioDataset,
-    chunk_table,
-    draw_triplets,
-    epoch_batches,
-    pk_batches,
-    triplet_batches,
-)
+from subgenre.training.batches import ChunkTable, epoch_batches
+from subgenre.training.batches.pk import pk_batches
+from subgenre.training.batches.table import chunk_table
+from subgenre.training.batches.triplets import TripletAudioDataset, draw_triplets
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 def test_an_epoch_of_triplets_holds_every_anchor_once() -> None:
     t = table()
-    found = triplet_batches(t, size=7, seed=3, epoch=2)
+    found = epoch_batches(t, BatchConfig(size=7), quadruplet=False, seed=3, epoch=2)
     assert [len(b) for b in found[:-1]] == [7] * (len(found) - 1)
     anchors = np.concatenate(found)[:, 0]
     assert sorted(anchors) == list(range(len(t)))
@@ -160,17 +155,14 @@ def test_an_epoch_of_triplets_holds_every_anchor_once() -> None:
 def test_drawings_follow_from_seed_and_epoch_alone() -> None:
     t = table()
 
-    def triplets(seed: int, epoch: int) -> list[list[int]]:
-        return np.concatenate(triplet_batches(t, size=4, seed=seed, epoch=epoch)).tolist()
+    def draw(settings: BatchConfig, seed: int, epoch: int) -> list[list[int]]:
+        found = epoch_batches(t, settings, quadruplet=False, seed=seed, epoch=epoch)
+        return [batch.tolist() for batch in found]
 
-    def pk(seed: int, epoch: int) -> list[list[int]]:
-        numbers = {"subgenres": 3, "tracks": 2, "chunks": 2, "same_genre": 0.5}
-        return [b.tolist() for b in pk_batches(t, seed=seed, epoch=epoch, **numbers)]  # type: ignore[arg-type]
-
-    for draw in (triplets, pk):
-        assert draw(1, 1) == draw(1, 1)
-        assert draw(1, 1) != draw(1, 2)
-        assert draw(1, 1) != draw(2, 1)
+    for settings in (BatchConfig(size=4), BatchConfig("pk", subgenres=3, tracks=2)):
+        assert draw(settings, 1, 1) == draw(settings, 1, 1)
+        assert draw(settings, 1, 1) != draw(settings, 1, 2)
+        assert draw(settings, 1, 1) != draw(settings, 2, 1)
 
 
 def test_pk_batches_have_their_shape() -> None:

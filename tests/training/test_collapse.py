@@ -219,11 +219,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
 def test_a_learning_rate_of_ten_ends_with_the_error(folder: FeatureFolder, tmp_path: Path) -> None:
     """Whatever the batches and the loss, and however few the steps: no model is saved."""
     pk = {"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2}
-    for sections in (
-        {},
-        {"batch": pk},
-        {"batch": pk, "loss": {"name": "supcon"}},
-    ):
+    for sections in ({}, {"batch": pk}, {"batch": pk, "loss": {"name": "supcon"}}):
         settings = recipe(optim={"lr": 10.0, "epochs": 2}, **sections)
         with pytest.raises((CollapseError, NotFiniteError), match="lower the learning rate"):
             stage.train(folder.path, settings, out=tmp_path / "m", checkpoints=tmp_path / "c")

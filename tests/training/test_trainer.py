@@ -231,10 +231,11 @@ def test_an_option_without_effect_on_this_backbone_is_an_error(
         ("pk", "arcface", False),
     ],
 )
-def test_trash_is_a_negative_where_the_loss_has_a_place_for_it(
-    kind: str, loss: str, uses: bool
+def test_trash_is_a_negative_where_the_loss_compares_with_it(
+    folder: FeatureFolder, kind: str, loss: str, uses: bool
 ) -> None:
-    assert batches.takes_trash(config.BatchConfig(kind=kind), loss) == uses
+    table = batches.learnt_chunks(folder, ids(folder), config.BatchConfig(kind=kind), loss)
+    assert (table.label < 0).any() == uses
 
 
 def test_the_trained_model_beats_chance_on_held_out_tracks(folder: FeatureFolder) -> None:

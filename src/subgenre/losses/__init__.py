@@ -4,8 +4,7 @@ The project's own are the triplet, quadruplet and supervised contrastive losses;
 those of pytorch-metric-learning. `build` makes any of them from a configuration.
 """
 
-from subgenre.losses.base import Loss, LossResult
-from subgenre.losses.registry import build
+from subgenre.losses.base import Loss, LossResult, build
 from subgenre.losses.triplet import quadruplet_loss, triplet_loss
 
 __all__ = ["Loss", "LossResult", "build", "quadruplet_loss", "triplet_loss"]

@@ -1,13 +1,15 @@
-"""The interface of every loss over a batch."""
+"""The interface of every loss over a batch, and `build`, which makes one by its name."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib import import_module
 
+import torch
 from torch import Tensor, nn
 
-from subgenre.config import LossConfig
+from subgenre.config import LOSSES, LossConfig
 from subgenre.errors import ConfigError
 
 
@@ -60,3 +62,18 @@ class Loss(nn.Module, ABC):
             f"loss '{self.config.name}' compares whole batches, not {len(vectors)} drawn triplets; "
             'set kind = "pk" under [batch]'
         )
+
+
+def build(
+    config: LossConfig, *, n_labels: int, embedding_size: int, label_genre: Tensor, seed: int = 0
+) -> Loss:
+    """Build the loss that `config.name` names; `seed` draws its proxies, if it has any.
+
+    The other arguments are those of `Loss`.
+    """
+    module, _, name = LOSSES[config.name].source.partition(":")
+    make = getattr(import_module(module), name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        loss: Loss = make(config, n_labels, embedding_size, label_genre)
+    return loss

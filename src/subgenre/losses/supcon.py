@@ -1,8 +1,7 @@
 """Supervised contrastive loss, on masks.
 
-Not pytorch-metric-learning's, although that is as fast (`benchmarks/mining.py`: 0.7 to 2.0 times
-this one's time): its mean leaves out an anchor whose loss is exactly 0. Here, as in the paper, such
-an anchor counts, so the same seed would give other weights.
+The mean of pytorch-metric-learning's leaves out an anchor whose loss is exactly 0; here, as in the
+paper, such an anchor counts.
 """
 
 from __future__ import annotations

@@ -135,15 +135,14 @@ class CollapseWatch:
 
     def _rests(self, loss: float, active: float, now: float) -> bool:
         """Return whether the loss has been at the margin for many steps with a small spread."""
-        if self.margin is None or active <= 0.99 or now >= self.start * _SHRUNK:
-            self.rest_steps, self.rest_gap, self.rest_spread = 0, 0.0, 0.0
-            return False
-        self.rest_steps += 1
-        self.rest_gap += self.margin - loss
-        self.rest_spread += now
-        if self.rest_steps < _LONG * self.patience:
-            return False
-        rests = abs(self.rest_gap) < _AT_MARGIN * self.rest_spread
+        rests = False
+        if self.margin is not None and active > 0.99 and now < self.start * _SHRUNK:
+            self.rest_steps += 1
+            self.rest_gap += self.margin - loss
+            self.rest_spread += now
+            if self.rest_steps < _LONG * self.patience:
+                return False
+            rests = abs(self.rest_gap) < _AT_MARGIN * self.rest_spread
         self.rest_steps, self.rest_gap, self.rest_spread = 0, 0.0, 0.0  # each mean is judged once
         return rests
 

@@ -7,7 +7,7 @@ it: a recipe may hold it for another loss.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,10 +225,10 @@ def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
             f"batch.same_genre is 1, so nothing is learnt of {', '.join(alone)}: alone in their "
             "genre; give less than 1"
         )
-    return [*found, *_oversized_batches(folder, batch)]
+    return found + _oversized_batches(folder, batch)
 
 
-def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> Iterator[str]:
+def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> list[str]:
     """Warn of batches larger than the library, if the size is not one of a packaged recipe."""
     packaged = [BatchConfig(), *(config.load_recipe(name).batch for name in config.recipe_names())]
     per_label = Counter((track.genre, track.subgenre) for track in folder.tracks)
@@ -238,9 +238,9 @@ def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> Iterator[st
         "tracks": (max(per_label.values(), default=0), "tracks in the largest subgenre"),
         "chunks": (int(np.bincount(folder.track_of).max(initial=0)), "chunks of a track at most"),
     }
-    for key in BATCH_OPTIONS[batch.kind]:
-        size = getattr(batch, key)
-        if key in available and size not in (getattr(usual, key) for usual in packaged):
-            n, what = available[key]
-            if size > n:
-                yield f"batch.{key} is {size}, but there are {n} {what}: a batch has no more"
+    found = []
+    for key in [key for key in BATCH_OPTIONS[batch.kind] if key in available]:
+        size, (n, what) = getattr(batch, key), available[key]
+        if size > n and size not in (getattr(usual, key) for usual in packaged):
+            found.append(f"batch.{key} is {size}, but there are {n} {what}: a batch has no more")
+    return found

@@ -1,8 +1,7 @@
 """The trainer: a loop of batch, encode, loss, step.
 
 Training is repeatable: the batches are a pure function of (seed, epoch), every other draw of
-(seed, step, rank). A resumed run reaches the same weights, and a checkpoint needs no generator's
-state.
+(seed, step, rank). So a resumed run reaches the same weights without a generator's state.
 """
 
 from __future__ import annotations
@@ -211,7 +210,7 @@ class Trainer:
     def _step(self, batch: Batch, loaded: Tensor, places: Tensor | None, *, steps: int) -> None:
         """Encode this process's share, compute the loss of the whole batch, update the weights.
 
-        The update takes the mean of `accumulate` steps, or of those left of the epoch's `steps`.
+        The gradient is the mean over `accumulate` steps, or over those left of the epoch's `steps`.
         """
         every, step = self.config.batch.accumulate, self.state.step
         added = min(every, steps - step // every * every)
@@ -230,7 +229,7 @@ class Trainer:
         self.unread.append((torch.stack(figures), result.active))
 
     def _loss(self, vectors: Tensor, batch: Tensor) -> LossResult:
-        """Compare drawn triplets [b, 3 or 4] as they are, a P x K batch [b] in every way."""
+        """Return the loss of drawn triplets [b, 3 or 4], or of a P x K batch [b]."""
         if batch.ndim == 2:
             return self.loss.explicit(vectors.view(*batch.shape, -1))
         result: LossResult = self.loss(
@@ -241,7 +240,7 @@ class Trainer:
     def _needed(self, batch: Batch) -> tuple[Rows, Tensor | None]:
         """Return the rows of this process's share, and the place of each position among them.
 
-        A chunk that drawn triplets use twice goes through a deep network once.
+        A deep network encodes a chunk of several drawn triplets once.
         """
         mine = distributed.share(batch, self.group).reshape(-1)
         if batch.ndim == 1 or not self.source.deep:
@@ -270,10 +269,7 @@ class Trainer:
         self.unread.clear()
 
     def _check_last_weights(self) -> None:
-        """Encode the last batch again: its figures are from before the step changed the weights.
-
-        Batch and draws are the same, so a run that is resumed at its end agrees.
-        """
+        """Encode the last batch again, by the same draws: its figures are those before the step."""
         batch = self._batches(self.state.epoch - 1)[-1]
         seed = step_seed(self.config.run.seed, self.state.done - 1, self.group.rank)
         rows, places = self._needed(batch)
@@ -292,7 +288,12 @@ class Trainer:
         number = state.epoch + 1
         value = None
         if self.validate and (number % settings.every == 0 or number == self.config.optim.epochs):
-            value = self._validate(self.validate)
+            self.modules.eval()
+            value = 0.0
+            if self.group.first:
+                with torch.inference_mode(), hardware.autocast(self.device, state.bf16):
+                    value = self.validate()
+            value = distributed.broadcast(value, self.group, self.device)
             if value > state.best:
                 state.best, state.best_epoch = value, number
                 state.best_weights = {
@@ -305,15 +306,6 @@ class Trainer:
         self._save()
         if self.callbacks.on_epoch and self.group.first:
             self.callbacks.on_epoch(row)
-
-    def _validate(self, validate: Callable[[], float]) -> float:
-        """Validate in the first process, and return its value in all of them."""
-        self.modules.eval()
-        value = 0.0
-        if self.group.first:
-            with torch.inference_mode(), hardware.autocast(self.device, self.state.bf16):
-                value = validate()
-        return distributed.broadcast(value, self.group, self.device)
 
     def _save_if_due(self, *, last: bool) -> None:
         """Save every `save_every` steps, and before a stop that was requested."""

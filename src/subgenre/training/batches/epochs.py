@@ -12,17 +12,11 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError
 from subgenre.training.batches.pk import pk_batches
 from subgenre.training.batches.table import ChunkTable, chunk_table
-from subgenre.training.batches.triplets import triplet_batches
+from subgenre.training.batches.triplets import draw_triplets
 
 Ints = NDArray[np.int64]
 
-
-def takes_trash(settings: BatchConfig, loss: str) -> bool:
-    """Return whether training uses the trash pool, if there is one.
-
-    It gives the fourth chunk of a quadruplet; in `pk` batches it is a negative to all chunks.
-    """
-    return loss == "quadruplet" if settings.kind == "triplet" else LOSSES[loss].trash
+_ORDER = 2  # apart from the streams of the draws
 
 
 def learnt_chunks(
@@ -37,7 +31,9 @@ def learnt_chunks(
 
     `only`: rows of the chunks to use, by default all. Errors are those of `epoch_batches`.
     """
-    table = chunk_table(folder, ids, trash=takes_trash(settings, loss), only=only)
+    # in drawn triplets trash is the fourth chunk of a quadruplet, in `pk` batches a negative to all
+    trash = loss == "quadruplet" if settings.kind == "triplet" else LOSSES[loss].trash
+    table = chunk_table(folder, ids, trash=trash, only=only)
     epoch_batches(table, settings, quadruplet=loss == "quadruplet", seed=0, epoch=0)
     return table
 
@@ -64,14 +60,15 @@ def epoch_batches(
         ConfigError, SplitError: see `pk_batches` and `draw_triplets`.
     """
     if settings.kind == "triplet":
-        size = settings.size * world
-        drawn = triplet_batches(table, size=size, seed=seed, epoch=epoch, quadruplet=quadruplet)
-        shared = [batch for batch in drawn if len(batch) >= world]
-        if not shared:
+        drawn = draw_triplets(table, seed=seed, epoch=epoch, quadruplet=quadruplet)
+        if len(drawn) < world:
             raise ConfigError(
-                f"{sum(map(len, drawn))} triplets can't be shared by {world} processes; start fewer"
+                f"{len(drawn)} triplets can't be shared by {world} processes; start fewer"
             )
-        return shared
+        np.random.default_rng([seed, epoch, _ORDER]).shuffle(drawn)
+        size = settings.size * world
+        cut = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        return [batch for batch in cut if len(batch) >= world]
     return pk_batches(
         table,
         subgenres=settings.subgenres,
