@@ -18,6 +18,12 @@ from subgenre.training.inputs import VectorSource
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe, same, weights
 
+FP32 = {"precision": "fp32"}
+
+
+def two_labels(path: Path, **options: Any) -> FeatureFolder:
+    return make_folder(path / "features", labels=(("a", "one"), ("b", "two")), **options)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
@@ -70,14 +76,13 @@ def test_early_stopping_restores_every_module(folder: FeatureFolder) -> None:
 
 
 def test_the_backbone_has_its_turn_before_anything_stops_early(tmp_path: Path) -> None:
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=1)
+    small = two_labels(tmp_path, tracks=6, chunks=1)
     settings = recipe(
         model={"tune": "last:1"},
         optim={"epochs": 8, "head_epochs": 3, "lr": 1e-12, "backbone_lr": 1e-12},
         watch={"val_share": 0.4, "patience": 1},
         batch={"size": 4},
-        run={"precision": "fp32"},
+        run=FP32,
     )
     result = fit.fit(small, ids(small), settings).result
     assert result.best_epoch == 1  # nothing moves at such a rate
@@ -103,11 +108,9 @@ def test_the_remaining_steps_of_an_epoch_are_averaged(folder: FeatureFolder, cli
 
 
 def test_the_last_block_of_musicnn_learns_on_cached_activations(tmp_path: Path) -> None:
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=2, chunks=1)
+    small = two_labels(tmp_path, tracks=2, chunks=1)
     backbone = fit.load_backbone("musicnn", small)
-    settings = recipe(model={"tune": "last:1"}, optim={"epochs": 2}, batch={"size": 4})
-    settings = config.replace(settings, "run", precision="fp32")
+    settings = recipe(model={"tune": "last:1"}, optim={"epochs": 2}, batch={"size": 4}, run=FP32)
     learnt = fit.fit(small, ids(small), settings, backbone=backbone).encoder
     (held,) = (small.path / fit.CACHE).glob("*.done.npy")
     assert (np.load(held) >= 0).all()
@@ -124,10 +127,8 @@ def test_the_last_block_of_musicnn_learns_on_cached_activations(tmp_path: Path) 
 
 @pytest.mark.parametrize("tune", ["head", "full"])
 def test_validation_uses_the_chosen_chunks_only(tmp_path: Path, tune: str) -> None:
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=6, chunks=2, level=0.02)
-    settings = recipe(model={"tune": tune}, optim={"epochs": 1}, watch={"val_share": 0.4})
-    settings = config.replace(settings, "run", precision="fp32")
+    small = two_labels(tmp_path, tracks=6, chunks=2, level=0.02)
+    settings = recipe(model={"tune": tune}, optim={"epochs": 1}, watch={"val_share": 0.4}, run=FP32)
     only = np.arange(0, len(small.track_of), 2)
     fitted = fit.fit(small, ids(small), settings, only=only)
     known = splits.validation(small.tracks, ids(small), share=0.4, seed=settings.run.seed).test
@@ -159,10 +160,8 @@ def test_held_out_tracks_leave_no_trace_in_the_weights(
 
 @pytest.mark.parametrize("tune", ["head", "last:1"])
 def test_the_order_of_the_chosen_chunks_has_no_effect(tmp_path: Path, tune: str) -> None:
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=3, chunks=1)
-    settings = recipe(model={"tune": tune}, optim={"epochs": 1})
-    settings = config.replace(settings, "run", precision="fp32")
+    small = two_labels(tmp_path, tracks=3, chunks=1)
+    settings = recipe(model={"tune": tune}, optim={"epochs": 1}, run=FP32)
     order = np.random.default_rng(0).permutation(len(small.track_of))
     assert same(
         fit.fit(small, ids(small), settings, only=np.sort(order)),
@@ -182,13 +181,11 @@ def test_a_row_that_is_not_held_is_an_error() -> None:
 
 
 def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Path) -> None:
-    labels = (("a", "one"), ("b", "two"))
-    small = make_folder(tmp_path / "features", labels=labels, tracks=2, chunks=1)
+    small = two_labels(tmp_path, tracks=2, chunks=1)
     backbone = fit.load_backbone("musicnn", small)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     for tune, moved in (("full", True), ("head", False)):
-        settings = recipe(model={"tune": tune}, optim={"epochs": 1}, batch={"size": 4})
-        settings = config.replace(settings, "run", precision="fp32")
+        settings = recipe(model={"tune": tune}, optim={"epochs": 1}, batch={"size": 4}, run=FP32)
         after = fit.fit(small, ids(small), settings, backbone=backbone).encoder.backbone
         changed = any(not torch.equal(before[k], v) for k, v in after.state_dict().items())
         assert changed == moved
