@@ -151,26 +151,27 @@ def test_a_test_run_takes_two_genres_where_there_are_two(tmp_path: Path) -> None
     assert run.run == tmp_path / "m"
 
 
-def _result(*values: float | None, best: int, early: bool = False) -> run_state.Result:
-    rows = [
-        run_state.Epoch(n + 1, 0.1, 0.5, 0.5, 1e-3, 1.0, value) for n, value in enumerate(values)
-    ]
-    return run_state.Result(tuple(rows), best, 3.0, early)
+@pytest.mark.parametrize(
+    ("scores", "val_share", "text"),
+    [
+        ((None, None), 0.0, "the weights of epoch 2, the last (no validation tracks to choose by)"),
+        (
+            (0.2, 0.6, 0.5),
+            0.2,
+            "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3",
+        ),
+    ],
+)
+def test_the_epoch_of_the_chosen_weights_is_shown(
+    scores: tuple[float | None, ...], val_share: float, text: str
+) -> None:
+    rows = [run_state.Epoch(n, 0.1, 0.5, 0.5, 1e-3, 1.0, x) for n, x in enumerate(scores, 1)]
+    result = run_state.Result(tuple(rows), 2, 3.0, stopped_early=len(rows) > 2)
+    settings = recipe(watch={"val_share": val_share})
+    assert messages.chosen_weights(result, settings) == text
 
 
-def test_the_epoch_of_the_chosen_weights_is_shown() -> None:
-    def watched(**values: float) -> TrainConfig:
-        return config.replace(recipe(), "watch", **values)
-
-    plain = messages.chosen_weights(_result(None, None, best=2), watched(val_share=0.0))
-    assert plain.startswith("the weights of epoch 2, the last")
-    held = messages.chosen_weights(
-        _result(0.2, 0.6, 0.5, best=2, early=True), watched(val_share=0.2)
-    )
-    assert held == "the weights of epoch 2: validation MAP@R 0.600, stopped early at 3"
-
-
-def test_how_many_tracks_choose_the_epoch_is_told(folder: FeatureFolder) -> None:
+def test_the_number_of_validation_tracks_is_shown(folder: FeatureFolder) -> None:
     console, n = RecordingConsole(), len(ids(folder))
     settings = recipe(watch={"val_share": 0.25}, optim={"epochs": 1})
     fit.fit(folder, ids(folder), settings, console=console)

@@ -1,4 +1,4 @@
-"""What `tune` tries: one split, no candidate twice, failures listed."""
+"""The candidates of `tune`: one split, no candidate twice, failures listed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from subgenre import config
-from subgenre.config import TrainConfig
 from subgenre.errors import ConfigError
 from subgenre.training import search_space
 from subgenre.training.search_space import Candidate
@@ -85,14 +84,8 @@ def test_there_are_trials_for_all_recipes(musicnn: Path) -> None:
 def test_all_recipes_have_the_split_of_the_first(musicnn: Path, tmp_path: Path) -> None:
     text = "[optim]\nlr = 0.5\n[run]\nseed = 5\ntest_share = 0.3\nstrict_groups = true\n"
     other, console = write(tmp_path / "other.toml", text), RecordingConsole()
-    tried = propose(
-        musicnn,
-        "thesis",
-        other,
-        vary={"optim.lr": [0.1]},
-        given={"model.tune": "head"},
-        console=console,
-    )
+    options = {"given": {"model.tune": "head"}, "console": console}
+    tried = propose(musicnn, "thesis", other, vary={"optim.lr": [0.1]}, **options)
     assert len(tried) == 3  # the changed ones are equal
     for one in tried:
         run = one.settings.run
@@ -161,4 +154,3 @@ def test_recipes_in_files_of_one_name_have_different_names(ast: Path, tmp_path: 
     tried = propose(ast, *names, trials=2)
     assert [one.name for one in tried] == names
     assert [one.settings.optim.lr for one in tried] == [0.1, 0.2]
-    assert isinstance(tried[0].settings, TrainConfig)

@@ -49,7 +49,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     assert any("with --resume goes on" in text for text in console.messages)
     assert (tmp_path / "m" / workspace.SPLIT).is_file()
     assert not (tmp_path / "m" / workspace.CONFIG).exists()
-    with pytest.raises(RunError, match="is not empty"):  # a new run takes nobody's place
+    with pytest.raises(RunError, match="is not empty"):  # a new run replaces nothing
         stage.train(folder.path, recipe(), **place)
     mine = tmp_path / "m" / "notes.txt"
     mine.write_text("mine", encoding="utf-8")
@@ -96,7 +96,7 @@ def test_a_stop_requested_while_the_model_is_written_lets_it_be_finished(
 def test_a_run_is_resumed_whatever_ran_since(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another run, and one of the same settings that has finished, stand in nobody's way."""
+    """Neither another run nor a finished one of the same settings prevents it."""
     monkeypatch.chdir(tmp_path)
     names = iter(["20260101_000001", "20260101_000002", "20260101_000003"])
     monkeypatch.setattr(workspace, "stamp", lambda: next(names))

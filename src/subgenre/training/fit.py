@@ -101,7 +101,7 @@ def fit(
     checkpoints: Path | None = None,
     resume: Path | None = None,
     fingerprint: Mapping[str, str] | None = None,
-    stop_requested: Callable[[], bool] | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
     only: NDArray[np.int64] | None = None,
     console: Console | None = None,
 ) -> Fitted:
@@ -154,7 +154,7 @@ def fit(
             validate=_validation(encoder, source, folder, val_ids, chunks, device),
             group=group,
             folder=checkpoints,
-            fingerprint=fingerprint,
+            fingerprint=fingerprint or {},
             callbacks=Callbacks(on_estimate, on_step, on_epoch, stop_requested),
         )
         result = trainer.run(resume=resume)

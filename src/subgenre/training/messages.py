@@ -80,7 +80,7 @@ def training_progress(
 class StoppableConsole:
     """A console whose progress bars raise `Interrupted` once a stop is requested."""
 
-    def __init__(self, console: Console, stop_requested: Callable[[], bool] | None) -> None:
+    def __init__(self, console: Console, stop_requested: Callable[[], bool]) -> None:
         self.info, self.warn = console.info, console.warn
         self.console, self.stop_requested = console, stop_requested
 
@@ -91,7 +91,7 @@ class StoppableConsole:
 
             def step(done: int, total: int) -> None:
                 bar(done, total)
-                if self.stop_requested and self.stop_requested():
+                if self.stop_requested():
                     raise Interrupted(
                         f"stopped ({title}: {done} of {total}); run the same command again: what "
                         "is computed so far is kept"

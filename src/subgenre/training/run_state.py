@@ -56,10 +56,10 @@ class Estimate:
 class Callbacks:
     """What the trainer calls; `on_step` with epoch (from 0), steps done in it, steps in all."""
 
-    on_estimate: Callable[[Estimate], None] | None = None
-    on_step: Callable[[int, int, int], None] | None = None
-    on_epoch: Callable[[Epoch], None] | None = None
-    stop_requested: Callable[[], bool] | None = None
+    on_estimate: Callable[[Estimate], None]
+    on_step: Callable[[int, int, int], None]
+    on_epoch: Callable[[Epoch], None]
+    stop_requested: Callable[[], bool]
 
 
 @dataclass

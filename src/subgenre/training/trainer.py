@@ -64,17 +64,16 @@ class Trainer:
         config: TrainConfig,
         *,
         device: torch.device,
-        validate: Callable[[], float] | None = None,
-        group: Group | None = None,
-        folder: Path | None = None,
-        fingerprint: Mapping[str, str] | None = None,
-        callbacks: Callbacks | None = None,
+        validate: Callable[[], float] | None,
+        group: Group,
+        folder: Path | None,
+        fingerprint: Mapping[str, str],
+        callbacks: Callbacks,
     ) -> None:
         self.encoder, self.loss, self.source, self.table = encoder, loss, source, table
         self.config, self.device, self.validate = config, device, validate
-        self.group, self.folder = group or Group(), folder
-        self.fingerprint = fingerprint or {}
-        self.callbacks = callbacks or Callbacks()
+        self.group, self.folder, self.fingerprint = group, folder, fingerprint
+        self.callbacks = callbacks
         optim.freeze(encoder.backbone, config.model.tune)
         encoder.backbone.set_checkpointing(config.run.checkpointing)
         self.modules = nn.ModuleList([encoder, loss]).to(device)
@@ -162,8 +161,7 @@ class Trainer:
                 f"torch.compile does not work here ({type(problem).__name__}: "
                 f"{str(problem).splitlines()[0][:200]}); train with --set run.compile=false"
             ) from problem
-        if self.callbacks.on_estimate:
-            self.callbacks.on_estimate(estimate)
+        self.callbacks.on_estimate(estimate)
 
     def _estimate(self, batch: Batch, steps: int, precision: str) -> Estimate:
         """Measure small steps that change no weight, and scale them up to the remaining run."""
@@ -201,8 +199,7 @@ class Trainer:
             state.step, state.done = state.step + 1, state.done + 1
             if len(self.unread) >= self.read_every:
                 self._read_figures()
-            if self.callbacks.on_step:
-                self.callbacks.on_step(state.epoch, state.step, len(every))
+            self.callbacks.on_step(state.epoch, state.step, len(every))
             last = state.step == len(every)
             if last or state.step % settings.batch.accumulate == 0:
                 self._save_if_due(last=last)
@@ -304,13 +301,13 @@ class Trainer:
         if settings.collapse and self._ended():
             self._check_last_weights()
         self._save()
-        if self.callbacks.on_epoch and self.group.first:
+        if self.group.first:
             self.callbacks.on_epoch(row)
 
     def _save_if_due(self, *, last: bool) -> None:
         """Save every `save_every` steps, and before a stop that was requested."""
         state, every = self.state, self.config.run.save_every
-        stop = bool(self.callbacks.stop_requested and self.callbacks.stop_requested())
+        stop = self.callbacks.stop_requested()
         if self.group.world > 1:  # processes compare requests only at steps that all of them know
             compared = last or state.done % self.read_every == 0
             stop = compared and distributed.any_process(stop, self.group, self.device)
