@@ -36,8 +36,8 @@ class Folder:
         self.label_of = np.repeat(np.array(labels), chunks)
 
     def rows(self, track_ids: list[str]) -> NDArray[np.int64]:
-        wanted = set(track_ids)
-        hit = [t.id in wanted for t in (*self.tracks, *self.trash)]
+        requested = set(track_ids)
+        hit = [t.id in requested for t in (*self.tracks, *self.trash)]
         return np.flatnonzero(np.array(hit)[self.track_of])
 
     def load(self, rows: NDArray[np.int64]) -> torch.Tensor:

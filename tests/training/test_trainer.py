@@ -136,9 +136,9 @@ def test_validation_uses_the_chosen_chunks_only(tmp_path: Path, tune: str) -> No
     assert len(rows) == len(known) >= 4
     with torch.no_grad():
         vectors = fitted.encoder(small.load(rows)).numpy()
-    wanted = metrics.map_at_r(vectors, small.label_of[rows])
-    assert 0 < wanted < 1  # else other chunks might give the same
-    assert fitted.result.history[0].val_map_at_r == pytest.approx(wanted)
+    expected = metrics.map_at_r(vectors, small.label_of[rows])
+    assert 0 < expected < 1  # else other chunks might give the same
+    assert fitted.result.history[0].val_map_at_r == pytest.approx(expected)
 
 
 def test_held_out_tracks_leave_no_trace_in_the_weights(

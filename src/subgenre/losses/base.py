@@ -30,11 +30,9 @@ class LossResult:
 
 
 class Loss(nn.Module, ABC):
-    """A loss over one batch of chunk vectors.
+    """A loss over one batch of chunk vectors [B, D], D being `embedding_size`.
 
-    Args:
-        config: its numbers. n_labels: number of subgenres. embedding_size: D.
-        label_genre: genre number of each label, [n_labels].
+    `n_labels`: number of subgenres; `label_genre` [n_labels]: the genre number of each.
     """
 
     label_genre: Tensor
@@ -53,11 +51,7 @@ class Loss(nn.Module, ABC):
         """Return the loss of `vectors` [B, D]; `label` (-1: trash), `track`, `recording` [B]."""
 
     def explicit(self, vectors: Tensor) -> LossResult:
-        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D].
-
-        Raises:
-            ConfigError: this loss has no such form.
-        """
+        """Return the loss of drawn triplets [b, 3, D] or quadruplets [b, 4, D], if it has one."""
         raise ConfigError(
             f"loss '{self.config.name}' compares whole batches, not {len(vectors)} drawn triplets; "
             'set kind = "pk" under [batch]'
@@ -67,10 +61,7 @@ class Loss(nn.Module, ABC):
 def build(
     config: LossConfig, *, n_labels: int, embedding_size: int, label_genre: Tensor, seed: int = 0
 ) -> Loss:
-    """Build the loss that `config.name` names; `seed` draws its proxies, if it has any.
-
-    The other arguments are those of `Loss`.
-    """
+    """Build the loss that `config.name` names; `seed` draws its proxies, if it has any."""
     module, _, name = LOSSES[config.name].source.partition(":")
     make = getattr(import_module(module), name)
     with torch.random.fork_rng(devices=[]):

@@ -75,7 +75,7 @@ class TripletLoss(Loss):
 class QuadrupletLoss(Loss):
     """Triplet loss over the batch plus the same against its trash.
 
-    Without trash in the batch, chunks of another genre stand in for it.
+    Without trash in the batch, chunks of another genre take its place.
     """
 
     def forward(

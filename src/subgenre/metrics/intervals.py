@@ -2,7 +2,7 @@
 
 Percentile bootstrap over the TRACKS (Efron, Tibshirani, "An Introduction to the Bootstrap", 1993,
 section 13.3), 1,000 replicates. One replicate draws as many tracks as there are, with replacement,
-and weighs each track by how often it came; a track stays together in all its splits.
+and weights each track by its count; a track has one count in all its splits.
 
 - Scores against the training tracks: the weighted mean of the test tracks' own values.
 - Scores among the test tracks: the score plus the weighted mean of the tracks' influences, since a
@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.errors import EvaluationError
 from subgenre.metrics.clusters import ari_of, contingency, nmi_of
 from subgenre.metrics.registry import METRICS
 from subgenre.metrics.vectors import Floats, Ints
@@ -49,14 +48,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Measured:
-    """One split's scores by track, before they are put together by `combine`.
+    """The scores of one split by test track [n], for `combine`.
 
     Attributes:
-        ids: test track of each row, [n].
-        by_track: metric -> value of each track, [n]; NaN where it has none.
-        influence: metric -> influence of each track on the score [n], where a track is more
-            than its own value.
-        clusters, labels: k-means cluster and label of each track, [n].
+        by_track: metric -> value of each track; NaN where it has none.
+        influence: metric -> influence of each track on the score, if it is more than its value.
+        clusters, labels: k-means cluster and label of each track.
         chance: metric -> chance level.
         notes: what could not be scored, and why.
     """
@@ -94,12 +91,7 @@ def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
 
     A track's values are averaged over its parts, the score is the mean over tracks; NMI and ARI are
     averaged over parts by their size. Metrics that no part could score are left out.
-
-    Raises:
-        EvaluationError: no parts.
     """
-    if not parts:
-        raise EvaluationError("there is no split to score")
     ids = sorted({name for part in parts for name in part.ids})
     place = {name: i for i, name in enumerate(ids)}
     rows = [np.array([place[name] for name in part.ids]) for part in parts]

@@ -34,10 +34,7 @@ _WAY_OUT = (
 
 
 def spread(vectors: Tensor) -> Tensor:
-    """Return 1 - |mean of the unit vectors|^2: 0 where all are one point, near 1 where they spread.
-
-    It is the mean cosine distance over all pairs of [B, D], each vector with itself included.
-    """
+    """Return 1 - |mean of the unit vectors [B, D]|^2: the mean cosine distance over all pairs."""
     return 1.0 - vectors.detach().float().mean(0).square().sum()
 
 
@@ -102,15 +99,9 @@ class CollapseWatch:
             self._stop(loss, active, now, scale)
 
     def check_end(self, loss: float, active: float, now: float, scale: float = math.nan) -> None:
-        """Check the end of a run, which may be shorter than the patience.
+        """Check the end of a run, which may be shorter than the patience; errors as of `update`.
 
-        Args:
-            loss, active: of the last step.
-            now, scale: spread and output scale with the last weights.
-
-        Raises:
-            NotFiniteError: the embeddings are not finite.
-            CollapseError: the run ends exploded, as one point, or after several collapsed steps.
+        `loss` and `active` are those of the last step, `now` and `scale` those after it.
         """
         self._check(loss, now)
         self._count(now, scale)

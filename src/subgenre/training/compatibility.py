@@ -1,7 +1,7 @@
 """The options that have an effect with each other, and what a library lacks for a recipe.
 
 An option of `RULES` is refused if it is set without effect, one of `unread` only if the user gave
-it: a recipe may hold it for another loss.
+it: a recipe may set it for another loss.
 """
 
 from __future__ import annotations

@@ -74,11 +74,7 @@ def stop() -> None:
 
 
 def share(batch: NDArray[np.int64], group: Group) -> NDArray[np.int64]:
-    """Return this process's part of a batch of positions [b, ...]: a contiguous slice.
-
-    Raises:
-        ConfigError: fewer rows than processes.
-    """
+    """Return this process's part of a batch of positions [b, ...]: a contiguous slice."""
     if len(batch) < group.world:
         raise ConfigError(
             f"a batch of {len(batch)} can't be shared by {group.world} processes; "
@@ -139,11 +135,7 @@ def broadcast(value: float, group: Group, device: torch.device) -> float:
 
 
 def first_then_others(work: Callable[[], T], group: Group, device: torch.device) -> T:
-    """Run `work` in the first process, then in the others, which use what it has cached.
-
-    Raises:
-        TrainingError: the first process failed; it raises its own error.
-    """
+    """Run `work` in the first process, then in the others, which use its cache."""
     with fail_together(group, device):
         if group.first:
             return work()

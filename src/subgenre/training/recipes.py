@@ -36,9 +36,7 @@ def settings_for(
         console: receives what was chosen and disabled.
 
     Raises:
-        FeatureError: no feature folder.
-        ConfigError: an unknown recipe, option or value; options that have no effect, or contradict.
-        TrainingError: the device is not available.
+        FeatureError, ConfigError, TrainingError: no features, bad options, no such device.
     """
     console, options = console or Silent(), dict(given)
     if recipe is not None:

@@ -38,12 +38,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the remaining steps take, measured on a small step before the first epoch.
+    """What the remaining steps take: seconds without validation, bytes of memory.
 
-    Attributes:
-        seconds: without validation.
-        memory: bytes: the process, a whole batch, gradients and optimizer.
-        precision: the number format and its reason.
+    `precision` is the number format and its reason.
     """
 
     seconds: float
@@ -70,8 +67,6 @@ class State:
         epoch, step: finished; `step` within the present epoch, `done` over all of them.
         sums: of loss, active share, spread, and the number of steps, in the present epoch.
         latest: loss and active share of the last step whose figures were read.
-        best_weights: of all parameters that learn, at `best_epoch`.
-        bf16: as chosen before the first step.
         watch: state of the collapse watch. seconds: of work so far.
     """
 

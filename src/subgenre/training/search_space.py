@@ -56,7 +56,6 @@ def candidates(
 
     Raises:
         ConfigError: a recipe or an option that can't be used, or more recipes than trials.
-        FeatureError: no feature folder.
     """
     if trials < 1:
         raise ConfigError(f"trials is {trials}; give 1 or more")

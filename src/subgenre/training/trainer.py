@@ -45,12 +45,8 @@ class Trainer:
     """One run: an encoder, its loss, the source of the chunks, and the loop over them.
 
     Args:
-        encoder, loss: what learns; their weights change in place.
-        source, table: the inputs of the chunks, and their labels and tracks.
-        config: the recipe.
-        device: where it runs.
+        encoder, loss: the modules that learn; their weights change in place.
         validate: returns the validation MAP@R; called with the encoder in evaluation mode.
-        group: the processes that train together.
         folder: of the checkpoints; None: none are written.
         fingerprint: see `checkpoint.save`.
     """
@@ -95,7 +91,7 @@ class Trainer:
         """Train from the start or from a checkpoint, and leave the best weights in the encoder.
 
         Raises:
-            CollapseError, NotFiniteError: training can't go on; the last checkpoint stays.
+            CollapseError, NotFiniteError: training can't go on; the last checkpoint is kept.
             CheckpointError: the checkpoint is of another run.
             TrainingError: run.compile is set and nothing can be compiled here.
             Interrupted: a stop was requested; the checkpoint is saved.

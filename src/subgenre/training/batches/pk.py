@@ -40,7 +40,7 @@ def pk_batches(
 
     Raises:
         ConfigError: P or K of 1.
-        SplitError: fewer than two subgenres, or none with two recordings.
+        SplitError: fewer than two subgenres, or none with two tracks.
     """
     if subgenres == 1 or tracks == 1:
         raise ConfigError(

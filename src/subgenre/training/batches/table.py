@@ -17,13 +17,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """The chunks of some tracks, as parallel arrays [n].
+    """The chunks of some tracks, as parallel arrays [n] of numbers; trash has label and genre -1.
 
-    Attributes:
-        label: class number, -1 for trash. genre: number of the label's genre, -1 for trash.
-        track: number of the track. recording: number of the recording, shared by two tracks that
-            are one recording in two subgenres.
-        row: row in the feature folder.
+    Two tracks that are one recording in two subgenres have one number in `recording`; `row` is the
+    row in the feature folder.
     """
 
     label: Ints
