@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +11,11 @@ import torch
 from pytorch_metric_learning import losses as library
 from torch import Tensor
 
-from subgenre import config
 from subgenre.config import LOSSES, LossConfig
 from subgenre.errors import ConfigError
 from subgenre.losses import Loss, LossResult, build, quadruplet_loss, triplet_loss
 from subgenre.losses.cosine import cosine_distances, similarities
 from subgenre.losses.mining import batch_triplet_loss, pair_masks
-from subgenre.training import fit
-from tests.folders import make_folder
-from tests.training_runs import ids, recipe
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # vectors, label, track, recording
 GENRE = torch.tensor([0, 0, 1])
@@ -314,22 +309,3 @@ def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
     for name in set(LOSSES) - {"triplet", "quadruplet"}:
         with pytest.raises(ConfigError, match=f"'{name}' compares whole batches"):
             make(name).explicit(torch.zeros(2, 3, 6))
-
-
-class Pull(Loss):
-    """A toy loss, registered by a test: the mean distance of chunks of one label."""
-
-    def forward(
-        self, vectors: Tensor, label: Tensor, track: Tensor, recording: Tensor
-    ) -> LossResult:
-        positive, _ = pair_masks(label, track, recording)
-        return LossResult(cosine_distances(vectors)[positive].mean(), 1.0, int(positive.sum()))
-
-
-def test_a_registered_loss_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(config.LOSSES, "pull", config.LossKind(f"{__name__}:Pull", ("margin",)))
-    folder = make_folder(tmp_path / "features")
-    pk = {"kind": "pk", "subgenres": 0, "tracks": 4, "chunks": 2}
-    settings = recipe(batch=pk, loss={"name": "pull"}, optim={"epochs": 4})
-    history = fit.fit(folder, ids(folder), settings).result.history
-    assert history[-1].loss < history[0].loss

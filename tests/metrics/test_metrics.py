@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,6 @@ from sklearn import metrics as sk
 from sklearn.neighbors import NearestCentroid
 
 from subgenre import metrics
-from subgenre.commands import evaluate as evaluate_command
-from subgenre.commands import train
-from subgenre.core import workspace
 from subgenre.errors import EvaluationError
 from subgenre.metrics import METRICS, VIEWS, Metric, Score, combine, measure, wilson
 from subgenre.metrics.clusters import cosine_distances, kmeans, silhouettes
@@ -30,8 +25,6 @@ from subgenre.metrics.retrieval import (
     similarity_ranks,
     triplet_shares,
 )
-from tests.folders import make_folder
-from tests.training_runs import recipe
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -415,18 +408,3 @@ def test_a_registered_function_is_scored_with_interval_and_chance(
     assert score.value == pytest.approx(expected.mean(), abs=1e-12)
     assert score.low < score.value < score.high
     assert score.chance < score.value
-
-
-@pytest.mark.slow
-def test_a_registered_metric_is_in_metrics_json_and_in_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy = Metric("toy", "A toy metric", "Similarity to one's own.", by_track=similarity_to_own)
-    monkeypatch.setitem(METRICS, "toy", toy)
-    folder = make_folder(tmp_path / "features", labels=(("a", "one"), ("a", "two")), tracks=5)
-    out = tmp_path / "model"
-    train.train(folder.path, recipe(), out=out, checkpoints=tmp_path / "checkpoints")
-    evaluate_command.evaluate(out, quick=True, max_mb=0)
-    figures = json.loads((out / workspace.METRICS).read_text())
-    assert set(figures["models"]["trained"]["toy"]) == {"value", "low", "high", "chance"}
-    assert "A toy metric" in (out / workspace.REPORT).read_text(encoding="utf-8")

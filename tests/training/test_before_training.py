@@ -34,14 +34,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
         ({"loss": {"name": "supcon"}}, "compares whole batches"),
         ({"loss": {"mining": "hard"}}, "drawn triplets are not mined"),
         ({"batch": {**PK, "subgenres": 1}}, "a batch of 1 subgenres"),
-        (
-            {"model": {"tune": "full"}, "optim": {"epochs": 2, "head_epochs": 2}},
-            "nothing of the backbone would learn",
-        ),
+        ({"model": {"tune": "full"}, "optim": {"epochs": 2, "head_epochs": 2}}, "nothing of the"),
         ({"watch": {"val_share": 0.2, "patience": 2, "every": 5}}, "shorter than from one"),
+        ({"augment": {"patchout": 0.5}}, "no transformer"),
+        ({"model": {"tune": "last:3"}}, "has 2 blocks to tune"),
+        ({"model": {"tune": "lora"}}, "has none"),
+        ({"model": {"tune": "last:1", "layer": 0}}, "leave it at -1"),
+        ({"model": {"tune": "last:1"}, "run": {"compile": True}}, "no transformer"),
+        ({"model": {"fusion": 0.5}}, "fusion is 0.5, but has no effect: there are no principal"),
+        ({"model": {"tune": "full", "pca": 4}}, "model.pca is 4, but has no effect"),
+        ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no transformer"),
+        ({"model": {"tune": "full"}, "run": {"checkpointing": True}}, "no transformer"),
+        ({"optim": {"layer_decay": 0.5}}, "frozen"),
     ],
 )
-def test_settings_that_contradict_are_refused_before_the_backbone_runs(
+def test_settings_without_effect_or_that_contradict_are_refused_before_the_backbone_runs(
     tmp_path: Path, sections: dict[str, Any], words: str
 ) -> None:
     fresh = make_folder(tmp_path / "features")

@@ -1,4 +1,4 @@
-"""Signals and the keyboard: what is done is kept, and the run goes on to the same weights."""
+"""Signals and the keyboard: finished steps are kept, and the run resumes to the same weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.training import fit, signals, trainer
-from tests.consoles import RecordingConsole, SignallingConsole
+from tests.consoles import SignallingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe, same_models
 
@@ -51,27 +51,6 @@ def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> N
     checksums = [np.load(path) for path in (folder.path / fit.CACHE).glob("*.done.npy")]
     assert [int((of_rows >= 0).sum()) for of_rows in checksums] == [8]
     assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
-
-
-def test_ctrl_c_leaves_a_checkpoint_and_names_it(
-    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    console = RecordingConsole()
-    real, epochs = trainer.Trainer._epoch, iter(range(9))
-
-    def interrupted(self: trainer.Trainer, total: int) -> None:
-        if next(epochs) == 1:
-            raise KeyboardInterrupt
-        real(self, total)
-
-    monkeypatch.setattr(trainer.Trainer, "_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        stage.train(
-            folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c", console=console
-        )
-    assert any("with --resume goes on" in text for text in console.messages)
-    again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c", "resume": True}
-    assert len(stage.train(folder.path, recipe(), **again).history) == 3
 
 
 @pytest.mark.usefixtures("keyboard")

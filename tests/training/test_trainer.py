@@ -10,7 +10,6 @@ import torch
 from subgenre import config, metrics
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import embedding, encoder
 from subgenre.training import batches, fit
@@ -191,32 +190,6 @@ def test_full_tuning_moves_the_backbone_and_the_head_alone_does_not(tmp_path: Pa
         assert changed == moved
         given = backbone.state_dict()  # is left as it was, to serve the next fold
         assert all(torch.equal(before[name], given[name]) for name in before)
-
-
-@pytest.mark.parametrize(
-    ("sections", "words"),
-    [
-        ({"augment": {"patchout": 0.5}}, "no transformer"),
-        ({"model": {"tune": "last:3"}}, "has 2 blocks to tune"),
-        ({"model": {"tune": "lora"}}, "has none"),
-        ({"model": {"tune": "last:1", "layer": 0}}, "leave it at -1"),
-        ({"model": {"tune": "last:1"}, "optim": {"layer_decay": 0.5}}, "one block alone learns"),
-        ({"model": {"tune": "last:1"}, "run": {"compile": True}}, "no transformer"),
-        (
-            {"model": {"fusion": 0.5}},
-            "model.fusion is 0.5, but has no effect: there are no principal axes",
-        ),
-        ({"model": {"tune": "full", "pca": 4}}, "model.pca is 4, but has no effect"),
-        ({"model": {"tune": "full"}, "augment": {"patchout": 0.5}}, "no transformer"),
-        ({"model": {"tune": "full"}, "run": {"checkpointing": True}}, "no transformer"),
-        ({"optim": {"layer_decay": 0.5}}, "frozen"),
-    ],
-)
-def test_an_option_without_effect_on_this_backbone_is_an_error(
-    folder: FeatureFolder, sections: dict[str, dict[str, Any]], words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        fit.fit(folder, ids(folder), recipe(**sections))
 
 
 @pytest.mark.parametrize(
