@@ -116,11 +116,7 @@ class PreprocessConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "preprocess") -> PreprocessConfig:
-        """Build the settings from the values of `to_dict`.
-
-        Raises:
-            ConfigError: an unknown key, a bad value, or an option that no longer exists.
-        """
+        """Build the settings from the values of `to_dict`; errors as of `from_plain`."""
         return validation.from_dict(cls, _without_removed("preprocess", values, where), where)
 
 
@@ -401,11 +397,8 @@ def load_settings(path: Path) -> TrainConfig:
 def from_plain(values: Mapping[str, Any], where: str) -> TrainConfig:
     """Build the settings from plain values; a removed option at its former default is dropped.
 
-    Args:
-        where: the file or the option; begins the text of an error.
-
-    Raises:
-        ConfigError: an unknown key, a bad value, an option that was removed.
+    Raises ConfigError: an unknown key, a bad value, an option that was removed; `where` names the
+    file in the message.
     """
     kept = {
         section: _without_removed(section, part, where) if isinstance(part, Mapping) else part
@@ -415,11 +408,7 @@ def from_plain(values: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def _without_removed(section: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Drop options that were removed, if they have their former default.
-
-    Raises:
-        ConfigError: they have another value.
-    """
+    """Drop options that were removed, if they have their former default; else a ConfigError."""
     kept: dict[str, Any] = {}
     for key, value in options.items():
         name = f"{section}.{key}"
@@ -432,16 +421,12 @@ def _without_removed(section: str, options: Mapping[str, Any], where: str) -> di
 
 
 def override(settings: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings with some options replaced, all at once.
+    """Return the settings with some options (`section.key` -> value) replaced, all at once.
 
     Where `optim.epochs` becomes so small that the head alone would learn in all of them,
     `optim.head_epochs` shrinks too: the backbone learns in the last epoch at least.
 
-    Args:
-        given: `section.key` -> value.
-
-    Raises:
-        ConfigError: an unknown option, or a bad value.
+    Raises ConfigError: an unknown option, or a bad value.
     """
     plain = validation.to_dict(settings)
     sections = tuple(name for name, part in plain.items() if isinstance(part, dict))

@@ -43,8 +43,7 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """Read a checkpoint of exactly this run.
 
     Raises:
-        CheckpointError: damaged, of another format, or of a run with other options, data or
-            split: the first differences are named.
+        CheckpointError: damaged, of another format, or of another run, with what differs.
     """
     state = _read(path)
     saved = state["fingerprint"]

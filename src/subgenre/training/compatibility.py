@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,26 +20,14 @@ from subgenre.models import lora
 from subgenre.models.backbones import Backbone
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A condition on the settings, and on whether the backbone is a transformer.
-
-    Where `has_effect` is false, the `options` (`section.key`) have no effect, for the reason given
-    by `otherwise`.
-    """
-
-    has_effect: Callable[[TrainConfig, bool], bool]
-    otherwise: str
-    options: tuple[str, ...]
-
-
 def _kind(settings: TrainConfig) -> str:
     return settings.model.tune.partition(":")[0]
 
 
-# In this order: an option comes after those that it depends on.
-RULES = (
-    Rule(
+# A condition on the settings and on whether the backbone is a transformer; the reason why, where it
+# does not hold, the options have no effect. An option comes after those that it depends on.
+RULES: tuple[tuple[Callable[[TrainConfig, bool], bool], str, tuple[str, ...]], ...] = (
+    (
         lambda s, _: _kind(s) != "head",
         "the backbone is frozen (tune head)",
         (
@@ -52,40 +39,38 @@ RULES = (
             "augment.patchout",
         ),
     ),
-    Rule(
+    (
         lambda s, _: s.model.tune != "last:1",
         "one block alone learns (tune last:1)",
         ("optim.layer_decay",),
     ),
-    Rule(
+    (
         lambda _, transformer: transformer,
         "the backbone is no transformer",
         ("augment.patchout", "run.checkpointing"),
     ),
-    Rule(
+    (
         lambda s, transformer: transformer or _kind(s) != "last",
         "the blocks of a backbone that is no transformer are not compiled one by one",
         ("run.compile",),
     ),
-    Rule(
+    (
         lambda s, _: _kind(s) in ("full", "lora"),
         "the network learns on cached values (tune head and last:N)",
         ("augment.time_mask", "augment.freq_mask", "augment.gain_db"),
     ),
-    Rule(
+    (
         lambda s, _: _kind(s) == "head",
         "only tune head learns on cached vectors",
         ("augment.vector_noise",),
     ),
-    Rule(
+    (
         lambda s, _: s.model.standardised,
         'pooled vectors are not standardised (model.standardise = "on" does so)',
         ("model.pca",),
     ),
-    Rule(
-        lambda s, _: s.model.pca > 0, "there are no principal axes (model.pca)", ("model.fusion",)
-    ),
-    Rule(
+    (lambda s, _: s.model.pca > 0, "there are no principal axes (model.pca)", ("model.fusion",)),
+    (
         lambda s, _: s.batch.kind == "pk",
         "drawn triplets are not mined (batch.kind=pk searches batches)",
         ("loss.mining",),
@@ -98,11 +83,11 @@ def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str
     """Return the options of `RULES` that are set without effect, each with the reason."""
     defaults = TrainConfig()
     return {
-        option: rule.otherwise
-        for rule in RULES
-        for option in rule.options
+        option: reason
+        for has_effect, reason, options in RULES
+        if not has_effect(settings, transformer)
+        for option in options
         if config.value(settings, option) != config.value(defaults, option)
-        and not rule.has_effect(settings, transformer)
     }
 
 
@@ -128,8 +113,8 @@ def disable_unused(
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Set options without effect to their default, unless `given`; return their names too."""
     disabled = []
-    for rule in RULES:
-        for option in rule.options:
+    for _, _, options in RULES:
+        for option in options:
             if option in without_effect(settings, transformer=transformer) and option not in given:
                 default = config.value(TrainConfig(), option)
                 settings = config.override(settings, {option: default})
@@ -142,11 +127,7 @@ def check_settings(
 ) -> None:
     """Refuse options that contradict each other or have no effect, before a training starts.
 
-    Args:
-        given: `section.key` of the options that the user gave by hand.
-
-    Raises:
-        ConfigError: naming the option and what to set instead.
+    `given`: `section.key` of the options that the user gave by hand.
     """
     loss, optim, watch = settings.loss, settings.optim, settings.watch
     drawn = tuple(name for name, kind in LOSSES.items() if kind.triplets)
@@ -179,8 +160,7 @@ def check_compatibility(settings: TrainConfig, backbone: Backbone) -> None:
     """Refuse settings that can't be trained on this backbone, before any work.
 
     Raises:
-        ConfigError: naming the option and what to set instead.
-        MissingExtraError: tune is `lora`, and peft is not installed.
+        ConfigError, MissingExtraError: with the option and what to set or install.
     """
     model, n_last, n_blocks = settings.model, check_tune(settings.model.tune), backbone.n_blocks
     if model.tune == "lora":

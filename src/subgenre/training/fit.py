@@ -48,12 +48,7 @@ class Fitted:
 
 
 def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
-    """Load a backbone that the features are made for.
-
-    Raises:
-        BackboneError: it is not available.
-        FeatureError: the features are of another front end.
-    """
+    """Load a backbone; a FeatureError if the features are made for another front end."""
     if backbones.feature_spec(name) != folder.spec:
         raise FeatureError(
             f"the features in {folder.path} are made for {folder.backbone}, not for {name}: leave "

@@ -38,10 +38,7 @@ def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) ->
 
 @contextmanager
 def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM and SIGUSR1 (a cluster's time limit) and Ctrl-C, to stop with a checkpoint.
-
-    Yields:
-        a function that returns whether a stop was requested.
+    """Yield a function that returns whether SIGTERM, SIGUSR1 (a cluster) or Ctrl-C came.
 
     Raises:
         KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C; after the block

@@ -52,11 +52,10 @@ def epoch_batches(
     N processes with batches of B share batches of N x B. A last batch of drawn triplets with fewer
     rows than processes is left out.
 
-    Returns:
-        Positions in the table: [b], or [b, 3] of drawn triplets, [b, 4] of quadruplets.
+    A batch has positions in the table: [b], or [b, 3] of drawn triplets, [b, 4] of quadruplets.
 
     Raises:
-        ConfigError: fewer drawn triplets than processes `world`.
+        ConfigError: fewer drawn triplets than processes, `world`.
         ConfigError, SplitError: see `pk_batches` and `draw_triplets`.
     """
     if settings.kind == "triplet":
