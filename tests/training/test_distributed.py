@@ -28,11 +28,6 @@ def test_shares_cover_the_batch_once() -> None:
         distributed.share(batch[:2], Group(0, 3))
 
 
-def test_alone_nothing_is_gathered() -> None:
-    vectors = torch.randn(3, 2, requires_grad=True)
-    assert distributed.gather(vectors, Group()) is vectors
-
-
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -54,27 +54,30 @@ def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize("accumulate", [1, 64])  # 64: more than an epoch has steps
 def test_ctrl_c_saves_the_step_and_the_resumed_run_has_the_same_weights(
-    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
-    whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
-    real = trainer.Trainer._save_if_due
+    settings, real = recipe(batch={"accumulate": accumulate}), trainer.Trainer._step
 
-    def pressed(self: trainer.Trainer, *, last: bool) -> None:
-        if self.state.done == 5:
+    def step(self: trainer.Trainer, *args: Any, **options: Any) -> None:
+        if self.state.done == 3:
             signal.raise_signal(signal.SIGINT)
-        real(self, last=last)
+        real(self, *args, **options)
 
     before = signal.getsignal(signal.SIGINT)
     again = {"out": tmp_path / "m", "checkpoints": tmp_path / "c"}
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_save_if_due", pressed)
+        patch.setattr(trainer.Trainer, "_step", step)
         with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, recipe(), **again)
+            stage.train(folder.path, settings, **again)
     assert signal.getsignal(signal.SIGINT) is before
+    assert not again["out"].exists()
     (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
-    assert torch.load(saved, weights_only=True)["done"] == 5
-    resumed = stage.train(folder.path, recipe(), **again, resume=True)
+    state = torch.load(saved, weights_only=True)
+    assert (state["epoch"], state["step"] == 4) == (0, accumulate == 1)
+    whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "cw")
+    resumed = stage.train(folder.path, settings, **again, resume=True)
     assert same_models(whole.run, resumed.run)
 
 
@@ -105,32 +108,6 @@ def test_a_job_that_ignores_ctrl_c_still_does() -> None:
             assert not requested()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("keyboard")
-def test_ctrl_c_in_an_epoch_shorter_than_the_accumulation_is_not_lost(
-    folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = recipe(batch={"accumulate": 64})
-    real = trainer.Trainer._step
-
-    def step(self: trainer.Trainer, *args: Any, **options: Any) -> None:
-        if self.state.done == 3:
-            signal.raise_signal(signal.SIGINT)
-        real(self, *args, **options)
-
-    out, place = tmp_path / "m", {"checkpoints": tmp_path / "c"}
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
-            stage.train(folder.path, settings, out=out, **place)
-    assert not out.exists()
-    (saved,) = (tmp_path / "c").glob("*/checkpoint.pt")
-    state = torch.load(saved, weights_only=True)
-    assert (state["epoch"], bool(state["step"])) == (0, True)
-    whole = stage.train(folder.path, settings, out=tmp_path / "w", checkpoints=tmp_path / "cw")
-    resumed = stage.train(folder.path, settings, out=out, **place, resume=True)
-    assert same_models(whole.run, resumed.run)
 
 
 @pytest.mark.usefixtures("keyboard")

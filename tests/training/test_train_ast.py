@@ -236,14 +236,12 @@ def test_every_augmentation_acts_on_features(folder: FeatureFolder, name: str) -
         ({"model": {"tune": "last:1"}, "augment": {"gain_db": 3.0}}, r"augment\.gain_db"),
         ({"augment": {"vector_noise": 0.4}}, r"augment\.vector_noise"),
         ({"model": {"tune": "head"}, "optim": {"head_epochs": 1}}, r"optim\.head_epochs"),
-        ({"model": {"tune": "head"}, "optim": {"layer_decay": 0.5}}, r"optim\.layer_decay"),
         ({"model": {"tune": "head"}, "optim": {"backbone_lr": 0.5}}, r"optim\.backbone_lr"),
         ({"model": {"tune": "head"}, "run": {"compile": True}}, r"run\.compile"),
         ({"model": {"tune": "head"}, "run": {"checkpointing": True}}, r"run\.checkpointing"),
         ({"model": {"tune": "last:1"}, "optim": {"layer_decay": 0.5}}, r"optim\.layer_decay"),
         ({"model": {"layer": 2}}, "has 2 blocks"),
         ({"model": {"tune": "last:1", "layer": 0}}, "lies below"),
-        ({"model": {"tune": "last:3"}}, "has 2 blocks"),
     ],
 )
 def test_an_option_without_effect_is_refused_before_any_work(
