@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from subgenre.errors import EvaluationError
+from subgenre.metrics import retrieval
 from subgenre.metrics.clusters import contingency, cosine_distances, kmeans, silhouettes
 from subgenre.metrics.influence import (
     influences,
@@ -22,17 +23,6 @@ from subgenre.metrics.influence import (
 )
 from subgenre.metrics.intervals import OF_CLUSTERS, Measured
 from subgenre.metrics.registry import METRICS
-from subgenre.metrics.retrieval import (
-    DEFAULT_K,
-    average_precisions,
-    knn_labels,
-    nearest_centroids,
-    nearest_labels,
-    own_order,
-    r_precisions,
-    similarity_ranks,
-    triplet_shares,
-)
 from subgenre.metrics.vectors import Floats, Ints, check_pair, need_classes
 
 VIEWS = ("all", "within", "across")
@@ -101,10 +91,11 @@ def _measure(
 ) -> Measured:
     need_classes(train_labels, "training")
     need_classes(test_labels, "test")
-    near = nearest_labels(train, train_labels, test, DEFAULT_K)
+    nearest = retrieval.nearest_centroids(train, train_labels, test)
+    near = retrieval.nearest_labels(train, train_labels, test, retrieval.DEFAULT_K)
     by_track: dict[str, Floats] = {
-        "centroid_accuracy": (nearest_centroids(train, train_labels, test) == test_labels) * 1.0,
-        "knn_accuracy": (knn_labels(near) == test_labels) * 1.0,
+        "centroid_accuracy": (nearest == test_labels) * 1.0,
+        "knn_accuracy": (retrieval.knn_labels(near) == test_labels) * 1.0,
         "precision_at_1": (near[:, 0] == test_labels) * 1.0,
     }
     names, labels = np.unique(test_labels, return_inverse=True)
@@ -143,8 +134,8 @@ class _Among:
     """The scores among the test tracks, for any labelling of them."""
 
     def __init__(self, rows: Floats, clusters: Ints) -> None:
-        self.order = own_order(rows)
-        self.ranks = similarity_ranks(rows)
+        self.order = retrieval.own_order(rows)
+        self.ranks = retrieval.similarity_ranks(rows)
         self.distances = cosine_distances(rows)
         self.clusters = clusters
 
@@ -153,9 +144,9 @@ class _Among:
         matched = labels.shape[1] > len(np.unique(labels[0]))
         silhouette = silhouettes(self.distances, labels)
         return {
-            "r_precision": r_precisions(self.order, labels),
-            "map_at_r": average_precisions(self.order, labels),
-            "triplet_accuracy": triplet_shares(self.ranks, labels),
+            "r_precision": retrieval.r_precisions(self.order, labels),
+            "map_at_r": retrieval.average_precisions(self.order, labels),
+            "triplet_accuracy": retrieval.triplet_shares(self.ranks, labels),
             "silhouette": silhouette if matched else np.full_like(silhouette, np.nan),
         }
 

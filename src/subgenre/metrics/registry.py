@@ -15,12 +15,11 @@ ByTrack = Callable[[Floats, Ints, Floats, Ints], Floats]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; higher is better, and 1 is the best value.
+    """One metric, from `lowest` to 1, the best value.
 
     Attributes:
         name: in `metrics.json`. title: in tables and charts. explanation: one sentence.
         is_share: whether it is a share of tracks or triplets, written as a percentage.
-        lowest: the worst value.
         by_track: function of (train [M, D], train_labels [M], test [N, D], test_labels [N]) that
             returns the value of each test track, [N], NaN where it has none; vectors have norm 1.
             None: `evaluation` computes the metric together with others.

@@ -178,10 +178,10 @@ def prefetch(
 ) -> Iterator[Tensor]:
     """Yield the stored inputs of each batch of rows, on the device; read while another is computed.
 
-    On CUDA through pinned memory, so that the copy overlaps with the computation too. Inputs in
-    memory on a CPU are loaded one by one: a thread would only take time.
+    On CUDA through pinned memory, so that the copy overlaps with the computation too.
     """
     cuda = device.type == "cuda"
+    # inputs in memory on a CPU are loaded one by one: a thread would only take time
     if not (source.on_disk or (cuda and source.deep)):
         for rows in batches:
             yield source.load(rows).to(device)

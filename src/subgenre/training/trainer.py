@@ -20,19 +20,11 @@ from subgenre.core import hardware
 from subgenre.errors import Interrupted, TrainingError
 from subgenre.losses import Loss, LossResult
 from subgenre.models.encoder import Encoder
-from subgenre.training import batches, checkpoint, collapse, distributed, optim
+from subgenre.training import batches, checkpoint, collapse, distributed, optim, run_state
 from subgenre.training.batches import ChunkTable
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import Source, prefetch
-from subgenre.training.run_state import (
-    Callbacks,
-    Epoch,
-    Estimate,
-    Result,
-    State,
-    copy_weights,
-    step_seed,
-)
+from subgenre.training.run_state import Callbacks, Epoch, Estimate, Result, State
 
 Batch = NDArray[np.int64]  # positions in the table: [b], or [b, 3 or 4] of drawn triplets
 Rows = NDArray[np.int64]
@@ -101,7 +93,7 @@ class Trainer:
         if resume is not None:
             saved = checkpoint.load(resume, self.fingerprint)
             vars(state).update({name: saved[name] for name in vars(state) if name in saved})
-            copy_weights(saved["weights"], self.weights)
+            run_state.copy_weights(saved["weights"], self.weights)
             self.optimizer.load_state_dict(saved["optimizer"])
             vars(self.watch).update(state.watch)
             self.began -= state.seconds
@@ -117,7 +109,7 @@ class Trainer:
                 self._close_epoch(began)
         stopped_early = self._out_of_patience() and state.epoch < epochs
         if state.best_weights is not None:
-            copy_weights(state.best_weights, self.weights)
+            run_state.copy_weights(state.best_weights, self.weights)
         else:
             state.best_epoch = state.epoch
         self.modules.eval()
@@ -207,7 +199,7 @@ class Trainer:
         """
         every, step = self.config.batch.accumulate, self.state.step
         added = min(every, steps - step // every * every)
-        seed = step_seed(self.config.run.seed, self.state.done, self.group.rank)
+        seed = run_state.step_seed(self.config.run.seed, self.state.done, self.group.rank)
         vectors = distributed.gather(self._encode(loaded, places, seed), self.group)
         result = self._loss(vectors, torch.from_numpy(batch).to(self.device))
         if result.value.requires_grad:
@@ -264,7 +256,7 @@ class Trainer:
     def _check_last_weights(self) -> None:
         """Encode the last batch again, by the same draws: its figures are those before the step."""
         batch = self._batches(self.state.epoch - 1)[-1]
-        seed = step_seed(self.config.run.seed, self.state.done - 1, self.group.rank)
+        seed = run_state.step_seed(self.config.run.seed, self.state.done - 1, self.group.rank)
         rows, places = self._needed(batch)
         self.modules.train()  # as for the figures at the start
         with torch.no_grad():
