@@ -141,43 +141,20 @@ def evaluate(
 
     audited = Audited({}, (), ())
     if not quick:
-        frozen = tracks.means(models.pooled[0])
-        copies = (
-            duplicates.search(tracks.folder.tracks, frozen, console)
-            if folds
-            else duplicates.find(tracks.folder.tracks, frozen)
-        )
-        context = Context(
-            tracks=tracks.folder.tracks,
-            labels=tracks.labels,
-            names=tracks.folder.labels,
-            genres=tracks.genres,
-            columns=tracks.columns,
-            frozen=frozen,
-            chunks=np.asarray(models.pooled[0][tracks.rows], dtype=np.float64),
-            chunk_track=tracks.track_of,
-            folds=scored,
-            vectors=vectors,
-            copies=copies,
-            n_folds=folds,
-            repeats=repeats,
-            seed=seed,
-            retraining=Retraining(tracks.folder, models.settings, models.out / "open_set", workers)
-            if open_set == "full"
-            else None,
-            console=console,
-        )
+        retrain_in = models.out / "open_set" if open_set == "full" else None
+        context = _context(models, scored, vectors, folds, repeats, retrain_in, workers, console)
         audited = registry.run_all(context)
-
     warnings = [warning for split in models.splits for warning in split.warnings]
     warnings = [*dict.fromkeys(warnings), *scores.notes]
     if models.is_test_run:
         console.warn(_TEST_RUN)
         warnings.append(_TEST_RUN)
     warnings += audited.notes
+
     figures = {
         "format_version": writer.FORMAT_VERSION,
-        "models": writer.plain_scores(scores.scores),
+        "models": plain(scores.scores),
+        "comparisons": plain(scores.comparisons),
         "n_tracks": len(np.unique(np.concatenate([[*f.train, *f.test] for f in scored]))),
         "folds": folds,
         "repeats": repeats,
@@ -208,6 +185,7 @@ def evaluate(
         folds=folds,
         repeats=repeats,
         models=scores.scores,
+        comparisons=scores.comparisons,
         labels=tuple(tracks.folder.labels),
         genres=tuple(tracks.folder.genres),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
@@ -227,6 +205,45 @@ def evaluate(
         writer.write_doctor(models.out / workspace.DOCTOR, audited.results["doctor"])
     console.info(f"report: {models.out / workspace.REPORT}")
     return Evaluated(models.out, figures)
+
+
+def _context(
+    models: _Models,
+    scored: Sequence[Fold],
+    vectors: Floats,
+    folds: int,
+    repeats: int,
+    retrain_in: Path | None,
+    workers: int | None,
+    console: Console,
+) -> Context:
+    """Return what the audits read; with `retrain_in`, where they keep models that they train."""
+    tracks = models.tracks
+    frozen = tracks.means(models.pooled[0])
+    if folds:
+        copies = duplicates.search(tracks.folder.tracks, frozen, console)
+    else:
+        copies = duplicates.find(tracks.folder.tracks, frozen)
+    return Context(
+        tracks=tracks.folder.tracks,
+        labels=tracks.labels,
+        names=tracks.folder.labels,
+        genres=tracks.genres,
+        columns=tracks.columns,
+        frozen=frozen,
+        chunks=np.asarray(models.pooled[0][tracks.rows], dtype=np.float64),
+        chunk_track=tracks.track_of,
+        folds=scored,
+        vectors=vectors,
+        copies=copies,
+        n_folds=folds,
+        repeats=repeats,
+        seed=models.settings.run.seed,
+        retraining=Retraining(tracks.folder, models.settings, retrain_in, workers)
+        if retrain_in
+        else None,
+        console=console,
+    )
 
 
 def _read_model(run: ModelFolder, console: Console) -> _Models:

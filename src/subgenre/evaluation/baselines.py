@@ -5,6 +5,7 @@ N tracks have one fixed order; a fold names them by position.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from subgenre import metrics
 from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
-from subgenre.metrics import Measured, Score
+from subgenre.metrics import Difference, Measured, Score
 from subgenre.metrics.vectors import Floats, Ints, unit
 
 
@@ -55,9 +56,13 @@ class Fold:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores by model and metric, and notes on what could not be scored."""
+    """Scores by model and metric, and notes on what could not be scored.
+
+    `comparisons`: by `<a>_vs_<b>` and metric, model a minus model b on the same tracks.
+    """
 
     scores: dict[str, dict[str, Score]]
+    comparisons: dict[str, dict[str, Difference]]
     notes: tuple[str, ...]
 
 
@@ -131,6 +136,7 @@ def score(
         EvaluationError: the trained model can't be scored on any fold.
     """
     scores: dict[str, dict[str, Score]] = {}
+    measured: dict[str, list[Measured]] = {}
     notes: dict[str, None] = {}
     for name in (name for name in models if name in folds[0].vectors):
         parts: list[Measured] = []
@@ -150,14 +156,18 @@ def score(
                 last = problem
                 notes[f"{name}, {len(fold.test)} held-out tracks: {problem}"] = None
         if parts:
-            scores[name] = metrics.combine(parts, seed=seed)
+            scores[name], measured[name] = metrics.combine(parts, seed=seed), parts
             notes |= dict.fromkeys(note for part in parts for note in part.notes)
         elif name == "trained" and view == "all":
             raise last
+    comparisons = {
+        f"{later}_vs_{earlier}": metrics.compare(measured[later], measured[earlier], seed=seed)
+        for earlier, later in (itertools.combinations(measured, 2) if view == "all" else ())
+    }
     if view == "all" and "trained" in scores:
         chance = {name: Score(*[one.chance] * 4) for name, one in scores["trained"].items()}
         scores = {"chance": chance, **scores}
-    return Scores(scores, tuple(notes))
+    return Scores(scores, comparisons, tuple(notes))
 
 
 def out_of_fold(folds: Sequence[Fold], labels: Ints, n_labels: int) -> tuple[Ints, Ints]:

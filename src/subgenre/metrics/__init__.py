@@ -6,7 +6,16 @@ split, `combine` gives each score its chance level and its interval. What can't 
 """
 
 from subgenre.metrics.evaluation import VIEWS, measure
-from subgenre.metrics.intervals import Measured, Score, combine, share_interval, wilson
+from subgenre.metrics.intervals import (
+    Difference,
+    Measured,
+    Score,
+    combine,
+    compare,
+    paired_p,
+    share_interval,
+    wilson,
+)
 from subgenre.metrics.registry import METRICS, Metric
 from subgenre.metrics.retrieval import (
     confusion_matrix,
@@ -19,16 +28,19 @@ from subgenre.metrics.retrieval import (
 __all__ = [
     "METRICS",
     "VIEWS",
+    "Difference",
     "Measured",
     "Metric",
     "Score",
     "combine",
+    "compare",
     "confusion_matrix",
     "knn_labels",
     "map_at_r",
     "measure",
     "nearest_centroids",
     "nearest_labels",
+    "paired_p",
     "share_interval",
     "wilson",
 ]

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from subgenre.metrics.clusters import ari_of, contingency, nmi_of
 from subgenre.metrics.registry import METRICS
@@ -44,6 +43,17 @@ class Score:
     def to_dict(self) -> dict[str, float]:
         """Return the four numbers by name, as `metrics.json` holds them."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two scores on the same n tracks, the ends of its 95 % interval, and p."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -92,57 +102,154 @@ def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
     A track's values are averaged over its parts, the score is the mean over tracks; NMI and ARI are
     averaged over parts by their size. Metrics that no part could score are left out.
     """
-    ids = sorted({name for part in parts for name in part.ids})
-    place = {name: i for i, name in enumerate(ids)}
-    rows = [np.array([place[name] for name in part.ids]) for part in parts]
+    rows, n = _positions(parts)
     rng = np.random.default_rng([seed, REPLICATES])
-    drawn = rng.multinomial(len(ids), np.full(len(ids), 1 / len(ids)), REPLICATES).astype(float)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), REPLICATES).astype(float)
     scores = {}
-    for metric in METRICS:
-        if metric in OF_CLUSTERS:
-            scores[metric] = _cluster_score(parts, rows, drawn, metric)
-        elif any(metric in part.by_track for part in parts):
-            scores[metric] = _track_score(parts, rows, drawn, metric)
+    for metric, one in METRICS.items():
+        found = _resampled(parts, rows, drawn, metric)
+        if found is None:
+            continue
+        value, replicates, means = found
+        if means is None or one.lowest < 0:  # 0 is no end of its range
+            low, high = np.percentile(replicates, [2.5, 97.5])
+        else:
+            low, high = share_interval(value, replicates, int(np.isfinite(means).sum()))
+        chance = [part.chance[metric] for part in parts if metric in part.chance]
+        weights = [_size(part, metric) for part in parts if metric in part.chance]
+        # replicates of one cluster are all equal but for those of one label: the value lies outside
+        low, high = float(min(low, value)), float(max(high, value))
+        scores[metric] = Score(value, low, high, float(np.average(chance, weights=weights)))
     return scores
 
 
-def _track_score(
+def compare(
+    first: Sequence[Measured], second: Sequence[Measured], *, seed: int = 0
+) -> dict[str, Difference]:
+    """Compare two models on the tracks that both were scored on: first minus second, by metric.
+
+    The replicates of both models draw the same tracks, as many from each part as it has
+    (stratified bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
+    section 3.2). p is that of `paired_p`, and of the bootstrap for NMI and ARI, which have no
+    values by track.
+    """
+    common = {part.ids for part in first} & {part.ids for part in second}
+    if not common:
+        return {}
+    pair = [[part for part in parts if part.ids in common] for parts in (first, second)]
+    rows, n = _positions(pair[0])
+    rng = np.random.default_rng([seed, REPLICATES])
+    drawn = _stratified(rows, n, rng)
+    differences = {}
+    for metric in METRICS:
+        found_a, found_b = (_resampled(parts, rows, drawn, metric) for parts in pair)
+        if found_a is None or found_b is None:
+            continue
+        a, of_a, means_a = found_a
+        b, of_b, means_b = found_b
+        replicates = of_a - of_b
+        low, high = np.percentile(replicates, [2.5, 97.5])
+        if means_a is None or means_b is None:
+            p = min(1.0, 2 * min((replicates <= 0).mean(), (replicates >= 0).mean()))
+            size = n
+        else:
+            by_track = means_a - means_b
+            by_track = by_track[np.isfinite(by_track)]
+            p, size = paired_p(by_track, seed=seed), len(by_track)
+        differences[metric] = Difference(a - b, float(low), float(high), float(p), size)
+    return differences
+
+
+def paired_p(differences: Floats, *, seed: int = 0) -> float:
+    """Return the two-sided p of paired differences [n] against no difference.
+
+    The exact sign test where each is -1, 0 or 1 (McNemar 1947), else a test that flips their signs
+    at random (Fisher 1935).
+    """
+    from scipy.stats import binomtest, permutation_test
+
+    changed = np.round(differences, 12)  # a smaller difference is one of rounding
+    changed = changed[changed != 0]
+    if len(changed) < 2:
+        return 1.0
+    if np.isin(changed, (-1, 1)).all():
+        return float(binomtest(int((changed > 0).sum()), len(changed)).pvalue)
+    test = permutation_test(
+        (changed,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9999,
+        batch=500,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def _positions(parts: Sequence[Measured]) -> tuple[list[Ints], int]:
+    """Return the place of each part's tracks among the n different tracks of all parts, and n."""
+    place = {name: i for i, name in enumerate(sorted({i for part in parts for i in part.ids}))}
+    return [np.array([place[name] for name in part.ids]) for part in parts], len(place)
+
+
+def _stratified(rows: Sequence[Ints], n: int, rng: np.random.Generator) -> Floats:
+    """Draw counts of tracks [R, n]; a track of several parts belongs to the first."""
+    stratum = np.zeros(n, dtype=np.int64)
+    for number, at in reversed(list(enumerate(rows))):
+        stratum[at] = number
+    drawn = np.zeros((REPLICATES, n))
+    for number in np.unique(stratum):
+        inside = np.flatnonzero(stratum == number)
+        size = len(inside)
+        drawn[:, inside] = rng.multinomial(size, np.full(size, 1 / size), REPLICATES)
+    return drawn
+
+
+def _size(part: Measured, metric: str) -> float:
+    """Return how many tracks a part's score rests on."""
+    if metric in OF_CLUSTERS:
+        return float(len(part.ids))
+    return float(np.isfinite(part.by_track[metric]).sum())
+
+
+def _resampled(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> Score:
+) -> tuple[float, Floats, Floats | None] | None:
+    """Return a score, its replicates [R] and, but for clusters, its values by track [n] or NaN."""
+    if metric in OF_CLUSTERS:
+        return *_of_clusters(parts, rows, drawn, metric), None
     found = [(part, at) for part, at in zip(parts, rows, strict=True) if metric in part.by_track]
+    if not found:
+        return None
     n = drawn.shape[1]
-    means, scored = _by_id([(part.by_track[metric], at) for part, at in found], n)
+    means = _by_id([(part.by_track[metric], at) for part, at in found], n)
+    scored = np.isfinite(means)
     value = float(means[scored].mean())
     if all(metric in part.influence for part, _ in found):
-        influence, known = _by_id([(part.influence[metric], at) for part, at in found], n)
+        influence = _by_id([(part.influence[metric], at) for part, at in found], n)
+        known = np.isfinite(influence)
         replicates = value + drawn[:, known] @ influence[known] / known.sum()
-        replicates = np.clip(replicates, METRICS[metric].lowest, 1.0)
-    else:
-        counts = drawn[:, scored]
-        counts = counts[counts.sum(axis=1) > 0]
-        replicates = counts @ means[scored] / counts.sum(axis=1)
-    if METRICS[metric].lowest < 0:  # 0 is no end of its range
-        low, high = np.percentile(replicates, [2.5, 97.5])
-    else:
-        low, high = share_interval(value, replicates, int(scored.sum()))
-    weights = [float((~np.isnan(part.by_track[metric])).sum()) for part, _ in found]
-    chance = np.average([part.chance[metric] for part, _ in found], weights=weights)
-    return Score(value, float(low), float(high), float(chance))
+        return value, np.clip(replicates, METRICS[metric].lowest, 1.0), means
+    counts = drawn[:, scored]
+    total = counts.sum(axis=1)
+    replicates = np.where(total > 0, counts @ means[scored] / np.maximum(total, 1), value)
+    return value, replicates, means
 
 
-def _by_id(columns: Sequence[tuple[Floats, Ints]], n: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the mean of each track's values over the parts it is in, and which have any."""
+def _by_id(columns: Sequence[tuple[Floats, Ints]], n: int) -> Floats:
+    """Return the mean [n] of each track's values over the parts it is in; NaN without any."""
     total, times = np.zeros(n), np.zeros(n)
     for values, at in columns:
         defined = ~np.isnan(values)
         np.add.at(total, at[defined], values[defined])
         np.add.at(times, at[defined], 1.0)
-    return total / np.maximum(times, 1.0), times > 0
+    return np.where(times > 0, total / np.maximum(times, 1.0), np.nan)
 
 
-def _cluster_score(
+def _of_clusters(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> Score:
+) -> tuple[float, Floats]:
+    """Return NMI or ARI, averaged over the parts by their size, and its replicates."""
     score = OF_CLUSTERS[metric]
     sizes = np.array([len(part.ids) for part in parts], dtype=np.float64)
     values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
@@ -154,8 +261,5 @@ def _cluster_score(
         replicates += size * score((drawn[:, at] @ cells).reshape(-1, n_clusters, n_labels))
     replicates /= sizes.sum()
     value = float(np.average(values, weights=sizes))
-    centred = np.clip(replicates - replicates.mean() + value, METRICS[metric].lowest, 1.0)
-    low, high = np.percentile(centred, [2.5, 97.5])
-    chance = np.average([part.chance[metric] for part in parts], weights=sizes)
-    # replicates of one cluster are all equal but for those of one label: the mean lies outside
-    return Score(value, float(min(low, value)), float(max(high, value)), float(chance))
+    centred = replicates - replicates.mean() + value
+    return value, np.clip(centred, METRICS[metric].lowest, 1.0)

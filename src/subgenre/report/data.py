@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from subgenre.evaluation.audits.base import Section
-from subgenre.metrics import METRICS, Score
+from subgenre.metrics import METRICS, Difference, Score
 from subgenre.report.maps import Map
 
 SPLITS = {"train": "training", "test": "held out"}
@@ -58,6 +58,7 @@ class ReportData:
 
     Attributes:
         models: scores by name of `baselines.MODELS` and by metric.
+        comparisons: differences by `<a>_vs_<b>` and by metric.
         n_train, n_test: tracks. folds, repeats: 0 for a single split.
         labels, genres: subgenres in the order of `confusion`, and the genre of each.
         confusion: [true, predicted] counts of held-out tracks.
@@ -74,6 +75,7 @@ class ReportData:
     folds: int = 0
     repeats: int = 0
     models: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    comparisons: Mapping[str, Mapping[str, Difference]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     genres: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
@@ -92,6 +94,10 @@ class ReportData:
     def score(self, model: str, metric: str) -> Score | None:
         """Return a model's score, None where there is none."""
         return self.models.get(model, {}).get(metric)
+
+    def difference(self, model: str, other: str, metric: str) -> Difference | None:
+        """Return model minus other on the same tracks, None where they were not compared."""
+        return self.comparisons.get(f"{model}_vs_{other}", {}).get(metric)
 
     def metrics(self) -> list[str]:
         """The metrics that any model is scored by, in the order of `METRICS`."""

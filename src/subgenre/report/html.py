@@ -24,7 +24,7 @@ from subgenre.report.charts import line_chart
 from subgenre.report.data import SPLITS, Point, ReportData, by_genre
 from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, collect
-from subgenre.report.wording import chance_note, score_text, split_note
+from subgenre.report.wording import chance_note, score_text, signed_text, split_note
 
 MAX_MB = 15.0
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
@@ -183,7 +183,7 @@ def _summary(data: ReportData) -> dict[str, Any]:
 
 
 def _baselines(data: ReportData) -> list[Bars | Table]:
-    """Bars for the two main metrics, and a table of all."""
+    """Bars for the two main metrics, a table of the differences, and a table of all figures."""
     metrics = data.metrics()
     table = Table(
         ("Model", *(METRICS[m].title for m in metrics)),
@@ -193,7 +193,21 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
         ),
         "All figures",
     )
-    return [*(_bars(data, m) for m in CHARTED_METRICS if m in metrics), table]
+    others = [name for name in data.models if f"{summary.MODEL}_vs_{name}" in data.comparisons]
+    differences = Table(
+        ("This model minus", *(METRICS[m].title for m in CHARTED_METRICS)),
+        tuple(
+            (
+                MODELS[name].title,
+                *(signed_text(data.difference(summary.MODEL, name, m), m) for m in CHARTED_METRICS),
+            )
+            for name in others
+        ),
+        "Differences on the same held-out tracks, with the 95 % interval of the difference; p is "
+        "the probability of so large a difference between equally good models",
+    )
+    charts = [_bars(data, m) for m in CHARTED_METRICS if m in metrics]
+    return [*charts, *([differences] if others else []), table]
 
 
 def _bars(data: ReportData, metric: str) -> Bars:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from subgenre.core.text import counted, percent, percent_interval
 from subgenre.metrics import Score
 from subgenre.report.data import ReportData
+from subgenre.report.wording import difference_text
 
 METRIC = "centroid_accuracy"
-MODEL, BASELINE = "trained", "frozen"
+MODEL = "trained"
 FEW_TRACKS = 20  # held out: with fewer, an interval spans a third of the scale or more
 IN_PART, WELL = 0.2, 0.5  # of the way from chance to all right
-# baselines that ignore most of the music, and how a sentence about them begins
-SIMPLE = {
+BASELINES = {  # how a sentence about each begins
+    "frozen": "The frozen backbone alone reaches",
+    "probe": "A linear probe on the frozen backbone reaches",
     "tempo_loudness": "Tempo and loudness alone reach",
     "mean_log_mel": "The mean spectrum alone reaches",
 }
+SIMPLE = ("tempo_loudness", "mean_log_mel")  # they ignore most of the music
+MAY_BE_CHANCE = "; with this many tracks the difference may be chance"
 COARSE_POINTS = 3.0  # a note is due if one held-out track moves the accuracy by so many points
 SMALL_SUBGENRE = 10  # or if a subgenre has so few held-out tracks
 
@@ -24,7 +28,7 @@ def sentences(data: ReportData) -> list[str]:
     score = data.score(MODEL, METRIC)
     if score is None:
         return ["No held-out track could be scored, so the model's quality is unknown."]
-    lines = [_verdict(data, score), *_training_gain(data, score), *_simple_baselines(data, score)]
+    lines = [_verdict(data, score), *_beside_baselines(data)]
     lines += [section.headline for section in data.sections if section.headline]
     return lines + _coarseness(data)
 
@@ -78,44 +82,16 @@ def _verdict(data: ReportData, score: Score) -> str:
     return f"The model hardly separates your playlists: {fact}."
 
 
-def _training_gain(data: ReportData, score: Score) -> list[str]:
-    base = data.score(BASELINE, METRIC)
-    if base is None:
-        return []
-    gain = 100 * (score.value - base.value)
-    start = f"The frozen backbone alone reaches {_text(base)}"
-    if abs(gain) < 0.5:
-        return [f"{start}; training did not change this figure."]
-    verb = "added" if gain > 0 else "lost"
-    overlap = _overlap(score, base)
-    doubt = ", which is uncertain because the intervals overlap" if overlap else ""
-    return [f"{start}; training {verb} {counted(round(abs(gain)), 'point')}{doubt}."]
-
-
-def _simple_baselines(data: ReportData, score: Score) -> list[str]:
-    """Name the simple baselines that the model is not clearly better than."""
+def _beside_baselines(data: ReportData) -> list[str]:
+    """Compare the model with each baseline; a simple one that it clearly beats is left out."""
     lines = []
-    base = data.score(BASELINE, METRIC)
-    for name, start in SIMPLE.items():
-        simple = data.score(name, METRIC)
-        if simple is None or not (_overlap(score, simple) or simple.value >= score.value):
+    for name, start in BASELINES.items():
+        base, difference = data.score(name, METRIC), data.difference(MODEL, name, METRIC)
+        if base is None or difference is None or (name in SIMPLE and difference.low > 0):
             continue
-        line = f"{start} {_text(simple)}{_as_much_as(simple, score, 'this model')}"
-        if simple.value < score.value:
-            if base is not None:
-                line += _as_much_as(simple, base, "the frozen backbone")
-            line += "; the intervals overlap, so the model may be no better"
-        lines.append(f"{line}.")
+        gap = f"{start} {_text(base)}, {difference_text(difference)} this model"
+        lines.append(f"{gap}{'' if difference.low > 0 or difference.high < 0 else MAY_BE_CHANCE}.")
     return lines
-
-
-def _as_much_as(simple: Score, other: Score, name: str) -> str:
-    gap = 100 * (simple.value - other.value)
-    return "" if gap <= -0.5 else f", {'as much as' if gap < 0.5 else 'more than'} {name}"
-
-
-def _overlap(a: Score, b: Score) -> bool:
-    return a.low <= b.high and b.low <= a.high
 
 
 def _coarseness(data: ReportData) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from subgenre.core.text import counted, percent, percent_interval
-from subgenre.metrics import METRICS, Score
+from subgenre.core.text import counted, p_value, percent, percent_interval
+from subgenre.metrics import METRICS, Difference, Score
 from subgenre.report.data import ReportData
 
 ABSENT = "–"  # noqa: RUF001  an en dash is what an empty cell shows
@@ -20,6 +20,33 @@ def score_text(score: Score | None, metric: str) -> str:
         return percent_interval(score.value, score.low, score.high)
     text = f"{round(score.value, 3) + 0.0:.3f}"  # + 0.0: no "-0.000"
     return text if exact else f"{text} ({score.low:.2f} to {score.high:.2f})"
+
+
+def difference_text(difference: Difference) -> str:
+    """Write how far a baseline lies from a model, of a share: '11 points less than (4 to 17)'."""
+    points, low, high = (
+        100 * value for value in (difference.difference, difference.low, difference.high)
+    )
+    if abs(points) < 0.5:
+        return "as much as"
+    if points < 0:
+        points, low, high = -points, -high, -low
+    interval = f"({low:.0f} to {high:.0f}, p {p_value(difference.p)})"
+    less = "less" if difference.difference > 0 else "more"
+    return f"{counted(round(points), 'point')} {interval} {less} than"
+
+
+def signed_text(difference: Difference | None, metric: str) -> str:
+    """Write a difference with its interval and p: '+11 points (+4 to +17), p 0.002'."""
+    if difference is None:
+        return ABSENT
+    scale, digits = (100, 0) if METRICS[metric].is_share else (1, 3)
+    value, low, high = (
+        f"{scale * number:+.{digits}f}"
+        for number in (difference.difference, difference.low, difference.high)
+    )
+    unit = " points" if METRICS[metric].is_share else ""
+    return f"{value}{unit} ({low} to {high}), p {p_value(difference.p)}"
 
 
 def chance_note(data: ReportData) -> str:

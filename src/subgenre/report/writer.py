@@ -16,7 +16,6 @@ from subgenre import metrics, report
 from subgenre.core import files, workspace
 from subgenre.evaluation.audits.mislabels import Finding, csv_rows
 from subgenre.evaluation.tracks import EvaluationTracks
-from subgenre.metrics import Score
 from subgenre.report import plots
 from subgenre.report.data import Point, ReportData
 
@@ -65,14 +64,6 @@ def _harmless(cell: str) -> str:
     """Quote what a spreadsheet would run as a formula; escape bytes that are no UTF-8."""
     text = cell.encode("utf-8", "backslashreplace").decode("utf-8")
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def plain_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Any]]:
-    """Return scores by model and metric as `metrics.json` holds them."""
-    return {
-        name: {metric: score.to_dict() for metric, score in by_metric.items()}
-        for name, by_metric in scores.items()
-    }
 
 
 def points(
