@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest, bootstrap, ttest_rel, wilcoxon
 from sklearn import metrics as sk
 from sklearn.neighbors import NearestCentroid
 
 from subgenre import metrics
 from subgenre.errors import EvaluationError
-from subgenre.metrics import METRICS, VIEWS, Metric, Score, combine, measure, wilson
+from subgenre.metrics import METRICS, VIEWS, Measured, Metric, Score, combine, measure, wilson
 from subgenre.metrics.clusters import cosine_distances, kmeans, silhouettes
 from subgenre.metrics.influence import precisions_without, silhouettes_without, triplets_without
 from subgenre.metrics.intervals import Z95
@@ -408,3 +409,54 @@ def test_a_registered_function_is_scored_with_interval_and_chance(
     assert score.value == pytest.approx(expected.mean(), abs=1e-12)
     assert score.low < score.value < score.high
     assert score.chance < score.value
+
+
+def by_track(values: list[float], fold: int = 0) -> Measured:
+    """One part with a share of right tracks and a rank among all, and no clusters of use."""
+    n = len(values)
+    own = {"centroid_accuracy": np.array(values), "map_at_r": np.array(values) / 3}
+    labels = np.arange(n) % 2
+    chance = {"centroid_accuracy": 0.5, "map_at_r": 0.1, "nmi": 0.0, "ari": 0.0}
+    return Measured(tuple(f"{fold}-{i}" for i in range(n)), own, {}, labels, labels, chance)
+
+
+def test_the_difference_of_two_models_is_judged_in_pairs() -> None:
+    both, only_first, only_second, none = 60, 29, 9, 40
+    first = [1.0] * both + [1.0] * only_first + [0.0] * only_second + [0.0] * none
+    second = [1.0] * both + [0.0] * only_first + [1.0] * only_second + [0.0] * none
+    n = len(first)
+    found = metrics.compare([by_track(first)], [by_track(second)])["centroid_accuracy"]
+    assert found.difference == pytest.approx((only_first - only_second) / n)
+    assert found.n == n
+    # McNemar's exact test, and the interval of a mean of paired differences by its own bootstrap
+    assert found.p == pytest.approx(binomtest(only_first, only_first + only_second).pvalue)
+    peer = bootstrap(
+        (np.array(first) - np.array(second),), np.mean, method="percentile", n_resamples=4000, rng=0
+    ).confidence_interval
+    np.testing.assert_allclose([found.low, found.high], peer, atol=0.012)
+
+
+def test_a_difference_of_any_values_has_the_p_of_a_paired_permutation_test() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.random(40)
+    two = one + rng.normal(0.05, 0.2, 40)
+    found = metrics.paired_p(two - one)
+    peer = wilcoxon(two, one).pvalue, ttest_rel(two, one).pvalue
+    assert min(peer) / 2 < found < max(peer) * 2
+    assert metrics.paired_p(np.zeros(9)) == 1.0
+
+
+def test_replicates_of_a_difference_keep_the_sizes_of_the_folds() -> None:
+    # one model is right on all of one fold, the other on all of the other: each replicate agrees
+    ones, zeros = [1.0] * 10, [0.0] * 10
+    first, second = ([by_track(a, 0), by_track(b, 1)] for a, b in ((ones, zeros), (zeros, ones)))
+    found = metrics.compare(first, second)["centroid_accuracy"]
+    assert (found.difference, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_fold_that_one_model_could_not_be_scored_on_is_left_out() -> None:
+    first = [by_track([1.0, 1.0, 0.0], 0), by_track([1.0] * 5, 1)]
+    found = metrics.compare(first, first[:1])
+    assert found["centroid_accuracy"].n == 3
+    assert found["centroid_accuracy"].difference == 0.0
+    assert metrics.compare(first[:1], first[1:]) == {}
