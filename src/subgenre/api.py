@@ -8,7 +8,7 @@
     model.similar("Some Title", k=10, per_artist=1)
     model.playlist(expand="Dark Techno", until_fit=0.9)
 
-Only the embedding of files loads torch; all else reads stored vectors.
+Each method imports what it needs: only the embedding of files loads torch.
 """
 
 from __future__ import annotations
@@ -19,29 +19,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from subgenre.commands import classify, model_map
-from subgenre.commands import index as indexing
-from subgenre.commands import playlist as lists
-from subgenre.commands.classify import Classified
-from subgenre.commands.index import Indexed
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import sources
-from subgenre.library.track import Track
-from subgenre.search import requests
 from subgenre.search.classifier import ALPHA, Placement
-from subgenre.search.collection import Collection
-from subgenre.search.playlists import Seed
-from subgenre.search.ranking import Hit
-from subgenre.search.requests import PlaylistRequest, Ranking
-from subgenre.search.track_rows import Filter
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from subgenre.commands.classify import Classified
+    from subgenre.commands.index import Indexed
+    from subgenre.library.track import Track
     from subgenre.models.file_embedding import FileVectors
+    from subgenre.search.collection import Collection
+    from subgenre.search.playlists import Seed
+    from subgenre.search.ranking import Hit
+    from subgenre.search.requests import PlaylistRequest, Ranking
+    from subgenre.search.track_rows import Filter
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -71,14 +67,10 @@ class Model:
 
     def __init__(self, folder: ModelFolder, index: Path | None = None) -> None:
         self._folder, self._index = folder, index
+        self.path = folder.path
 
     def __repr__(self) -> str:
         return f"<subgenre.Model {self.path}>"
-
-    @property
-    def path(self) -> Path:
-        """The model folder."""
-        return self._folder.path
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
@@ -123,7 +115,9 @@ class Model:
         Raises:
             LibraryError: no audio there. IndexStoreError: the index is of another model.
         """
-        indexed = indexing.index(
+        from subgenre.commands.index import index
+
+        indexed = index(
             _path(library),
             self._folder,
             path=self._index,
@@ -147,11 +141,7 @@ class Model:
         return self._folder.embed(sources.audio_files(_paths(files)).paths, console=console)
 
     def classify(
-        self,
-        tracks: FileVectors | Paths,
-        *,
-        alpha: float = ALPHA,
-        console: Console | None = None,
+        self, tracks: FileVectors | Paths, *, alpha: float = ALPHA, console: Console | None = None
     ) -> list[Placement]:
         """Classify files, the result of `embed`, or tracks of the index by id or title.
 
@@ -164,14 +154,16 @@ class Model:
         Raises:
             RunError: the model has no vectors. LibraryError: no audio there.
         """
+        from subgenre.commands.classify import place
+
         classifier = self._folder.classifier(alpha)
         if not isinstance(tracks, str | Path | Iterable):
-            return classify.place(classifier, tracks)
+            return place(classifier, tracks)
         names = _paths(tracks)
         try:
             rows = [self.tracks.row(str(name)) for name in names]
         except IndexStoreError:
-            return classify.place(classifier, self.embed(names, console=console))
+            return place(classifier, self.embed(names, console=console))
         return classifier.place(self.tracks.tracks(rows), self.tracks.vectors(rows))
 
     def classify_files(
@@ -199,7 +191,9 @@ class Model:
             RunError: the model has no vectors. LibraryError: no audio, or none of it can be read.
             PlaylistError: `out` is of another kind, or a copy would replace another file.
         """
-        return classify.classify(
+        from subgenre.commands.classify import classify
+
+        return classify(
             _paths(files),
             self._folder,
             alpha=alpha,
@@ -253,11 +247,16 @@ class Model:
         Raises:
             PlaylistError: unknown names, or options that exclude each other.
         """
+        from subgenre.commands.playlist import playlist
+        from subgenre.search.requests import PlaylistRequest
+
         request = request or PlaylistRequest(seeds, **options)
-        return lists.playlist(self._folder, self.tracks, request, out=_path(out), console=console)
+        return playlist(self._folder, self.tracks, request, out=_path(out), console=console)
 
     def ranking(self, request: PlaylistRequest) -> Ranking:
         """Return what orders the list of a request."""
+        from subgenre.search import requests
+
         return requests.ranking(self.tracks, request)
 
     def map(self) -> LibraryMap:
@@ -266,6 +265,8 @@ class Model:
         Raises:
             RunError: the model has no vectors.
         """
+        from subgenre.commands import model_map
+
         fitted = model_map.load_map(self._folder)
         return LibraryMap(
             tuple(self.tracks.tracks(self.tracks.live)),
@@ -288,15 +289,15 @@ class Model:
         Args:
             playlists: folder for saved playlists.
             host: address to listen on; the page has no password. port: 0 takes a free one.
-            on_ready: is called with the page's address.
+            on_ready: receives the page's address.
 
         Raises:
             MissingExtraError: the web extra is not installed. ConfigError: the address or port is
                 not available. RunError: the model has no vectors.
         """
-        from subgenre.commands import explore
+        from subgenre.commands.explore import explore
 
-        explore.explore(
+        explore(
             self._folder,
             index=self._index,
             playlists=Path(playlists),
@@ -318,7 +319,7 @@ def load(
     Args:
         run: the model folder; by default the newest with vectors here.
         index: an index folder; by default the model's own, if there is one.
-        console: gets the name of the chosen model.
+        console: shows the name of the chosen model.
 
     Raises:
         RunError: there is no model, or it is damaged.
@@ -331,6 +332,4 @@ def _path(path: str | Path | None) -> Path | None:
 
 
 def _paths(files: Paths) -> list[Path]:
-    if isinstance(files, str | Path):
-        return [Path(files)]
-    return [Path(file) for file in files]
+    return [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
