@@ -7,6 +7,8 @@ one draw. Methods:
     queries    percentile bootstrap over the tracks' own values
     influence  percentile bootstrap over jackknife influences, a track being query and neighbour
     t          value +- Student's t times the standard error of the tracks' own values
+    strata     influence, drawn within each subgenre, whose number of tracks a split fixes
+    t strata   the same by Student's t
     used       what `metrics.combine` gives
 
     python benchmarks/coverage.py --libraries 500 --tracks 10 40 200
@@ -59,8 +61,35 @@ def values(train: Floats, train_labels: Ints, test: Floats, labels: Ints) -> dic
     }
 
 
-def intervals(own: Floats, influence: Floats | None, rng: np.random.Generator) -> dict[str, tuple]:
+def by_subgenre(value: float, influence: Floats, labels: Ints, rng: np.random.Generator) -> tuple:
+    """Draw as many tracks of each subgenre as there are, from influences around their mean."""
+    n, replicates = len(labels), np.full(1000, value)
+    for label in np.unique(labels):
+        inside = influence[labels == label]
+        m = len(inside)
+        centred = (inside - inside.mean()) * (m / max(m - 1, 1)) ** 0.5
+        replicates += rng.multinomial(m, np.full(m, 1 / m), 1000) @ centred / n
+    return share_interval(value, replicates, n)
+
+
+def t_by_subgenre(value: float, influence: Floats, labels: Ints) -> tuple:
+    """Return value +- Student's t times the standard error of influences within subgenres."""
+    n, variance, freedom = len(labels), 0.0, 0
+    for label in np.unique(labels):
+        inside = influence[labels == label]
+        m = len(inside)
+        if m > 1:
+            variance += m * inside.var(ddof=1) / n**2
+            freedom += m - 1
+    half = stats.t.ppf(0.975, freedom) * variance**0.5
+    return value - half, value + half
+
+
+def intervals(
+    own: Floats, influence: Floats | None, labels: Ints, rng: np.random.Generator
+) -> dict[str, tuple]:
     """Return the interval of each method from the values of the tracks and their influences."""
+    labels = labels[~np.isnan(own)]
     own = own[~np.isnan(own)]
     n, value = len(own), float(own.mean())
     drawn = rng.multinomial(n, np.full(n, 1 / n), 1000) / n
@@ -68,6 +97,9 @@ def intervals(own: Floats, influence: Floats | None, rng: np.random.Generator) -
     found = {"queries": share_interval(value, drawn @ own, n), "t": (value - half, value + half)}
     if influence is not None and len(influence) == n:
         found["influence"] = share_interval(value, value + drawn @ influence, n)
+    used = own - value if influence is None or len(influence) != n else influence
+    found["strata"] = by_subgenre(value, used, labels, rng)
+    found["t strata"] = t_by_subgenre(value, used, labels)
     return found
 
 
@@ -106,7 +138,7 @@ def main() -> None:
                 for name, value in true.items():
                     found = {"used": (scores[name].low, scores[name].high)}
                     if name not in OF_CLUSTERS:
-                        found |= intervals(own[name], influence.get(name), rng)
+                        found |= intervals(own[name], influence.get(name), labels, rng)
                     for method, (low, high) in found.items():
                         held.setdefault((name, method), []).append(low <= value <= high)
                         width.setdefault((name, method), []).append(high - low)
@@ -114,7 +146,7 @@ def main() -> None:
         for name in truths:
             cells = [
                 f"{method} {np.mean(held[name, method]):.3f} ({np.mean(width[name, method]):.2f})"
-                for method in ("used", "queries", "influence", "t")
+                for method in ("used", "queries", "influence", "t", "strata", "t strata")
                 if (name, method) in held
             ]
             print(f"  {name:18} true {np.mean(truths[name]):.3f}  {'   '.join(cells)}")

@@ -161,6 +161,7 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
     if a is None or b is None:
         raise ConfigError("compare needs two models; name both folders")
     from subgenre.commands import runs as stage
+    from subgenre.core.text import p_value
 
     terminal = (common or Common()).terminal()
     compared = stage.compare(a, b)
@@ -170,19 +171,20 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
         terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
     for path in compared.unevaluated:
         terminal.warn(f"{path} is not evaluated; run `subgenre evaluate --run {path}`")
-    interval = f"[{compared.low:+.3f}, {compared.high:+.3f}]"
     terminal.table(
         f"Both on the {compared.n_tracks} tracks held out of both",
-        ["centroid accuracy", "value"],
+        ["metric", a.name, b.name, "difference", "p"],
         [
-            [a.name, f"{compared.first:.3f}"],
-            [b.name, f"{compared.second:.3f}"],
             [
-                "difference",
-                f"{compared.difference:+.3f} {interval}",
-            ],
-            ["right by only one", f"{compared.first_only} and {compared.second_only}"],
+                name,
+                f"{compared.first[name].value:.3f}",
+                f"{compared.second[name].value:.3f}",
+                f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+                p_value(one.p),
+            ]
+            for name, one in compared.differences.items()
         ],
+        caption=f"right by only one: {compared.first_only} and {compared.second_only} tracks",
     )
     terminal.info(compared.verdict)
     terminal.result(compared.to_dict())

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from subgenre import metrics
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
+from subgenre.core.text import counted, p_value
 from subgenre.errors import EvaluationError, RunError, SubgenreError
+from subgenre.metrics import Difference, Measured, Score
 
-REPLICATES = 10_000
+MAIN = "centroid_accuracy"
 Label = tuple[str, str]
 
 
@@ -40,7 +41,7 @@ class RunRow:
     test_run: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         return {**vars(self), "path": str(self.path), "scores": dict(self.scores)}
 
 
@@ -81,30 +82,43 @@ def _row(run: ModelFolder) -> RunRow:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two models on the tracks that neither has learnt from.
+    """Two models on the `n_tracks` tracks that neither has learnt from.
 
     Attributes:
-        n_tracks: held out of both. first, second: centroid accuracy on them.
-        difference: second - first; low, high: its 95 % interval.
-        first_only, second_only: tracks that only the one placed rightly.
+        first, second: scores of each on these tracks, by metric.
+        differences: second minus first, by metric.
+        first_only, second_only: tracks that only the one assigns to their subgenre.
         scores: each run's own figures on its own held-out tracks.
     """
 
     a: Path
     b: Path
     n_tracks: int
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
+    first: Mapping[str, Score]
+    second: Mapping[str, Score]
+    differences: Mapping[str, Difference]
     first_only: int
     second_only: int
     scores: tuple[Mapping[str, Any], Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
-        return {**vars(self), "a": str(self.a), "b": str(self.b), "scores": list(self.scores)}
+        """Return plain values for JSON; the first figures are of centroid accuracy."""
+        main = self.differences[MAIN]
+        return {
+            "a": str(self.a),
+            "b": str(self.b),
+            "n_tracks": self.n_tracks,
+            "first": self.first[MAIN].value,
+            "second": self.second[MAIN].value,
+            "difference": main.difference,
+            "low": main.low,
+            "high": main.high,
+            "p": main.p,
+            "first_only": self.first_only,
+            "second_only": self.second_only,
+            "differences": {name: vars(one) for name, one in self.differences.items()},
+            "scores": list(self.scores),
+        }
 
     @property
     def unevaluated(self) -> tuple[Path, ...]:
@@ -114,21 +128,26 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """Say in a sentence what the interval allows to say."""
-        if self.low > 0 or self.high < 0:
-            better, worse = (self.b, self.a) if self.low > 0 else (self.a, self.b)
-            return f"{better.name} places more tracks rightly than {worse.name}"
-        return f"{self.n_tracks} tracks don't tell the two apart"
+        """State in a sentence what the interval of the difference shows."""
+        main = self.differences[MAIN]
+        if main.low <= 0 <= main.high:
+            return (
+                f"{counted(self.n_tracks, 'track')} show no difference between the two models "
+                f"(p {p_value(main.p)})"
+            )
+        better, worse = (self.b, self.a) if main.low > 0 else (self.a, self.b)
+        return (
+            f"{better.name} assigns more tracks to the right subgenre than {worse.name} "
+            f"(p {p_value(main.p)})"
+        )
 
 
 def compare(a: Path, b: Path, *, seed: int = 0) -> Compared:
-    """Compare two models by the centroid accuracy on tracks held out of both, paired by track.
-
-    The interval is a percentile bootstrap over tracks (Efron and Tibshirani, "An introduction to
-    the bootstrap", 1993, chapter 13): both models are scored on the same resampled tracks.
+    """Compare two models on the tracks held out of both, paired by track (`metrics.compare`).
 
     Raises:
-        RunError: a run without vectors. EvaluationError: no track is held out of both.
+        RunError: a run without vectors. EvaluationError: no track is held out of both, or fewer
+            than two subgenres are.
     """
     opened = (ModelFolder.open(a), ModelFolder.open(b))
     truth = [_truth(run) for run in opened]
@@ -138,34 +157,19 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Compared:
             f"{a} and {b} have no held-out tracks in common; train both with the same library, "
             "seed and test share"
         )
-    right = [_right(run, common) for run in opened]
-    difference = right[1].astype(int) - right[0].astype(int)
-    low, high = paired_interval(difference, seed=seed)
+    first, second = (_measure(run, common, seed) for run in opened)
+    right = [one[0].by_track[MAIN] for one in (first, second)]
     return Compared(
         a,
         b,
         len(common),
-        float(right[0].mean()),
-        float(right[1].mean()),
-        float(difference.mean()),
-        low,
-        high,
-        int((difference < 0).sum()),
-        int((difference > 0).sum()),
+        metrics.combine(first, seed=seed),
+        metrics.combine(second, seed=seed),
+        metrics.compare(second, first, seed=seed),
+        int((right[0] > right[1]).sum()),
+        int((right[1] > right[0]).sum()),
         (opened[0].scores, opened[1].scores),
     )
-
-
-def paired_interval(difference: NDArray[np.integer], *, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of paired differences [n], each -1, 0 or 1.
-
-    Resampling n of three values is one multinomial draw of their counts.
-    """
-    n = len(difference)
-    shares = np.array([(difference == value).mean() for value in (-1, 0, 1)])
-    counts = np.random.default_rng(seed).multinomial(n, shares, size=REPLICATES)
-    low, high = np.percentile((counts[:, 2] - counts[:, 0]) / n, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _truth(run: ModelFolder) -> dict[str, Label]:
@@ -175,14 +179,17 @@ def _truth(run: ModelFolder) -> dict[str, Label]:
     return {i: (genre, subgenre) for i, genre, subgenre, side in rows if side == "test"}
 
 
-def _right(run: ModelFolder, ids: list[str]) -> NDArray[np.bool_]:
-    """Whether the nearest centroid of the run's training tracks is each track's own: [n]."""
+def _measure(run: ModelFolder, ids: list[str], seed: int) -> list[Measured]:
+    """Score some held-out tracks of a run beside its training tracks."""
     stored = run.embeddings
     labels = list(zip(stored.genres, stored.subgenres, strict=True))
     number = {label: i for i, label in enumerate(sorted(set(labels)))}
     y = np.array([number[label] for label in labels])
-    train = [i for i, side in enumerate(stored.splits) if side == "train"]
-    row = {track_id: i for i, track_id in enumerate(stored.ids) if stored.splits[i] == "test"}
+    train = stored.rows("train")
+    row = {stored.ids[i]: i for i in stored.rows("test")}
     test = [row[track_id] for track_id in ids]
-    found = metrics.nearest_centroids(stored.vectors[train], y[train], stored.vectors[test])
-    return np.asarray(found == y[test])
+    genres = np.zeros(len(number), dtype=np.int64)  # all subgenres are compared
+    return metrics.measure(
+        stored.vectors[train], y[train], stored.vectors[test], y[test],
+        genres=genres, seed=seed, ids=ids,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from subgenre import metrics
 from subgenre.core import validation
 from subgenre.core.progress import Console, Silent, WarningsOnly
+from subgenre.core.text import p_value
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -46,13 +47,14 @@ class Trial:
     """The result of one candidate.
 
     Attributes:
-        scores: by metric, over all folds; empty if the training failed.
+        scores: by metric, over all folds; empty if the training failed. measured: of each fold.
         seconds: of training, mean of a fold.
         failed: the reason; empty if it was trained.
     """
 
     candidate: Candidate
     scores: Mapping[str, Score]
+    measured: tuple[Measured, ...] = ()
     seconds: float = 0.0
     failed: str = ""
 
@@ -207,7 +209,7 @@ def _train(
         for part in _measure(folder, split, result.vectors, seed)
     ]
     seconds = float(np.mean([result.seconds for result in results]))
-    return Trial(one, metrics.combine(parts, seed=seed), seconds)
+    return Trial(one, metrics.combine(parts, seed=seed), tuple(parts), seconds)
 
 
 def _measure(folder: FeatureFolder, split: Split, vectors: np.ndarray, seed: int) -> list[Measured]:
@@ -238,6 +240,11 @@ def _verdict(ranked: Sequence[Trial], first: Trial, by: str) -> str:
         sentence += f", equal to {', '.join(equal)}"
     if best is first or first.failed:
         return sentence
-    value = first.value(by)
-    place = "inside" if best.scores[by].low <= value else "below"
-    return f"{sentence}; {first.candidate.name} has {value:.3f}, {place} the winner's interval"
+    gain = metrics.compare(best.measured, first.measured, seed=first.candidate.settings.run.seed)[
+        by
+    ]
+    doubt = "; the difference may be chance" if gain.low <= 0 else ""
+    return (
+        f"{sentence}, {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over "
+        f"{first.candidate.name} on the same {gain.n} tracks (p {p_value(gain.p)}){doubt}"
+    )

@@ -111,7 +111,7 @@ def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
         if found is None:
             continue
         value, replicates, means = found
-        if means is None or one.lowest < 0:  # 0 is no end of its range
+        if metric in OF_CLUSTERS or one.lowest < 0:  # 0 is no end of its range
             low, high = np.percentile(replicates, [2.5, 97.5])
         else:
             low, high = share_interval(value, replicates, int(np.isfinite(means).sum()))
@@ -130,8 +130,8 @@ def compare(
 
     The replicates of both models draw the same tracks, as many from each part as it has
     (stratified bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
-    section 3.2). p is that of `paired_p`, and of the bootstrap for NMI and ARI, which have no
-    values by track.
+    section 3.2). p is that of `paired_p` where the tracks' values are independent, else that of
+    the bootstrap.
     """
     common = {part.ids for part in first} & {part.ids for part in second}
     if not common:
@@ -149,13 +149,14 @@ def compare(
         b, of_b, means_b = found_b
         replicates = of_a - of_b
         low, high = np.percentile(replicates, [2.5, 97.5])
-        if means_a is None or means_b is None:
-            p = min(1.0, 2 * min((replicates <= 0).mean(), (replicates >= 0).mean()))
-            size = n
+        by_track = means_a - means_b
+        by_track = by_track[np.isfinite(by_track)]
+        if metric in OF_CLUSTERS or any(metric in part.influence for part in pair[0]):
+            tail = min((replicates <= 0).sum(), (replicates >= 0).sum())
+            p = min(1.0, 2 * (tail + 1) / (REPLICATES + 1))
         else:
-            by_track = means_a - means_b
-            by_track = by_track[np.isfinite(by_track)]
-            p, size = paired_p(by_track, seed=seed), len(by_track)
+            p = paired_p(by_track, seed=seed)
+        size = len(by_track) or n
         differences[metric] = Difference(a - b, float(low), float(high), float(p), size)
     return differences
 
@@ -214,10 +215,10 @@ def _size(part: Measured, metric: str) -> float:
 
 def _resampled(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> tuple[float, Floats, Floats | None] | None:
-    """Return a score, its replicates [R] and, but for clusters, its values by track [n] or NaN."""
+) -> tuple[float, Floats, Floats] | None:
+    """Return a score, its replicates [R] and its values by track [n]; NaN where there is none."""
     if metric in OF_CLUSTERS:
-        return *_of_clusters(parts, rows, drawn, metric), None
+        return *_of_clusters(parts, rows, drawn, metric), np.full(drawn.shape[1], np.nan)
     found = [(part, at) for part, at in zip(parts, rows, strict=True) if metric in part.by_track]
     if not found:
         return None
