@@ -138,4 +138,5 @@ def stand_in_device() -> Iterator[torch.device]:
         # a tensor subclass computes neither in inference mode nor in the fused attention kernels
         stack.enter_context(mock.patch("torch.inference_mode", torch.no_grad))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(mock.patch("torch.accelerator.synchronize"))  # it never lags behind
         yield torch.device(NAME, 0)

@@ -12,6 +12,8 @@ import torch
 
 from subgenre import config
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
+from subgenre.commands import embed, evaluate, refit, train
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import hardware
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.models import backbones, embedding, encoder
@@ -196,3 +198,24 @@ def test_each_backbone_runs_and_returns(ast, folder, device, tmp_path: Path) -> 
         np.testing.assert_allclose(found, expected, atol=1e-4)
         pooled = embedding.pooled_vectors(net, features, rows, cache=tmp_path, device=device)
         assert np.isfinite(pooled).all()
+
+
+def test_the_commands_from_training_to_refit(folder, device, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hardware, "pick_device", lambda _name: device)
+    settings = config.replace(config.load_recipe("laptop"), "model", backbone="musicnn")
+    settings = config.replace(settings, "optim", epochs=2)
+    run = train.train(
+        folder.path, settings, out=tmp_path / "model", checkpoints=tmp_path / "checkpoints"
+    ).run
+    found = evaluate.evaluate(run, max_mb=0, quick=True).metrics
+    assert found["models"]["trained"]["centroid_accuracy"]["value"] > 0.3
+    assert embed.embed((), run, tmp_path / "vectors.parquet").n_tracks == found["n_test"]
+    opened = ModelFolder.open(run)
+    moved = {opened.tracks[0].id: (folder.genres[2], folder.labels[2])}
+    again = refit.refit(opened, moved)
+    assert again.embeddings.vectors.shape == opened.embeddings.vectors.shape
+    over_folds = evaluate.evaluate(
+        features=folder.path, settings=settings, folds=2, out=tmp_path / "folds", max_mb=0,
+        quick=True, workers=1,
+    )  # fmt: skip
+    assert over_folds.metrics["folds"] == 2

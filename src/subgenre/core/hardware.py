@@ -19,20 +19,20 @@ _GRADIENTS = 2  # gradients of activations that a backward pass holds at a time
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of this name; `auto` is CUDA where there is one, else the CPU.
+    """Return the device of this name; `auto` is CUDA or a Mac's GPU where there is one.
 
     Raises:
         TrainingError: the device is unknown or not available.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {
-        "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
+        "cpu": True,
     }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
     if name not in available:
-        raise TrainingError(f"no device '{name}'; choose auto, {', '.join(available)}")
+        raise TrainingError(f"no device '{name}'; choose auto, cuda, mps or cpu")
     if not available[name]:
         raise TrainingError(f"device '{name}' is not available; choose --device auto or cpu")
     return torch.device(name)
@@ -104,12 +104,12 @@ def seed_device(device: torch.device, seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-def step_seconds(step: Callable[[], None]) -> float:
+def step_seconds(step: Callable[[], None], device: torch.device) -> float:
     """Return how long a step takes, until a GPU has finished it too."""
     start = time.perf_counter()
     step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter() - start
 
 

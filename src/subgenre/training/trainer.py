@@ -77,7 +77,7 @@ class Trainer:
         self.scale = collapse.OutputScale(encoder.head)
         self.watch = collapse.watch_for(config)
         self.unread: list[tuple[Tensor, float]] = []  # figures of steps, still on the device
-        self.read_every = _READ_EVERY if device.type == "cuda" else 1
+        self.read_every = 1 if device.type == "cpu" else _READ_EVERY
 
     def run(self, *, resume: Path | None = None) -> Result:
         """Train from the start or from a checkpoint, and leave the best weights in the encoder.
@@ -163,7 +163,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
 
         before, activations = hardware.step_memory(step, self.modules, self.device)
-        seconds = hardware.step_seconds(step)  # the step before has warmed it up
+        seconds = hardware.step_seconds(step, self.device)  # the step before has warmed it up
         copies = _ADAMW + 1 + bool(self.validate)  # beside each weight: gradient, best weights
         learning = sum(p.numel() for p in self.weights.values())
         memory = before + learning * 4 * copies + activations * ratio
