@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subgenre.commands.model_folder import ModelFolder
+from subgenre.config import ALPHA
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import sources
-from subgenre.search.classifier import ALPHA, Placement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from subgenre.commands.index import Indexed
     from subgenre.library.track import Track
     from subgenre.models.file_embedding import FileVectors
+    from subgenre.search.classifier import Placement
     from subgenre.search.collection import Collection
     from subgenre.search.playlists import Seed
     from subgenre.search.ranking import Hit

@@ -23,6 +23,7 @@ POOLINGS = ("mean", "cls")
 BATCH_KINDS = ("triplet", "pk")
 MININGS = ("none", "semihard", "hard")
 SCHEDULES = ("constant", "cosine")
+ALPHA = 0.1  # share of tracks of the subgenres that may be rejected as "none of these"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 MULTI = ("exclude", "keep")

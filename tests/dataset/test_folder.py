@@ -196,8 +196,8 @@ def _edit_rows(**values: Any) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, "is not a folder"),
-        (lambda f: (f / "dataset.json").unlink(), r"dataset\.json does not exist"),
+        (shutil.rmtree, "holds no features"),
+        (lambda f: (f / "dataset.json").unlink(), "holds no features"),
         (lambda f: (f / "dataset.json").write_text("{"), "can't be read"),
         (_edit_json(lambda d: d.update(format_version=2)), "format version 2"),
         (_edit_json(lambda d: d.pop("spec")), r"damaged .*spec"),

@@ -1,5 +1,6 @@
 """Measure a window of samples: loudness, peak, clipping, silence, cut-off and tempo.
 
+The heavy libraries are imported where they are used: most commands measure nothing.
 The values are stored with each chunk; an audit tests whether they predict the labels. Samples keep
 the file's own rate.
 """
@@ -10,9 +11,7 @@ import math
 import warnings
 
 import numpy as np
-import pyloudnorm
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -48,6 +47,8 @@ def loudness_lufs(samples: Float32, rate: int) -> float:
     The mean of the channels is measured if there are more than five. A window shorter than a gating
     block of 0.4 s is one block.
     """
+    import pyloudnorm
+
     if samples.shape[0] > 5:
         samples = samples.mean(axis=0, keepdims=True)
     length_s = samples.shape[1] / rate
@@ -89,6 +90,8 @@ def cutoff_hz(mono: Float32, rate: int) -> float:
     The level that one frame in ten exceeds is filtered by a running median, which removes single
     tones. Energy is a level above the noise of 16-bit samples and above -90 dB of the loudest band.
     """
+    from scipy import fft, signal
+
     size = 4096
     if len(mono) < size:
         mono = np.pad(mono, (0, size - len(mono)))
@@ -113,6 +116,8 @@ def tempo_bpm(mono: Float32, rate: int) -> float:
     period and its multiples. Twice the period scores as high, so the prior may choose every other
     beat; if half the period scores as high too, half the period is the beat.
     """
+    from scipy import fft
+
     envelope, frame_rate = onset_envelope(mono, rate)
     if len(envelope) < 4 * frame_rate or envelope.std() < 0.01:
         return 0.0
@@ -133,6 +138,8 @@ def tempo_bpm(mono: Float32, rate: int) -> float:
 
 def onset_envelope(mono: Float32, rate: int) -> tuple[Float64, float]:
     """Return the spectral flux of mono samples [n] and its frames per second."""
+    from scipy import fft, signal
+
     hop = max(1, round(rate / 100))
     size = 2 ** max(4, round(math.log2(rate * 0.025)))
     if len(mono) < 2 * size:

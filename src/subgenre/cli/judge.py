@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subgenre.cli.options import Common, Recipe
+from subgenre.core import workspace
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,13 +54,17 @@ def evaluate(
         workers: with --folds, parallel trainings; by default one for each core.
     """
     _check_options(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
-    from subgenre.commands import evaluate as stage
-    from subgenre.core import workspace
-
     terminal = (common or Common()).terminal()
+    recipe = recipe or Recipe()
+    if folds:
+        recipe.check(features or workspace.FEATURES)
+    else:
+        run = workspace.find_run(run, terminal)
+    from subgenre.commands import evaluate as stage
+
     settings = None
     if folds:
-        settings = (recipe or Recipe()).settings(features or workspace.FEATURES, terminal)
+        settings = recipe.settings(features or workspace.FEATURES, terminal)
     evaluated = stage.evaluate(
         run,
         features=features,
@@ -109,7 +114,6 @@ def doctor(
     if run is not None and (features is not None or backbone is not None):
         raise ConfigError("--run has its own features and backbone; leave out the other options")
     from subgenre.commands import doctor as stage
-    from subgenre.core import workspace
 
     terminal = (common or Common()).terminal()
     diagnosed = stage.doctor(

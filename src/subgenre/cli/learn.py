@@ -11,9 +11,8 @@ from cyclopts import Parameter
 
 from subgenre.cli.options import Common, Recipe
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
+from subgenre.core import workspace
 from subgenre.errors import ConfigError
-
-FEATURES = Path("preprocessed_features")
 
 
 def demo(*, out: Path = Path("demo"), seed: int = 0, common: Common | None = None) -> int:
@@ -33,9 +32,9 @@ def demo(*, out: Path = Path("demo"), seed: int = 0, common: Common | None = Non
 
 
 def preprocess(
-    root: Path = Path("WAV"),
+    root: Path = workspace.LIBRARY,
     *,
-    out: Path = FEATURES,
+    out: Path = workspace.FEATURES,
     backbone: str = DEFAULT_BACKBONE,
     chunk_strategy: str = "random",
     chunk_s: float = 10.0,
@@ -65,9 +64,8 @@ def preprocess(
         seed: of the random chunks.
         overwrite: replace features made with other settings.
     """
-    from subgenre.commands import preprocess as stage
+    from subgenre.library import sources
 
-    terminal = (common or Common()).terminal()
     settings = PreprocessConfig(
         chunk_s=chunk_s,
         max_chunks=max_chunks,
@@ -75,6 +73,10 @@ def preprocess(
         multi=multi,
         seed=seed,
     )
+    sources.check(root, trash)
+    from subgenre.commands import preprocess as stage
+
+    terminal = (common or Common()).terminal()
     summary = stage.preprocess(
         root,
         out,
@@ -92,12 +94,12 @@ def preprocess(
 
 def train(
     *,
-    features: Path = FEATURES,
+    features: Path = workspace.FEATURES,
     recipe: Recipe | None = None,
     test_run: bool = False,
     resume: bool = False,
     out: Path | None = None,
-    checkpoints: Path = Path("ast_triplet_output"),
+    checkpoints: Path = workspace.CHECKPOINTS,
     common: Common | None = None,
 ) -> int:
     """Train a model on a feature folder.
@@ -113,13 +115,15 @@ def train(
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
     """
+    recipe = recipe or Recipe()
+    recipe.check(features)
     from subgenre.commands import train as stage
     from subgenre.training import distributed
 
     terminal = (common or Common()).terminal(first=distributed.is_first())
     trained = stage.train(
         features,
-        (recipe or Recipe()).settings(features, terminal),
+        recipe.settings(features, terminal),
         out=out,
         checkpoints=checkpoints,
         resume=resume,
@@ -132,7 +136,7 @@ def train(
 
 def tune(
     *,
-    features: Path = Path("preprocessed_features"),
+    features: Path = workspace.FEATURES,
     recipes: tuple[str, ...] = (),
     vary: Annotated[tuple[str, ...], Parameter(name="--vary")] = (),
     folds: int = 3,
@@ -162,9 +166,11 @@ def tune(
         kept: folder of the finished trainings.
         workers: trainings side by side.
     """
+    first = recipe or Recipe()
+    first.check(features)
     from subgenre.commands import tune as stage
 
-    terminal, first = (common or Common()).terminal(), recipe or Recipe()
+    terminal = (common or Common()).terminal()
     tuned = stage.tune(
         features,
         (first.recipe, *recipes),

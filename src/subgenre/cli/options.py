@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import subgenre
+from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
+from subgenre.core import workspace
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +65,15 @@ class Recipe:
     "Refuse a split that can't keep artists and albums together."
     set: Annotated[tuple[str, ...], Parameter(name="--set")] = ()
     "Any option of the recipe, as section.key=value; may be given again."
+
+    def check(self, features: Path) -> None:
+        """Refuse wrong options and absent features, before torch is loaded.
+
+        Raises:
+            ConfigError: see `config.override`. FeatureError: there are no features.
+        """
+        config.override(config.load_recipe(self.recipe or "laptop"), self.given())
+        workspace.check_features(features)
 
     def settings(self, features: Path, terminal: Terminal) -> TrainConfig:
         """Return the recipe with these options, adapted to the features.

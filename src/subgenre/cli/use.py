@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 import subgenre
 from subgenre.cli.options import Common, Selection, Source
+from subgenre.core import workspace
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
@@ -235,9 +236,10 @@ def embed(
         run: the model folder; by default the newest fully_trained_models_... here.
         out: a Parquet file: id, path, genre, subgenre, vector.
     """
+    terminal = (common or Common()).terminal()
+    run = workspace.find_run(run, terminal)
     from subgenre.commands import embed as stage
 
-    terminal = (common or Common()).terminal()
     embedded = stage.embed(audio, run, out, console=terminal)
     terminal.result(embedded.to_dict())
     return 1 if embedded.skipped else 0

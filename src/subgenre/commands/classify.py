@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from subgenre.audio import tags
 from subgenre.commands.model_folder import ModelFolder
+from subgenre.config import ALPHA
 from subgenre.core import files, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import formats, sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
-from subgenre.search.classifier import ALPHA, Classifier, Placement
 
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
+    from subgenre.search.classifier import Classifier, Placement
 
 NONE = "none of these"  # folder and playlist of rejected files
 
@@ -83,10 +84,10 @@ def classify(
     console = console or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; give one of them with --out")
+    listed = sources.audio_files(audio)
     classifier = model.classifier(alpha)
     if not classifier.held_out:
         console.warn("the model has no test tracks, so the probabilities are too high")
-    listed = sources.audio_files(audio)
     vectors = model.embed(listed.paths, workers=workers, console=console)
     placements = place(classifier, vectors)
     count = sum(placement.track.id in model.train_ids for placement in placements)

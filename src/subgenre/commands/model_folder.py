@@ -1,6 +1,7 @@
 """The one reader of a model folder: settings, features, split, vectors, index and encoder.
 
-All but the settings is read when it is first used, and torch is loaded only for chunks and audio.
+All but the settings is read, and what reads it imported, when it is first used; torch is loaded
+only for chunks and audio.
 """
 
 from __future__ import annotations
@@ -12,32 +13,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from subgenre import config
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, workspace
 from subgenre.core.progress import Console, Silent
-from subgenre.dataset import track_vectors
-from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import FeatureError, RunError
 from subgenre.library.track import Track
-from subgenre.search import classifier, storage
-from subgenre.search.classifier import ALPHA, Classifier
-from subgenre.search.collection import Collection
-from subgenre.search.vector_index import Index
 
 if TYPE_CHECKING:
     import torch
 
     from subgenre.dataset.folder import FeatureFolder
     from subgenre.dataset.splits import Split
+    from subgenre.dataset.track_vectors import Embeddings
     from subgenre.models.encoder import Encoder
     from subgenre.models.file_embedding import FileVectors
+    from subgenre.search.classifier import Classifier
+    from subgenre.search.collection import Collection
+    from subgenre.search.vector_index import Index
 
 INDEX = "index"  # in the model folder
-_DATASET, _TRACKS = "dataset.json", "tracks.parquet"  # of a feature folder
+_TRACKS = "tracks.parquet"  # of a feature folder
 _TAGS = ("artist", "album", "title", "label", "year", "bpm", "duration_s", "size", "mtime_ns")
 
 
@@ -159,6 +155,8 @@ class ModelFolder:
             raise RunError(
                 f"{self.path} has no vectors yet; run `subgenre evaluate --run {self.path}`"
             )
+        from subgenre.dataset import track_vectors
+
         return track_vectors.read_embeddings(path)
 
     @property
@@ -179,6 +177,9 @@ class ModelFolder:
 
     def _tags(self) -> dict[str, dict[str, Any]]:
         """Read the tags by track id from the feature folder; empty where they can't be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         path = Path(self.data.get("features", "")) / _TRACKS
         try:
             rows = pq.read_table(path, columns=["id", *_TAGS]).to_pylist()
@@ -227,7 +228,7 @@ class ModelFolder:
         plain = self.data.get("preprocess")
         if plain is None:
             try:
-                text = (Path(self.data["features"]) / _DATASET).read_text(encoding="utf-8")
+                text = (Path(self.data["features"]) / workspace.DATASET).read_text(encoding="utf-8")
                 plain = json.loads(text)["config"]
             except (OSError, ValueError, KeyError):
                 return PreprocessConfig(chunk_strategy="spaced")
@@ -244,6 +245,8 @@ class ModelFolder:
         Raises:
             IndexStoreError: missing, or of another model; dimension and fingerprint are named.
         """
+        from subgenre.search.vector_index import Index
+
         return Index.open(path or self.index_path, dim=self.dim, fingerprint=self.fingerprint)
 
     def collection(self, index: Path | None = None) -> Collection:
@@ -255,6 +258,9 @@ class ModelFolder:
         Raises:
             IndexStoreError: the index is of another model. RunError: no index and no vectors.
         """
+        from subgenre.search import storage
+        from subgenre.search.collection import Collection
+
         if index is not None or storage.exists(self.index_path):
             return self.open_index(index).collection
         if not self.has_embeddings:
@@ -279,12 +285,14 @@ class ModelFolder:
             return ()
         return tuple(self.embeddings.ids[row] for row in self.embeddings.rows(split))
 
-    def classifier(self, alpha: float = ALPHA) -> Classifier:
+    def classifier(self, alpha: float = config.ALPHA) -> Classifier:
         """Fit a classifier on the model's training tracks and calibrate it on the test tracks.
 
         Raises:
             RunError: no vectors. EvaluationError: fewer than two subgenres, or a bad alpha.
         """
+        from subgenre.search import classifier
+
         vectors, labels = self.embeddings.vectors, self.embeddings.labels
         train = self.embeddings.rows("train")
         train_labels = [labels[row] for row in train]

@@ -78,6 +78,14 @@ def map_files(
                 yield suspect[0], Failure(CRASHED)
 
 
+def attempt(fn: Callable[[T], R], item: T) -> R | Failure:
+    """Apply `fn` in this process, for one item that is not worth starting a process."""
+    try:
+        return fn(item)
+    except Exception as problem:  # noqa: BLE001  as in a worker: whatever a library raises
+        return _failure(problem, 0.0)
+
+
 class _Run:
     """One pool, and the items under way in it."""
 

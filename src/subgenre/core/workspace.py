@@ -10,7 +10,7 @@ from pathlib import Path
 from subgenre.core.files import TEMPORARY
 from subgenre.core.progress import Console
 from subgenre.core.validation import check_output
-from subgenre.errors import RunError
+from subgenre.errors import FeatureError, RunError
 
 LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
@@ -28,6 +28,7 @@ CONFUSION = "confusion.png"
 EMBEDDINGS = "embeddings.parquet"
 DOCTOR = "doctor.csv"
 DATA = "data.json"
+DATASET = "dataset.json"  # of a feature folder
 
 
 def stamp() -> str:
@@ -38,6 +39,19 @@ def stamp() -> str:
 def model_folder(out: Path | None, name: str) -> Path:
     """Return where the model of a run goes: `out`, or `fully_trained_models_<name>` here."""
     return out or Path(f"{RUN_PREFIX}{name}")
+
+
+def check_features(path: Path) -> None:
+    """Refuse a folder that holds no features, before anything heavy is loaded.
+
+    Raises:
+        FeatureError: it is missing, or `preprocess` has not finished there.
+    """
+    if not (path / DATASET).is_file():
+        raise FeatureError(
+            f"{path} holds no features; run `subgenre preprocess`, or name another folder with "
+            "--features"
+        )
 
 
 def new_run(out: Path | None, name: str, begun: Sequence[str] = ()) -> Path:

@@ -67,6 +67,7 @@ class Job:
     Attributes:
         track: id. path: of the audio. label: label folder, "" for the trash pool.
         duration_s: measured from the packets. out: the feature folder.
+        measure: whether to measure the windows; a file that is only embedded needs no measures.
     """
 
     track: str
@@ -76,6 +77,7 @@ class Job:
     out: Path
     spec: FeatureSpec
     config: PreprocessConfig
+    measure: bool = True
 
     def starts(self) -> list[float]:
         """Return the start times of the track's windows, seconds, ascending."""
@@ -121,17 +123,21 @@ def start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def read(path: Path, start_s: float, length_s: float, spec: FeatureSpec) -> Window:
-    """Decode, measure and transform one window of a file.
+def read(job: Job, start_s: float) -> Window:
+    """Decode, measure and transform one window of a track.
 
     Raises:
         AudioError: the window can't be decoded or has samples that are not finite.
     """
-    samples, rate, lead = reading.read_window(path, start_s, length_s, margin_s=reading.MARGIN_S)
+    length_s, spec = job.config.chunk_s, job.spec
+    samples, rate, lead = reading.read_window(
+        job.path, start_s, length_s, margin_s=reading.MARGIN_S
+    )
     inside = samples[:, lead : lead + round(length_s * rate)]
     mono = reading.mono_window(samples, rate, lead, length_s, spec.rate)
     mel = log_mel(torch.from_numpy(mono.copy())[None], spec)[0].to(torch.float16)
-    return Window(start_s, len(mono) / spec.rate, mel, measures.measure(inside, rate))
+    measured = measures.measure(inside, rate) if job.measure else {}
+    return Window(start_s, len(mono) / spec.rate, mel, measured)
 
 
 def make_chunks(job: Job) -> Outcome:
@@ -144,7 +150,7 @@ def make_chunks(job: Job) -> Outcome:
     longest: Window | None = None
     try:
         for start_s in job.starts():
-            window = read(job.path, start_s, job.config.chunk_s, job.spec)
+            window = read(job, start_s)
             expected_s = min(job.config.chunk_s, job.duration_s - start_s)
             if window.decoded_s >= expected_s - SHORT_S:
                 rows.append(_write(job, len(rows), window))
@@ -187,5 +193,5 @@ def _write(job: Job, index: int, window: Window) -> dict[str, Any]:
         "count": statistics.count,
         "mean": statistics.mean,
         "m2": statistics.m2,
-        **{name: float(window.measured[name]) for name in measures.COLUMNS},
+        **window.measured,
     }

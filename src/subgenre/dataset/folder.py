@@ -35,12 +35,12 @@ from torch import Tensor
 from subgenre.audio import measures
 from subgenre.audio.features import MUSICNN_SPEC, PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
-from subgenre.core import files
+from subgenre.core import files, workspace
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.library.track import Track
 
 FORMAT_VERSION = 1
-DATASET, SKIPPED = "dataset.json", "skipped.csv"
+DATASET, SKIPPED = workspace.DATASET, "skipped.csv"
 TRASH_FOLDER = "trash"
 CHUNKS, TRACKS = "chunks.parquet", "tracks.parquet"
 AGAIN = "run `subgenre preprocess` again"
@@ -250,8 +250,7 @@ def read_dataset(path: Path) -> dict[str, Any]:
     Raises:
         FeatureError: the folder or the file is missing, damaged or of another version.
     """
-    if not path.is_dir():
-        raise FeatureError(f"{path} is not a folder; `subgenre preprocess` creates one")
+    workspace.check_features(path)
     return files.read_json(path / DATASET, version=FORMAT_VERSION, error=FeatureError)
 
 

@@ -56,24 +56,33 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
+def check(source: Path, trash: Path | None = None) -> None:
+    """Refuse a library or a trash folder that is not there.
+
+    Raises:
+        LibraryError: one of them is missing.
+    """
+    if trash is not None and not trash.is_dir():
+        raise LibraryError(f"the trash folder {shown(trash)} is not a readable folder")
+    if not source.exists():
+        raise LibraryError(f"{shown(source)} does not exist; {_HINT}")
+
+
 def find(source: Path, trash: Path | None = None) -> Found:
     """List the files of a library with their labels, without opening audio.
 
     Raises:
         LibraryError: the source or the trash folder is missing or can't be used.
     """
+    check(source, trash)
     found = Found()
     blocked = set()
     if trash is not None:
-        if not trash.is_dir():
-            raise LibraryError(f"the trash folder {shown(trash)} is not a readable folder")
         blocked.add(_identity(trash))
         _walk(found, trash, Entry(trash, "", "", trash=True), set())
     suffix = source.suffix.lower()
     if source.is_dir():
         _read_folder(found, source, blocked)
-    elif not source.exists():
-        raise LibraryError(f"{shown(source)} does not exist; {_HINT}")
     elif suffix in M3U_EXTENSIONS:
         raise LibraryError(
             f"{shown(source)} is one playlist, so one subgenre; name the folder with a playlist "

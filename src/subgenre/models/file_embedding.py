@@ -108,13 +108,16 @@ def embed_each(
         tasks = [
             _Task(Path(path), Path(place) / str(i), spec, config) for i, path in enumerate(paths)
         ]
-        for i, result in parallel.map_files(
+        results = parallel.map_files(
             _chunk_file,
             tasks,
             workers=max(1, min(len(tasks), parallel.worker_count(workers))),
             timeout_s=timeout_s,
             initializer=chunking.start_worker,
-        ):
+        )
+        if len(tasks) == 1:  # a process would take longer to start than to decode
+            results = ((0, parallel.attempt(_chunk_file, task)) for task in tasks)
+        for i, result in results:
             if isinstance(result, parallel.Failure):
                 skipped = Skipped(tasks[i].path, result.reason)
                 yield i, replace(_joined([], encoder.size), skipped=(skipped,))
@@ -140,7 +143,16 @@ def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]
         raise AudioError(
             f"is {shown:.1f} s long; at least {task.config.min_track_s:g} s are needed"
         )
-    job = Job(probed.id, task.path, "", probed.duration_s, task.out, task.spec, task.config)
+    job = Job(
+        probed.id,
+        task.path,
+        "",
+        probed.duration_s,
+        task.out,
+        task.spec,
+        task.config,
+        measure=False,
+    )
     outcome = chunking.make_chunks(job)
     if not outcome.rows:
         raise AudioError(outcome.reason)

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
+from subgenre.config import ALPHA
 from subgenre.errors import EvaluationError
 from subgenre.metrics.vectors import unit
 from subgenre.search.conformal import p_values
@@ -36,7 +36,6 @@ Label = tuple[str, str]  # genre, subgenre
 Doubles = NDArray[np.float64]
 
 NEIGHBOURS = 5  # training tracks whose cosines decide whether a track belongs to any subgenre
-ALPHA = 0.1  # share of tracks of the subgenres that may be rejected as "none of these"
 _COLDEST, _HOTTEST = 1e-3, 10.0  # bounds of the temperature
 
 
@@ -228,6 +227,8 @@ def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Do
 
 def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
     """Return the temperature of least cross-entropy; the problem is convex in its inverse."""
+    from scipy.optimize import minimize_scalar  # takes as long to import as the rest
+
     count, classes = cosines.shape
     wrong = 1.0 / (count + 2)
     smoothed = np.full((count, classes), wrong / (classes - 1))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from subgenre.errors import PlaylistError
 from subgenre.metrics.vectors import unit
@@ -193,6 +192,8 @@ def viterbi(candidates: Sequence[Floats], points: Doubles) -> list[int]:
 
     Costs: squared distance of each step, and `STRAY` times that from each candidate to its point.
     """
+    from scipy.spatial.distance import cdist
+
     cost = STRAY * cdist(candidates[0], points[:1], "sqeuclidean")[:, 0]
     back = []
     for before, here, point in zip(candidates, candidates[1:], points[1:], strict=False):

@@ -12,7 +12,6 @@ from subgenre.core import hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted
 from subgenre.dataset import folder
-from subgenre.errors import FeatureError
 from subgenre.models.backbones.registry import kind_of_features
 from subgenre.training import compatibility
 
@@ -39,13 +38,6 @@ def settings_for(
         FeatureError, ConfigError, TrainingError: no features, bad options, no such device.
     """
     console, options = console or Silent(), dict(given)
-    if recipe is not None:
-        config.override(config.load_recipe(recipe), given)  # reports its errors first
-    if not features.is_dir():
-        raise FeatureError(
-            f"there are no features in {features}; run `subgenre preprocess ROOT` first, or name "
-            "their folder with --features"
-        )
     dataset = folder.read_dataset(features)
     small = not kind_of_features(dataset["spec"]["front_end"]).transformer
     choices = []
