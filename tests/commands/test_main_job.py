@@ -64,6 +64,27 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return encoder.load(run).state_dict()
 
 
+def test_run_does_the_whole_job_and_opens_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISPLAY", ":0")
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    library(tmp_path / "WAV", tracks=4)
+    assert cli.main(["run", "WAV", "--backbone", "musicnn", "--epochs", "2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    run = tmp_path / found.pop("run")
+    assert found == json.loads((run / workspace.METRICS).read_text())
+    assert opened == [(run / workspace.REPORT).as_uri()]
+    comparison = found["comparisons"]["trained_vs_frozen"]["centroid_accuracy"]
+    scores = [found["models"][m]["centroid_accuracy"]["value"] for m in ("trained", "frozen")]
+    assert comparison["difference"] == pytest.approx(scores[0] - scores[1])
+    assert comparison["n"] == found["n_test"]
+    assert "broken.mp3" in err
+
+
 def test_train_evaluate_and_embed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,11 @@ from subgenre.core import workspace
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
+    from subgenre.cli.console import Terminal
     from subgenre.commands.runs import RunRow
+    from subgenre.report.writer import Evaluated
 
-MAX_MB = 15.0
+MAX_MB = 3.0
 SHOWN = ("centroid_accuracy", "knn_accuracy", "map_at_r")
 OPTIONS = ("backbone", "tune", "loss", "epochs", "lr", "margin", "batch_size", "recipe")
 
@@ -78,9 +80,18 @@ def evaluate(
         workers=workers,
         console=terminal,
     )
-    terminal.table("Held-out tracks", *evaluated.table())
+    show_evaluation(evaluated, terminal)
     terminal.result(evaluated.metrics)
     return 0
+
+
+def show_evaluation(evaluated: Evaluated, terminal: Terminal) -> None:
+    """Print the figures, the first sentences of the summary, and the next command."""
+    terminal.table("Held-out tracks", *evaluated.table())
+    for sentence in evaluated.sentences[:3]:
+        terminal.info(sentence)
+    if not evaluated.metrics["folds"]:
+        terminal.info(f"next: subgenre classify NEW_FILES --run {evaluated.run}")
 
 
 def doctor(

@@ -1,4 +1,4 @@
-"""The commands that lead to a model: demo, preprocess, train, tune."""
+"""The commands that lead to a model: demo, run, preprocess, train, tune."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from subgenre import config
+from subgenre.cli.judge import show_evaluation
 from subgenre.cli.options import Common, Recipe
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import workspace
@@ -64,8 +66,6 @@ def preprocess(
         seed: of the random chunks.
         overwrite: replace features made with other settings.
     """
-    from subgenre.library import sources
-
     settings = PreprocessConfig(
         chunk_s=chunk_s,
         max_chunks=max_chunks,
@@ -73,6 +73,8 @@ def preprocess(
         multi=multi,
         seed=seed,
     )
+    from subgenre.library import sources
+
     sources.check(root, trash)
     from subgenre.commands import preprocess as stage
 
@@ -87,6 +89,8 @@ def preprocess(
         overwrite=overwrite,
         console=terminal,
     )
+    moved = "" if out == workspace.FEATURES else f" --features {out}"
+    terminal.info(f"next: subgenre train{moved}")
     skipped = [{"path": str(s.path), "reason": s.reason} for s in summary.skipped]
     terminal.result({**dataclasses.asdict(summary), "skipped": skipped})
     return 1 if summary.skipped else 0
@@ -130,7 +134,40 @@ def train(
         test_run=test_run,
         console=terminal,
     )
+    terminal.info(f"next: subgenre evaluate --run {trained.run}")
     terminal.result(trained.to_dict())
+    return 0
+
+
+def run(
+    root: Path = workspace.LIBRARY,
+    *,
+    recipe: Recipe | None = None,
+    common: Common | None = None,
+) -> int:
+    """Do the whole job: preprocess a library, train, evaluate, and open the report.
+
+    Example: subgenre run WAV --backbone musicnn
+
+    Args:
+        root: the library, as for `preprocess`.
+    """
+    recipe = recipe or Recipe()
+    config.override(config.load_recipe(recipe.recipe or "laptop"), recipe.given())
+    from subgenre.library import sources
+
+    sources.check(root)
+    from subgenre.commands import run as stage
+
+    terminal = (common or Common()).terminal()
+    evaluated = stage.run(
+        root,
+        recipe.backbone or DEFAULT_BACKBONE,
+        lambda features: recipe.settings(features, terminal),
+        console=terminal,
+    )
+    show_evaluation(evaluated, terminal)
+    terminal.result({"run": str(evaluated.run), **evaluated.metrics})
     return 0
 
 

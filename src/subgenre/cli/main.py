@@ -34,6 +34,7 @@ app = App(
 )
 COMMANDS: tuple[Callable[..., int], ...] = (  # in the order of the job
     learn.demo,
+    learn.run,
     learn.preprocess,
     judge.doctor,
     learn.train,

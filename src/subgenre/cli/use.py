@@ -46,6 +46,7 @@ def index(
         .load(terminal)
         .index(library, root=root, replace=replace, workers=workers, console=terminal)
     )
+    terminal.info("next: subgenre explore, or: subgenre similar TRACK")
     terminal.result(indexed.to_dict())
     return 1 if indexed.skipped or (indexed.relinked and indexed.relinked.missing) else 0
 

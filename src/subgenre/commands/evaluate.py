@@ -33,7 +33,7 @@ from subgenre.evaluation.audits.registry import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import encoder
-from subgenre.report import maps, writer
+from subgenre.report import maps, summary, writer
 from subgenre.report.data import Backbone, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.report.writer import Evaluated
@@ -204,7 +204,7 @@ def evaluate(
     if "doctor" in audited.results:
         writer.write_doctor(models.out / workspace.DOCTOR, audited.results["doctor"])
     console.info(f"report: {models.out / workspace.REPORT}")
-    return Evaluated(models.out, figures)
+    return Evaluated(models.out, figures, summary.sentences(data))
 
 
 def _context(

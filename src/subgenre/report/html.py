@@ -26,7 +26,7 @@ from subgenre.report.palette import styles
 from subgenre.report.previews import Previews, collect
 from subgenre.report.wording import chance_note, score_text, signed_text, split_note
 
-MAX_MB = 15.0
+MAX_MB = 3.0  # with plotly the file is under 8 MB
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
 LISTED_TRACKS = 3000
 CHARTED_METRICS = ("centroid_accuracy", "map_at_r")
@@ -203,8 +203,7 @@ def _baselines(data: ReportData) -> list[Bars | Table]:
             )
             for name in others
         ),
-        "Differences on the same held-out tracks, with the 95 % interval of the difference; p is "
-        "the probability of so large a difference between equally good models",
+        "Differences on the same held-out tracks",
     )
     charts = [_bars(data, m) for m in CHARTED_METRICS if m in metrics]
     return [*charts, *([differences] if others else []), table]

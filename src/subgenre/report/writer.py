@@ -24,10 +24,11 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The folder that holds an evaluation, and the content of its `metrics.json`."""
+    """The folder that holds an evaluation, the content of its `metrics.json`, and the summary."""
 
     run: Path
     metrics: dict[str, Any]
+    sentences: list[str]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return columns and rows for a person: a metric a row, a model a column."""
