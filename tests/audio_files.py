@@ -101,7 +101,7 @@ def _encode(container, stream, samples: NDArray, rate: int) -> None:
 def remux(
     source: Path, target: Path, tags: Mapping[str, str] | None, *, cover: bool = False
 ) -> Path:
-    """Copy the packets into a new file with other tags, and with artwork if wanted."""
+    """Copy the packets into a new file with other tags, and artwork if given."""
     with av.open(str(source)) as old:
         name = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4"}.get(old.format.name, old.format.name)
         part = target.with_name("part")
@@ -227,8 +227,8 @@ def write_bad(folder: Path) -> dict[str, str]:
     (folder / "zeros.wav").write_bytes(bytes(10_000))
     write_zero_channels(folder / "no channels.wav")
     write_video(folder / "film.m4a")
-    header = write(folder / "header only.wav", music(1)).read_bytes()[:44]
-    (folder / "header only.wav").write_bytes(header)
+    header = write(folder / "header only.wav", music(1))
+    header.write_bytes(header.read_bytes()[:44])
     whole = write(folder / "cut.m4a", music(3)).read_bytes()
     (folder / "cut.m4a").write_bytes(whole[: len(whole) // 2])
     os.mkfifo(folder / "pipe.mp3")
@@ -237,18 +237,12 @@ def write_bad(folder: Path) -> dict[str, str]:
     (folder / "pool.mp3").symlink_to(folder / "loop.mp3")
     (folder / "device.wav").symlink_to("/dev/zero")
     (folder / "folder.mp3").mkdir()
-    return {
+    no_audio = ("text.mp3", "page.mp3", "stream.mp3", "random.flac", "zeros.wav")
+    return dict.fromkeys((*no_audio, "header only.wav", "cut.m4a"), "no audio") | {
         "empty.mp3": "empty",
-        "text.mp3": "no audio",
-        "page.mp3": "no audio",
-        "stream.mp3": "no audio",
         "random.mp3": "",
-        "random.flac": "no audio",
-        "zeros.wav": "no audio",
         "no channels.wav": "no channels",
         "film.m4a": "no audio stream",
-        "header only.wav": "no audio",
-        "cut.m4a": "no audio",
         "pipe.mp3": "a pipe",
         "gone.mp3": "a link to a file that is gone",
         "loop.mp3": "leads back to itself",

@@ -31,7 +31,7 @@ def corpus() -> Path:
 
 @pytest.fixture
 def keyboard() -> Iterator[None]:
-    """Ctrl-C as at a terminal: a job in a script's background is started deaf to it."""
+    """Ctrl-C as at a terminal: a background job of a script ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -43,10 +43,6 @@ def write_tone(path: Path, hertz: float, length_s: float = LENGTH_S) -> None:
         file.writeframes((12_000 * swell * np.sin(2 * np.pi * hertz * t)).astype("<i2").tobytes())
 
 
-def hertz_of(label: int, n: int) -> float:
-    return 200.0 * (label + 1) + 9 * n
-
-
 def encode(path: Path) -> Encoded:
     """Encode a tone: its pitch decides which centre it is near."""
     found = reading.probe(path)
@@ -68,15 +64,12 @@ def make_tracks(root: Path) -> list[Track]:
     for label, (genre, subgenre) in enumerate(SUBGENRES):
         for n in range(EACH):
             path = root / genre / subgenre / f"{n:02d} tone ü, {label}.wav"
-            write_tone(path, hertz_of(label, n))
+            write_tone(path, 200.0 * (label + 1) + 9 * n)
             found = reading.probe(path)
             title = EVIL if (label, n) == (1, 3) else f"Tone {label}-{n}"
-            made.append(
-                Track(
-                    found.id, path, genre, subgenre, f"Artist {n % 3}", title=title,
-                    bpm=120.0 + n, duration_s=found.duration_s,
-                )
-            )  # fmt: skip
+            tags = {"artist": f"Artist {n % 3}", "title": title, "bpm": 120.0 + n}
+            track = Track(found.id, path, genre, subgenre, **tags, duration_s=found.duration_s)
+            made.append(track)
     return made
 
 
@@ -90,6 +83,7 @@ def make_library(folder: Path, **more: Any) -> Library:
     labels = [(t.genre, t.subgenre) for t in tracks]
     wrong = tracks[2]
     why = "by its sound Deep House 93%, Dark Techno 5%"
+    fit = "wrong playlist", wrong.subgenre, "Deep House", 0.93, why
     values: dict[str, Any] = {
         "collection": collection,
         "coordinates": place(unit),
@@ -102,11 +96,7 @@ def make_library(folder: Path, **more: Any) -> Library:
         "note": "32 tones of four kinds.",
         "classifier": classifier.fit(unit, labels),
         "trained": frozenset(t.id for t in tracks[::2]),
-        "findings": (
-            Finding(
-                wrong.id, str(wrong.path), "wrong playlist", wrong.subgenre, "Deep House", 0.93, why
-            ),
-        ),
+        "findings": (Finding(wrong.id, str(wrong.path), *fit),),
         "chunk_starts": {t.id: (0.0, 3.0) for t in tracks},
         "chunk_s": 2.0,
         "encode": encode,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 
+from subgenre.audio import measures
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, validation
@@ -58,42 +60,15 @@ def make_folder(
 
 
 def _track(id_: str, genre: str, subgenre: str, i: int, path: Path) -> Track:
-    return Track(
-        id=id_,
-        path=path.parent / (subgenre or "trash") / f"track {i}.mp3",
-        genre=genre,
-        subgenre=subgenre,
-        artist=f"{subgenre} artist {i}",
-        duration_s=60.0,
-        rate=44100,
-        channels=2,
-        codec="mp3",
-        container="mp3",
-        bit_rate=128000,
-        size=1000,
-        mtime_ns=1,
-        trash=not subgenre,
-    )
+    where = path.parent / (subgenre or "trash") / f"track {i}.mp3"
+    artist = f"{subgenre} artist {i}"
+    return Track(id_, where, genre, subgenre, artist, duration_s=60.0, trash=not subgenre)
 
 
 def _write(path: Path, track: Track, label: str, index: int, values: torch.Tensor) -> dict:
     file = folder.chunk_file(label or "trash", track.path, track.id, index)
     folder.write_chunk(path / file, values, start_s=3.0 * index, track_id=track.id)
     statistics = Statistics.of(values.half().float())
-    return {
-        "file": file,
-        "track": track.id,
-        "label": label,
-        "index": index,
-        "start_s": 3.0 * index,
-        "n_frames": len(values),
-        "count": statistics.count,
-        "mean": statistics.mean,
-        "m2": statistics.m2,
-        "loudness_lufs": -14.0,
-        "peak": 0.5,
-        "clipped_share": 0.0,
-        "silent_share": 0.0,
-        "cutoff_hz": 16000.0,
-        "tempo_bpm": 120.0,
-    }
+    row = {"file": file, "track": track.id, "label": label, "index": index}
+    row |= {"start_s": 3.0 * index, "n_frames": len(values), **dataclasses.asdict(statistics)}
+    return row | dict(zip(measures.COLUMNS, (-14.0, 0.5, 0.0, 0.0, 16000.0, 120.0), strict=True))

@@ -1,4 +1,4 @@
-"""Model folders made by hand: one of vectors alone, one with an encoder that hears."""
+"""Model folders made by hand: one of vectors alone, one with an encoder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from subgenre import config
+from subgenre.audio import reading
 from subgenre.config import PreprocessConfig, TrainConfig
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
+from subgenre.models import backbones, encoder, file_embedding
 from tests.small_library import write_wav
 
 LABELS = (("techno", "dark"), ("techno", "emotional"), ("house", "deep"))
@@ -28,10 +31,8 @@ class Row:
 
 
 def settings(dim: int = DIM) -> TrainConfig:
-    plain = config.load_recipe("thesis")
-    plain = config.replace(
-        plain, "model", backbone="musicnn", tune="head", embedding_size=dim, head=()
-    )
+    model = {"backbone": "musicnn", "tune": "head", "embedding_size": dim, "head": ()}
+    plain = config.replace(config.load_recipe("thesis"), "model", **model)
     plain = config.replace(plain, "optim", epochs=2, head_epochs=0)
     return config.replace(plain, "run", device="cpu")
 
@@ -87,17 +88,8 @@ def sounding_run(folder: Path, *, each: int = 4) -> Path:
 
     The caller must have replaced the workers (`small_library.replace_workers`).
     """
-    import torch
-
-    from subgenre.audio import reading
-    from subgenre.models import backbones, encoder, file_embedding
-
-    net = encoder.Encoder(
-        backbones.load("musicnn"),
-        head=(),
-        embedding_size=DIM,
-        generator=torch.Generator().manual_seed(0),
-    ).eval()
+    seeded, backbone = torch.Generator().manual_seed(0), backbones.load("musicnn")
+    net = encoder.Encoder(backbone, head=(), embedding_size=DIM, generator=seeded).eval()
     rows, split = [], []
     for number, (genre, subgenre) in enumerate(LABELS[:2]):
         for i in range(each):

@@ -37,18 +37,10 @@ def write_wav(path: Path, length_s: float, seed: int) -> None:
 
 def track_of(path: Path, root: Path, **more: Any) -> Track:
     found = reading.probe(path)
-    parts = path.relative_to(root).parts
-    trash = parts[0] == "trash"
-    values: dict[str, Any] = {
-        "genre": "" if trash else parts[0],
-        "subgenre": "" if trash else parts[1],
-        "trash": trash,
-        "size": path.stat().st_size,
-        "mtime_ns": path.stat().st_mtime_ns,
-        **dataclasses.asdict(found),
-        **more,
-    }
-    return Track(path=path, **values)
+    genre, subgenre, *_ = path.relative_to(root).parts
+    labels = {"trash": True} if genre == "trash" else {"genre": genre, "subgenre": subgenre}
+    stat = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+    return Track(path=path, **{**labels, **stat, **dataclasses.asdict(found), **more})
 
 
 def library_of(root: Path) -> Library:

@@ -35,7 +35,7 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
-def hears_the_keyboard(_: int) -> bool:
+def receives_ctrl_c(_: int) -> bool:
     return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -51,6 +49,7 @@ def signals() -> dict[str, NDArray[np.float32]]:
         "DC offset": np.full(N, 0.3),
         "noise on a DC offset": 0.5 + 1e-3 * noise,
         "clipped": np.clip(5 * noise, -1, 1),
+        "short": music(70_000),
     }
     return {name: values.astype(np.float32) for name, values in found.items()}
 
@@ -69,38 +68,28 @@ def test_ast_front_end_equals_the_hubs(name: str, hub: ASTFeatureExtractor) -> N
     expected = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
     ours = log_mel(torch.from_numpy(samples)[None], AST_SPEC)[0]
     assert ours.dtype == torch.float32
-    assert tuple(ours.shape) == (998, 128)
+    assert tuple(ours.shape) == (AST_SPEC.frames(len(samples)), 128)
     for stored, tolerance in ((ours, 1e-3), (ours.to(torch.float16).to(torch.float32), 2e-3)):
-        padded = torch.nn.functional.pad(stored, (0, 0, 0, 1024 - 998), value=features.PAD_VALUE)
+        padded = torch.nn.functional.pad(
+            stored, (0, 0, 0, 1024 - len(stored)), value=features.PAD_VALUE
+        )
         np.testing.assert_allclose(hub.normalize(padded.numpy()), expected, rtol=0, atol=tolerance)
 
 
-def test_a_short_chunk_is_padded_as_the_hub_pads(hub: ASTFeatureExtractor) -> None:
-    samples = music(70_000)
-    expected = hub(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
-    ours = log_mel(torch.from_numpy(samples)[None], AST_SPEC)[0].numpy()
-    padded = np.full((1024, 128), features.PAD_VALUE, np.float32)
-    padded[: len(ours)] = ours
-    np.testing.assert_allclose(hub.normalize(padded), expected, rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("n_mels", [64, 128])
-def test_kaldi_filters_equal_the_hubs(n_mels: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = mel_filter_bank(
-            257, n_mels, 20, 8000, 16_000, None, "kaldi", triangularize_in_mel_space=True
-        )
-    np.testing.assert_allclose(features.kaldi_mel_filters(n_mels, 16_000), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(("n_mels", "rate"), [(96, 16_000), (40, 1_800)])
-def test_slaney_filters_equal_the_hubs(n_mels: int, rate: int) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = mel_filter_bank(257, n_mels, 0, rate / 2, rate, "slaney", "slaney")
-    ours = features.slaney_mel_filters(n_mels, rate)
-    np.testing.assert_allclose(ours, expected, atol=1e-12)
+@pytest.mark.parametrize(
+    ("ours", "n_mels", "low_hz", "rate", "norm", "scale"),
+    [
+        (features.kaldi_mel_filters, 64, 20, 16_000, None, "kaldi"),
+        (features.kaldi_mel_filters, 128, 20, 16_000, None, "kaldi"),
+        (features.slaney_mel_filters, 96, 0, 16_000, "slaney", "slaney"),
+        (features.slaney_mel_filters, 40, 0, 1_800, "slaney", "slaney"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_filters_equal_the_hubs(ours, n_mels, low_hz, rate, norm, scale) -> None:
+    in_mel = scale == "kaldi"
+    expected = mel_filter_bank(257, n_mels, low_hz, rate / 2, rate, norm, scale, in_mel)
+    np.testing.assert_allclose(ours(n_mels, rate), expected, atol=1e-12)
 
 
 def test_musicnn_front_end_equals_scipys_stft() -> None:
@@ -125,7 +114,7 @@ def test_musicnn_front_end_equals_the_originals() -> None:
 
 
 @pytest.mark.parametrize("spec", [AST_SPEC, MUSICNN_SPEC])
-def test_a_batch_gives_what_its_rows_give(spec: FeatureSpec) -> None:
+def test_a_batch_equals_its_rows(spec: FeatureSpec) -> None:
     batch = torch.from_numpy(np.stack([music(40_000, seed) for seed in range(3)]))
     one_by_one = torch.cat([log_mel(row[None], spec) for row in batch])
     torch.testing.assert_close(log_mel(batch, spec), one_by_one, rtol=0, atol=0)
@@ -136,16 +125,6 @@ def test_a_batch_gives_what_its_rows_give(spec: FeatureSpec) -> None:
 def test_frames_is_the_length(spec: FeatureSpec, n: int) -> None:
     shape = tuple(log_mel(torch.zeros(2, n), spec).shape)
     assert shape == (2, spec.frames(n), spec.n_mels)
-
-
-def test_a_tone_is_loudest_in_its_band() -> None:
-    tone = np.sin(2 * np.pi * 2000 * np.arange(16_000) / 16_000).astype(np.float32)
-    for spec, filters in (
-        (AST_SPEC, features.kaldi_mel_filters(128, 16_000)),
-        (MUSICNN_SPEC, features.slaney_mel_filters(96, 16_000)),
-    ):
-        mel = log_mel(torch.from_numpy(tone)[None], spec)[0, 5:-5].mean(dim=0)
-        assert filters[64, int(mel.argmax())] > 0  # bin 64 of 512 at 16 kHz is 2 kHz
 
 
 def test_samples_of_another_shape_are_refused() -> None:
@@ -192,13 +171,8 @@ def test_statistics_hold_at_float16_chunks() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_what_the_cpu_gives() -> None:
+def test_a_gpu_equals_the_cpu() -> None:
     batch = torch.from_numpy(np.stack([music(40_000, seed) for seed in range(3)]))
     for spec in (AST_SPEC, MUSICNN_SPEC):
         there = log_mel(batch.cuda(), spec).cpu()
         torch.testing.assert_close(there, log_mel(batch, spec), rtol=1e-4, atol=2e-3)
-
-
-def test_transformers_is_not_imported() -> None:
-    code = "import sys, subgenre.audio.features; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -46,26 +46,22 @@ def test_silence_of_any_length(length):
     }
 
 
-def test_loudness_of_the_standards_reference_tone():
-    # ITU-R BS.1770-4: a 997 Hz sine at 0 dBFS in one channel reads -3.01 LKFS
-    assert measure(sine(997, 10), RATE)["loudness_lufs"] == pytest.approx(-3.01, abs=0.05)
-    assert measure(0.1 * sine(997, 10), RATE)["loudness_lufs"] == pytest.approx(-23.01, abs=0.05)
-    both = np.repeat(sine(997, 10), 2, axis=0)
-    assert measure(both, RATE)["loudness_lufs"] == pytest.approx(0.0, abs=0.05)
-
-
-@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000, 96_000])
-def test_loudness_at_other_rates(rate):
-    # the standard's filter is warped where half the rate is near
-    assert measure(sine(997, 5, rate), rate)["loudness_lufs"] == pytest.approx(-3.01, abs=0.25)
-
-
-def test_loudness_of_less_than_a_gating_block():
-    assert measure(sine(997, 0.2), RATE)["loudness_lufs"] == pytest.approx(-3.0, abs=0.3)
-
-
-def test_loudness_under_the_gate_is_minus_70():
-    assert measure(1e-5 * sine(997, 5), RATE)["loudness_lufs"] == -70.0
+@pytest.mark.parametrize(
+    ("level", "channels", "seconds", "rate", "lufs", "tolerance"),
+    [
+        # ITU-R BS.1770-4: a 997 Hz sine at 0 dBFS in one channel reads -3.01 LKFS
+        (1.0, 1, 10, RATE, -3.01, 0.05),
+        (0.1, 1, 10, RATE, -23.01, 0.05),
+        (1.0, 2, 10, RATE, 0.0, 0.05),
+        # the standard's filter is warped where half the rate is near
+        *((1.0, 1, 5, rate, -3.01, 0.25) for rate in (8_000, 22_050, 48_000, 96_000)),
+        (1.0, 1, 0.2, RATE, -3.0, 0.3),  # less than a gating block
+        (1e-5, 1, 5, RATE, -70.0, 0.0),  # under the gate
+    ],
+)
+def test_loudness_of_a_sine(level, channels, seconds, rate, lufs, tolerance):
+    samples = level * np.repeat(sine(997, seconds, rate), channels, axis=0)
+    assert measure(samples, rate)["loudness_lufs"] == pytest.approx(lufs, abs=tolerance)
 
 
 def test_peak_counts_both_signs():

@@ -20,21 +20,11 @@ from subgenre.errors import ConfigError
 def test_thesis_is_the_original_set_up() -> None:
     file = resources.files("subgenre").joinpath("recipes", "thesis.toml")
     assert tomllib.loads(file.read_text(encoding="utf-8")) == {
-        "model": {
-            "tune": "full",
-            "layer": -1,
-            "pooling": "mean",
-            "head": [768, 512],
-            "embedding_size": 128,
-        },
+        "model": {"tune": "full", "layer": -1, "pooling": "mean"}
+        | {"head": [768, 512], "embedding_size": 128},
         "batch": {"kind": "triplet", "size": 2},
-        "loss": {
-            "name": "triplet",
-            "margin": 0.3,
-            "negative_margin": 0.2,
-            "trash_margin": 0.5,
-            "trash_weight": 1.0,
-        },
+        "loss": {"name": "triplet", "margin": 0.3, "negative_margin": 0.2}
+        | {"trash_margin": 0.5, "trash_weight": 1.0},
         "optim": {"epochs": 30, "lr": 1e-4},
     }
     recipe, chunks = config.load_recipe("thesis"), config.PreprocessConfig()  # the rest: defaults
@@ -91,9 +81,7 @@ def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, words: str) -> None:
         *((name, f"'{value}'", text) for (name, value), text in config.REMOVED_VALUES.items()),
     ],
 )
-def test_a_removed_option_is_refused_with_what_to_do(
-    tmp_path: Path, name: str, value: str, advice: str
-) -> None:
+def test_a_removed_option_is_refused_with_what_to_do(tmp_path, name, value, advice) -> None:
     (tmp_path / "r.toml").write_text(f"{name} = {value}")
     for read in (lambda path: config.load_recipe(str(path)), config.load_settings):
         with pytest.raises(ConfigError, match=re.escape(name)) as raised:
@@ -123,11 +111,6 @@ def test_a_missing_recipe_names_the_nearest() -> None:
         config.load_recipe("thesys")
     with pytest.raises(ConfigError, match="does not exist"):
         config.load_recipe("nowhere.toml")
-
-
-def test_whole_numbers_serve_as_floats() -> None:
-    settings = validation.from_dict(config.OptimConfig, {"lr": 1})
-    assert isinstance(settings.lr, float)
 
 
 SECTIONS = (
@@ -172,20 +155,17 @@ def test_zero_is_accepted_where_it_disables_an_option() -> None:
     config.LossConfig(trash_weight=0, angular_margin=0, base=0)
 
 
-def test_a_check_of_an_output_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_of_an_output_leaves_no_file(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("kept")
-    validation.check_output("out", tmp_path / "file")
-    validation.check_output("out", tmp_path / "new" / "deep" / "file")
-    validation.check_output("kept", tmp_path, folder=True)
-    validation.check_output("kept", tmp_path / "new", folder=True)
-    with pytest.raises(ConfigError, match="a folder; give the name of a file"):
-        validation.check_output("out", tmp_path)
-    with pytest.raises(ConfigError, match="file is no folder; choose another place"):
-        validation.check_output("out", tmp_path / "file" / "deep" / "x.toml")
-    with pytest.raises(ConfigError, match="file is no folder; choose another place"):
-        validation.check_output("kept", tmp_path / "file", folder=True)
+    for name, folder in (("file", False), ("new/deep/file", False), ("", True), ("new", True)):
+        validation.check_output("out", tmp_path / name, folder=folder)
+    for name, folder, message in (
+        ("", False, "a folder; give the name of a file"),
+        ("file/deep/x.toml", False, "file is no folder; choose another place"),
+        ("file", True, "file is no folder; choose another place"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validation.check_output("out", tmp_path / name, folder=folder)
 
     def refused(dir: Path) -> None:
         raise PermissionError(13, "Permission denied", str(dir))

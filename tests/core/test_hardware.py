@@ -23,9 +23,7 @@ def test_a_given_precision_is_used(precision: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_bf16_is_used_where_the_processor_computes_in_it(
-    monkeypatch: pytest.MonkeyPatch, native: bool
-) -> None:
+def test_bf16_is_used_where_the_processor_computes_in_it(monkeypatch, native) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     for device in ("cuda", "cpu"):
@@ -35,9 +33,7 @@ def test_bf16_is_used_where_the_processor_computes_in_it(
     assert hardware.pick_bf16("auto", torch.device("mps"))[0] is False
 
 
-def test_the_memory_of_a_step_is_what_its_backward_pass_keeps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_memory_of_a_step_is_what_its_backward_pass_keeps(monkeypatch) -> None:
     network = nn.Linear(1, 2, bias=False)  # its weight is kept for the backward pass too
 
     def step() -> None:
@@ -59,9 +55,7 @@ def test_the_memory_of_a_step_is_what_its_backward_pass_keeps(
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_missing_memory_gets_a_clear_error_and_other_errors_pass(
-    problem: Exception, memory: bool
-) -> None:
+def test_missing_memory_gets_a_clear_error_and_other_errors_pass(problem, memory) -> None:
     with (
         pytest.raises(TrainingError if memory else type(problem)) as caught,
         hardware.clear_memory_errors(),

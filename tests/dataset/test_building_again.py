@@ -21,25 +21,7 @@ from subgenre.dataset import building, journal
 from subgenre.dataset.building import estimate
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from tests.small_library import (
-    CONFIG,
-    library_of,
-    make_library,
-    replace_workers,
-    run,
-    same_folders,
-    write_wav,
-)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_library(tmp_path / "WAV")
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return replace_workers(monkeypatch)
+from tests.small_library import CONFIG, library_of, run, same_folders, write_wav
 
 
 def test_a_second_run_decodes_nothing(root: Path, tmp_path: Path, inline: list[str]) -> None:
@@ -130,9 +112,7 @@ def test_a_damaged_folder_can_be_overwritten(root: Path, tmp_path: Path) -> None
     FeatureFolder.open(out)
 
 
-def test_a_worker_that_dies_costs_one_track(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_dies_loses_one_track(root, tmp_path, monkeypatch) -> None:
     """Such a track is tried again; one that can't be read is not."""
     tried: list[str] = []
     first_run = True
@@ -181,9 +161,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_four_workers_killed_and_resumed_give_what_one_gives(
-    root: Path, tmp_path: Path, inline: list[str]
-) -> None:
+def test_four_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert run(root, whole).n_done == 6
     inline.clear()

@@ -12,15 +12,9 @@ from subgenre.dataset.chunking import chunk_starts
 from subgenre.errors import ConfigError
 
 
-def draw(duration_s, *, strategy="random", chunk_s=10.0, max_chunks=3, seed=0, track_id="a"):
-    return chunk_starts(
-        duration_s,
-        chunk_s=chunk_s,
-        max_chunks=max_chunks,
-        strategy=strategy,
-        seed=seed,
-        track_id=track_id,
-    )
+def draw(duration_s, **options):
+    usual = {"chunk_s": 10.0, "max_chunks": 3, "strategy": "random", "seed": 0, "track_id": "a"}
+    return chunk_starts(duration_s, **usual | options)
 
 
 def test_sequential_gives_the_first_windows():
@@ -46,20 +40,11 @@ def test_one_chunk_or_less_gives_one_start(strategy, duration_s):
     chunk_s=st.floats(0.5, 60),
     max_chunks=st.integers(1, 20),
     strategy=st.sampled_from(CHUNK_STRATEGIES),
-    seed=st.integers(-5, 2**70),
-    track_id=st.text(),
+    others=st.fixed_dictionaries({"seed": st.integers(-5, 2**70), "track_id": st.text()}),
 )
-def test_windows_lie_in_the_track_and_overlap_only_when_spaced(
-    duration_s, chunk_s, max_chunks, strategy, seed, track_id
-):
-    found = draw(
-        duration_s,
-        strategy=strategy,
-        chunk_s=chunk_s,
-        max_chunks=max_chunks,
-        seed=seed,
-        track_id=track_id,
-    )
+def test_windows_overlap_only_when_spaced(duration_s, chunk_s, max_chunks, strategy, others):
+    options = {"chunk_s": chunk_s, "max_chunks": max_chunks, "strategy": strategy}
+    found = draw(duration_s, **options, **others)
     assert 1 <= len(found) <= max_chunks
     assert found == sorted(found)
     assert found[0] >= 0
@@ -90,7 +75,7 @@ def test_random_is_uniform_over_all_sets_of_windows_that_do_not_overlap():
         assert np.abs(ours - theirs).max() < 2.23 * np.sqrt(1 / len(found) + 1 / len(reference))
 
 
-def test_what_makes_no_sense_is_refused():
+def test_bad_arguments_are_refused():
     with pytest.raises(ConfigError, match="did you mean 'random'"):
         draw(60, strategy="randon")
     with pytest.raises(ConfigError, match="duration_s nan"):

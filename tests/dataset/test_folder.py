@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -31,24 +32,11 @@ LABELS = [("dark", "techno", "dark"), ("house", "house", "house")]
 
 def track(n: int, subgenre: str = "", *, root: Path) -> Track:
     genre = {"dark": "techno", "house": "house", "": ""}[subgenre]
-    return Track(
-        id=f"{n:032x}",
-        path=root / (subgenre or "trash") / f"a song {n}.mp3",
-        genre=genre,
-        subgenre=subgenre,
-        artist="Ärtist",
-        year=2001,
-        bpm=128.5,
-        duration_s=200.0 + n,
-        rate=44_100,
-        channels=2,
-        codec="mp3",
-        container="mp3",
-        bit_rate=320_000,
-        size=1000 + n,
-        mtime_ns=10**18 + n,
-        trash=not subgenre,
-    )
+    path = root / (subgenre or "trash") / f"a song {n}.mp3"
+    tags = {"artist": "Ärtist", "year": 2001, "bpm": 128.5, "duration_s": 200.0 + n}
+    stream = {"rate": 44_100, "channels": 2, "codec": "mp3", "container": "mp3"}
+    file = {"bit_rate": 320_000, "size": 1000 + n, "mtime_ns": 10**18 + n, "trash": not subgenre}
+    return Track(f"{n:032x}", path, genre, subgenre, **tags, **stream, **file)
 
 
 def write_folder(out: Path, root: Path) -> list[np.ndarray]:
@@ -63,24 +51,16 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
             file = store.chunk_file(label, t.path, t.id, index)
             padded = store.pad(torch.from_numpy(values), T)
             store.write_chunk(out / file, padded, start_s=index * 1.5, track_id=t.id)
-            found = Statistics.of(values)
             row: dict[str, Any] = {"file": file, "track": t.id, "label": label, "index": index}
-            row |= {"start_s": index * 1.5, "n_frames": n_frames, "count": found.count}
-            row |= {"mean": found.mean, "m2": found.m2} | dict.fromkeys(measures.COLUMNS, 1.0)
+            row |= {"start_s": index * 1.5, "n_frames": n_frames}
+            row |= dataclasses.asdict(Statistics.of(values)) | dict.fromkeys(measures.COLUMNS, 1.0)
             rows.append(row)
             stored.append(values)
     settings = {"spec": SPEC.to_dict(), "config": validation.to_dict(CONFIG)}
     store.write_chunks(out, rows)
     store.write_tracks(out, tracks, root)
-    dataset = store.dataset_json(
-        root=root,
-        settings=settings,
-        labels=LABELS,
-        rows=rows,
-        n_tracks=4,
-        n_trash=1,
-        n_skipped=0,
-    )
+    counts = {"n_tracks": 4, "n_trash": 1, "n_skipped": 0}
+    dataset = store.dataset_json(root=root, settings=settings, labels=LABELS, rows=rows, **counts)
     files.write_json(out / store.DATASET, dataset)
     return stored
 
@@ -97,7 +77,7 @@ def test_the_backbone_is_the_recorded_one_or_else_the_front_ends() -> None:
     assert store.backbone_of({"spec": {"front_end": "musicnn"}}) == "musicnn"
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_folder_is_read_as_written(tmp_path: Path) -> None:
     out, root = tmp_path / "features", tmp_path / "WAV"
     stored = write_folder(out, root)
     opened = FeatureFolder.open(out)
@@ -216,9 +196,7 @@ def _edit_rows(**values: Any) -> Callable[[Path], object]:
         (_edit_rows(mean=None), "empty fields"),
     ],
 )
-def test_a_damaged_folder_is_refused(
-    folder: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_a_damaged_folder_is_refused(folder, damage, message) -> None:
     FeatureFolder.open(folder)
     damage(folder)
     with pytest.raises(FeatureError, match=message):
@@ -247,9 +225,7 @@ def _chunk(values: torch.Tensor, track: int = 1) -> Callable[[Path], object]:
         (_chunk(torch.full((T, 8), float("nan")).half()), "not finite"),
     ],
 )
-def test_a_damaged_chunk_is_refused(
-    folder: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_a_damaged_chunk_is_refused(folder, damage, message) -> None:
     opened = FeatureFolder.open(folder)
     path = folder / opened.chunks["file"][2].as_py()
     opened.load([2])

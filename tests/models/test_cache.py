@@ -55,7 +55,7 @@ def test_only_missing_rows_are_computed(tmp_path: Path) -> None:
     ("damage", "computed"),
     [("cut", 6), ("gone", 6), ("type", 6), ("flip", 1), ("list cut", 6), ("list flip", 1)],
 )
-def test_damage_counts_as_absent(tmp_path: Path, damage: str, computed: int) -> None:
+def test_damaged_rows_are_computed_again(tmp_path: Path, damage: str, computed: int) -> None:
     fill(tmp_path)
     path = tmp_path / ("k.done.npy" if damage.startswith("list") else "k.npy")
     data = bytearray(path.read_bytes())
@@ -70,6 +70,17 @@ def test_damage_counts_as_absent(tmp_path: Path, damage: str, computed: int) -> 
         path.write_bytes(data)
     assert len(fill(tmp_path)) == computed
     assert fill(tmp_path) == []
+
+
+def test_an_interrupted_fill_keeps_its_rows(tmp_path: Path) -> None:
+    def stop(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if rows[0] == 4:
+            raise KeyboardInterrupt
+        return VALUES[rows]
+
+    with pytest.raises(KeyboardInterrupt):
+        ArrayCache(tmp_path, "k", VALUES.shape, np.float32).fill(ALL, stop, batch_size=2)
+    assert fill(tmp_path) == [4, 5]
 
 
 def test_a_killed_process_loses_only_what_it_had_not_saved(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, RunError
 from subgenre.library.track import Track
-from subgenre.models import backbones, cache, embedding, file_embedding
+from subgenre.models import backbones, embedding, file_embedding
 from subgenre.models.encoder import Encoder
+from tests.small_library import write_wav
 from tests.toy import make_ast_folder
 
 N_TRACKS, N_CHUNKS = 5, 3
@@ -56,35 +59,10 @@ def folder(tmp_path_factory) -> FeatureFolder:
         found = Statistics.of(x)
         stats = {"count": found.count, "mean": found.mean, "m2": found.m2}
         rows.append({"file": f"{row}.pt", "track": f"t{number}", "n_frames": shape[0], **stats})
-    tracks = tuple(
-        Track(
-            f"t{i}",
-            Path(f"{i}.mp3"),
-            "g",
-            "s",
-            duration_s=9.0,
-            rate=1,
-            channels=1,
-            codec="",
-            container="",
-            bit_rate=1,
-            size=1,
-            mtime_ns=1,
-        )
-        for i in range(N_TRACKS)
-    )
+    tracks = tuple(Track(f"t{i}", Path(f"{i}.mp3"), "g", "s") for i in range(N_TRACKS))
+    label, table = np.zeros(len(track), np.int64), pa.Table.from_pylist(rows)
     return FeatureFolder(
-        path,
-        path,
-        AST_SPEC,
-        config,
-        tracks,
-        (),
-        ("s",),
-        ("g",),
-        pa.Table.from_pylist(rows),
-        track,
-        np.zeros(len(track), np.int64),
+        path, path, AST_SPEC, config, tracks, (), ("s",), ("g",), table, track, label
     )
 
 
@@ -121,12 +99,11 @@ class Counted:
 
 
 def test_pooled_vectors_are_made_once_and_kept(encoder, folder, tmp_path) -> None:
-    counted, rows = Counted(folder), np.arange(15)
+    counted, rows, seen = Counted(folder), np.arange(15), []
     with torch.inference_mode():
         expected = encoder.eval().pooled(folder.load(rows)).numpy()
     few = embedding.pooled_vectors(encoder, counted, rows[4:9], cache=tmp_path, batch_size=4)
     np.testing.assert_allclose(few, expected[4:9], atol=1e-5)
-    seen = []
     every = embedding.pooled_vectors(
         encoder, counted, rows, cache=tmp_path, batch_size=4, on_progress=lambda *a: seen.append(a)
     )
@@ -172,46 +149,13 @@ def test_a_new_head_uses_the_cache_and_any_other_change_does_not(
         encoder.backbone.model.layernorm.bias[0] -= 1.0
 
 
-def test_a_long_pass_is_kept_on_the_way_and_when_it_is_stopped(
-    encoder, folder, tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(cache, "SAVE_EVERY_S", -1.0)
-    counted = Counted(folder)
-    on_disk = []
-
-    def stop(done: int, total: int) -> None:
-        on_disk.extend(int((np.load(p) >= 0).sum()) for p in tmp_path.glob("*.done.npy"))
-        if done >= 9:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embedding.pooled_vectors(
-            encoder, counted, range(15), cache=tmp_path, batch_size=3, on_progress=stop
-        )
-    assert on_disk == [3, 6]  # what a kill at this moment would have left
-    assert counted.read == 9
-    embedding.pooled_vectors(encoder, counted, range(15), cache=tmp_path, batch_size=3)
-    assert counted.read == 9 + 6  # nothing was done twice
-
-
 def test_a_backbone_alone(backbone, encoder, folder, tmp_path) -> None:
     with pytest.raises(ConfigError, match="statistics"):
         embedding.pooled_vectors(backbone, folder, [0], cache=tmp_path)
-    statistics = Statistics(100, -4.5, 900.0)
-    found = embedding.pooled_vectors(
-        backbone, folder, [0], cache=tmp_path / "a", statistics=statistics
-    )
+    options = {"cache": tmp_path / "a", "statistics": Statistics(100, -4.5, 900.0)}
+    found = embedding.pooled_vectors(backbone, folder, [0], **options)
     expected = embedding.pooled_vectors(encoder, folder, [0], cache=tmp_path / "b")
     np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_projected_pools_are_the_chunk_vectors(encoder, folder, tmp_path) -> None:
-    pooled = embedding.pooled_vectors(encoder, folder, range(6), cache=tmp_path)
-    np.testing.assert_allclose(
-        embedding.project_vectors(encoder, pooled),
-        embedding.chunk_vectors(encoder, folder, range(6)),
-        atol=1e-5,
-    )
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -256,7 +200,7 @@ class Row:
     subgenre: str = 'Dark, "deep"'
 
 
-def test_embeddings_there_and_back(tmp_path) -> None:
+def test_embeddings_are_read_as_written(tmp_path) -> None:
     values = rng().normal(size=(3, 6)).astype(np.float32)
     tracks = [Row("a", Path("x/ä b\n.mp3")), Row("b", Path("c")), Row("c", Path("d"), "", "")]
     path = tmp_path / "embeddings.parquet"
@@ -279,42 +223,33 @@ def test_embeddings_there_and_back(tmp_path) -> None:
     assert track_vectors.read_embeddings(path).ids == ("a",)  # a name that is no Unicode
 
 
-def test_embeddings_that_are_none(tmp_path) -> None:
-    path = tmp_path / "e.parquet"
-    with pytest.raises(RunError, match="does not exist"):
-        track_vectors.read_embeddings(path)
-    path.write_bytes(b"nothing")
-    with pytest.raises(RunError, match="no embeddings"):
-        track_vectors.read_embeddings(path)
-    pq.write_table(pa.table({"id": ["a"]}), path)
-    with pytest.raises(RunError, match="no embeddings"):
-        track_vectors.read_embeddings(path)
-    track_vectors.write_embeddings(path, [Row("a", Path("b"))], [[np.nan, 1.0]], fingerprint="")
-    with pytest.raises(RunError, match="not finite"):
-        track_vectors.read_embeddings(path)
-    track_vectors.write_embeddings(path, [Row("a", Path("b"))], [[0.0, 1.0]], fingerprint="")
-    table = pq.read_table(path).replace_schema_metadata({"format_version": "9"})
-    pq.write_table(table, path)
-    with pytest.raises(RunError, match="format version 9"):
-        track_vectors.read_embeddings(path)
+def test_damaged_embeddings_are_refused(tmp_path) -> None:
+    def write(path: Path, value: float = 0.0) -> None:
+        track_vectors.write_embeddings(path, [Row("a", Path("b"))], [[value, 1.0]], fingerprint="")
+
+    def other_version(path: Path) -> None:
+        write(path)
+        pq.write_table(pq.read_table(path).replace_schema_metadata({"format_version": "9"}), path)
+
+    for damage, word in (
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_bytes(b"nothing"), "no embeddings"),
+        (lambda path: pq.write_table(pa.table({"id": ["a"]}), path), "no embeddings"),
+        (lambda path: write(path, np.nan), "not finite"),
+        (other_version, "format version 9"),
+    ):
+        damage(tmp_path / "e.parquet")
+        with pytest.raises(RunError, match=word):
+            track_vectors.read_embeddings(tmp_path / "e.parquet")
 
 
 def test_reading_embeddings_needs_no_torch() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, subgenre.dataset.track_vectors; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def write_wav(path: Path, seconds: float, seed: int, rate: int = 16_000) -> None:
-    samples = rng(seed).normal(0, 3000, round(seconds * rate)).clip(-32000, 32000)
-    with wave.open(str(path), "wb") as out:
-        out.setparams((1, 2, rate, 0, "NONE", ""))
-        out.writeframes(samples.astype("<i2").tobytes())
-
-
-def test_files_from_outside(tmp_path) -> None:
+@pytest.mark.slow
+def test_vectors_of_outside_files(tmp_path) -> None:
     net = Encoder(backbones.load("musicnn"), head=(), embedding_size=8).eval()
     long, short = tmp_path / "long.wav", tmp_path / "short.wav"
     write_wav(long, 8.0, 1)

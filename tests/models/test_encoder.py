@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.decomposition import PCA
 
 from subgenre.audio.features import Statistics
 from subgenre.errors import ConfigError, RunError
@@ -51,18 +53,21 @@ def test_the_thesis_head_on_normalised_features(toy) -> None:
     np.testing.assert_allclose(net(x).norm(dim=1), 1.0, atol=1e-6)
 
 
-@torch.inference_mode()
-def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_path) -> None:
-    from sklearn.decomposition import PCA
-
+def six_axes() -> tuple[torch.Tensor, np.ndarray]:
+    """Pooled vectors [40, 32] that span six axes, and their principal components [40, 6]."""
     generator = torch.Generator().manual_seed(4)
     pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
+    scaled = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
+    return pooled, PCA(6, svd_solver="full").fit_transform(scaled)
+
+
+@torch.inference_mode()
+def test_fusion_joins_the_principal_components_to_the_heads_output(toy, tmp_path) -> None:
+    pooled, component = six_axes()
     plain = make(toy, head=(16,), embedding_size=5, pca=6)
     joined = make(toy, head=(16,), embedding_size=5, pca=6, fusion=0.5)
     for net in (plain, joined):
         encoder.standardise(net, pooled.numpy())
-    whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
-    component = PCA(6, svd_solver="full").fit_transform(whole)
     component /= np.linalg.norm(component, axis=1, keepdims=True)
     alone = plain.project(pooled).double().numpy()
     found = joined.project(pooled).double().numpy()
@@ -76,14 +81,9 @@ def test_fusion_joins_the_principal_components_to_what_the_head_gives(toy, tmp_p
 
 @torch.inference_mode()
 def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
-    from sklearn.decomposition import PCA
-
-    generator = torch.Generator().manual_seed(4)
-    pooled = torch.randn(40, 6, generator=generator) @ torch.randn(6, 32, generator=generator) + 3
+    pooled, expected = six_axes()
     net = make(toy, head=(), embedding_size=5, pca=8)
     encoder.standardise(net, pooled.numpy())
-    whole = ((pooled - pooled.mean(0)) / pooled.std(0, correction=0)).double().numpy()
-    expected = PCA(6, svd_solver="full").fit_transform(whole)
     expected /= np.sqrt(expected.std(axis=0))
     expected /= np.sqrt((expected**2).mean())
     found = ((pooled - net.pooled_mean) / net.pooled_std @ net.axes).numpy()
@@ -107,20 +107,24 @@ def test_musicnn_takes_its_features_as_they_are() -> None:
     assert net(x).shape == (1, 16)
 
 
+@pytest.mark.parametrize("pca", [0, 6])
 @torch.inference_mode()
-def test_standardisation(toy) -> None:
-    net = make(toy, head=(), embedding_size=4)
-    pooled = noise(5, 32)
+def test_standardisation(toy, pca: int) -> None:
+    net = make(toy, head=(), embedding_size=4, pca=pca)
+    pooled, constant = noise(5, 32), [0, 3, 31]
     mean, std = pooled.mean(0), pooled.std(0)
-    std[3] = 0.0
+    std[constant] = 0.0
     net.set_pooled_statistics(mean, std)
     z = (pooled - mean) / std
-    z[:, 3] = 0.0  # a column without deviation holds no information
-    weight, bias = net.head.parameters()
-    out = z @ weight.T + bias
+    z[:, constant] = 0.0  # a column without deviation holds no information
+    if pca:
+        net.set_axes(noise(32, pca))
+        z = z @ net.axes
+    (linear,) = net.head
+    out = linear(z)
     torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
     again = pooled.clone()
-    again[:, 3] += 100.0
+    again[:, constant] += 100.0
     assert torch.equal(net.project(again), net.project(pooled))
 
 
@@ -147,28 +151,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @torch.inference_mode()
-def test_columns_that_never_vary_stay_out_of_the_axes(toy) -> None:
-    net = make(toy, head=(), embedding_size=4, pca=6)
-    pooled = noise(5, 32)
-    mean, std = pooled.mean(0), pooled.std(0)
-    std[[0, 3, 31]] = 0.0
-    net.set_pooled_statistics(mean, std)
-    net.set_axes(noise(32, 6))
-    z = (pooled - mean) / std
-    z[:, [0, 3, 31]] = 0.0
-    (linear,) = net.head
-    out = linear(z @ net.axes)
-    torch.testing.assert_close(net.project(pooled), out / out.norm(dim=1, keepdim=True))
-
-
-def test_the_generator_decides_the_first_weights(toy) -> None:
-    a, b, c = (make(toy, seed).head[0].weight for seed in (1, 1, 2))
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
-    assert a.abs().max() <= 32**-0.5
-
-
-@torch.inference_mode()
 def test_cached_activations_give_the_same_embedding(toy) -> None:
     net = make(toy, pooling="cls")
     x = noise(2, 200, 128)
@@ -177,7 +159,7 @@ def test_cached_activations_give_the_same_embedding(toy) -> None:
         torch.testing.assert_close(net.project(net.pooled_from(hidden, n_last)), net(x))
 
 
-def test_options_that_can_not_act_are_refused(toy) -> None:
+def test_options_without_effect_are_refused(toy) -> None:
     small = backbones.load("musicnn")
     for backbone, options, word in [
         (small, {"pooling": "cls"}, "use mean"),
@@ -228,7 +210,7 @@ def structure_of(run: Path) -> dict:
 
 
 @torch.inference_mode()
-def test_fingerprints_tell_models_apart(toy) -> None:
+def test_fingerprints_differ_between_models(toy) -> None:
     net = make(toy)
     first = encoder.fingerprint(net)
     assert first == encoder.fingerprint(make(toy))
@@ -255,10 +237,17 @@ def edit_json(path: Path, **values) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def edit_tensors(path: Path, edit) -> None:
-    tensors = load_file(path)
-    edit(tensors)
-    save_file(tensors, path)
+def json_with(**values) -> Callable[[Path], None]:
+    return lambda run: edit_json(run / "encoder.json", **values)
+
+
+def tensors_with(edit) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        tensors = load_file(run / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, run / "model.safetensors")
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -266,34 +255,18 @@ def edit_tensors(path: Path, edit) -> None:
     [
         (lambda run: (run / "encoder.json").unlink(), r"encoder\.json does not exist"),
         (lambda run: (run / "model.safetensors").unlink(), r"model\.safetensors does not exist"),
-        (lambda run: edit_json(run / "encoder.json", format_version=7), "format version 7"),
-        (lambda run: edit_json(run / "encoder.json", backbone={}), "describes no encoder"),
-        (
-            lambda run: edit_json(run / "encoder.json", backbone={"kind": "vgg", "config": {}}),
-            "'vgg'",
-        ),
-        (lambda run: edit_json(run / "encoder.json", structure={"lair": 3}), "unknown key 'lair'"),
+        (json_with(format_version=7), "format version 7"),
+        (json_with(backbone={}), "describes no encoder"),
+        (json_with(backbone={"kind": "vgg", "config": {}}), "'vgg'"),
+        (json_with(structure={"lair": 3}), "unknown key 'lair'"),
         (lambda run: (run / "model.safetensors").write_bytes(b"x" * 99), "damaged"),
+        (tensors_with(lambda t: t.pop("head.0.weight")), r"has no tensor head\.0\.weight"),
         (
-            lambda run: edit_tensors(run / "model.safetensors", lambda t: t.pop("head.0.weight")),
-            r"has no tensor head\.0\.weight",
-        ),
-        (
-            lambda run: edit_tensors(
-                run / "model.safetensors", lambda t: t.update({"head.0.bias": torch.zeros(3)})
-            ),
+            tensors_with(lambda t: t.update({"head.0.bias": torch.zeros(3)})),
             r"head\.0\.bias has shape \[3\], \[768\] is expected",
         ),
-        (
-            lambda run: edit_tensors(
-                run / "model.safetensors", lambda t: t.update(stray=torch.zeros(1))
-            ),
-            "unknown tensor stray",
-        ),
-        (
-            lambda run: edit_tensors(run / "model.safetensors", lambda t: t["mean"].add_(1)),
-            "not of one model",
-        ),
+        (tensors_with(lambda t: t.update(stray=torch.zeros(1))), "unknown tensor stray"),
+        (tensors_with(lambda t: t["mean"].add_(1)), "not of one model"),
     ],
 )
 def test_a_damaged_folder_is_refused(saved, damage, word) -> None:

@@ -96,9 +96,7 @@ def load(_name: str) -> Backbone:
 
 
 @pytest.mark.slow
-def test_a_backbone_of_ones_own_through_the_whole_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, capsys) -> None:
     kind = registry.BackboneKind(__name__, "toy", transformer=False, name="toy")
     monkeypatch.setitem(registry.KINDS, "toy", kind)
     for number, label in enumerate(("slow/low", "slow/high", "fast/low")):

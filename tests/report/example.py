@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.evaluation.audits.base import (
-    Bar,
-    Bars,
-    Lines,
-    Section,
-    Suggestion,
-    Suggestions,
-    Table,
-)
+from subgenre.evaluation.audits import base
+from subgenre.evaluation.audits.base import Section, Suggestion, Suggestions, Table
 from subgenre.metrics import Score
 from subgenre.report.data import Backbone, Point, ReportData
 from subgenre.report.maps import Map
@@ -72,13 +65,9 @@ def points(n: int = 254, wrong: float = 0.2, seed: int = 3) -> tuple[Point, ...]
         split = "test" if i % 5 == 0 else "train"
         other = LABELS[rng.integers(len(LABELS))]
         predicted = (other if rng.random() < wrong else label) if split == "test" else ""
-        made.append(
-            Point(
-                f"t{i:03d}", float(x), float(y), f"Track number {i} of the long night",
-                f"Artist {i % 23}", f"/music/{label}/{i}.mp3", LABEL_GENRES[LABELS.index(label)],
-                label, split, predicted,
-            )
-        )  # fmt: skip
+        names = f"Track number {i} of the long night", f"Artist {i % 23}", f"/music/{label}/{i}.mp3"
+        genre = LABEL_GENRES[LABELS.index(label)]
+        made.append(Point(f"t{i:03d}", float(x), float(y), *names, genre, label, split, predicted))
     return tuple(made)
 
 
@@ -91,36 +80,18 @@ def sections(shown: tuple[Point, ...]) -> tuple[Section, ...]:
         for i, p in enumerate(shown[:8])
     )
     rows = tuple(
-        (f"{a} and {b}", "85 % (78 to 91)", "0.012", "told apart")
+        (f"{a} and {b}", "85 % (78 to 91)", "0.012", "separate")
         for i, a in enumerate(LABELS)
         for b in LABELS[i + 1 : i + 5]
     )
+    pairs = Table(("Pair", "Accuracy", "p", "Verdict"), rows, "Pairs")
+    curve = base.Lines("Accuracy", "tracks", n, grown, [(g - 0.1, g + 0.1) for g in grown], 0.12)
+    bar = base.Bar("tempo", 0.19, "19 % (14 to 24)", 0.14, 0.24, 0.12)
+    doctor = Suggestions(("Problem", "Fits", "Confidence"), suggested, "Tracks to check")
     return (
-        Section(
-            "pairs",
-            "Pairs of subgenres",
-            "Can they be told apart?",
-            "Two of them hardly.",
-            (Table(("Pair", "Accuracy", "p", "Verdict"), rows, "Pairs"),),
-            headline="Not told apart: flare and wesnoth.",
-        ),
-        Section(
-            "curve",
-            "Learning curve",
-            "Would more tracks help?",
-            "Yes.",
-            (
-                Lines("Accuracy", "tracks", n, grown, [(g - 0.1, g + 0.1) for g in grown], 0.12),
-                Bars((Bar("tempo", 0.19, "19 % (14 to 24)", 0.14, 0.24, 0.12),), "Tempo", "alone"),
-            ),
-        ),
-        Section(
-            "doctor",
-            "Tracks to check",
-            "Which tracks may be misplaced?",
-            "",
-            (Suggestions(("Problem", "Fits", "Confidence"), suggested, "Tracks to check"),),
-        ),
+        Section("pairs", "Pairs", "Are they separate?", "", (pairs,), "Not separate: flare."),
+        Section("curve", "Curve", "More?", "Yes.", (curve, base.Bars((bar,), "Tempo", "alone"))),
+        Section("doctor", "Tracks to check", "Which tracks are misplaced?", "", (doctor,)),
     )
 
 
@@ -145,13 +116,8 @@ def full_data(**changes: Any) -> ReportData:
         map=Map(np.zeros((0, 2)), "UMAP", 0.93, 0.41, 10, np.zeros((0, 2))),
         sections=sections(shown),
         history=tuple(
-            {
-                "epoch": i,
-                "loss": 0.3 / (i + 1),
-                "active": 0.9**i,
-                "spread": 1 - 0.5**i,
-                "val_map_at_r": None if i % 2 else 0.45 - 0.3 / (i + 1),
-            }
+            {"epoch": i, "loss": 0.3 / (i + 1), "active": 0.9**i, "spread": 1 - 0.5**i}
+            | {"val_map_at_r": None if i % 2 else 0.45 - 0.3 / (i + 1)}
             for i in range(30)
         ),
         settings={"recipe": "laptop", "loss": {"name": "multi_similarity", "margin": 0.3}},

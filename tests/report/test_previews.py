@@ -21,7 +21,7 @@ def test_previews_stop_at_the_size_limit(monkeypatch):
     assert (made.left_out, made.unreadable) == (33, ())
 
 
-def test_a_file_that_cannot_be_read_costs_its_own_preview_only(monkeypatch):
+def test_an_unreadable_file_loses_only_its_own_preview(monkeypatch):
     def make(path: Path, _start: float) -> bytes:
         if path.name == "1.mp3":
             raise AudioError("no audio in it")
