@@ -177,6 +177,7 @@ def test_a_vbr_mp3_without_xing_is_as_long_as_its_packets(folder):
     assert probe(path).duration_s == pytest.approx(SECONDS, abs=0.08)
 
 
+@pytest.mark.slow
 def test_odd_files_are_read(tmp_path):
     for path in files.write_odd_but_good(tmp_path, 7):
         found = probe(path)
