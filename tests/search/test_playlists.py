@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from subgenre.errors import IndexStoreError, PlaylistError
 from subgenre.library.track import Track
-from subgenre.search import belonging, journeys, ordering, playlists
+from subgenre.search import belonging, journeys, ordering, playlists, requests
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
+from subgenre.search.requests import PlaylistRequest
 from subgenre.search.track_rows import Filter
 
 NAMES = ("Dark Techno", "Emotional Techno", "Deep House")
@@ -228,17 +230,52 @@ def test_journey_obeys_caps_and_filters(tracks):
         journeys.journey(tracks, "t000", "t001", Limits(k=1))
 
 
-def test_viterbi_equals_trying_everything():
-    generator = np.random.default_rng(3)
-    candidates = [unit(generator.normal(size=(n, 5))) for n in (1, 4, 3, 4, 1)]
-    points = generator.normal(size=(5, 5))
+@pytest.mark.parametrize("limits", [Limits(k=5), Limits(k=5, per_artist=1), Limits(k=2)])
+def test_no_journey_has_a_stronger_weakest_step(limits):
+    """As by trying every order of 9 tracks; two of them are versions of one recording."""
+    for seed in range(6):
+        generator = np.random.default_rng(seed)
+        x = unit(generator.normal(size=(9, 3)))
+        x[8] = x[7]
+        made = [
+            Song(str(i), Path(str(i)), artist=f"Artist {i % 5}", duration_s=99) for i in range(9)
+        ]
+        small = Collection.of(made, x)
+        x = small.vectors(range(9)).astype(float)
 
-    def cost(path):
-        x = np.array([c[i] for c, i in zip(candidates, path, strict=True)])
-        return ((x[1:] - x[:-1]) ** 2).sum() + journeys.STRAY * ((x - points) ** 2).sum()
+        def weakest(rows, x=x):
+            return min(a @ b for a, b in itertools.pairwise(x[list(rows)]))
 
-    best = min(itertools.product(*(range(len(c)) for c in candidates)), key=cost)
-    assert journeys.viterbi(candidates, points) == list(best)
+        def allowed(rows):
+            inner = [i % 5 for i in rows]
+            return not {7, 8} <= set(rows) and (not limits.per_artist or len(set(inner)) == 5)
+
+        ways = [(0, *w, 4) for w in itertools.permutations({1, 2, 3, 5, 6, 7, 8}, limits.k - 2)]
+        best = max((weakest(way) for way in ways if allowed(way)), default=None)
+        if best is None:
+            with pytest.raises(PlaylistError, match="too few"):
+                journeys.journey(small, "0", "4", limits)
+        else:
+            hits = journeys.journey(small, "0", "4", limits)
+            assert allowed([h.row for h in hits])
+            assert min(h.cosine for h in hits) == pytest.approx(best, abs=1e-6)
+
+
+def test_a_journey_takes_the_stepping_stones():
+    """Two islands far apart, and stones between them that lie far from the straight way."""
+    generator = np.random.default_rng(4)
+    angle = np.concatenate([np.zeros(20), np.linspace(0, np.pi / 2, 8), np.full(20, np.pi / 2)])
+    detour = np.sin(2 * angle)
+    x = np.stack([np.cos(angle), np.sin(angle), 1.5 * detour, *np.zeros((9, 48))], axis=1)
+    x = unit(unit(x) + 0.02 * generator.normal(size=x.shape))
+    library = Collection.of([Song(str(i), Path(str(i))) for i in range(48)], x)
+    widest = library.vectors(range(48)) @ library.vectors(range(48)).T
+    for middle in range(48):  # Floyd and Warshall
+        widest = np.maximum(widest, np.minimum(widest[:, [middle]], widest[middle]))
+    for count in (8, 20):
+        hits = journeys.journey(library, "0", "47", Limits(k=count))
+        assert len({h.row for h in hits}) == count
+        assert min(h.cosine for h in hits) == pytest.approx(widest[0, 47], abs=1e-6)
 
 
 def test_arc_keeps_its_pace_even_between_opposites():
@@ -266,6 +303,57 @@ def test_axis_positions_and_tracks_along_it(tracks):
     assert of(hits)[0] == 0
     assert of(hits)[-1] == 2
     assert scores[0] < 0.25 < 0.75 < scores[-1]
+
+
+def test_an_axis_is_spread_as_evenly_as_the_library_allows():
+    """As by trying every choice: no other list of its length has a smaller sum of squares."""
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        at = np.concatenate([[0.0, 1.0], generator.beta(0.4, 0.6, 10)])
+        names = ["A", "B", *[""] * 10]
+        line = np.stack([1 - at, at, np.zeros(12)], axis=1)
+        made = [Song(str(i), Path(str(i)), "G" if n else "", n) for i, n in enumerate(names)]
+        library = Collection.of(made, unit(line))
+        hits = journeys.along(library, journeys.axis(library, "A:B"), Limits(k=6))
+        found = [h.score for h in hits]
+        where = sorted(journeys.positions(library, journeys.axis(library, "A:B")))
+        choices = [(where[0], *c, where[-1]) for c in itertools.combinations(where[1:-1], 4)]
+        best = min((np.diff(c) @ np.diff(c), c) for c in choices)
+        np.testing.assert_allclose(found, best[1], atol=1e-6)
+
+
+def test_an_axis_leaves_out_what_is_like_neither_end(tracks):
+    line = journeys.axis(tracks, "Dark Techno:Deep House")
+    hits = journeys.along(tracks, line, Limits(k=12))
+    assert np.mean([o == 1 for o in of(hits)]) < 0.1
+    scores = [h.score for h in journeys.along(tracks, line, Limits(k=5), between=(0.1, 0.9))]
+    np.testing.assert_allclose(scores, np.linspace(0.1, 0.9, 5), atol=0.1)
+
+
+def test_lists_say_where_the_library_has_no_way():
+    """Tracks lie on an arc from A to B, all along it or only near its ends."""
+
+    def library(angle):
+        x = np.stack([np.cos(angle), np.sin(angle), np.zeros(len(angle))], axis=1)
+        names = ["A" if a < 0.2 else "B" if a > 1.37 else "" for a in angle]
+        return Collection.of(
+            [Song(str(i), Path(str(i)), "G" if n else "", n) for i, n in enumerate(names)], x
+        )
+
+    every = np.linspace(0, np.pi / 2, 200)
+    way = PlaylistRequest(("0", "199"), journey=True, tracks=10)
+    line = PlaylistRequest(axis="A:B", tracks=10)
+    for request in (way, line):
+        whole = library(every)
+        assert requests.notes(whole, request, requests.make(whole, request)) == []
+    angle = np.concatenate([every[:60], every[140:]])
+    split = library(angle)
+    way = dataclasses.replace(way, seeds=("0", "119"))
+    (note,) = requests.notes(split, way, requests.make(split, way))
+    assert f"{np.cos(every[140] - every[59]):.2f}" in note
+    (note,) = requests.notes(split, line, requests.make(split, line))
+    at = journeys.positions(split, journeys.axis(split, "A:B"))
+    assert f"{at[59]:.2f} and {at[60]:.2f}" in note
 
 
 def test_axis_with_colons_in_names():

@@ -16,7 +16,7 @@ from subgenre.core import text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats, sources
-from subgenre.search import journeys, requests
+from subgenre.search import requests
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit
@@ -58,8 +58,8 @@ def playlist(
         _name_replaced_ends(given, request.seeds, console)
     if not hits:
         console.warn(_why_empty(tracks, request, fit))
-    elif request.between:
-        _warn_of_few(tracks, request, len(hits), console)
+    for note in requests.notes(tracks, request, hits):
+        console.warn(note)
     _write(out, hits, console)
     return hits
 
@@ -120,17 +120,6 @@ def _name_replaced_ends(given: Sequence[Seed], seeds: Sequence[Seed], console: C
     for name, seed in zip(given, seeds, strict=True):
         if isinstance(seed, np.ndarray) and name is not seed:
             console.info(f"{name} is not in the index; the most similar track replaces it")
-
-
-def _warn_of_few(
-    tracks: Collection, request: PlaylistRequest, count: int, console: Console
-) -> None:
-    requested = journeys.length(tracks, request.limits)
-    if request.between and count < requested:
-        between = _range(request.between)
-        console.info(
-            f"{text.counted(count, 'track')} instead of {requested}: no more lie {between}"
-        )
 
 
 def _range(between: tuple[float, float]) -> str:

@@ -165,7 +165,9 @@ def make_playlist(explorer: Current, body: schemas.PlaylistBody) -> dict[str, An
     view = explorer.view
     for track_id in (*body.seeds, *body.like, *body.unlike):
         view.row(track_id)
-    return {"tracks": view.hits(requests.make(view.library.collection, body.to_request()))}
+    tracks, request = view.library.collection, body.to_request()
+    hits = requests.make(tracks, request)
+    return {"tracks": view.hits(hits), "notes": requests.notes(tracks, request, hits)}
 
 
 @router.post("/order", response_model=schemas.Tracks)

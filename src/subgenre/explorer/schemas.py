@@ -146,9 +146,10 @@ class Tracks(BaseModel):
 
 
 class Hits(BaseModel):
-    """Tracks found by a search, best first or in playing order."""
+    """Tracks found by a search, best first or in playing order, and where the list falls short."""
 
     tracks: list[HitLine]
+    notes: list[str] = []
 
 
 class Chance(BaseModel):

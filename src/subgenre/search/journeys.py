@@ -1,14 +1,17 @@
 """Paths through a library: a journey from one track to another, an axis between two subgenres.
 
-Between two tracks there are regions without music. So the waypoints on the arc between them are
-only a guide: dynamic programming (Viterbi) chooses all tracks together, so that each is near its
-waypoint and near the track before it.
+Dynamic programming (Viterbi) chooses all tracks of a path together. A journey has the greatest
+possible weakest step: of all paths of its length, none has a smallest cosine that is greater (the
+bottleneck path problem; Pollack, "The maximum capacity through a network", Operations Research 8,
+1960). Of those it takes small steps near the arc between the two tracks. An axis has the most even
+spacing.
 """
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +26,13 @@ from subgenre.search.track_rows import Filter
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-CANDIDATES = 24  # tracks for each waypoint
-STRAY = 0.5  # cost of the squared distance from a waypoint; a squared step costs 1
-_ROUNDS, _DEEP = 50, 1000
+POOL = 1000  # tracks that a path is chosen from
+STRAY = 0.5  # cost of the squared distance from the arc; a squared step costs 1
+GAP = 1.5  # even steps along an axis without a track
+SAMPLE = 500  # tracks whose nearest track is measured
+_TRIES = 2000  # tracks offered to a path before it counts as impossible
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,12 @@ class Axis:
 def journey(
     tracks: Collection, start: Seed, end: Seed, limits: Limits, filter: Filter | None = None
 ) -> list[Hit]:
-    """Find a path from one track to another in small steps; it begins and ends with the two.
+    """Find the path from one track to another whose weakest step is the strongest.
 
-    A seed that is not in the collection is replaced by its nearest track. The filter is for the
-    tracks between the ends. Minutes become tracks by the median duration of the collection.
+    It begins and ends with the two. In a library of over `POOL` tracks it is chosen from the
+    `POOL` nearest to the arc between them. A seed that is not in the collection is replaced by
+    its nearest track. The filter is for the tracks between the ends. Minutes become tracks by the
+    median duration of the collection.
 
     Returns:
         hits in order; the score is the position on the path (0 to 1), the cosine is that to the
@@ -75,9 +83,7 @@ def journey(
     count = length(tracks, limits)
     if count < 2:
         raise PlaylistError(f"a journey needs at least 2 tracks, not {count}")
-    vectors = tracks.vectors([first, last])
-    points = arc(vectors[0], vectors[1], count)
-    rows = _path(tracks, (first, last), points, mask, limits)
+    rows = _smoothest(tracks, first, last, count, mask, limits)
     x = tracks.vectors(rows)
     before = np.concatenate([[1.0], (x[1:] * x[:-1]).sum(axis=1)])
     return hits_of(tracks, rows, before, [i / (len(rows) - 1) for i in range(len(rows))])
@@ -88,8 +94,7 @@ def axis(tracks: Collection, name: str) -> Axis:
     start, end = _split(tracks, name)
     if start == end:
         raise PlaylistError(f"the axis '{name}' has the same subgenre twice; name two")
-    members = [tracks.vectors(tracks.members("/".join(pair))) for pair in (start, end)]
-    centroids = unit(np.stack([x.mean(axis=0, dtype=np.float64) for x in members]))
+    centroids = [_centroid(tracks, pair) for pair in (start, end)]
     return Axis(start, end, centroids[0], centroids[1] - centroids[0])
 
 
@@ -110,32 +115,121 @@ def along(
 ) -> list[Hit]:
     """Find tracks spread evenly along an axis, in its order.
 
-    There are k points between the ends, and the nearest track to each is taken; fewer than k if
-    the range has fewer tracks. `between` has the lowest and highest position of a track; without
-    it the points go from 0 to 1, and tracks may have any position.
+    The first is the nearest to one end, the last the nearest to the other, and those between have
+    the smallest sum of squared spacings. There are fewer than k where the range has fewer tracks.
+
+    Args:
+        between: lowest and highest position of a track; None: from centroid to centroid, without
+            tracks that are nearer to another subgenre than to the arc between the two.
 
     Returns:
         hits by position, with the position as score and the cosine to the point of the axis.
     """
+    low, high = _range(between)
+    where = positions(tracks, line)
+    rows, near = _candidates(tracks, line, where, filter, between)
+    picker = Picker(tracks, replace(limits, k=2, minutes=None))
+    for end in (low, high)[: length(tracks, limits)]:
+        picker.extend_by_one(rows[np.argsort(np.abs(where[rows] - end), kind="stable")])
+    ends = sorted(picker.rows, key=lambda row: where[row])
+    if len(ends) == 2:
+        inside = (where[rows] > where[ends[0]]) & (where[rows] < where[ends[1]])
+        rows = _thinned(rows[inside], where[rows[inside]], near[inside])
+        rows = np.array([ends[0], *rows, ends[1]])
+        step = np.triu(np.square(where[rows][None] - where[rows][:, None]), 1)
+        step[np.tril_indices(len(rows))] = np.inf
+        counts = range(min(length(tracks, limits), len(rows)), 1, -1)
+        paths = (route(tracks, rows, step, np.zeros((n, len(rows))), limits) for n in counts)
+        ends = next(path for path in paths if path)
+    x, at = tracks.vectors(ends), where[ends]
+    cosines = (x * unit(line.point(at[:, None]))).sum(axis=1)
+    return hits_of(tracks, ends, cosines, at)
+
+
+def gaps(
+    tracks: Collection,
+    line: Axis,
+    count: int,
+    filter: Filter | None = None,
+    *,
+    between: tuple[float, float] | None = None,
+) -> list[tuple[float, float]]:
+    """Find where an axis has no track over more than `GAP` even steps of a list of `count`."""
+    low, high = _range(between)
+    where = positions(tracks, line)
+    rows, _ = _candidates(tracks, line, where, filter, between)
+    inside = where[rows][(where[rows] >= low) & (where[rows] <= high)]
+    at = np.concatenate([[low], np.sort(inside), [high]])
+    wide = np.flatnonzero(np.diff(at) * max(count - 1, 1) > GAP * (high - low))
+    return [(float(at[i]), float(at[i + 1])) for i in wide]
+
+
+def leap(tracks: Collection, hits: Sequence[Hit]) -> int:
+    """Return the place of the weakest step's second track if that step is a leap, else 0.
+
+    A leap is over twice as wide as an even step from end to end, and as the median distance of a
+    track to its nearest, measured as angles.
+    """
+    angles = np.arccos(np.clip([hit.cosine for hit in hits[1:]], -1, 1))
+    x = tracks.vectors([hits[0].row, hits[-1].row])
+    even = np.arccos(np.clip(x[0] @ x[1], -1, 1)) / len(angles)
+    some = tracks.live[np.linspace(0, len(tracks) - 1, min(len(tracks), SAMPLE)).astype(int)]
+    found = tracks.rank(tracks.vectors(some), 2, mutual=False)
+    typical = np.arccos(np.clip(np.median([cosines[-1] for _, cosines in found]), -1, 1))
+    widest = int(angles.argmax())
+    return widest + 1 if angles[widest] > 2 * max(even, typical) else 0
+
+
+def _range(between: tuple[float, float] | None) -> tuple[float, float]:
+    return (0.0, 1.0) if between is None else (min(between), max(between))
+
+
+def _candidates(
+    tracks: Collection,
+    line: Axis,
+    where: Doubles,
+    filter: Filter | None,
+    between: tuple[float, float] | None,
+) -> tuple[Ints, Doubles]:
+    """Return the rows that a list along an axis may hold, and how near they are to it."""
     mask = tracks.allowed(filter)
-    low, high = (0.0, 1.0) if between is None else sorted(between)
     if between is not None:
-        every = positions(tracks, line)
-        mask &= (low <= every) & (every <= high)
-    count = min(length(tracks, limits), int(np.count_nonzero(mask)))
-    picker = Picker(tracks, replace(limits, k=count, minutes=None))
-    for position in np.linspace(low, high, count):
-        nearest = tracks.rank(unit(line.point(position)[None]), CANDIDATES, allowed=mask)[0][0]
-        for row in nearest:
-            if picker.offer(int(row)):
-                break
-        mask[picker.rows] = False
-    rows = np.array(picker.rows, dtype=np.int64)
-    where = line.position(tracks.vectors(rows))
-    order = np.lexsort((rows, where))
-    rows, where = rows[order], where[order]
-    cosines = (tracks.vectors(rows) * unit(line.point(where[:, None]))).sum(axis=1)
-    return hits_of(tracks, rows, cosines, where)
+        low, high = _range(between)
+        mask &= (low <= where) & (where <= high)
+    rows = np.flatnonzero(mask)
+    near = _nearness(tracks, line, rows)
+    if between is None:
+        for pair in tracks.labels:
+            if pair not in (line.start, line.end):
+                like = near >= tracks.vectors(rows) @ _centroid(tracks, pair)
+                rows, near = rows[like], near[like]
+    return rows, near
+
+
+def _centroid(tracks: Collection, pair: tuple[str, str]) -> Doubles:
+    """Return the centroid [D] of a subgenre, of norm 1."""
+    members = tracks.vectors(tracks.members("/".join(pair)))
+    return np.asarray(unit(members.mean(axis=0, dtype=np.float64, keepdims=True))[0])
+
+
+def _nearness(tracks: Collection, line: Axis, rows: Ints) -> Doubles:
+    """Return the cosine of each row to the nearest point of the arc between the two centroids."""
+    across = line.direction - (line.direction @ line.origin) * line.origin
+    x = tracks.vectors(rows).astype(np.float64) @ np.stack([line.origin, unit(across[None])[0]], 1)
+    angle = np.arctan2(x[:, 1], x[:, 0])
+    end = np.arccos(np.clip((line.origin + line.direction) @ line.origin, -1, 1))
+    return np.asarray(np.hypot(*x.T) * np.cos(angle - np.clip(angle, 0, end)))
+
+
+def _thinned(rows: Ints, where: Doubles, near: Doubles) -> Ints:
+    """Order rows by position; keep `POOL` of more, the nearest to the axis in each part of it."""
+    order = np.argsort(where, kind="stable")
+    if len(rows) > POOL:
+        part = np.floor(POOL * (where - where.min()) / max(np.ptp(where), 1e-12))
+        best = np.lexsort((-near, part))
+        rank = np.arange(len(rows)) - np.searchsorted(part[best], part[best])
+        order = order[np.isin(order, best[np.argsort(rank, kind="stable")[:POOL]])]
+    return np.asarray(rows[order])
 
 
 def arc(start: Floats, end: Floats, count: int) -> Doubles:
@@ -151,59 +245,121 @@ def arc(start: Floats, end: Floats, count: int) -> Doubles:
     return np.asarray(np.cos(angle) * a + np.sin(angle) * aside / norm)
 
 
-def _path(
-    tracks: Collection,
-    ends: tuple[int, int],
-    points: Doubles,
-    mask: NDArray[np.bool_],
-    limits: Limits,
+def _smoothest(
+    tracks: Collection, first: int, last: int, count: int, mask: NDArray[np.bool_], limits: Limits
 ) -> list[int]:
-    """Choose one track for each waypoint; remove tracks that break the limits and choose again.
+    """Return the rows of the path of `count` tracks whose smallest cosine is the greatest."""
+    rows = np.flatnonzero(mask)
+    if len(rows) > POOL:
+        start, end = tracks.vectors([first, last])
+        points = arc(start, end, count)
+        found = tracks.rank(points, POOL, allowed=mask, mutual=False)
+        by_rank = np.stack([ranked for ranked, _ in found], axis=1).ravel()
+        rows = by_rank[np.sort(np.unique(by_rank, return_index=True)[1])][:POOL]
+    rows = np.array([first, *rows, last])
+    x = tracks.vectors(rows)
+    cosine = np.asarray(x @ x.T, dtype=np.float64)
+    np.fill_diagonal(cosine, -np.inf)
 
-    If the limits leave too few tracks for that, each waypoint in turn takes the nearest track left.
-    """
-    limits = replace(limits, k=None, minutes=None)
-    found = tracks.rank(points[1:-1], CANDIDATES, allowed=mask) if len(points) > 2 else []
-    lists = [[ends[0]], *(rows.tolist() for rows, _ in found), [ends[1]]]
-    for _ in range(_ROUNDS):
-        path = viterbi([tracks.vectors(rows) for rows in lists], points)
-        rows = [rows[i] for rows, i in zip(lists, path, strict=True)]
-        picker = Picker(tracks, limits, chosen=ends)
-        wrong = [i for i in range(1, len(rows) - 1) if not picker.offer(rows[i])]
-        if not wrong:
-            return rows
-        for i in wrong:
-            lists[i].remove(rows[i])
-        if not all(lists):
-            break
-    picker, left = Picker(tracks, limits, chosen=ends), mask.copy()
-    for point in points[1:-1]:
-        nearest = tracks.rank(point[None], _DEEP, allowed=left)[0][0]
-        if not any(picker.offer(int(row)) for row in nearest):
+    def path(weakest: float) -> list[int] | None:
+        step = np.where(cosine >= weakest, 2 - 2 * cosine, np.inf)
+        for length in dict.fromkeys((count, -(-count // 2), min(count, 5))):
+            stray = STRAY * (2 - 2 * arc(x[0], x[-1], length) @ x.T)
+            found = route(tracks, rows, step, stray, limits)
+            if found and (
+                found := _lengthened(tracks, found, rows, cosine, weakest, count, limits)
+            ):
+                return found
+        return None
+
+    bound = _widest(cosine, count)
+    best = path(bound)
+    if best is None:  # a repeated track, or one that a limit excludes, is on every such path
+        weaker = np.unique(cosine[np.isfinite(cosine) & (cosine < bound)])[::-1]
+        if not len(weaker) or path(weaker[-1]) is None:
             raise PlaylistError(
-                f"too few tracks for a journey of {len(points)}; request fewer, or remove a filter"
+                f"too few tracks for a journey of {count}; request fewer, or remove a filter"
             )
-        left[picker.rows[-1]] = False
-    return [ends[0], *picker.rows[2:], ends[1]]
+        at = bisect.bisect_left(weaker, True, key=lambda weakest: path(weakest) is not None)
+        best = path(weaker[at])
+    return best or []
 
 
-def viterbi(candidates: Sequence[Floats], points: Doubles) -> list[int]:
-    """Choose one candidate [n_i, D] for each point [count, D] at the lowest total cost.
+def _lengthened(
+    tracks: Collection,
+    path: list[int],
+    rows: Ints,
+    cosine: Doubles,
+    weakest: float,
+    count: int,
+    limits: Limits,
+) -> list[int] | None:
+    """Insert rows until a path has `count`, each where its weaker step is the strongest."""
+    picker = Picker(tracks, replace(limits, k=None, minutes=None), chosen=path)
+    at = {int(row): i for i, row in enumerate(rows)}
+    points = [at[row] for row in path]
+    while len(points) < count:
+        weaker = np.minimum(cosine[points[:-1]], cosine[points[1:]])
+        weaker[:, points] = -np.inf
+        order = np.argsort(-weaker, axis=None, kind="stable")
+        order = order[: np.count_nonzero(weaker >= weakest)]
+        place, point = np.unravel_index(order, weaker.shape)
+        for gap, new in zip(place.tolist(), point.tolist(), strict=True):
+            if picker.offer(int(rows[new])):
+                points.insert(gap + 1, new)
+                break
+        else:
+            return None
+    return [int(rows[i]) for i in points]
 
-    Costs: squared distance of each step, and `STRAY` times that from each candidate to its point.
+
+def _widest(cosine: Doubles, count: int) -> float:
+    """Return the greatest weakest step of `count` points, repeats allowed, from first to last."""
+    reach = cosine[0]
+    for _ in range(count - 2):
+        reach = np.minimum(reach[1:-1, None], cosine[1:-1]).max(axis=0, initial=-np.inf)
+    return float(reach[-1])
+
+
+def route(
+    tracks: Collection, rows: Ints, step: Doubles, stray: Doubles, limits: Limits
+) -> list[int] | None:
+    """Find the cheapest path from the first row to the last; None: no path keeps the limits.
+
+    Depth-first search in the order of the costs that dynamic programming gives without the limits.
+
+    Args:
+        rows: [M], different rows. step: [M, M], cost of each step, infinite where there is none.
+        stray: [count, M], cost of each row at each place of the path.
     """
-    from scipy.spatial.distance import cdist
+    count = len(stray)
+    rest = [np.append(np.full(len(rows) - 1, np.inf), 0.0)]  # cost from each row to the end
+    for here in stray[-2:0:-1]:
+        rest.append(here + (step + rest[-1]).min(axis=1))
+    picker = Picker(tracks, replace(limits, k=None, minutes=None), chosen=rows[[0, -1]].tolist())
+    path = [0]
+    choices = [_by_cost(step[0] + rest[count - 2])]
+    for _ in range(_TRIES):
+        if len(path) == count - 1:
+            return [*(int(rows[i]) for i in path), int(rows[-1])]
+        point = next(choices[-1], None)
+        if point is not None:
+            if picker.offer(int(rows[point])):
+                path.append(point)
+                choices.append(_by_cost(step[point] + rest[count - 1 - len(path)]))
+        elif len(path) > 1:
+            choices.pop()
+            path.pop()
+            picker.take_back()
+        else:
+            break
+    return None
 
-    cost = STRAY * cdist(candidates[0], points[:1], "sqeuclidean")[:, 0]
-    back = []
-    for before, here, point in zip(candidates, candidates[1:], points[1:], strict=False):
-        step = cost[:, None] + cdist(before, here, "sqeuclidean")
-        back.append(step.argmin(axis=0))
-        cost = step.min(axis=0) + STRAY * cdist(here, point[None], "sqeuclidean")[:, 0]
-    path = [int(cost.argmin())]
-    for choice in reversed(back):
-        path.append(int(choice[path[-1]]))
-    return path[::-1]
+
+def _by_cost(cost: Doubles) -> Iterator[int]:
+    """Yield the points of a finite cost, cheapest first."""
+    order = np.argsort(cost, kind="stable")
+    return iter(order[: np.count_nonzero(np.isfinite(cost))].tolist())
 
 
 def _row(tracks: Collection, seed: Place, mask: NDArray[np.bool_]) -> int:

@@ -101,6 +101,20 @@ class Picker:
                 break
             self.offer(int(row))
 
+    def extend_by_one(self, rows: Iterable[int]) -> None:
+        """Offer rows in order until one is taken."""
+        any(self.offer(int(row)) for row in rows)
+
+    def take_back(self) -> None:
+        """Remove the row that was taken last."""
+        row = self.rows.pop()
+        track = self.tracks.track(row)
+        self._taken.remove(row)
+        self.seconds -= track.duration_s or UNKNOWN_S
+        self._artists[artist_key(track.artist)] -= 1
+        self._songs[recording_key(track.artist, track.title, track.path)[1]].pop()
+        self._seen.pop()
+
     def _take(self, row: int, track: Track) -> None:
         self._taken.add(row)
         self.rows.append(row)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from subgenre.core import text
 from subgenre.errors import PlaylistError
 from subgenre.search import journeys, playlists
 from subgenre.search.collection import MIN_MUTUAL, Collection
@@ -156,6 +157,37 @@ def make(
         first = request.seeds[0] if len(request.seeds) else None
         hits = playlists.smoothed(tracks, hits, first=first)
     return hits
+
+
+def notes(tracks: Collection, request: PlaylistRequest, hits: Sequence[Hit]) -> list[str]:
+    """Return where a list falls short, in sentences: a leap in a journey, gaps of an axis."""
+    if request.journey:
+        return _leap(hits, journeys.leap(tracks, hits))
+    if not request.axis or not hits:
+        return []
+    said, between = [], request.between
+    requested = journeys.length(tracks, request.limits)
+    if len(hits) < requested:
+        low, high = sorted(between or (0.0, 1.0))
+        count = text.counted(len(hits), "track")
+        said = [f"{count} instead of {requested}: no more lie between {low:g} and {high:g}"]
+    line = journeys.axis(tracks, request.axis)
+    gaps = journeys.gaps(tracks, line, len(hits), request.filter, between=between)
+    if gaps:
+        where = ", ".join(f"between {low:.2f} and {high:.2f}" for low, high in gaps)
+        said.append(f"the library has a gap on this axis: no track {where}")
+    return said
+
+
+def _leap(hits: Sequence[Hit], place: int) -> list[str]:
+    if not place:
+        return []
+    before, after = hits[place - 1], hits[place]
+    return [
+        f"no smooth way: the weakest step has cosine {after.cosine:.2f}, from "
+        f"{before.track.name} to {after.track.name}, and no other path of {len(hits)} tracks has "
+        "a stronger weakest step; index more music"
+    ]
 
 
 def best_fit(
