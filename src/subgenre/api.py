@@ -6,7 +6,7 @@
     for placement in model.classify(["new/a.mp3"]):
         print(placement.subgenre, placement.probability)
     model.similar("Some Title", k=10, per_artist=1)
-    model.playlist(expand="Dark Techno", until_fit=0.9)
+    model.playlist(expand="Dark Techno")
 
 Each method imports what it needs: only the embedding of files loads torch.
 """

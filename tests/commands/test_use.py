@@ -376,6 +376,7 @@ def test_playlists_of_every_kind(tmp_path: Path, call: Call):
     assert abs(np.mean([hit["score"] for hit in middle]) - 0.5) < 0.3
     chances = [hit["score"] for hit in hits("--expand", "dark", "--until-fit", 0.05)]
     assert all(chance >= 0.05 for chance in chances)
+    assert len(hits("--expand", "dark")) == TRACKS
     every = ["--expand", "dark", "--until-fit", 0, "--tracks", 30]
     chance = {h["id"]: h["score"] for h in hits(*every)}
     liked = {h["id"]: h["score"] for h in hits(*every, "--like", "deep 0", "--like", "deep 2")}
@@ -403,16 +404,50 @@ def test_playlists_of_every_kind(tmp_path: Path, call: Call):
         (["playlist", "dark 0", "--smooth"], "mutual proximity"),
         (["playlist", "dark 0", "deep 0", "--journey"], "journey"),
         (["playlist", "--axis", "dark:deep"], "axis"),
-        (["playlist", "--expand", "dark", "--until-fit", "0"], "fit"),
+        (["playlist", "--expand", "dark"], "fits"),
     ],
 )
-def test_lists_are_ranked(tmp_path: Path, call: Call, words: list[str], name: str):
-    code, found, _ = call(*words, "--run", vector_run(tmp_path / "fully_trained_models_1"))
+def test_lists_are_ranked(
+    tmp_path: Path,
+    call: Call,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    name: str,
+):
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1"))]
+    code, found, _ = call(*words, *run)
     assert (code, found["ranked_by"]) == (0, name)
-    by = {"mutual proximity": "score", "cosine": "cosine", "fit": "score"}.get(name)
+    by = {"mutual proximity": "score", "cosine": "cosine", "fits": "score"}.get(name)
     if by and "--smooth" not in words:
         values = [hit[by] for hit in found["hits"]]
         assert values == sorted(values, reverse=True)
+    assert main([*words, *run]) == 0
+    out = capsys.readouterr().out
+    if by and "--smooth" not in words:  # the figure is shown, in order
+        head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(out)]
+        column = [cell.strip() for cell in head].index(
+            {"mutual proximity": "proximity"}.get(name, name)
+        )
+        shown = [float(row[column]) for row in body]
+        assert shown == sorted(shown, reverse=True)
+        score = np.array([hit["score"] for hit in found["hits"]])
+        real = np.exp(score) if name == "mutual proximity" else score
+        np.testing.assert_allclose(shown, real, atol=0.001)
+
+
+def test_a_list_shows_what_like_and_unlike_changed(
+    tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+):
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1", spread=0.5))]
+    words = ["playlist", "--expand", "dark", *run]
+    plain = [hit["id"] for hit in call(*words)[1]["hits"]]
+    like = ["--like", "deep 0"]
+    hits = call(*words, *like)[1]["hits"]
+    assert [hit["before"] for hit in hits] == [1 + plain.index(hit["id"]) for hit in hits]
+    assert main([*words, *like]) == 0
+    head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
+    column = [cell.strip() for cell in head].index("before")
+    assert [int(row[column]) for row in body] == [hit["before"] for hit in hits]
 
 
 def test_few_tracks_are_ranked_by_cosine(tmp_path: Path, call: Call):
@@ -476,7 +511,7 @@ def test_an_expansion_shows_the_fit_that_ends_it(tmp_path, call, capsys):
     out = tmp_path / "more.m3u8"
     assert main([*words, str(out), *run]) == 0
     head, *body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
-    column = [cell.strip() for cell in head].index("fit")
+    column = [cell.strip() for cell in head].index("fits")
     shown = [float(row[column]) for row in body]
     assert shown == [np.floor(fit * 1000) / 1000 for fit in fits[:2]]
     assert len(formats.read_m3u(out)) == 2

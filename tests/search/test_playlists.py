@@ -11,7 +11,7 @@ import pytest
 
 from subgenre.errors import IndexStoreError, PlaylistError
 from subgenre.library.track import Track
-from subgenre.search import belonging, journeys, ordering, playlists, requests
+from subgenre.search import classifier, journeys, ordering, playlists, requests
 from subgenre.search.collection import Collection
 from subgenre.search.ranking import Limits
 from subgenre.search.requests import PlaylistRequest
@@ -151,39 +151,23 @@ def test_bad_fit_and_nothing_to_compare_with(tracks):
         playlists.expand(lone, "S", Limits())
 
 
-def test_belonging_is_calibrated_on_new_tracks():
-    """Members and others overlap; the mixture of new tracks is that of the labelled ones."""
-    generator = np.random.default_rng(1)
-
-    def draw(count, shift):
-        return unit(generator.normal(size=(count, 10)) + shift * np.eye(1, 10))
-
-    model = belonging.fit(draw(150, 1.2), draw(450, 0.0), [""] * 600)
-    chance = model.probabilities(np.concatenate([draw(1500, 1.2), draw(4500, 0.0)]))
-    truth = np.repeat([1.0, 0.0], [1500, 4500])
-    for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 1)):
-        inside = (chance >= low) & (chance < high)
-        assert inside.sum() > 40
-        assert abs(chance[inside].mean() - truth[inside].mean()) < 0.1
-
-
-def test_calibrating_on_trusted_tracks_alone():
-    """Half the members were pulled together, as training does; the others were not."""
-    generator = np.random.default_rng(2)
-    seen = unit(generator.normal(size=(60, 10)) * 0.1 + np.eye(1, 10))
-    unseen = unit(generator.normal(size=(60, 10)) + 1.0 * np.eye(1, 10))
-    others = unit(generator.normal(size=(120, 10)))
-    members = np.concatenate([seen, unseen])
-    trusted = np.repeat([False, True], [60, 180])
-    every = belonging.fit(members, others, [""] * 240)
-    held_out = belonging.fit(members, others, [""] * 240, trusted=trusted)
-    truth = np.repeat([1.0, 0.0], [400, 800])
-    new = unit(generator.normal(size=(1200, 10)) + truth[:, None] * np.eye(1, 10))
-
-    def brier(model):
-        return np.mean((model.probabilities(new) - truth) ** 2)
-
-    assert brier(held_out) < brier(every)
+def test_fits_is_the_probability_that_classify_gives(tracks):
+    """The model's classifier has the number; without it one is fitted on the labelled tracks."""
+    x = tracks.vectors(range(120))
+    labels = [(t.genre, t.subgenre) for t in tracks.tracks(range(120))]
+    model = classifier.fit(x[::2], labels[::2], calibration=(x[1::2], labels[1::2]))
+    number = model.labels.index(("House", "Deep House"))
+    for known, expected in ((model, model), (None, classifier.fit(x, labels))):
+        hits = playlists.expand(tracks, "Deep House", Limits(k=15), classifier=known)
+        fits = expected.probabilities(tracks.vectors([h.row for h in hits]))[:, number]
+        np.testing.assert_allclose([h.score for h in hits], fits, atol=1e-6)
+    assert all(hit.before is None for hit in hits)
+    plain = playlists.expand(tracks, "Deep House", Limits(k=None), classifier=model)
+    place = {hit.track.id: i for i, hit in enumerate(plain, start=1)}
+    moved = playlists.expand(
+        tracks, "Deep House", Limits(k=15), unlike=[plain[0].track.id], classifier=model
+    )
+    assert [hit.before for hit in moved] == [place[hit.track.id] for hit in moved]
 
 
 # paths ------------------------------------------------------------------------------------------
@@ -406,4 +390,5 @@ def test_smoothed_keeps_the_tracks_and_shortens_the_way(tracks):
     assert way(ordered) < 0.8 * way(hits)
     begun = playlists.smoothed(tracks, hits, first=hits[7].track.id)
     assert begun[0].row == hits[7].row
-    assert playlists.smoothed(tracks, hits[:1]) == hits[:1]
+    x = tracks.vectors([h.row for h in ordered])
+    np.testing.assert_allclose([h.cosine for h in ordered][1:], (x[1:] * x[:-1]).sum(axis=1))

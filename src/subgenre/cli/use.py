@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +86,8 @@ def classify(
         console=terminal,
     )
     rows = [_placement_row(placement, classified.chunk_s) for placement in classified.placements]
-    terminal.table("Placements", ["file", "subgenre", "probability", "typical part"], rows)
+    columns = ["file", "genre", "subgenre", "fits", "second choice", "fits", "typical part"]
+    terminal.table("Placements", columns, rows)
     terminal.result(classified.to_dict())
     return 1 if classified.skipped else 0
 
@@ -118,7 +120,7 @@ def similar(
 def playlist(
     *seeds: str,
     expand: str = "",
-    until_fit: float = 0.9,
+    until_fit: float | None = None,
     like: tuple[str, ...] = (),
     unlike: tuple[str, ...] = (),
     journey: bool = False,
@@ -134,12 +136,13 @@ def playlist(
 ) -> int:
     """Make a playlist: from tracks, for a subgenre, on a journey, or along an axis.
 
-    Example: subgenre playlist --expand "Dark Techno" --until-fit 0.9 --out more.m3u8
+    Example: subgenre playlist --expand "Dark Techno" --out more.m3u8
 
     Args:
         seeds: tracks that the list should be similar to; only a journey contains them.
         expand: a subgenre to find more tracks for.
-        until_fit: with --expand, the lowest probability of belonging; 0: no limit.
+        until_fit: with --expand, only tracks that fit at least as well, from 0 to 1; by default the
+            20 best.
         like: with --expand, more tracks like this one; may be given again.
         unlike: with --expand, fewer tracks like this one; may be given again.
         journey: go from the first of two seeds to the second in small steps.
@@ -156,7 +159,7 @@ def playlist(
     request = PlaylistRequest(
         seeds,
         expand=expand,
-        until_fit=until_fit or None,
+        until_fit=until_fit,
         like=like,
         unlike=unlike,
         journey=journey,
@@ -250,29 +253,49 @@ def _placement_row(placement: Placement, chunk_s: float) -> list[str]:
     row = placement.row()
     start = row["chunk_start_s"]
     part = "-" if start is None else f"{_clock(start)} to {_clock(start + chunk_s)}"
-    name = placement.subgenre or f"none of these (nearest: {placement.nearest[1]})"
-    return [Path(row["path"]).name, name, f"{placement.probability:.2f}", part]
+    (genre, subgenre), fits = placement.chances[0]
+    (_, second), second_fits = placement.chances[1]
+    if not placement.belongs:
+        genre, subgenre = "-", f"none of these (nearest: {subgenre})"
+    figures = [f"{fits:.2f}", second, f"{second_fits:.2f}"]
+    return [Path(row["path"]).name, genre, subgenre, *figures, part]
 
 
 def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows; a list by `fit` or along an `axis` has a column for its score."""
-    from subgenre.commands.playlist import fit_text
-
-    score = {"fit": ["fit"], "axis": ["position"]}.get(ranking, [])
-    columns = ["", "track", "subgenre", *score, "cosine", "bpm", "length"]
+    """Return columns and rows, with the figure that ranks the list."""
+    figure = _FIGURES.get(ranking)
+    places = any(hit.before for hit in hits)
+    columns = ["", "track", "subgenre", *([figure[0]] if figure else []), "cosine"]
+    columns += [*(["before"] if places else []), "bpm", "length"]
     rows = [
         [
             str(position),
             hit.track.name,
             hit.track.subgenre or "-",
-            *([fit_text(hit.score) if ranking == "fit" else f"{hit.score:.3f}"] if score else []),
+            *([figure[1](hit.score)] if figure else []),
             f"{hit.cosine:.3f}",
+            *([str(hit.before)] if places else []),
             f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
             _clock(hit.track.duration_s) if hit.track.duration_s else "-",
         ]
         for position, hit in enumerate(hits, start=1)
     ]
     return columns, rows
+
+
+def _fit_text(fit: float) -> str:
+    from subgenre.commands.playlist import fit_text
+
+    return fit_text(fit)
+
+
+# the column of the figure that ranks a list, and how it is written
+_FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "fits": ("fits", _fit_text),
+    "axis": ("position", "{:.3f}".format),
+    "agreement": ("agreement", "{:.4f}".format),
+    "mutual proximity": ("proximity", lambda score: f"{math.exp(score):.3f}"),
+}
 
 
 def _clock(seconds: float) -> str:

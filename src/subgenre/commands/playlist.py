@@ -14,9 +14,10 @@ from subgenre.audio import reading
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
-from subgenre.errors import AudioError, IndexStoreError, PlaylistError
+from subgenre.errors import AudioError, EvaluationError, IndexStoreError, PlaylistError, RunError
 from subgenre.library import formats, sources
 from subgenre.search import requests
+from subgenre.search.classifier import Classifier
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit
@@ -51,13 +52,12 @@ def playlist(
         like=_seeds(model, tracks, request.like, console),
         unlike=_seeds(model, tracks, request.unlike, console),
     )
-    calibration = [track_id for track_id in model.test_ids if tracks.has(track_id)] or None
-    fit: dict[str, Any] = {"calibration": calibration, "seed": model.settings.run.seed}
-    hits = requests.make(tracks, request, **fit)
+    classifier = _classifier(model) if request.expand else None
+    hits = requests.make(tracks, request, classifier=classifier)
     if request.journey:
         _name_replaced_ends(given, request.seeds, console)
     if not hits:
-        console.warn(_why_empty(tracks, request, fit))
+        console.warn(_why_empty(tracks, request, classifier))
     for note in requests.notes(tracks, request, hits):
         console.warn(note)
     _write(out, hits, console)
@@ -99,19 +99,28 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
     return track_id if tracks.has(track_id) else path
 
 
-def _why_empty(tracks: Collection, request: PlaylistRequest, fit: dict[str, Any]) -> str:
+def _classifier(model: ModelFolder) -> Classifier | None:
+    """Return the model's classifier; None if the model has no vectors or one subgenre alone."""
+    try:
+        return model.classifier()
+    except (RunError, EvaluationError):
+        return None
+
+
+def _why_empty(tracks: Collection, request: PlaylistRequest, classifier: Classifier | None) -> str:
     if request.between:
         return (
             f"no track is left {_range(request.between)} on the axis; widen --between, remove a "
             "filter, or run: subgenre index FOLDER"
         )
-    best = requests.best_fit(tracks, request, **fit) if request.expand else None
+    best = None
+    if request.expand:
+        best = requests.best_fit(tracks, request, classifier=classifier)
     if best is None:
         return NO_TRACK_LEFT
     return (
         f"no track fits {request.expand} at {request.until_fit:g}; the best fit is "
-        f"{fit_text(best.score)} ({best.track.name}). Lower --until-fit, or give --tracks 20 "
-        "--until-fit 0"
+        f"{fit_text(best.score)} ({best.track.name}). Lower --until-fit, or leave it out"
     )
 
 
@@ -166,4 +175,5 @@ def row(hit: Hit) -> dict[str, Any]:
         "duration_s": track.duration_s,
         "cosine": round(hit.cosine, 6),
         "score": round(hit.score, 6),
+        "before": hit.before,
     }

@@ -166,7 +166,7 @@ def make_playlist(explorer: Current, body: schemas.PlaylistBody) -> dict[str, An
     for track_id in (*body.seeds, *body.like, *body.unlike):
         view.row(track_id)
     tracks, request = view.library.collection, body.to_request()
-    hits = requests.make(tracks, request)
+    hits = requests.make(tracks, request, classifier=view.library.classifier)
     return {"tracks": view.hits(hits), "notes": requests.notes(tracks, request, hits)}
 
 

@@ -76,7 +76,7 @@ class PlaylistBody(ListRequest):
     subgenre_name: Name = Field("", description="the subgenre to expand")
     axis: Name = Field("", description="'Subgenre A:Subgenre B'")
     until_fit: float | None = Field(
-        0.9, gt=0, le=1, description="for expand: lowest probability of belonging"
+        None, ge=0, le=1, description="for expand: how well a track must fit, as a probability"
     )
     like: Ids = []
     unlike: Ids = []
@@ -137,6 +137,7 @@ class HitLine(TrackLine):
 
     cosine: float
     score: float
+    before: int | None = Field(description="its place without `like` and `unlike`")
 
 
 class Tracks(BaseModel):

@@ -159,6 +159,7 @@ class View:
                 **self.summary(hit.track),
                 "cosine": round(hit.cosine, DECIMALS),
                 "score": round(hit.score, DECIMALS),
+                "before": hit.before,
             }
             for hit in hits
         ]

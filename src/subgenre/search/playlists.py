@@ -7,27 +7,31 @@ Every function takes a `Collection`, returns `Hit`s in order without the seeds, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.errors import EvaluationError, IndexStoreError, PlaylistError
 from subgenre.metrics.vectors import unit
-from subgenre.search import belonging
 from subgenre.search.collection import Collection
 from subgenre.search.ordering import smooth
 from subgenre.search.ranking import Hit, Limits, Picker, hits_of
 from subgenre.search.similarity import Ints
 from subgenre.search.track_rows import Filter, checked_unit
-from subgenre.search.versions import artist_key
 
+if TYPE_CHECKING:
+    from subgenre.search.classifier import Classifier
+
+Doubles = NDArray[np.float64]
 Seed = str | Path | NDArray[np.floating]  # a track's id, path or name, or a vector [D]
 
 RRF_CONSTANT = 60  # Cormack et al. 2009
 DEPTH = 1000  # ranks of each seed that are fused at first
 MAX_OTHERS = 2000  # tracks of other subgenres that members are compared with
+LIKE, UNLIKE = 0.75, 0.15  # Manning et al. 2008; the centroid weighs 1
 
 
 @dataclass(frozen=True)
@@ -125,84 +129,108 @@ def expand(
     limits: Limits,
     filter: Filter | None = None,
     *,
-    until_fit: float | None = 0.9,
+    until_fit: float | None = None,
     like: Sequence[Seed] = (),
     unlike: Sequence[Seed] = (),
-    trusted: Sequence[str] | None = None,
-    seed: int = 0,
+    classifier: Classifier | None = None,
 ) -> list[Hit]:
-    """Find more tracks that belong to a subgenre, best first, until they stop fitting.
+    """Find more tracks for a subgenre, best first: those that fit it best.
 
-    Each call fits a new model (see `belonging`), so `like` and `unlike` have an effect at once.
+    How well a track fits is the calibrated probability that `classify` gives it. Tracks that a
+    person likes and does not like move the centroid (Rocchio, in Manning, Raghavan and Schütze,
+    "Introduction to information retrieval", 2008, section 9.1.1).
 
     Args:
         tracks: the collection. subgenre: its name, or genre/subgenre.
-        until_fit: lowest calibrated probability of belonging; None: only the limits apply.
+        until_fit: lowest probability; None: only the limits apply.
         like, unlike: tracks that the list moves towards and away from; they are not in it.
-        trusted: ids to calibrate on, such as held-out tracks; None: all labelled tracks.
-        seed: of the folds that calibrate.
+        classifier: of the model; if it does not know the subgenre, one is fitted on the collection.
 
     Returns:
-        hits with the probability as score, and the cosine to the subgenre's centroid.
+        hits with the probability as score, the cosine to the subgenre's centroid, and, with `like`
+        or `unlike`, the place of each without them.
 
     Raises:
         PlaylistError: an unknown subgenre or track; no other labelled tracks to compare with;
-            `until_fit` outside (0, 1].
+            `until_fit` outside [0, 1].
     """
-    if until_fit is not None and not 0 < until_fit <= 1:
+    if until_fit is not None and not 0 <= until_fit <= 1:
         raise PlaylistError(f"until_fit is {until_fit}; it must lie between 0 and 1, such as 0.9")
-    members = tracks.members("/".join(label(tracks, subgenre)))
+    pair = label(tracks, subgenre)
+    members = tracks.members("/".join(pair))
     liked, unliked = ([place(tracks, name) for name in names] for names in (like, unlike))
-    model = _belonging(tracks, members, liked, unliked, trusted, seed)
-    own = {p.row for p in (*liked, *unliked) if p.row is not None} | set(members.tolist())
+    judged = {p.row for p in (*liked, *unliked) if p.row is not None}
     mask = tracks.allowed(filter)
-    mask[sorted(own)] = False
-    rows = np.flatnonzero(mask)
-    blocks = np.array_split(rows, 1 + len(rows) // 65_536)
-    chance = np.concatenate([model.probabilities(tracks.vectors(block)) for block in blocks])
-    order = np.lexsort((rows, -chance))
+    mask[members] = False
+    every = np.flatnonzero(mask)
+    rows = np.setdiff1d(every, sorted(judged))
+    if classifier is None or pair not in classifier.labels:
+        classifier = _fitted(tracks, members)
+    number = classifier.labels.index(pair)
+    before = _fits(tracks, every, classifier, number) if liked or unliked else None
+    if before is not None:
+        classifier = _moved(classifier, number, liked, unliked)
+    fits = _fits(tracks, rows, classifier, number)
+    order = np.lexsort((rows, -fits))
     if until_fit is not None:
-        order = order[chance[order] >= until_fit]
-    picker = Picker(tracks, limits, sorted(own))
+        order = order[fits[order] >= until_fit]
+    picker = Picker(tracks, limits, [*members.tolist(), *sorted(judged)])
     picker.extend(rows[order])
-    score = dict(zip(rows.tolist(), chance.tolist(), strict=True))
-    centroid = unit(tracks.vectors(members).sum(axis=0, keepdims=True))[0]
-    cosines = tracks.vectors(picker.rows) @ centroid
-    return hits_of(tracks, picker.rows, cosines, [score[row] for row in picker.rows])
+    at = np.searchsorted(rows, picker.rows)
+    cosines = tracks.vectors(picker.rows) @ classifier.centroids[number]
+    hits = hits_of(tracks, picker.rows, cosines, fits[at])
+    if before is not None:
+        places = 1 + np.argsort(np.lexsort((every, -before)))[np.searchsorted(every, picker.rows)]
+        hits = [replace(hit, before=int(i)) for hit, i in zip(hits, places, strict=True)]
+    return hits
+
+
+def _fitted(tracks: Collection, members: Ints) -> Classifier:
+    """Fit a classifier on the labelled tracks of a collection."""
+    from subgenre.search import classifier
+
+    others = np.setdiff1d(np.flatnonzero(tracks.labelled), members)
+    if len(others) > MAX_OTHERS:
+        others = np.sort(np.random.default_rng(0).choice(others, MAX_OTHERS, replace=False))
+    rows = np.concatenate([members, others])
+    labels = [(track.genre, track.subgenre) for track in tracks.tracks(rows)]
+    try:
+        return classifier.fit(tracks.vectors(rows), labels)
+    except EvaluationError as problem:
+        raise PlaylistError(f"{problem}; index tracks of other subgenres") from problem
+
+
+def _moved(
+    classifier: Classifier, number: int, like: Sequence[Place], unlike: Sequence[Place]
+) -> Classifier:
+    """Move one centroid towards liked tracks and away from others."""
+    centroid = classifier.centroids[number].astype(np.float64)
+    for weight, places in ((LIKE, like), (-UNLIKE, unlike)):
+        if places:
+            centroid += weight * np.mean([p.vector for p in places], axis=0)
+    centroids = classifier.centroids.copy()
+    centroids[number] = unit(centroid[None])[0]
+    return replace(classifier, centroids=centroids)
+
+
+def _fits(tracks: Collection, rows: Ints, classifier: Classifier, number: int) -> Doubles:
+    """Return how well each row fits one subgenre of a classifier."""
+    blocks = np.array_split(rows, 1 + len(rows) // 65_536)
+    found = [classifier.probabilities(tracks.vectors(block))[:, number] for block in blocks]
+    return np.concatenate(found)
 
 
 def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = None) -> list[Hit]:
-    """Order hits so that neighbours are similar; the first is the nearest to `first`, if given."""
+    """Order hits so that neighbours are similar; the first is the nearest to `first`, if given.
+
+    The cosines are then those to the track before.
+    """
     rows = [hit.row for hit in hits]
     if first is not None and len(rows):
         near = int(np.argmax(tracks.vectors(rows) @ place(tracks, first).vector))
         rows = [rows[near], *rows[:near], *rows[near + 1 :]]
     by_row = {hit.row: hit for hit in hits}
-    return [by_row[row] for row in smooth(tracks, rows, start=first is not None)]
-
-
-def _belonging(
-    tracks: Collection,
-    members: Ints,
-    like: Sequence[Place],
-    unlike: Sequence[Place],
-    trusted: Sequence[str] | None,
-    seed: int,
-) -> belonging.Belonging:
-    """Fit members against the tracks of all other subgenres."""
-    judged = [p.row for p in (*like, *unlike) if p.row is not None]
-    if len(members) >= 4:
-        members = np.setdiff1d(members, judged)
-    others = np.setdiff1d(np.flatnonzero(tracks.labelled), [*members, *judged])
-    if len(others) > MAX_OTHERS:
-        others = np.sort(np.random.default_rng(seed).choice(others, MAX_OTHERS, replace=False))
-    compared = tracks.tracks([*members, *others])
-    return belonging.fit(
-        tracks.vectors(members),
-        tracks.vectors(others),
-        [artist_key(track.artist) for track in compared],
-        like=[p.vector for p in like],
-        unlike=[p.vector for p in unlike],
-        trusted=None if trusted is None else np.isin([t.id for t in compared], list(trusted)),
-        seed=seed,
-    )
+    rows = smooth(tracks, rows, start=first is not None)
+    x = tracks.vectors(rows)
+    cosines = [1.0, *(x[1:] * x[:-1]).sum(axis=1).tolist()]
+    return [replace(by_row[row], cosine=c) for row, c in zip(rows, cosines, strict=False)]

@@ -19,15 +19,19 @@ UNKNOWN_S = 240.0  # what a track of unknown duration adds to a list measured in
 
 @dataclass(frozen=True)
 class Hit:
-    """A track found by a search: its cosine to the query, and the score that ranks it.
+    """A track found by a search.
 
-    The score is log mutual proximity (0 best) or the cosine itself.
+    Attributes:
+        cosine: to the query. score: what ranks it: the log of mutual proximity, the cosine, ...
+        before: its place without the tracks that a person likes and does not like, from 1; None
+            where there are none.
     """
 
     track: Track
     row: int
     cosine: float
     score: float
+    before: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from subgenre.core import text
 from subgenre.errors import PlaylistError
@@ -13,6 +13,9 @@ from subgenre.search.collection import MIN_MUTUAL, Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit, Limits
 from subgenre.search.track_rows import Filter
+
+if TYPE_CHECKING:
+    from subgenre.search.classifier import Classifier
 
 TRACKS = 20  # in a list whose length is not given
 
@@ -23,8 +26,9 @@ class PlaylistRequest:
 
     Attributes:
         seeds: tracks by id, path, title or file, or vectors [D]; several count by agreement.
-        expand: a subgenre to find more tracks for. until_fit: lowest probability of belonging to
-            it; None: no limit. like, unlike: tracks that the list moves towards, and away from.
+        expand: a subgenre to find more tracks for. until_fit: how well a track must fit it, as a
+            probability; None: no limit. like, unlike: tracks that the list moves towards, and
+            away from.
         journey: from the first of two seeds to the second.
         axis: two subgenres, 'A:B'. between: lowest and highest position on the axis; 0 and 1 are
             the centroids of the two; None: from end to end.
@@ -40,7 +44,7 @@ class PlaylistRequest:
 
     seeds: Sequence[Seed] = ()
     expand: str = ""
-    until_fit: float | None = 0.9
+    until_fit: float | None = None
     like: Sequence[Seed] = ()
     unlike: Sequence[Seed] = ()
     journey: bool = False
@@ -97,8 +101,13 @@ def ranking(tracks: Collection, request: PlaylistRequest) -> Ranking:
     if request.journey:
         return Ranking("journey", "In the order of the journey. Cosine: to the previous track.")
     if request.expand:
-        name = "fit"
-        sentence = "Ranked by fit, the probability of belonging. Cosine: to the centroid."
+        name = "fits"
+        sentence = (
+            "Ranked by how well a track fits: the probability that it belongs. "
+            "Cosine: to the centroid."
+        )
+        if len(request.like) or len(request.unlike):
+            sentence += " Before: the place without --like and --unlike."
     elif len(request.seeds) > 1:
         name = "agreement"
         sentence = f"Ranked by the agreement of the seeds, each by {measure}. Cosine: the mean."
@@ -113,7 +122,8 @@ def ranking(tracks: Collection, request: PlaylistRequest) -> Ranking:
         if request.mutual:
             sentence += f" Mutual proximity needs at least {MIN_MUTUAL} tracks."
     if request.smooth:
-        sentence += " Then ordered so that neighbours are similar."
+        sentence = sentence.split(" Cosine:")[0]
+        sentence += " Then ordered so that neighbours are similar. Cosine: to the previous track."
     return Ranking(name, sentence)
 
 
@@ -121,14 +131,12 @@ def make(
     tracks: Collection,
     request: PlaylistRequest,
     *,
-    calibration: Sequence[str] | None = None,
-    seed: int = 0,
+    classifier: Classifier | None = None,
 ) -> list[Hit]:
     """Make the list of a request; its seeds are not in it, the two ends of a journey are.
 
     Args:
-        calibration: ids that the fit is calibrated on, such as the test tracks; None: all.
-        seed: of the folds that calibrate.
+        classifier: of the model; it says how well a track fits.
 
     Raises:
         PlaylistError: an unknown track or subgenre. IndexStoreError: an unknown name in the filter.
@@ -148,8 +156,7 @@ def make(
             until_fit=request.until_fit,
             like=request.like,
             unlike=request.unlike,
-            trusted=calibration,
-            seed=seed,
+            classifier=classifier,
         )
     else:
         hits = playlists.similar(tracks, request.seeds, limits, chosen, mutual=mutual)
@@ -191,8 +198,8 @@ def _leap(hits: Sequence[Hit], place: int) -> list[str]:
 
 
 def best_fit(
-    tracks: Collection, request: PlaylistRequest, *, calibration: Sequence[str] | None, seed: int
+    tracks: Collection, request: PlaylistRequest, *, classifier: Classifier | None
 ) -> Hit | None:
     """Return the track that fits the expanded subgenre best, whatever its fit; None: no track."""
     closest = replace(request, until_fit=None, tracks=1, minutes=None)
-    return next(iter(make(tracks, closest, calibration=calibration, seed=seed)), None)
+    return next(iter(make(tracks, closest, classifier=classifier)), None)
