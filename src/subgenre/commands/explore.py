@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from subgenre.commands import model_map, refit
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import workspace
+from subgenre.core import text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.mislabels import Finding
@@ -90,7 +90,7 @@ def library(
         chunk_s=model.preprocess.chunk_s,
         encode=_encoder(model),
     )
-    obstacle = refit.obstacle(model, tracks)
+    obstacle = refit.obstacle(model)
     if obstacle:
         console.info(f"corrections are kept, but the model can't be refitted: {obstacle}")
         return shown
@@ -119,23 +119,21 @@ def _refitter(model: ModelFolder, shown: Library) -> Callable[[Mapping[str, Corr
     def refitted(corrections: Mapping[str, Correction]) -> Library:
         moved = {i: (c.genre, c.subgenre) for i, c in corrections.items() if c.subgenre}
         wrong = frozenset(i for i, c in corrections.items() if c.wrong)
-        new = refit.refit(model, moved, wrong)
-        fitted = model_map.fit(new)
-        row_of = {track_id: row for row, track_id in enumerate(new.embeddings.ids)}
         before = shown.collection.tracks(shown.collection.live)
-        rows = [row_of[track.id] for track in before]
-        labels = [(new.tracks[row].genre, new.tracks[row].subgenre) for row in rows]
-        relabelled = [
-            dataclasses.replace(track, genre=genre, subgenre=subgenre)
-            for track, (genre, subgenre) in zip(before, labels, strict=True)
-        ]
-        tracks = Collection.of(relabelled, new.embeddings.vectors[rows])
+        new = refit.refit(model, moved, wrong, indexed=before)
+        fitted = model_map.fit(new)
+        tracks = _after(model, new, shown.collection, moved)
+        estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
+        note = fitted.note
+        if estimated:
+            count = text.counted(estimated, "track")
+            note += f" Since the refit, the places of {count} that were only indexed are estimates."
         return dataclasses.replace(
             shown,
             collection=tracks,
             coordinates=model_map.coordinates(fitted, new, tracks),
             place=fitted.place,
-            note=fitted.note,
+            note=note,
             classifier=new.classifier(),
             trained=new.train_ids,
             encode=_encoder(new),
@@ -143,6 +141,28 @@ def _refitter(model: ModelFolder, shown: Library) -> Callable[[Mapping[str, Corr
         )
 
     return refitted
+
+
+def _after(
+    model: ModelFolder, new: ModelFolder, shown: Collection, moved: Mapping[str, tuple[str, str]]
+) -> Collection:
+    """Return the tracks shown with their labels and vectors after a refit.
+
+    The vectors of tracks that were only indexed are estimated, see `refit.carried`.
+    """
+    before = shown.tracks(shown.live)
+    row_of = {track_id: row for row, track_id in enumerate(new.embeddings.ids)}
+    own = [row_of[track_id] for track_id in model.embeddings.ids]
+    vectors = refit.carried(
+        model.embeddings.vectors, new.embeddings.vectors[own], shown.vectors(shown.live)
+    )
+    tracks = []
+    for i, track in enumerate(before):
+        genre, subgenre = moved.get(track.id, (track.genre, track.subgenre))
+        tracks.append(dataclasses.replace(track, genre=genre, subgenre=subgenre))
+        if track.id in row_of:
+            vectors[i] = new.embeddings.vectors[row_of[track.id]]
+    return Collection.of(tracks, vectors)
 
 
 def _findings(path: Path) -> tuple[Finding, ...]:

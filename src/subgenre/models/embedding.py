@@ -65,6 +65,7 @@ def pooled_vectors(
     batch_size: int = 0,
     on_progress: Progress | None = None,
     statistics: Statistics | None = None,
+    known: Floats | None = None,
 ) -> Floats:
     """Run the backbone and pool, before standardisation: float32 [n, H], in the order of `rows`.
 
@@ -75,6 +76,7 @@ def pooled_vectors(
         device, batch_size: where, and how many chunks at a time; 0: as many as suit the device.
         on_progress: called with the number of rows that are done, and of all.
         statistics: of the training side, for a backbone alone that normalises its input.
+        known: the vectors of the first chunks of the folder, which are not computed again.
 
     Raises:
         ConfigError: a backbone alone, without the statistics that it needs.
@@ -83,10 +85,16 @@ def pooled_vectors(
     requested = np.asarray(rows, dtype=np.int64)
     key = _key(whole, folder, layer=whole.structure.layer, pooling=whole.structure.pooling)
     shape = (len(folder.track_of), *whole.pooled_mean.shape)
+
+    def compute(some: Ints) -> Floats:
+        if known is not None and some.max() < len(known):
+            return known[some]
+        return _run(whole.pooled, folder, some, device)
+
     with evaluating(whole, device):
         vectors = ArrayCache(cache, key, shape, np.float32).fill(
             np.unique(requested),
-            lambda some: _run(whole.pooled, folder, some, device),
+            compute,
             batch_size=batch_size or _batch_size(device),
             on_progress=on_progress,
         )

@@ -7,7 +7,7 @@ import { WRONG, countsOf, crossed, moveTo, on, state, emit } from "./store.js";
 
 const place = byId("labels");
 export const DRAGGED = "text/x-subgenre-track";
-const NO_REFIT = "A refit is not possible: it needs the features of all tracks shown. Sort the tracks that were only indexed into the library's subgenre folders, run “subgenre preprocess LIBRARY”, then “subgenre train”, and open the new model.";
+const NO_REFIT = "A refit is not possible: the features of the model are gone. Run the “subgenre preprocess” command that made them, then open the model again.";
 
 export function start() {
   byId("all").onclick = () => setAll(true);
