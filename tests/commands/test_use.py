@@ -188,6 +188,35 @@ def test_unlabelled_copies_keep_the_labels_of_the_training(home: Path, call: Cal
     assert (track.path, track.subgenre) == (copy, "dark")
 
 
+def test_a_track_lies_wherever_its_recording_does(home: Path, call: Call):
+    """`--folder` and the sentence on other libraries agree, and no index forgets a path."""
+    run = ["--run", model(home)]
+    first, second = home / "first", home / "second"
+    write_wav(first / "a.wav", 4.0, 50)
+    write_wav(first / "b.wav", 4.0, 51)
+    (second / "deep").mkdir(parents=True)
+    shutil.copy(first / "a.wav", second / "deep/copy of a.wav")
+    write_wav(second / "c.wav", 4.0, 52)
+
+    def below(folder: Path) -> int:
+        found = call("similar", "dark, ü 1", "-k", 50, "--versions", "--folder", folder, *run)[1]
+        return len(found["hits"])
+
+    for library, count in ((first, 2), (second, 2), (first, 2)):
+        told, said = call("index", library, *run)[1:]
+        assert below(library) == count == told["n_tracks"] - told["others"]
+        assert f"{told['others']} tracks of other libraries" in said
+    assert (below(first), below(second), below(home / "second/../second")) == (2, 2, 2)
+    assert call("similar", second / "deep/copy of a.wav", *run)[0] == 0
+    # a copy that goes takes its own path with it, and no other
+    (first / "a.wav").unlink()
+    told = call("index", first, *run)[1]
+    assert (told["forgotten"], below(first), below(second)) == (0, 1, 2)
+    (second / "deep/copy of a.wav").unlink()
+    told = call("index", second, *run)[1]
+    assert (told["forgotten"], below(first), below(second)) == (1, 1, 1)
+
+
 def test_audio_anywhere_below_a_folder_is_indexed(home: Path, call: Call):
     library = home / "WAV"
     write_wav(library / "loose.wav", 4.0, 70)

@@ -154,7 +154,7 @@ class Selection:
     artist: tuple[str, ...] = ()
     "Only tracks of this artist; may be given again."
     folder: tuple[Path, ...] = ()
-    "Only files below this folder; may be given again."
+    "Only tracks with a file below this folder; may be given again."
     min_bpm: float | None = None
     "Lowest tempo, by the tags."
     max_bpm: float | None = None

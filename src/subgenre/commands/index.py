@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from subgenre.library import scan, sources
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
 from subgenre.search import storage
+from subgenre.search.track_rows import Filter, lies_below
 from subgenre.search.vector_index import Index, Plan, Relinked
 
 SAVE_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
@@ -101,14 +102,22 @@ def index(
     if source is None or listed is None:
         return Indexed(path, store.count, relinked=relinked)
     tracks, unreadable = _describe(listed, store, workers, console)
+    paths = _paths(tracks, store, source, listed, unreadable, replace=replace)
     tracks = _keep_labels(tracks, store, source, replace=replace)
     plan = store.plan(tracks)
-    skipped = {s.path for s in (*listed.skipped, *unreadable)}
-    gone, others = _gone(store, plan, source, skipped, replace=replace)
-    store.update(plan.updated)
+    gone = [track_id for track_id in plan.gone if not paths[track_id]]
+    moved = _elsewhere(store, plan, paths)
+    if _has_own_vectors(model):  # where the training's tracks were then is no library of its own
+        then = {str(path.absolute()) for path in model.embeddings.paths}
+        gone += [track.id for track in moved if then.issuperset(paths[track.id])]
+    store.update([*plan.updated, *moved])
     new = _reuse(model, store, plan.new)
     embedded, failed = _embed(model, store, new, workers, console)
     forgotten = store.delete(gone)
+    kept = store.collection.paths()
+    store.set_copies(
+        {i: [p for p in every if p != kept[i][0]] for i, every in paths.items() if i in kept}
+    )
     store.keep_proximity()
     indexed = Indexed(
         path,
@@ -117,7 +126,7 @@ def index(
         reused=len(plan.new) - len(new) + len(own & {track.id for track in tracks}),
         updated=sum(track.id not in own for track in plan.updated),
         forgotten=forgotten,
-        others=others,
+        others=_count_others(store, source, {track.id for track in tracks}),
         relinked=relinked,
         skipped=sources.warn_of_skipped(console, (*listed.skipped, *unreadable, *failed)),
     )
@@ -135,10 +144,10 @@ def _report(
         f"{indexed.forgotten} removed"
     )
     if indexed.others:
+        leave_out = f"leave them out of a list, give it --folder {sources.shown(source)}; to "
         console.info(
             f"The index also has {text.counted(indexed.others, 'track')} of other libraries. To "
-            f"leave them out of a list, give it --folder {sources.shown(source)}; to remove them, "
-            "index again with --replace."
+            f"{leave_out if source.is_dir() else ''}remove them, index again with --replace."
         )
     own = indexed.path == model.index_path
     if own and not _casefold(model.labels) & _casefold(store.collection.labels):
@@ -249,28 +258,53 @@ def _is_of(path: Path, source: Path) -> bool:
     """Whether an indexed file is of this library: below its folder, or gone if it is a list."""
     if not source.is_dir():
         return not path.exists()
-    return any(map(path.is_relative_to, (source.absolute(), source.resolve())))
+    return lies_below(path, source)
 
 
-def _gone(
-    store: Index, plan: Plan, source: Path, skipped: set[Path], *, replace: bool
-) -> tuple[list[str], int]:
-    """Return the ids to remove, and the number of tracks of other libraries.
+def _paths(
+    tracks: Sequence[Track],
+    store: Index,
+    source: Path,
+    listed: Found,
+    unreadable: Sequence[Skipped],
+    *,
+    replace: bool,
+) -> dict[str, list[str]]:
+    """Return every path of each track by id: those of the library now, then those elsewhere.
 
-    Tracks that are no longer in this library are removed, but not files that can't be read now,
-    and those of other libraries only with `replace`.
+    A path of this library that is no longer there is left out, but not that of a file that can't
+    be read now; a path elsewhere is kept while its file exists, and not with `replace`. A track
+    without a path is to be removed.
     """
-    unreadable = {path.absolute() for path in skipped}
-    gone, others = [], 0
+    skipped = {str(s.path.absolute()) for s in (*listed.skipped, *unreadable)}
+    paths: dict[str, list[str]] = {}
+    for track in tracks:
+        paths.setdefault(track.id, []).append(str(track.path))
+    for track_id, before in store.collection.paths().items():
+        found = paths.setdefault(track_id, [])
+        elsewhere = [p for p in before if not (replace or _is_of(Path(p), source))]
+        there = [p for p in elsewhere if Path(p).is_file()]
+        if not found and not there:
+            there = elsewhere[:1]  # of another library that is away now
+        found += [p for p in before if (p in there or p in skipped) and p not in found]
+    return paths
+
+
+def _elsewhere(store: Index, plan: Plan, paths: Mapping[str, Sequence[str]]) -> list[Track]:
+    """Return the tracks that have left this library and lie in another one, with that path."""
+    moved = []
     for track_id in plan.gone:
-        path = store.get(track_id).path
-        if path in unreadable:
-            continue
-        if replace or _is_of(path, source):
-            gone.append(track_id)
-        else:
-            others += 1
-    return gone, others
+        if paths[track_id] and str((track := store.get(track_id)).path) not in paths[track_id]:
+            moved.append(dataclasses.replace(track, path=Path(paths[track_id][0])))
+    return moved
+
+
+def _count_others(store: Index, source: Path, listed: set[str]) -> int:
+    """Count the tracks of other libraries: those that `--folder` leaves out of a list."""
+    if source.is_dir():
+        inside = store.collection.allowed(Filter(folder=(str(source),)))
+        return store.count - int(np.count_nonzero(inside))
+    return sum(track_id not in listed for track_id in store.collection.paths())
 
 
 def _reuse(model: ModelFolder, store: Index, new: Sequence[Track]) -> list[Track]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import similarity
 from subgenre.search.similarity import Ints, Mask, Moments, Spread
-from subgenre.search.track_rows import Filter, checked_unit, table_of, track_of
+from subgenre.search.track_rows import Filter, checked_unit, lies_below, table_of, track_of
 
 _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
 MIN_MUTUAL = 20  # tracks: with fewer, means and deviations of cosines are too rough
@@ -37,6 +37,7 @@ class Collection:
         all_vectors: [N, D] of unit norm, in memory or mapped.
         rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
         alive: [N], rows that are not deleted.
+        copies: by track id, the paths of other files that hold the same recording.
         stored: moments, and the spread of the rows that were there when it was cached on disk.
     """
 
@@ -44,6 +45,7 @@ class Collection:
     rows: pa.Table
     alive: Mask
     stored: tuple[Moments, Spread] | None = None
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
@@ -133,7 +135,13 @@ class Collection:
     @cached_property
     def _by_path(self) -> dict[str, int]:
         paths = self.rows["path"].to_pylist()
-        return {paths[row]: int(row) for row in self.live}
+        copies = {p: self._row_of[i] for i, every in self.copies.items() for p in every}
+        return copies | {paths[row]: int(row) for row in self.live}
+
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """Return every path of each track by id: that of the track, then those of its copies."""
+        ids, paths = (self.rows[name].to_pylist() for name in ("id", "path"))
+        return {ids[row]: (paths[row], *self.copies.get(ids[row], ())) for row in self.live}
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
@@ -188,9 +196,13 @@ class Collection:
                 mask &= self._is(column, self._known(column, names))
         if filter.folder:
             codes, folders = self._codes["folder"]
-            roots = [Path(folder).absolute() for folder in filter.folder]
-            inside = [any(Path(f).is_relative_to(root) for root in roots) for f in folders]
-            mask &= np.array(inside, dtype=bool)[codes]
+            inside = [any(lies_below(f, root) for root in filter.folder) for f in folders]
+            lies = np.array(inside, dtype=bool)[codes]
+            for track_id, paths in self.copies.items():
+                lies[self._row_of[track_id]] |= any(
+                    lies_below(path, root) for path in paths for root in filter.folder
+                )
+            mask &= lies
         for column, limits in (("duration_s", filter.duration_s), ("bpm", filter.bpm)):
             if limits is not None:
                 values = self._numbers(column)

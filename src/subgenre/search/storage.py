@@ -1,6 +1,7 @@
 """The index on disk: rows in SQLite, vectors in one append-only file.
 
-    index.sqlite       meta: format version, D, the model's fingerprint; tracks: a row per track
+    index.sqlite       meta: format version, D, the model's fingerprint; tracks: a row per track;
+                       copies: other files that hold the recording of a track
     vectors-<n>.f32    [places, D] float32 of unit norm, read as a memory map
     proximity.npz      a cache: moments of all vectors, and the spread of each
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,8 @@ _MARKS = ", ".join("?" * len(SCHEMA.names))
 _CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA.names)
 # the statements hold names of columns; values are always bound
 _CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, UNIQUE (id))"
+_CREATE_COPIES = "CREATE TABLE IF NOT EXISTS copies (id, path)"
+_SELECT_COPIES = "SELECT id, path FROM copies WHERE id IN (SELECT id FROM tracks) ORDER BY rowid"
 _SELECT = f"SELECT place, {_NAMES} FROM tracks ORDER BY place"  # noqa: S608
 _INSERT = f"INSERT OR REPLACE INTO tracks (place, {_NAMES}) VALUES (?, {_MARKS})"  # noqa: S608
 _UPDATE = f"UPDATE tracks SET {_CHANGES} WHERE id = ?"  # noqa: S608
@@ -89,6 +92,7 @@ def read(folder: Path) -> tuple[Header, Collection]:
     with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
         header = _header(db)
         records = db.execute(_SELECT).fetchall()
+        copies = _copies(db)
         vectors = _map(folder, header)
     try:
         places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
@@ -99,7 +103,7 @@ def read(folder: Path) -> tuple[Header, Collection]:
         rows = _with_holes(rows, alive)
     except (IndexError, OverflowError, pa.ArrowException) as problem:
         raise _damaged(folder, problem) from problem
-    return header, Collection(vectors, rows, alive, _read_proximity(folder, header))
+    return header, Collection(vectors, rows, alive, _read_proximity(folder, header), copies)
 
 
 def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
@@ -125,7 +129,8 @@ def extended(folder: Path, before: Collection, header: Header, rows: pa.Table) -
     replaced = np.isin(before.rows["id"].to_pylist(), rows["id"].to_pylist())
     alive = np.append(before.alive & ~replaced, np.ones(rows.num_rows, dtype=bool))
     both = pa.concat_tables([before.rows, rows]).filter(pa.array(alive))
-    return Collection(_map(folder, header), _with_holes(both, alive), alive, before.stored)
+    vectors, rows = _map(folder, header), _with_holes(both, alive)
+    return Collection(vectors, rows, alive, before.stored, before.copies)
 
 
 def update(folder: Path, rows: pa.Table) -> None:
@@ -137,6 +142,27 @@ def update(folder: Path, rows: pa.Table) -> None:
         if db.total_changes - before != len(ids):
             raise IndexStoreError(f"a track to update is not in the index {folder}; add it first")
         _set(db, version=header.version + 1)
+
+
+def set_copies(folder: Path, copies: Mapping[str, Sequence[str]]) -> None:
+    """Replace the copies of tracks by id; tracks that are not named keep theirs."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        db.execute(_CREATE_COPIES)
+        db.executemany("DELETE FROM copies WHERE id = ?", [(track_id,) for track_id in copies])
+        pairs = [(track_id, path) for track_id, paths in copies.items() for path in paths]
+        db.executemany("INSERT INTO copies VALUES (?, ?)", pairs)
+        _set(db, version=header.version + 1)
+
+
+def _copies(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """Read the copies by track id; an index that was made before there were any has none."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'copies'").fetchone():
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    for track_id, path in db.execute(_SELECT_COPIES):
+        found[track_id] = (*found.get(track_id, ()), path)
+    return found
 
 
 def delete(folder: Path, ids: Sequence[str]) -> int:

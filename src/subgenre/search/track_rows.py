@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Filter:
 
     Attributes:
         genre, subgenre, artist: names; case does not matter.
-        folder: folders above the file, at any depth.
+        folder: folders above the file or a copy of it, at any depth.
         duration_s: shortest and longest, seconds. bpm: lowest and highest; then tracks
             without a bpm tag are left out.
         exclude: ids.
@@ -46,6 +47,15 @@ class Filter:
     duration_s: tuple[float, float] | None = None
     bpm: tuple[float, float] | None = None
     exclude: tuple[str, ...] = ()
+
+
+def lies_below(path: str | Path, folder: str | Path) -> bool:
+    """Whether a file lies in a folder at any depth, by its path as written or without links."""
+    parent = os.path.abspath(folder)  # noqa: PTH100
+    return any(
+        Path(os.path.abspath(path)).is_relative_to(root)  # noqa: PTH100
+        for root in {parent, os.path.realpath(parent)}
+    )
 
 
 def table_of(tracks: Iterable[Track]) -> pa.Table:

@@ -128,6 +128,14 @@ class Index:
             storage.update(self.path, rows)
             self._load()
 
+    def set_copies(self, copies: Mapping[str, Sequence[str]]) -> None:
+        """Replace the paths of the copies of tracks by id; others keep theirs."""
+        known = self.collection.copies
+        changed = {i: paths for i, paths in copies.items() if tuple(paths) != known.get(i, ())}
+        if changed:
+            storage.set_copies(self.path, changed)
+            self._load()
+
     def plan(self, tracks: Sequence[Any]) -> Plan:
         """Compare tracks of a library with the index by ids; of two copies, the first is taken."""
         alive = self.collection.rows.filter(pa.array(self.collection.alive))
