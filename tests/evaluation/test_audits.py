@@ -16,9 +16,19 @@ from sklearn.metrics import roc_auc_score
 
 from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
-from subgenre.evaluation.audits import confounders, growth, hubness, learnability, open_set, probe
+from subgenre.evaluation.audits import (
+    calibration,
+    confounders,
+    growth,
+    hubness,
+    learnability,
+    open_set,
+    probe,
+)
 from subgenre.evaluation.audits.base import plain
 from subgenre.library.track import Track
+from subgenre.metrics.vectors import unit
+from subgenre.search import classifier
 from tests.evaluation.audit_context import context, folds_of
 
 
@@ -387,6 +397,43 @@ def test_two_subgenres_are_too_few_for_an_open_set() -> None:
     for models in (one_model(x, y), {}):
         with pytest.raises(EvaluationError, match="two subgenres only"):
             open_set.open_set(models, y, "ab")
+
+
+# ---- calibration
+
+
+def test_calibration_error_equals_a_loop_and_is_that_of_the_draws() -> None:
+    rng = np.random.default_rng(0)
+    fits = rng.beta(2, 2, 400)
+    right = rng.random(400) < fits**2
+    total = 0.0
+    for low in range(10):
+        inside = [i for i in range(400) if low <= 10 * fits[i] < low + 1]
+        if inside:
+            total += len(inside) / 400 * abs(np.mean(fits[inside]) - np.mean(right[inside]))
+    assert calibration.calibration_error(fits, right) == pytest.approx(total)
+    bins = calibration.reliability(fits, right)
+    assert sum(b.n for b in bins) == 400
+    assert all(b.low <= b.share <= b.high for b in bins)
+
+
+def test_calibration_finds_what_is_overconfident_and_passes_what_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    y = np.arange(400) % 4
+    x = unit(np.eye(4, 12)[y] + 0.6 * rng.normal(size=(400, 12)))
+    found = calibration.run(context(x, y))
+    assert (found.n_tracks, found.error <= found.error_if_calibrated) == (400, True)
+    assert "show no fault" in found.text
+    monkeypatch.setattr(classifier, "_temperature", lambda *_: 0.02)  # all too sure
+    found = calibration.run(context(x, y))
+    assert found.error > 2 * found.error_if_calibrated
+    assert "it is not right" in found.text
+    section = calibration.section(found, context(x, y))
+    assert len(section.blocks[1].rows) == len(found.bins)
+    with pytest.raises(EvaluationError, match="at least 20"):
+        calibration.run(context(x[:12], y[:12]))
 
 
 # ---- hubness

@@ -6,6 +6,7 @@
     duplicates    one recording under two names
     growth        the learning curve, and what more tracks would bring
     confounders   how well tempo, loudness, file type or year predict the playlist
+    calibration   whether the probability of belonging is right
     open_set      whether tracks of an unknown subgenre are rejected
     mislabels     tracks in the wrong playlist, copies, outliers, broken recordings
     hubness       tracks that are recommended always or never

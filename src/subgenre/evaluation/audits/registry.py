@@ -7,6 +7,7 @@ from typing import Any
 
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import (
+    calibration,
     confounders,
     genre_levels,
     growth,
@@ -24,6 +25,7 @@ AUDITS: list[Audit] = [
     leakage.AUDIT,
     growth.AUDIT,
     confounders.AUDIT,
+    calibration.AUDIT,
     open_set.AUDIT,
     open_set.RETRAINED,
     mislabels.AUDIT,
