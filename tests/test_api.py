@@ -125,13 +125,13 @@ def test_embed_and_classify(made: subgenre.Model, tmp_path: Path):
     assert found.vectors.shape == (1, DIM)
     assert [s.path.name for s in found.skipped] == ["bad.wav"]
     placed = made.classify(found)[0]
-    assert placed.probability == pytest.approx(made.classify(tmp_path / "new.wav")[0].probability)
+    assert placed.fits == pytest.approx(made.classify(tmp_path / "new.wav")[0].fits)
     assert placed.chunk_start_s in found.chunk_start_s
     assert placed.track.duration_s == pytest.approx(7.0, abs=0.01)
     stored = track_vectors.read_embeddings(made.path / workspace.EMBEDDINGS)
     by_path = made.classify(str(stored.paths[0]))[0]
     assert by_path.track.id == stored.ids[0]
-    assert made.classify([stored.ids[0]])[0].probability == by_path.probability
+    assert made.classify([stored.ids[0]])[0].fits == by_path.fits
     assert {placed.nearest for placed in made.classify(stored.paths)} <= set(LABELS)
 
 

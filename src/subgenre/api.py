@@ -4,7 +4,7 @@
 
     model = subgenre.load()                        # the newest model here
     for placement in model.classify(["new/a.mp3"]):
-        print(placement.subgenre, placement.probability)
+        print(placement.subgenre, placement.fits)
     model.similar("Some Title", k=10, per_artist=1)
     model.playlist(expand="Dark Techno")
 

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subgenre import api
 from subgenre.cli import main
-from subgenre.commands import index
+from subgenre.commands import explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import LibraryError
+from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
 from subgenre.search import journeys
@@ -356,10 +358,13 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, c
     run = ModelFolder.open(model(made))
     found = run.embed([new / "file 12.wav", new / "file 2.wav"])
     chances = run.classifier().probabilities(found.vectors)
-    assert [p["probability"] for p in result["placements"]] == np.round(chances.max(1), 4).tolist()
+    assert [p["fits"] for p in result["placements"]] == np.round(chances.max(1), 4).tolist()
     names = sorted(run.labels)
     assert [p["nearest_subgenre"] for p in result["placements"]] == [
         names[i][1] for i in chances.argmax(1)
+    ]
+    assert [p["second_subgenre"] for p in result["placements"]] == [
+        names[i][1] for i in chances.argsort(axis=1)[:, -2]
     ]
     assert {p["chunk_start_s"] for p in result["placements"]} <= set(found.chunk_start_s.tolist())
     assert out.read_text().count("\n") == 3
@@ -368,6 +373,29 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, c
     assert {p.resolve() for p in listed} == {new / "file 12.wav", new / "file 2.wav"}
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in new.iterdir()} == before
     assert call("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
+
+
+def test_a_track_fits_a_playlist_by_one_number(
+    home: Path, call: Call, capsys: pytest.CaptureFixture[str]
+):
+    """In classify, in an expansion, in the explorer and in the API."""
+    new, run = home / "new/one.wav", ["--run", str(model(home))]
+    write_wav(new, 7.0, 2)
+    call("index", new.parent, *run)
+    placed = call("classify", new, "--alpha", 0.001, *run)[1]["placements"][0]
+    words = ("playlist", "--expand", placed["nearest_subgenre"], "--folder", new.parent)
+    (hit,) = call(*words, *run)[1]["hits"]
+    assert hit["fits"] == pytest.approx(placed["fits"], abs=1e-3)
+    folder = ModelFolder.open(model(home))
+    shown = View(explore.library(folder, playlists=home), 1).detail(placed["id"])
+    assert shown["placement"]["chances"][0]["fits"] == pytest.approx(placed["fits"], abs=1e-3)
+    found = api.load(model(home)).classify([placed["id"]])[0]
+    assert found.fits == pytest.approx(placed["fits"], abs=1e-3)
+    assert main(["classify", str(new), *run]) == 0
+    head, body = [r.split("┃" if "┃" in r else "│") for r in table_rows(capsys.readouterr().out)]
+    row = dict(zip([cell.strip() for cell in head], [cell.strip() for cell in body], strict=True))
+    assert row["second choice"] == placed["second_subgenre"]
+    assert row["genre"] in (placed["nearest_genre"], "-")
 
 
 def test_classify_refuses_where_no_file_can_be_read(made, tmp_path, call, capsys):

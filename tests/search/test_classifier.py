@@ -97,7 +97,7 @@ def test_p_values_against_a_naive_count(model):
 
     scores = np.array([near(v) for v in held])
     expected = [(1 + (scores <= near(v)).sum()) / 121 for v in new]
-    np.testing.assert_allclose(model.fit_p(new), expected, atol=1.1 / 121)
+    np.testing.assert_allclose(model.p_value(new), expected, atol=1.1 / 121)
 
 
 def test_without_held_out_tracks_each_is_left_out():
@@ -118,7 +118,7 @@ def test_the_most_typical_chunk(model):
     chunks = [np.stack([-x[0], x[0], unit_vectors(1, 16, seed=1)[0]]), np.zeros((0, 16))]
     placed = model.place(songs(2), x, chunks=chunks, starts_s=[[0.0, 41.5, 90.0], []])
     assert placed[0].chunk_start_s == 41.5
-    assert placed[0].chunk_probability == pytest.approx(placed[0].probability)
+    assert placed[0].chunk_fits == pytest.approx(placed[0].fits)
     assert math.isnan(placed[1].chunk_start_s)
     json.dumps([p.row() for p in placed], allow_nan=False)
 

@@ -62,7 +62,7 @@ def classify(
     workers: int | None = None,
     common: Common | None = None,
 ) -> int:
-    """Classify audio files: the subgenre or none of them, its probability, the typical part.
+    """Classify audio files: the subgenre or none of them, how well it fits, the typical part.
 
     Example: subgenre classify new/ --m3u-to sorted
 
@@ -182,7 +182,7 @@ def _list(
     **query: str,
 ) -> int:
     """Make a list, write it and show it; return the exit code."""
-    from subgenre.commands.playlist import row
+    from subgenre.commands.playlist import rows_of
 
     model = source.load(terminal)
     hits = model.playlist(request=request, out=out, console=terminal)
@@ -191,7 +191,7 @@ def _list(
         columns, rows = _hit_table(hits, by.name)
         terminal.table(title, columns, rows, caption=by.sentence)
     written = str(out) if out and hits else None
-    result = {"out": written, "ranked_by": by.name, "hits": [row(hit) for hit in hits]}
+    result = {"out": written, "ranked_by": by.name, "hits": rows_of(hits, by.name)}
     terminal.result({**query, **result})
     return 0 if hits else 1
 

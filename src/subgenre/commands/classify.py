@@ -87,14 +87,12 @@ def classify(
     listed = sources.audio_files(audio)
     classifier = model.classifier(alpha)
     if not classifier.held_out:
-        console.warn("the model has no test tracks, so the probabilities are too high")
+        console.warn("the model has no test tracks, so “fits” is too high")
     vectors = model.embed(listed.paths, workers=workers, console=console)
     placements = place(classifier, vectors)
     count = sum(placement.track.id in model.train_ids for placement in placements)
     if count:
-        console.warn(
-            f"{text.counted(count, 'file')} of the training tracks: the probabilities are too high"
-        )
+        console.warn(f"{text.counted(count, 'file')} of the training tracks: “fits” is too high")
     skipped = sources.warn_of_skipped(console, (*listed.skipped, *vectors.skipped))
     if not placements:
         n_files = text.counted(len(skipped), "file")

@@ -161,8 +161,14 @@ def _write(out: Path | None, hits: Sequence[Hit], console: Console) -> None:
     console.info(f"{out}: {text.counted(len(tracks), 'track')}")
 
 
-def row(hit: Hit) -> dict[str, Any]:
-    """Return a hit as plain values."""
+def rows_of(hits: Sequence[Hit], ranking: str) -> list[dict[str, Any]]:
+    """Return hits as plain values; those of an expansion also have `fits`."""
+    return [
+        _row(hit) | ({"fits": round(hit.score, 4)} if ranking == "fits" else {}) for hit in hits
+    ]
+
+
+def _row(hit: Hit) -> dict[str, Any]:
     track = hit.track
     return {
         "id": track.id,

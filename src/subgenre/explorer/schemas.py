@@ -154,18 +154,18 @@ class Hits(BaseModel):
 
 
 class Chance(BaseModel):
-    """Probability of one subgenre."""
+    """How well a track fits one subgenre: the calibrated probability that it belongs."""
 
     genre: str
     subgenre: str
-    probability: float
+    fits: float
 
 
 class Placement(BaseModel):
-    """The subgenre of a track: calibrated probabilities, and whether it fits any subgenre."""
+    """The subgenre of a track: how well it fits the best, and whether it is of none."""
 
     none_of_these: bool
-    fit: float = Field(description="p-value of belonging to any of the subgenres")
+    p_value: float = Field(description="of belonging to any of the subgenres")
     chances: list[Chance]
     chunk_start_s: float | None = Field(description="start of the chunk most typical of the first")
 

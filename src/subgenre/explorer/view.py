@@ -203,7 +203,7 @@ class View:
     def placement(
         self, track: Track, vector: NDArray[np.floating], encoded: Encoded | None = None
     ) -> dict[str, Any] | None:
-        """Return the fields of `schemas.Placement`, the most probable subgenres first."""
+        """Return the fields of `schemas.Placement`, the subgenres that it fits best first."""
         if self.library.classifier is None:
             return None
         chunks, starts_s = ([encoded.chunks], [encoded.starts_s]) if encoded else (None, ())
@@ -211,7 +211,7 @@ class View:
             [track], vector[None], chunks=chunks, starts_s=starts_s
         )
         chances = [
-            {"genre": genre, "subgenre": subgenre, "probability": round(p, DECIMALS)}
+            {"genre": genre, "subgenre": subgenre, "fits": round(p, DECIMALS)}
             for (genre, subgenre), p in placed.chances[:CHANCES]
         ]
         return {**placed.row(), "chances": chances}

@@ -45,22 +45,23 @@ class Placement:
 
     Attributes:
         track: as it was given. genre, subgenre: empty if it is none of these.
-        nearest: the nearest subgenre, even if it is none of these. probability: of `nearest`.
-        fit: p-value of belonging to any subgenre; none of these if it is at most alpha.
-        chances: probability of every subgenre, highest first.
+        nearest: the nearest subgenre, even if it is none of these.
+        fits: how well it fits `nearest`: the calibrated probability that it belongs.
+        p_value: of belonging to any subgenre; none of these if it is at most alpha.
+        chances: how well it fits every subgenre, highest first.
         chunk_start_s: start of the chunk most typical of `nearest`, seconds; NaN without
-            chunks. chunk_probability: of `nearest` for that chunk alone.
+            chunks. chunk_fits: how well that chunk alone fits `nearest`.
     """
 
     track: Any
     genre: str
     subgenre: str
     nearest: Label
-    probability: float
-    fit: float
+    fits: float
+    p_value: float
     chances: tuple[tuple[Label, float], ...]
     chunk_start_s: float = math.nan
-    chunk_probability: float = math.nan
+    chunk_fits: float = math.nan
 
     @property
     def belongs(self) -> bool:
@@ -70,17 +71,21 @@ class Placement:
     def row(self) -> dict[str, Any]:
         """Return plain values for CSV and JSON."""
         has_chunk = not math.isnan(self.chunk_start_s)
+        second, second_fits = self.chances[1]
         return {
             "path": str(Path(self.track.path)),
             "genre": self.genre,
             "subgenre": self.subgenre,
-            "probability": round(self.probability, 4),
+            "fits": round(self.fits, 4),
             "none_of_these": not self.belongs,
-            "fit": round(self.fit, 4),
+            "p_value": round(self.p_value, 4),
             "nearest_genre": self.nearest[0],
             "nearest_subgenre": self.nearest[1],
+            "second_genre": second[0],
+            "second_subgenre": second[1],
+            "second_fits": round(second_fits, 4),
             "chunk_start_s": round(self.chunk_start_s, 2) if has_chunk else None,
-            "chunk_probability": round(self.chunk_probability, 4) if has_chunk else None,
+            "chunk_fits": round(self.chunk_fits, 4) if has_chunk else None,
             "id": self.track.id,
         }
 
@@ -110,7 +115,7 @@ class Classifier:
         cosines = _unit(vectors) @ self.centroids.T
         return np.asarray(softmax(cosines.astype(np.float64) / self.temperature, axis=1))
 
-    def fit_p(self, vectors: NDArray[np.floating]) -> Doubles:
+    def p_value(self, vectors: NDArray[np.floating]) -> Doubles:
         """p-value of belonging to any of the subgenres for vectors [B, D]: [B], in (0, 1]."""
         return p_values(self.calibration, _nearness(self.vectors, _unit(vectors)))
 
@@ -130,19 +135,19 @@ class Classifier:
             return []
         values = _checked(vectors, self.centroids.shape[1])
         placed = []
-        every_chance, fit = self.probabilities(values), self.fit_p(values)
+        every_chance, p_value = self.probabilities(values), self.p_value(values)
         for i, track in enumerate(tracks):
             chances = every_chance[i]
             order = np.argsort(-chances, kind="stable")
             best = self.labels[order[0]]
-            genre, subgenre = best if fit[i] > self.alpha else ("", "")
+            genre, subgenre = best if p_value[i] > self.alpha else ("", "")
             start_s = chunk_chance = math.nan
             if chunks is not None and len(chunks[i]):
                 of_chunks = self.probabilities(chunks[i])[:, order[0]]
                 start_s = float(starts_s[i][int(np.argmax(of_chunks))])
                 chunk_chance = float(of_chunks.max())
             ranked = tuple((self.labels[j], float(chances[j])) for j in order)
-            figures = (ranked[0][1], float(fit[i]), ranked, start_s, chunk_chance)
+            figures = (ranked[0][1], float(p_value[i]), ranked, start_s, chunk_chance)
             placed.append(Placement(track, genre, subgenre, best, *figures))
         return placed
 

@@ -70,13 +70,13 @@ function placement(placed, trained) {
   if (!placed) return "";
   const lead = placed.none_of_these
     ? "None of your subgenres: no track in them is similar enough."
-    : "Probability by its sound:";
+    : "Fits, by its sound:";
   const bars = placed.chances.map((chance) => {
     const label = state.library.labels[pairIndex(chance.genre, chance.subgenre)];
     const fill = make("b");
-    fill.style.width = `${Math.round(100 * chance.probability)}%`;
+    fill.style.width = `${Math.round(100 * chance.fits)}%`;
     const bar = make("i", { class: "meter", "aria-hidden": "true" }, fill); // the figure is beside it
-    return make("li", {}, label ? mark(label) : make("i", { class: "dot" }), make("span", {}, chance.subgenre), bar, make("small", {}, percent(chance.probability)));
+    return make("li", {}, label ? mark(label) : make("i", { class: "dot" }), make("span", {}, chance.subgenre), bar, make("small", {}, percent(chance.fits)));
   });
   const typical = placed.chunk_start_s === null ? "" : make("p", { class: "soft" }, `Its most typical part begins at ${clock(placed.chunk_start_s)}.`);
   return make("section", {}, make("h3", {}, "Placement"), make("p", { class: placed.none_of_these ? "notice" : "soft" }, lead),
