@@ -96,7 +96,7 @@ def make_library(folder: Path, **more: Any) -> Library:
         "note": "32 tones of four kinds.",
         "classifier": classifier.fit(unit, labels),
         "trained": frozenset(t.id for t in tracks[::2]),
-        "findings": (Finding(wrong.id, str(wrong.path), *fit),),
+        "findings": (Finding(wrong.id, str(wrong.path), *fit, 0.31, (tracks[3].id, "gone")),),
         "chunk_starts": {t.id: (0.0, 3.0) for t in tracks},
         "chunk_s": 2.0,
         "encode": encode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -263,8 +264,13 @@ def test_a_misplaced_track_is_the_first_finding_of_the_doctor(
     done = doctor.doctor(library.path, folds=2, out=tmp_path / "doctor.csv")
     wrong = [f for f in done.findings if f.kind == "wrong playlist"]
     assert (wrong[0].track, wrong[0].suggestion) == (stranger.id, "two")
+    assert wrong[0].fit is not None
+    assert len(wrong[0].nearest) == 3
     rows = list(csv.DictReader((tmp_path / "doctor.csv").read_text().splitlines()))
     assert [r["track"] for r in rows] == [f.track for f in done.findings]
+    many = dataclasses.replace(done, findings=done.findings[:1] * 25)
+    assert len(many.table()[1]) == 20
+    assert "5 more in" in many.caption
     listed = csv.DictReader((out / workspace.DOCTOR).read_text().splitlines())
     assert stranger.id in [r["track"] for r in listed]
 

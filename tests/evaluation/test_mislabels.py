@@ -10,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.integrate import quad
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import mislabels
@@ -48,7 +52,7 @@ def test_swapped_labels_are_found_five_times_better_than_by_chance(seed: int) ->
     given = labels.copy()
     given[swapped] = (labels[swapped] + generator.integers(1, 5, 6)) % 5
     p = mislabels.oof_probabilities(x, given, folds_of(given))
-    found = mislabels.wrong_playlist(p, given, NAMES, tracks_of(given))
+    found = mislabels.wrong_playlist(x, given, NAMES, tracks_of(given), p)
     first = [int(f.track) for f in found[:6]]
     assert np.isin(first, swapped).mean() >= 5 * 6 / labels.size
     hits = [f for f in found if int(f.track) in set(swapped.tolist())]
@@ -85,15 +89,56 @@ def test_repeats_are_averaged_and_untested_tracks_are_left_out() -> None:
     part = mislabels.oof_probabilities(x, labels, folds[:2])
     untested = np.concatenate([folds[2][1], folds[3][1]])
     assert np.isnan(part[untested]).all()
-    found = mislabels.wrong_playlist(part, labels, NAMES, tracks)
+    found = mislabels.wrong_playlist(x, labels, NAMES, tracks, part)
     assert not {int(f.track) for f in found} & set(untested.tolist())
 
 
-def test_the_misfit_is_the_share_of_the_best_other_subgenre() -> None:
-    p = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [np.nan] * 3])
-    shares, others = mislabels.misfit(p, np.array([0, 2, 1]))
-    np.testing.assert_allclose(shares, [0.3 / 0.9, 0.5 / 0.8, 0.0])
-    assert others[:2].tolist() == [1, 1]
+def test_a_track_that_fits_nowhere_is_sure_to_be_misplaced_and_fits_badly_elsewhere() -> None:
+    x, labels, tracks = library(n=60)
+    p = np.full((300, 5), 1e-7)
+    p[np.arange(300), labels] = 1 - 4e-7
+    p[7] = [1e-6, 0.31, 0.25, 0.24, 0.2]
+    first = mislabels.wrong_playlist(x, labels, NAMES, tracks, p)[0]
+    assert (first.track, first.suggestion, first.fit) == ("0007", "s1", 0.31)
+    assert 0.5 < first.confidence < 1
+    near = NearestNeighbors(n_neighbors=4, metric="cosine").fit(StandardScaler().fit_transform(x))
+    expected = near.kneighbors(StandardScaler().fit(x).transform(x[7:8]), return_distance=False)
+    assert first.nearest == tuple(tracks[i].id for i in expected[0, 1:])
+
+
+def test_the_certainty_is_the_posterior_share_of_wrong_labels() -> None:
+    labels = np.zeros(40, dtype=np.int64)
+    p = np.tile([0.9, 0.06, 0.04], (40, 1))
+    p[:3] = [0.05, 0.15, 0.8]  # 37 of the 80 other labels are as improbable
+    a = 0.05 * 40 * 37 / 80
+    prior = lambda b, right: stats.poisson.pmf(3, a + b) * (a / (a + b) if right else 1)  # noqa: E731
+    expected = quad(prior, 0, 60, args=(True,))[0] / quad(prior, 0, 60, args=(False,))[0]
+    sure = mislabels.certainty(p, labels)
+    np.testing.assert_allclose(sure[:3], expected, rtol=1e-6)
+    assert (sure[3:] <= expected).all()
+
+
+def test_half_of_the_list_is_right_where_five_per_cent_of_the_labels_are_swapped() -> None:
+    right, sure = [], []
+    for seed in range(8):
+        x, labels, tracks = library(n=40, apart=0.8, seed=seed)
+        generator = np.random.default_rng(seed)
+        swapped = generator.choice(labels.size, 10, replace=False)
+        given = labels.copy()
+        given[swapped] = (labels[swapped] + generator.integers(1, 5, 10)) % 5
+        p = mislabels.oof_probabilities(x, given, folds_of(given))
+        for found in mislabels.wrong_playlist(x, given, NAMES, tracks, p):
+            right.append(int(found.track) in swapped)
+            sure.append(found.confidence)
+    assert len(right) > 20
+    assert np.mean(right) >= 0.5
+    assert np.mean(sure) == pytest.approx(np.mean(right), abs=0.15)
+
+
+def test_nothing_is_listed_where_all_labels_fit() -> None:
+    x, labels, tracks = library(apart=5.0)
+    p = mislabels.oof_probabilities(x, labels, folds_of(labels))
+    assert mislabels.wrong_playlist(x, labels, NAMES, tracks, p) == []
 
 
 def test_an_outlier_is_found_and_a_small_subgenre_is_not_judged() -> None:
@@ -121,8 +166,8 @@ def test_copies_are_distinguished_by_their_playlists() -> None:
 
 
 def test_silent_and_clipped_recordings_are_listed() -> None:
-    measures = {"silent_share": [0.0, 0.9, math.nan], "clipped_share": [0.02, 0.0, 0.0]}
-    rows = mislabels.broken(tracks_of([0, 0, 0]), measures)
+    measures = {"silent_share": [0.0, 0.9, math.nan], "clipped_share": [0.02, 0.0, 0.009]}
+    rows = mislabels.broken(tracks_of([0, 0, 0]), measures)  # a master that clips a little is none
     assert [(r.track, r.kind) for r in rows] == [("0000", "clipped"), ("0001", "silent")]
     assert all(0 <= r.confidence <= 1 for r in rows)
 
@@ -156,6 +201,7 @@ def test_a_track_alone_in_its_subgenre_is_not_judged() -> None:
     p = mislabels.oof_probabilities(x, labels, folds_of(labels))
     assert np.isfinite(p[:96]).all()
     assert np.isnan(p[96]).all()
-    assert "0096" not in [f.track for f in mislabels.wrong_playlist(p, labels, NAMES, tracks)]
+    found = mislabels.wrong_playlist(x, labels, NAMES, tracks, p)
+    assert "0096" not in [f.track for f in found]
     with pytest.raises(EvaluationError, match="no track can be judged"):
         mislabels.oof_probabilities(x[:2], [0, 1], [(np.array([0]), np.array([1]))])

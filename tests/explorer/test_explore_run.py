@@ -16,9 +16,11 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import AudioError, EvaluationError
+from subgenre.evaluation.audits.mislabels import Finding
 from subgenre.explorer import Correction
 from subgenre.library.track import Track
 from subgenre.models import backbones, embedding, encoder
+from subgenre.report import writer
 from subgenre.search.collection import Collection
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
@@ -154,13 +156,16 @@ def test_refit_learns_from_a_corrected_track_that_was_held_out(run):
 
 
 def test_the_explorer_shows_the_model(run, tmp_path):
-    header = "track,path,kind,subgenre,suggestion,confidence,why"
-    finding = f"{run.embeddings.ids[0]},x,outlier,one,,0.9,far away"
-    (run.path / workspace.DOCTOR).write_text(f"{header}\n{finding}\n")
+    near = run.embeddings.ids[1:3]
+    findings = [
+        Finding(run.embeddings.ids[0], "x", "outlier", "one", "", 0.9, "far away"),
+        Finding(*(near[0], "y", "wrong playlist", "one", "two", 0.6, "like two"), 0.25, near),
+    ]
+    writer.write_doctor(run.path / workspace.DOCTOR, findings)
     shown = explore.library(run, playlists=tmp_path / "lists")
     (run.path / workspace.DOCTOR).unlink()
     assert len(shown.collection) == 3 * EACH
-    assert shown.findings[0].why == "far away"
+    assert shown.findings == tuple(findings)
     assert shown.trained == run.train_ids
     assert shown.chunk_starts[run.embeddings.ids[0]] == (0.0,)
     assert shown.classifier is not None

@@ -154,7 +154,13 @@ def test_a_track_has_its_placement_findings_and_chunks(client, library):
     assert result["path"] == "Techno/Dark Techno/02 tone ü, 0.wav"
     assert result["windows_s"] == [0.0, 3.0]
     assert result["placement"]["chances"][0]["subgenre"] == "Dark Techno"
-    assert result["doctor"][0]["suggestion"] == "Deep House"
+    (finding,) = result["doctor"]
+    assert (finding["suggestion"], finding["fit"], finding["confidence"]) == (
+        "Deep House",
+        0.31,
+        0.93,
+    )
+    assert [near["id"] for near in finding["nearest"]] == [ids(library)[3]]
     assert result["trained"] is True
     assert result["correction"] is None
 

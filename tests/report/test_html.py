@@ -36,22 +36,23 @@ def test_every_section_is_there_and_the_elements_nest():
 
 
 def test_a_section_of_any_audit_is_drawn():
+    near = (("t001", "A like one"), ("t002", "Another"))
     toy = Section(
         "toy", "Toy audit", "What is asked?", "12 % are odd.",
         (
             Table(("Name", "Share"), (("one", "12 % (3 to 20)"), ("two", "none"))),
             Lines("Curve", "x", [1, 2], [0.2, 0.4]),
-            Suggestions(("Kind",), (Suggestion("t000", "A track", "why", ("odd",)),)),
+            Suggestions(("Kind",), (Suggestion("t000", "A track", "why", ("odd",), near),)),
         ),
         headline="A toy finding.",
     )  # fmt: skip
-    page = rendered(full_data(sections=(toy,)), {"t000": b"mp3"})
+    page = rendered(full_data(sections=(toy,)), {"t000": b"mp3", "t001": b"mp3"})
     section = re.search(r'<section id="toy".*?</section>', page, re.DOTALL)
     assert section is not None
     text = Page(section[0]).text
     for part in ("What is asked?", "12 % are odd.", "one", "12 %", "(3 to 20)", "A track", "odd"):
         assert part in text
-    assert 'data-play="t000"' in section[0]
+    assert re.findall('data-play="(.*?)"', section[0]) == ["t000", "t001"]  # t002 has no preview
     assert "<svg" in section[0]
     assert "A toy finding." in Page(page).text
 

@@ -139,7 +139,7 @@ def doctor(
         console=terminal,
     )
     if diagnosed.findings:
-        terminal.table("Tracks to check", *diagnosed.table())
+        terminal.table("Tracks to check", *diagnosed.table(), caption=diagnosed.caption)
     terminal.result(diagnosed.to_dict())
     return 0
 

@@ -14,6 +14,7 @@ from subgenre import config
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
+from subgenre.core.text import percent
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.evaluation.audits import duplicates, mislabels
@@ -25,6 +26,7 @@ from subgenre.training import fit
 
 OUT = Path(workspace.DOCTOR)
 REPEATS = 3
+SHOWN = 20  # findings on the screen
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,23 @@ class Diagnosed:
     copies: Duplicates
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return columns and rows for a person."""
+        """Return columns and the first `SHOWN` rows for a person."""
         rows = [
-            [f.kind, Path(f.path).name, f.subgenre, f.suggestion, f"{f.confidence:.2f}", f.why]
-            for f in self.findings
+            [
+                *(f.kind, Path(f.path).name, f.subgenre, percent(f.confidence)),
+                "" if f.kind == "duplicate" else f.suggestion,
+                *("" if f.fit is None else percent(f.fit), f.why),
+            ]
+            for f in self.findings[:SHOWN]
         ]
-        return ["what", "track", "lies in", "fits", "sure", "why"], rows
+        return ["what", "track", "lies in", "how sure", "best fit", "fit", "why"], rows
+
+    @property
+    def caption(self) -> str:
+        """How to read the table, and how many findings it leaves out."""
+        left_out = max(0, len(self.findings) - SHOWN)
+        more = f"{left_out} more in {self.path}. " if left_out else ""
+        return more + mislabels.SURE
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values for JSON."""

@@ -167,13 +167,19 @@ def _after(
 
 def _findings(path: Path) -> tuple[Finding, ...]:
     """Read the doctor's findings; none without a readable table."""
-    names = [field.name for field in dataclasses.fields(Finding)]
+    texts = ("track", "path", "kind", "subgenre", "suggestion", "why")
     findings = []
     try:
         with path.open(encoding="utf-8", newline="") as table:
             for row in csv.DictReader(table):
-                texts = {name: row.get(name) or "" for name in names if name != "confidence"}
-                findings.append(Finding(**texts, confidence=float(row["confidence"])))
+                findings.append(
+                    Finding(
+                        **{name: row.get(name) or "" for name in texts},
+                        confidence=float(row["confidence"]),
+                        fit=float(row["fit"]) if row.get("fit") else None,
+                        nearest=tuple((row.get("nearest") or "").split()),
+                    )
+                )
     except (OSError, ValueError, KeyError, csv.Error):
         return ()
     return tuple(findings)

@@ -175,8 +175,10 @@ class Finding(BaseModel):
 
     kind: str
     suggestion: str
-    confidence: float
+    confidence: float = Field(description="that there is such a problem")
     why: str
+    fit: float | None = Field(description="probability of the suggestion")
+    nearest: list[TrackLine]
 
 
 class Correction(BaseModel):

@@ -194,6 +194,12 @@ class View:
                     else one.suggestion,
                     "confidence": round(float(one.confidence), 3),
                     "why": one.why,
+                    "fit": one.fit,
+                    "nearest": [
+                        self.summary(self.library.collection.track(self.row(near)))
+                        for near in one.nearest
+                        if near in self.columns["id"]
+                    ],
                 }
                 for one in self.library.findings
                 if one.track == track_id

@@ -67,12 +67,13 @@ def preview_order(data: ReportData) -> list[Point]:
     """
     by_id = {point.id: point for point in data.points}
     suggested = [
-        by_id[row.id]
+        by_id[track]
         for section in data.sections
         for block in section.blocks
         if isinstance(block, Suggestions)
         for row in block.rows
-        if row.id in by_id
+        for track in (row.id, *(near for near, _ in row.nearest))
+        if track in by_id
     ]
     held_out = [point for point in data.points if point.split == "test"]
     order = [*data.mistakes(), *suggested, *held_out, *data.points]
@@ -283,7 +284,13 @@ def _map(data: ReportData, previews: Previews) -> dict[str, Any]:
 def _track_row(point: Point) -> dict[str, Any]:
     """A row of the macro `tracks`."""
     cells = [point.subgenre, point.predicted]
-    return {"id": point.id, "title": point.title, "note": point.artist, "cells": cells}
+    return {
+        "id": point.id,
+        "title": point.title,
+        "note": point.artist,
+        "cells": cells,
+        "nearest": (),
+    }
 
 
 def _confusion(data: ReportData, playable: Collection[str]) -> list[dict[str, Any]]:

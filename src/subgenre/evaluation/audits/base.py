@@ -104,12 +104,17 @@ class Lines:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A track to check: its id, by which the report can play it, and cells of text."""
+    """A track to check: its id, by which the report can play it, and cells of text.
+
+    Attributes:
+        nearest: ids and names of similar tracks, to be played beside it.
+    """
 
     id: str
     title: str
     note: str
     cells: tuple[str, ...]
+    nearest: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

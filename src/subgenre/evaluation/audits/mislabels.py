@@ -1,8 +1,8 @@
 """The doctor: which tracks may be in the wrong playlist, and which are broken?
 
-A probe that hasn't seen a track judges it (out-of-fold). A track is listed where another subgenre
-is more probable than its own, ranked by the odds and not the margin: where many subgenres share
-the probability, a small margin can still be long odds. Duplicates, outliers and silent or clipped
+A probe that hasn't seen a track judges it (out-of-fold). The less probable a track's own subgenre,
+the earlier it is listed (self-confidence: Northcutt, Jiang and Chuang 2021, section 3). Swapped
+labels show how sure that is, and where the list ends. Duplicates, outliers and silent or clipped
 recordings are listed too. No file is moved: a person listens and decides.
 """
 
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.special import gammaincc, logsumexp
+from sklearn.isotonic import IsotonicRegression
 
 from subgenre.core.text import percent
 from subgenre.dataset import splits
@@ -28,12 +29,19 @@ from subgenre.metrics.vectors import Floats, Ints, unit
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which its spread is unknown
-LEAST = 0.9  # confidence of a wrong playlist: odds of 9 to 1 keep the list short
-NEIGHBOURS = 3  # of the own subgenre, to which an outlier's distance is measured
+WRONG_SHARE = 0.05  # of the labels, taken as wrong before a track is judged
+LEAST_PRECISION = 0.5  # expected of the list of wrong playlists
+NEIGHBOURS = 3  # nearest tracks that are shown, and of the own subgenre for an outlier's distance
 OUTLIER_Z = 4.0  # robust z of that distance
 SILENT_SHARE = 0.5  # of a track's chunks together
-CLIPPED_SHARE = 0.001  # of the samples: audible distortion
+CLIPPED_SHARE = 0.01  # of the samples; a modern master clips a little
 FOLDS, REPEATS = 5, 3
+SURE = (
+    "How sure: for a wrong playlist, the probability that the track does not belong where it is, "
+    f"if {percent(WRONG_SHARE)} of all labels are wrong. Best fit: where else it would fit best, "
+    "with the probability of that subgenre. The list of wrong playlists ends where less than "
+    f"{percent(LEAST_PRECISION)} of it is expected to be right."
+)
 KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped")
 
 
@@ -43,8 +51,11 @@ class Finding:
 
     Attributes:
         track: its id. kind: one of `KINDS`. subgenre: its playlist.
-        suggestion: the playlist that it fits, or the path of the other copy, or "".
-        confidence: 0..1. why: a sentence.
+        suggestion: the playlist that it fits best, or the path of the other copy, or "".
+        confidence: 0..1, that there is such a problem; of "wrong playlist", that the track does
+            not belong to `subgenre`. why: a sentence.
+        fit: probability of `suggestion` by the sound; None for other kinds.
+        nearest: ids of the tracks nearest to one in a wrong playlist.
     """
 
     track: str
@@ -54,6 +65,8 @@ class Finding:
     suggestion: str
     confidence: float
     why: str
+    fit: float | None = None
+    nearest: tuple[str, ...] = ()
 
 
 def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold]) -> Floats:
@@ -100,36 +113,67 @@ def _temperature(logits: Floats, labels: Ints) -> float:
 
 
 def wrong_playlist(
-    probabilities: Floats, labels: Ints, names: Sequence[str], tracks: Sequence[Track]
+    vectors: ArrayLike,
+    labels: Ints,
+    names: Sequence[str],
+    tracks: Sequence[Track],
+    probabilities: Floats,
 ) -> list[Finding]:
-    """Return the tracks that fit another subgenre with a `misfit` above `LEAST`, the surest first.
+    """Return the tracks that hardly fit their subgenre, the surest first, and where else they fit.
 
-    Shapes: probabilities [N, C] out-of-fold; labels [N]; names [C].
-    """
-    confidence, best = misfit(probabilities, labels)
-    rows = []
-    for i in np.argsort(-confidence, kind="stable")[: np.sum(confidence > LEAST)]:
-        own, other = names[labels[i]], names[best[i]]
-        p_own, p_other = percent(probabilities[i, labels[i]]), percent(probabilities[i, best[i]])
-        why = f"Probability of {other} {p_other}, of {own} {p_own}"
-        rows.append(_finding(tracks[i], "wrong playlist", own, other, float(confidence[i]), why))
-    return rows
+    The list is the longest with an expected precision, the mean `certainty`, of `LEAST_PRECISION`.
 
-
-def misfit(probabilities: Floats, labels: Ints) -> tuple[Floats, Ints]:
-    """Return the share of the best other subgenre in the probability of it and the own one.
-
-    Above 0.5 the other one is more probable; 0 for tracks that were not judged (NaN). It joins
-    self-confidence and margin of Northcutt, Jiang and Chuang 2021 (section 3).
-
-    Shapes: probabilities [N, C], labels [N] -> shares [N], and the other subgenres [N].
+    Shapes: vectors [N, D]; labels [N]; names [C]; probabilities [N, C] out-of-fold.
     """
     rows = np.arange(len(labels))
-    others = np.nan_to_num(probabilities)
+    others = np.where(np.isnan(probabilities), -1.0, probabilities)
+    own = np.where(others[rows, labels] < 0, 1.0, others[rows, labels])  # of all, if not judged
     others[rows, labels] = -1.0
-    other = others.argmax(axis=1)
-    best, own = probabilities[rows, other], probabilities[rows, labels]
-    return np.nan_to_num(best / np.maximum(best + own, 1e-300)), other
+    best, sure = others.argmax(axis=1), certainty(probabilities, labels)
+    order = np.argsort(own, kind="stable")
+    enough = np.cumsum(sure[order]) >= LEAST_PRECISION * (rows + 1)
+    near = unit(standardise(np.asarray(vectors, dtype=np.float64))[0])
+    found = []
+    for i in order[: enough.nonzero()[0].max(initial=-1) + 1]:
+        similar = np.argsort(-(near @ near[i]), kind="stable")
+        closest = [tracks[j] for j in similar[similar != i][:NEIGHBOURS]]
+        why = "Nearest: " + ", ".join(f"{t.title or t.path.stem} ({t.subgenre})" for t in closest)
+        where = (names[labels[i]], names[best[i]])
+        one = _finding(tracks[i], "wrong playlist", *where, float(sure[i]), why)
+        fit, ids = float(probabilities[i, best[i]]), tuple(track.id for track in closest)
+        found.append(dataclasses.replace(one, fit=fit, nearest=ids))
+    return found
+
+
+def certainty(probabilities: Floats, labels: Ints) -> Floats:
+    """Return the probability that each label is wrong, if `WRONG_SHARE` of them are: [N].
+
+    The probabilities of the labels are compared with those that the same tracks give all other
+    labels, as if those were swapped in. From the least probable label on, blocks of tracks are
+    formed in which the ratio of swapped labels to tracks falls (isotonic regression). Of `n` tracks
+    in a block, `a` are expected to be wrong. The number of the others is Poisson with a flat prior
+    for its rate b, and the result is the posterior mean of a / (a + b), which is
+    a Q(n, a) / (n Q(n + 1, a)), with Q the regularised upper incomplete gamma function. Tracks that
+    were not judged (NaN) have 0.
+
+    Shapes: probabilities [N, C] out-of-fold, labels [N].
+    """
+    seen = np.flatnonzero(np.isfinite(probabilities[:, 0]))
+    p, y = probabilities[seen], labels[seen]
+    given = np.arange(p.shape[1]) == y[:, None]
+    swapped = np.sort(p[~given])
+    order = np.argsort(p[given], kind="stable")
+    own = p[given][order]
+    below = np.searchsorted(swapped, own, "right") / swapped.size
+    expected = np.diff(WRONG_SHARE * len(y) * below, prepend=0.0)
+    ratio = IsotonicRegression(increasing=False).fit_transform(own, expected)
+    _, block, size = np.unique(ratio, return_inverse=True, return_counts=True)
+    n = size[block]
+    ratio = np.minimum(ratio, 1 + 20 / np.sqrt(n))  # beyond it both functions are 0
+    share = ratio * gammaincc(n, n * ratio) / gammaincc(n + 1, n * ratio)
+    result = np.zeros(len(labels))
+    result[seen[order]] = np.maximum.accumulate(share[::-1])[::-1]  # an earlier one is no less sure
+    return result
 
 
 def outliers(
@@ -212,7 +256,7 @@ def diagnose(
     Raises: EvaluationError as `oof_probabilities`.
     """
     found = [
-        *wrong_playlist(oof_probabilities(vectors, labels, folds), labels, names, tracks),
+        *wrong_playlist(vectors, labels, names, tracks, oof_probabilities(vectors, labels, folds)),
         *outliers(vectors, labels, names, tracks),
         *copies(duplicates, tracks),
         *broken(tracks, measures),
@@ -224,7 +268,10 @@ def csv_rows(findings: Sequence[Finding]) -> list[list[str]]:
     """Return a header and a row of text for each finding, for a CSV file."""
     header = [field.name for field in dataclasses.fields(Finding)]
     rows = [
-        [f.track, f.path, f.kind, f.subgenre, f.suggestion, f"{f.confidence:.3f}", f.why]
+        [
+            *(f.track, f.path, f.kind, f.subgenre, f.suggestion, f"{f.confidence:.3f}", f.why),
+            *("" if f.fit is None else f"{f.fit:.3f}", " ".join(f.nearest)),
+        ]
         for f in findings
     ]
     return [header, *rows]
@@ -263,28 +310,32 @@ def repeated_folds(tracks: Sequence[Track], n_folds: int, repeats: int, seed: in
 
 
 def section(findings: Sequence[Finding], context: Context) -> Section:
-    """Show the tracks to check in rows that can be played."""
-    names = {track.id: track.title or track.path.stem for track in context.tracks}
+    """Show the tracks to check, and the nearest ones, in rows that can be played."""
+    titles = {track.id: track.title or track.path.stem for track in context.tracks}
+    subgenres = {track.id: track.subgenre for track in context.tracks}
     rows = tuple(
         Suggestion(
             f.track,
-            names[f.track],
-            f.why,
+            titles[f.track],
+            "" if f.nearest else f.why,
             (
                 f.kind,
                 f.subgenre,
-                "" if f.kind == "duplicate" else f.suggestion,
                 percent(f.confidence),
+                "" if f.kind == "duplicate" else f.suggestion,
+                "" if f.fit is None else percent(f.fit),
             ),
+            tuple((near, f"{titles[near]} ({subgenres[near]})") for near in f.nearest),
         )
         for f in findings
     )
-    table = Suggestions(("Problem", "Playlist", "Fits", "Confidence"), rows, "Tracks to check")
+    columns = ("Problem", "Playlist", "How sure", "Best fit", "Fit")
+    table = Suggestions(columns, rows, "Tracks to check")
     return Section(
         "doctor",
         "Tracks to check",
         "Which tracks may be in the wrong playlist, copies, outliers or broken recordings? Nothing "
-        "was changed.",
+        f"was changed. {SURE}",
         "" if rows else "No track stands out.",
         (table,) if rows else (),
     )
