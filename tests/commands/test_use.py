@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from subgenre import api
 from subgenre.cli import main
+from subgenre.commands import classify as stage
 from subgenre.commands import explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
@@ -22,8 +24,10 @@ from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
 from subgenre.search import journeys
+from subgenre.search.classifier import Placement
 from subgenre.search.requests import TRACKS
 from subgenre.search.vector_index import Index
+from tests.consoles import RecordingConsole
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
 
@@ -396,6 +400,22 @@ def test_a_track_fits_a_playlist_by_one_number(
     row = dict(zip([cell.strip() for cell in head], [cell.strip() for cell in body], strict=True))
     assert row["second choice"] == placed["second_subgenre"]
     assert row["genre"] in (placed["nearest_genre"], "-")
+
+
+@pytest.mark.parametrize(("auroc", "warned"), [(0.62, True), (0.9, False)])
+def test_classify_warns_where_none_of_these_is_near_chance(tmp_path, monkeypatch, auroc, warned):
+    run = ModelFolder.open(vector_run(tmp_path / "run"))
+    audit = {"auroc": {"value": auroc, "low": auroc - 0.05, "high": 1.0}, "none_right": 0.7}
+    run.__dict__["figures"] = {"audits": {"open_set": {"gaussian": audit}}}
+    assert run.classifier().none_right == 0.7
+    track = Track("0" * 32, tmp_path / "a.wav")
+    placed = Placement(track, "", "", ("a", "b"), 0.5, 0.01, (), none_right=0.7)
+    monkeypatch.setattr(stage, "place", lambda *_: [placed])
+    monkeypatch.setattr(ModelFolder, "embed", lambda *_, **__: SimpleNamespace(skipped=()))
+    write_wav(track.path, 4.0, 0)
+    console = RecordingConsole()
+    stage.classify([track.path], run, console=console)
+    assert any("62 % of the pairs" in text for text in console.messages) == warned
 
 
 def test_classify_refuses_where_no_file_can_be_read(made, tmp_path, call, capsys):

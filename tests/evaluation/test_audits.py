@@ -392,6 +392,17 @@ def test_each_left_out_subgenre_has_its_own_model() -> None:
     assert each.rows[0].auroc.value == whole.rows[1].auroc.value
 
 
+def test_a_single_split_shows_how_often_none_is_right() -> None:
+    x, y = blobs(5, 30, apart=2.0)
+    generator = np.random.default_rng(0)
+    train, test = np.split(generator.permutation(y.size), [100])
+    test = test[y[test] != 4]  # a subgenre without test tracks can't be judged
+    found = open_set.run(context(x, y, folds=[(np.sort(train), np.sort(test))]))["gaussian"]
+    assert [r.subgenre for r in found.rows] == ["a", "b", "c", "d"]
+    assert open_set.AUDIT.applies(context(x, y))
+    assert found.none_right == pytest.approx(found.caught / (found.caught + found.known_error))
+
+
 def test_two_subgenres_are_too_few_for_an_open_set() -> None:
     x, y = blobs(2, 8)
     for models in (one_model(x, y), {}):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.covariance import shrunk_covariance
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from subgenre.commands import classify
 from subgenre.errors import EvaluationError, PlaylistError
 from subgenre.library.formats import read_m3u
 from subgenre.library.track import Track
-from subgenre.search import classifier
+from subgenre.search import classifier, gaussians
 from tests.search.test_similarity import unit_vectors
 
 LABELS = (("House", "Deep"), ("Techno", "Acid"), ("Techno", "Dark"))
@@ -89,23 +91,47 @@ def test_none_of_these_keeps_its_error_rate_and_finds_strangers():
     assert all((p.genre, p.subgenre) == ("", "") for p in away if not p.belongs)
 
 
-def test_p_values_against_a_naive_count(model):
-    train, held, new = draw(150, 0)[0], draw(120, 1)[0], draw(10, 4)[0]
+def nearest_mahalanobis(train, y, new):
+    """Squared Mahalanobis distances, by scikit-learn's shrunk covariance and an inverse."""
+    scaler = StandardScaler().fit(train)
+    x, v = scaler.transform(train), scaler.transform(new)
+    means = np.stack([x[y == c].mean(axis=0) for c in range(3)])
+    residual = x - means[y]
+    covariance = residual.T @ residual / (len(x) - 3)
+    inverse = np.linalg.inv(shrunk_covariance(covariance, gaussians.SHRINKAGE))
+    return np.array([min((a - m) @ inverse @ (a - m) for m in means) for a in v])
 
-    def near(v):
-        return np.sort(train @ v)[-5:].mean()
 
-    scores = np.array([near(v) for v in held])
-    expected = [(1 + (scores <= near(v)).sum()) / 121 for v in new]
-    np.testing.assert_allclose(model.p_value(new), expected, atol=1.1 / 121)
+def test_p_values_against_naive_mahalanobis_distances(model):
+    train, labels = draw(150, 0)
+    y = np.array([LABELS.index(label) for label in labels])
+    held, new = (nearest_mahalanobis(train, y, draw(*which)[0]) for which in ((120, 1), (10, 4)))
+    expected = [(1 + (held >= one).sum()) / 121 for one in new]
+    np.testing.assert_allclose(model.p_value(draw(10, 4)[0]), expected, atol=1.1 / 121)
 
 
-def test_without_held_out_tracks_each_is_left_out():
+def test_a_vector_of_constant_columns_can_be_judged():
+    x, labels = draw(60, 0)
+    x[:, 3] = 0.2
+    model = classifier.fit(x, labels, calibration=draw(40, 1))
+    assert np.isfinite(model.p_value(draw(5, 2)[0])).all()
+
+
+def test_without_held_out_tracks_a_fifth_is_left_out_at_a_time():
     x, labels = draw(120, 0)
     model = classifier.fit(x, labels)
     assert not model.held_out
-    naive = [np.sort(np.delete(x, i, 0) @ x[i])[-5:].mean() for i in range(120)]
-    np.testing.assert_allclose(np.sort(model.calibration), np.sort(naive), atol=1e-5)
+    new = [classifier.fit(*draw(120, 0), calibration=draw(120, s)).calibration for s in range(1, 6)]
+    inside = classifier.fit(x, labels, calibration=(x, labels)).calibration
+    assert np.median(inside) > np.median(new)
+    assert np.median(model.calibration) == pytest.approx(np.median(new), rel=0.15)
+
+
+def test_each_none_says_how_often_it_is_right():
+    model = classifier.fit(*draw(90, 0), calibration=draw(99, 1), none_right=0.62)
+    rows = [p.row() for p in model.place(songs(60), unit_vectors(60, 16, seed=5))]
+    rows += [p.row() for p in model.place(songs(60), draw(60, 2)[0])]
+    assert {(r["none_of_these"], r["none_right"]) for r in rows} == {(True, 0.62), (False, None)}
 
 
 def test_a_perfect_held_out_set_leaves_doubt():

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 import subgenre
 from subgenre.cli.options import Common, Selection, Source
 from subgenre.core import workspace
+from subgenre.core.text import percent
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
@@ -256,7 +257,8 @@ def _placement_row(placement: Placement, chunk_s: float) -> list[str]:
     (genre, subgenre), fits = placement.chances[0]
     (_, second), second_fits = placement.chances[1]
     if not placement.belongs:
-        genre, subgenre = "-", f"none of these (nearest: {subgenre})"
+        often = "" if row["none_right"] is None else f"right in {percent(row['none_right'])}, "
+        genre, subgenre = "-", f"none of these ({often}nearest: {subgenre})"
     figures = [f"{fits:.2f}", second, f"{second_fits:.2f}"]
     return [Path(row["path"]).name, genre, subgenre, *figures, part]
 

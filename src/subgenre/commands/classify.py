@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from subgenre.search.classifier import Classifier, Placement
 
 NONE = "none of these"  # folder and playlist of rejected files
+RELIABLE_AUROC = 0.7  # chance is 0.5
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ def classify(
     count = sum(placement.track.id in model.train_ids for placement in placements)
     if count:
         console.warn(f"{text.counted(count, 'file')} of the training tracks: “fits” is too high")
+    auroc = model.rejection.get("auroc", {}).get("value")
+    if auroc is not None and auroc < RELIABLE_AUROC and not all(p.belongs for p in placements):
+        console.warn(
+            f"'{NONE}' can't be relied on here: in the evaluation a track of these subgenres "
+            f"fitted better than one of another subgenre in {text.percent(auroc)} of the pairs, by "
+            "chance in 50 %; listen to these files"
+        )
     skipped = sources.warn_of_skipped(console, (*listed.skipped, *vectors.skipped))
     if not placements:
         n_files = text.counted(len(skipped), "file")

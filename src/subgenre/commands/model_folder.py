@@ -7,6 +7,7 @@ only for chunks and audio.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -298,7 +299,24 @@ class ModelFolder:
         train_labels = [labels[row] for row in train]
         test = [row for row in self.embeddings.rows("test") if labels[row] in set(train_labels)]
         calibration = (vectors[test], [labels[row] for row in test]) if test else None
-        return classifier.fit(vectors[train], train_labels, calibration=calibration, alpha=alpha)
+        return classifier.fit(
+            vectors[train],
+            train_labels,
+            calibration=calibration,
+            alpha=alpha,
+            none_right=self.rejection.get("none_right") or math.nan,
+        )
+
+    @property
+    def rejection(self) -> dict[str, Any]:
+        """How well tracks of unknown subgenres are rejected, by the audit; empty without it.
+
+        That of models trained without a subgenre, else that of the frozen vectors.
+        """
+        audits = self.figures.get("audits", {})
+        trained = audits.get("open_set_trained", {}).get("trained without it")
+        found = trained or audits.get("open_set", {}).get("gaussian")
+        return found if isinstance(found, dict) else {}
 
     def embed(
         self, paths: Sequence[Path], *, workers: int | None = None, console: Console | None = None

@@ -7,10 +7,9 @@ A track gets the subgenre of the nearest centroid, as in the evaluation, and thr
   ICML 2017, section 4.2). It has one parameter, because a library has a dozen held-out tracks
   for each subgenre, not hundreds. Targets are smoothed as in Platt 1999, section 2.2, so that a
   small set without errors does not give probabilities of 1;
-- the p-value of belonging to any: the cosine to the k nearest training tracks (Sun et al.,
-  "Out-of-distribution detection with deep nearest neighbors", ICML 2022), ranked among the
-  held-out tracks by split conformal prediction. A track is "none of these" if p <= alpha, which
-  rejects at most a share alpha of the tracks that do belong;
+- the p-value of belonging to any: the distance to the nearest subgenre (`search.gaussians`),
+  ranked among the held-out tracks by split conformal prediction. A track is "none of these" if
+  p <= alpha, which rejects at most a share alpha of the tracks that do belong;
 - the most typical chunk: the one with the highest probability of the subgenre.
 """
 
@@ -30,12 +29,12 @@ from subgenre.config import ALPHA
 from subgenre.errors import EvaluationError
 from subgenre.metrics.vectors import unit
 from subgenre.search.conformal import p_values
-from subgenre.search.similarity import top_k
+from subgenre.search.gaussians import Gaussians
 
 Label = tuple[str, str]  # genre, subgenre
 Doubles = NDArray[np.float64]
 
-NEIGHBOURS = 5  # training tracks whose cosines decide whether a track belongs to any subgenre
+FOLDS = 5  # where no tracks are held out to calibrate on
 _COLDEST, _HOTTEST = 1e-3, 10.0  # bounds of the temperature
 
 
@@ -48,6 +47,8 @@ class Placement:
         nearest: the nearest subgenre, even if it is none of these.
         fits: how well it fits `nearest`: the calibrated probability that it belongs.
         p_value: of belonging to any subgenre; none of these if it is at most alpha.
+        none_right: how often "none of these" is right for this model, if half of the tracks are of
+            other subgenres; NaN where that is not measured.
         chances: how well it fits every subgenre, highest first.
         chunk_start_s: start of the chunk most typical of `nearest`, seconds; NaN without
             chunks. chunk_fits: how well that chunk alone fits `nearest`.
@@ -62,6 +63,7 @@ class Placement:
     chances: tuple[tuple[Label, float], ...]
     chunk_start_s: float = math.nan
     chunk_fits: float = math.nan
+    none_right: float = math.nan
 
     @property
     def belongs(self) -> bool:
@@ -78,6 +80,9 @@ class Placement:
             "subgenre": self.subgenre,
             "fits": round(self.fits, 4),
             "none_of_these": not self.belongs,
+            "none_right": None
+            if self.belongs or math.isnan(self.none_right)
+            else round(self.none_right, 4),
             "p_value": round(self.p_value, 4),
             "nearest_genre": self.nearest[0],
             "nearest_subgenre": self.nearest[1],
@@ -96,19 +101,21 @@ class Classifier:
 
     Attributes:
         labels: L pairs (genre, subgenre), sorted. centroids: [L, D], unit norm.
-        temperature: of the softmax. vectors: of the training tracks [N, D], unit norm.
+        temperature: of the softmax. gaussians: of the training tracks.
         calibration: [n], scores of the calibration tracks. alpha: error rate of "none of these".
         held_out: whether those tracks were held out of training. Otherwise each was left out of
-            its own centroid and neighbours, and probabilities are too high.
+            its own centroid and distances, and probabilities are too high.
+        none_right: as of `Placement`.
     """
 
     labels: tuple[Label, ...]
     centroids: NDArray[np.float32]
     temperature: float
-    vectors: NDArray[np.float32]
+    gaussians: Gaussians
     calibration: Doubles
     alpha: float
     held_out: bool
+    none_right: float = math.nan
 
     def probabilities(self, vectors: NDArray[np.floating]) -> Doubles:
         """Calibrated probability of each subgenre for vectors [B, D]: [B, L], rows sum to 1."""
@@ -117,7 +124,7 @@ class Classifier:
 
     def p_value(self, vectors: NDArray[np.floating]) -> Doubles:
         """p-value of belonging to any of the subgenres for vectors [B, D]: [B], in (0, 1]."""
-        return p_values(self.calibration, _nearness(self.vectors, _unit(vectors)))
+        return p_values(self.calibration, self.gaussians.nearness(_unit(vectors)))
 
     def place(
         self,
@@ -147,7 +154,8 @@ class Classifier:
                 start_s = float(starts_s[i][int(np.argmax(of_chunks))])
                 chunk_chance = float(of_chunks.max())
             ranked = tuple((self.labels[j], float(chances[j])) for j in order)
-            figures = (ranked[0][1], float(p_value[i]), ranked, start_s, chunk_chance)
+            known = (ranked[0][1], float(p_value[i]), ranked)
+            figures = (*known, start_s, chunk_chance, self.none_right)
             placed.append(Placement(track, genre, subgenre, best, *figures))
         return placed
 
@@ -158,6 +166,7 @@ def fit(
     *,
     calibration: tuple[NDArray[np.floating], Sequence[Label]] | None = None,
     alpha: float = ALPHA,
+    none_right: float = math.nan,
 ) -> Classifier:
     """Fit centroids on training tracks, and calibrate on tracks held out of training.
 
@@ -166,6 +175,7 @@ def fit(
         calibration: vectors [n, D] and labels of held-out tracks. Without them every training
             track is left out in turn; the probabilities are then too high.
         alpha: share of tracks of the subgenres that may be rejected as none of these.
+        none_right: as of `Placement`.
 
     Raises:
         EvaluationError: fewer than two subgenres; a held-out track of another one; vectors that
@@ -178,14 +188,15 @@ def fit(
         raise EvaluationError(f"{len(known)} subgenres: classification needs at least two")
     x, y = _rows(vectors, labels, known, None)
     sums = np.stack([x[y == i].sum(axis=0) for i in range(len(known))])
-    centroids = _unit(sums)
+    centroids, gaussians = _unit(sums), Gaussians.fit(x, y)
     if calibration is None:
         cosines, targets, scores = _left_out(x, y, sums, centroids)
     else:
         held, targets = _rows(*calibration, known, x.shape[1])
-        cosines, scores = held @ centroids.T, _nearness(x, held)
+        cosines, scores = held @ centroids.T, gaussians.nearness(held)
     temperature = _temperature(cosines, targets)
-    return Classifier(known, centroids, temperature, x, scores, alpha, calibration is not None)
+    held_out = calibration is not None
+    return Classifier(known, centroids, temperature, gaussians, scores, alpha, held_out, none_right)
 
 
 def _rows(
@@ -212,7 +223,8 @@ def _left_out(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], Doubles]:
     """Return cosines, label and score of each training track with itself left out.
 
-    The only track of a subgenre is dropped.
+    For the score, a fifth of the tracks is left out at a time. The only track of a subgenre is
+    dropped.
     """
     rows = np.flatnonzero(np.bincount(y, minlength=len(centroids))[y] > 1)
     if not len(rows):
@@ -220,14 +232,14 @@ def _left_out(
     cosines = x @ centroids.T
     own = _unit(sums[y[rows]] - x[rows])
     cosines[rows, y[rows]] = (x[rows] * own).sum(axis=1)
-    neighbours = top_k(x, x, NEIGHBOURS, skip=np.arange(len(x)))
-    near = np.array([scores.mean() if len(scores) else -1.0 for _, scores in neighbours])
-    return cosines[rows], y[rows], near[rows]
-
-
-def _nearness(training: NDArray[np.float32], vectors: NDArray[np.float32]) -> Doubles:
-    """Mean cosine to the `NEIGHBOURS` nearest training tracks."""
-    return np.array([s.mean() for _, s in top_k(training, vectors, NEIGHBOURS)], dtype=np.float64)
+    near = np.empty(len(rows))
+    by_subgenre = rows[np.argsort(y[rows], kind="stable")]
+    for fold in range(FOLDS):  # each takes every fifth track of each subgenre
+        out = by_subgenre[fold::FOLDS]
+        kept = np.setdiff1d(np.arange(len(x)), out)
+        others = np.unique(y[kept], return_inverse=True)[1]
+        near[np.isin(rows, out)] = Gaussians.fit(x[kept], others).nearness(x[np.sort(out)])
+    return cosines[rows], y[rows], near
 
 
 def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:

@@ -28,7 +28,6 @@ from subgenre.evaluation.audits.base import (
     Section,
     Table,
     decimal_text,
-    over_folds,
 )
 from subgenre.evaluation.audits.probe import (
     Fold,
@@ -41,7 +40,7 @@ from subgenre.evaluation.audits.probe import (
 from subgenre.metrics.vectors import Floats, Ints, unit
 from subgenre.search.conformal import threshold
 
-CLASSIFY_SCORE = "centroid"  # the score by which `classify` rejects tracks
+CLASSIFY_SCORE = "gaussian"  # the score by which `classify` rejects tracks
 NEIGHBOURS = 5
 ALPHA = 0.1  # error rate of the threshold
 BOOTSTRAPS = 300
@@ -66,6 +65,7 @@ class OpenSet:
         score: one of `SCORES`. rows: one for each left-out subgenre.
         auroc, fpr95: means over the subgenres, with intervals by bootstrap over tracks.
         known_error, caught: shares of known and unknown tracks that are rejected at `alpha`.
+        none_right: share of the rejected tracks that are unknown, where half of all tracks are.
         chance: AUROC of guessing.
     """
 
@@ -78,6 +78,7 @@ class OpenSet:
     caught: float
     text: str
     chance: float = 0.5
+    none_right: float | None = None
 
 
 def auroc(known: ArrayLike, unknown: ArrayLike) -> float:
@@ -158,7 +159,8 @@ def open_set(
             total[test] += SCORES[score](x[known], y[known], x[test])
             times[test] += 1
         mean = total / np.maximum(times, 1)
-        pairs.append((mean[(y != left_out) & (times > 0)], mean[(y == left_out) & (times > 0)]))
+        tested, known_ones = times > 0, y != left_out
+        pairs.append((mean[tested & known_ones], mean[tested & ~known_ones]))
     values = np.array([(auroc(*pair), fpr_at_tpr(*pair)) for pair in pairs])
     draws = np.empty((BOOTSTRAPS, len(pairs), 2))
     for i, (known, unknown) in enumerate(pairs):
@@ -175,7 +177,8 @@ def open_set(
         f"{percent(caught)} of the unknown tracks are rejected, and {percent(error)} of the known "
         f"ones, of which at most {percent(ALPHA)} should be."
     )
-    return OpenSet(score, tuple(rows), area, fpr, ALPHA, error, caught, text)
+    right = caught / (caught + error) if caught + error else None
+    return OpenSet(score, tuple(rows), area, fpr, ALPHA, error, caught, text, none_right=right)
 
 
 def _rejected(
@@ -195,7 +198,10 @@ def _rejected(
 
 def run(context: Context) -> dict[str, OpenSet]:
     """Measure the rejection by the frozen vectors, with each score."""
-    classes = np.unique(context.labels).tolist()
+    tested = np.concatenate([test for _, test in context.positions])
+    classes = np.unique(context.labels[tested]).tolist()  # without test tracks: can't be judged
+    if len(classes) < 2:
+        raise EvaluationError("the test tracks are of one subgenre: no other one can be left out")
     models = dict.fromkeys(classes, (context.frozen, context.positions))
     return {
         score: open_set(models, context.labels, context.names, score=score, seed=context.seed)
@@ -285,7 +291,7 @@ def section_retrained(found: Mapping[str, OpenSet], context: Context) -> Section
     return replace(shown, finding=f"{shown.finding} There is no trash folder to train with.")
 
 
-AUDIT = Audit("open_set", run, section, applies=over_folds)
+AUDIT = Audit("open_set", run, section)
 RETRAINED = Audit(
     "open_set_trained",
     run_retrained,
