@@ -285,3 +285,18 @@ def test_a_window_with_margins_equals_resampling_the_whole(folder):
     found = mono_window(window, rate, lead, 5, 16_000)
     assert len(found) == 80_000
     np.testing.assert_allclose(found, everything[144_000:224_000], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "heard"),
+    [(1.0, -1.0, 1.0), (0.5, -0.52, 0.52), (1.0, 0.0, 0.5), (1.0, 1.0, 1.0), (0.8, 0.4, 0.6)],
+)
+def test_channels_that_cancel_are_heard_by_the_louder_one(left, right, heard):
+    tone = np.sin(np.arange(8000) * 0.3).astype(np.float32)
+    found = mono_window(np.stack([left * tone, right * tone]), 8000, 0, 1.0, 8000)
+    np.testing.assert_allclose(np.abs(found), heard * np.abs(tone), atol=1e-6)
+
+
+def test_independent_channels_are_averaged():
+    noise = np.random.default_rng(0).normal(size=(6, 8000)).astype(np.float32)
+    np.testing.assert_allclose(mono_window(noise, 8000, 0, 1.0, 8000), noise.mean(0), atol=1e-6)

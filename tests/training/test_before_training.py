@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from subgenre import config
 from subgenre.commands import train as stage
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import CheckpointError, ConfigError
+from subgenre.errors import CheckpointError, ConfigError, FeatureError
 from subgenre.training import checkpoint, fit, messages, run_state
 from subgenre.training.compatibility import missing_material
 from tests.consoles import RecordingConsole
@@ -180,3 +183,26 @@ def test_the_number_of_validation_tracks_is_shown(folder: FeatureFolder) -> None
     assert (
         f"validation: {round(n * 0.25)} of {n} training tracks choose the epoch" in console.messages
     )
+
+
+def changed(folder: FeatureFolder, **columns: list[float]) -> FeatureFolder:
+    chunks = folder.chunks
+    for name, values in columns.items():
+        chunks = chunks.set_column(chunks.column_names.index(name), name, pa.array(values))
+    return dataclasses.replace(folder, chunks=chunks)
+
+
+def test_a_silent_library_is_refused_and_silent_tracks_are_counted(folder: FeatureFolder) -> None:
+    n = len(folder.track_of)
+    with pytest.raises(FeatureError, match="tracks are silent"):
+        missing_material(changed(folder, silent_share=[1.0] * n), recipe())
+    one = np.where(folder.track_of == 0, 1.0, 0.0).tolist()
+    told = missing_material(changed(folder, silent_share=one), recipe())
+    assert any(f"1 of {len(folder.tracks)} tracks are silent" in text for text in told)
+    assert not any("silent" in text for text in missing_material(folder, recipe()))
+
+
+def test_features_that_are_all_the_same_are_refused(folder: FeatureFolder) -> None:
+    n = len(folder.track_of)
+    with pytest.raises(FeatureError, match=f"all {n} chunks are the same"):
+        missing_material(changed(folder, mean=[0.25] * n, m2=[0.0] * n), recipe())

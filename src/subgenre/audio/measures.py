@@ -13,6 +13,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.audio.reading import downmix
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -30,7 +32,7 @@ def measure(samples: Float32, rate: int) -> dict[str, float]:
 
     Silence has loudness -70. Tempo without a beat and cut-off without a signal are 0.
     """
-    mono = samples.mean(axis=0, dtype=np.float32)
+    mono = downmix(samples)
     return {
         "loudness_lufs": loudness_lufs(samples, rate),
         "peak": float(np.abs(samples).max(initial=0.0)),

@@ -22,10 +22,12 @@ from subgenre.audio.decoder import EXTENSIONS, Float32
 from subgenre.errors import AudioError
 
 __all__ = [
+    "CANCELLED",
     "EXTENSIONS",
     "MARGIN_S",
     "PREROLL_S",
     "Probe",
+    "downmix",
     "mono_window",
     "probe",
     "read_window",
@@ -34,6 +36,7 @@ __all__ = [
 
 PREROLL_S = 0.25  # decoded before a window, because codecs use earlier frames
 MARGIN_S = 0.05  # on either side of a window, to keep edge effects of the resampler out of it
+CANCELLED = 0.01  # power of the mean, as a share of the channels', below which they cancel
 _AGREE_S = 0.1  # within this of the packets' length, the header is more exact about encoder padding
 _HOLE_S = 0.1  # a larger step of the time stamps means missing samples
 _TRIES = 64  # packets without samples before a stream counts as undecodable
@@ -142,12 +145,21 @@ def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
     return resampled
 
 
+def downmix(samples: Float32) -> Float32:
+    """Return the mean of the channels of [C, n]; where they cancel, the loudest channel."""
+    mono: Float32 = samples.mean(axis=0, dtype=np.float32)
+    power = np.einsum("cn,cn->c", samples, samples)
+    if len(samples) > 1 and mono @ mono < CANCELLED * power.mean():
+        return samples[int(power.argmax())]
+    return mono
+
+
 def mono_window(samples: Float32, rate: int, lead: int, length_s: float, to_rate: int) -> Float32:
     """Turn the result of `read_window` into a mono window without margins, [n] at `to_rate`.
 
     Exactly round(length_s * to_rate) samples, or fewer at the end of the file.
     """
-    mono = resample(samples.mean(axis=0, dtype=np.float32), rate, to_rate)
+    mono = resample(downmix(samples), rate, to_rate)
     first = round(lead * to_rate / rate)
     return mono[first : first + round(length_s * to_rate)]
 

@@ -41,7 +41,7 @@ def preview(path: Path, start_s: float) -> bytes:
         AudioError: the file can't be read, or ends before `start_s`.
     """
     samples, rate, lead = reading.read_window(path, start_s, LENGTH_S)
-    mono = samples[:, lead:].mean(axis=0, dtype=np.float32)[: round(LENGTH_S * rate)]
+    mono = reading.downmix(samples[:, lead:])[: round(LENGTH_S * rate)]
     if not mono.size:
         raise AudioError(f"{path.name} ends before {start_s:.1f} s")
     n = min(round(FADE_S * rate), mono.size // 2)

@@ -15,9 +15,11 @@ from subgenre import config
 from subgenre.config import LOSSES, BatchConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError
+from subgenre.errors import ConfigError, FeatureError
 from subgenre.models import lora
 from subgenre.models.backbones import Backbone
+
+SILENT = 0.99  # share of silence in a track from which there is nothing to learn
 
 
 def _kind(settings: TrainConfig) -> str:
@@ -181,7 +183,11 @@ def check_compatibility(settings: TrainConfig, backbone: Backbone) -> None:
 
 
 def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
-    """Return a sentence for each thing that the recipe needs and the library does not have."""
+    """Return a sentence for each thing that the recipe needs and the library does not have.
+
+    Raises:
+        FeatureError: all tracks are silent, or all features are the same.
+    """
     batch, genres = settings.batch, Counter(folder.genres)
     same_genre = batch.same_genre if batch.kind == "pk" else 0.0
     found = []
@@ -205,7 +211,33 @@ def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
             f"batch.same_genre is 1, so nothing is learnt of {', '.join(alone)}: alone in their "
             "genre; give less than 1"
         )
-    return found + _oversized_batches(folder, batch)
+    return found + _silent_tracks(folder) + _oversized_batches(folder, batch)
+
+
+def _silent_tracks(folder: FeatureFolder) -> list[str]:
+    """Warn of silent tracks and of equal features, and refuse a library of nothing else."""
+    rows = np.flatnonzero(folder.label_of >= 0)
+    track_of = folder.track_of[rows]
+    columns = {
+        name: folder.chunks[name].to_numpy()[rows] for name in ("silent_share", "mean", "m2")
+    }
+    count = len(folder.tracks)
+    share = np.bincount(track_of, columns["silent_share"], count) / np.bincount(track_of)
+    silent = int((share >= SILENT).sum())
+    if silent == count:
+        raise FeatureError(
+            f"all {count} tracks are silent (below -60 dBFS), so there is nothing to learn; check "
+            "the recordings and run `subgenre preprocess` again"
+        )
+    different = len(np.unique(np.stack([columns["mean"], columns["m2"]]), axis=1).T)
+    if different == 1:
+        raise FeatureError(
+            f"the features of all {len(rows)} chunks are the same, so there is nothing to learn; "
+            "check that the recordings differ and run `subgenre preprocess` again"
+        )
+    if silent:
+        return [f"{silent} of {count} tracks are silent; `subgenre doctor` lists them"]
+    return []
 
 
 def _oversized_batches(folder: FeatureFolder, batch: BatchConfig) -> list[str]:
