@@ -150,7 +150,7 @@ def downmix(samples: Float32) -> Float32:
     mono: Float32 = samples.mean(axis=0, dtype=np.float32)
     power = np.einsum("cn,cn->c", samples, samples)
     if len(samples) > 1 and mono @ mono < CANCELLED * power.mean():
-        return samples[int(power.argmax())]
+        mono = samples[int(power.argmax())]
     return mono
 
 

@@ -217,20 +217,15 @@ def missing_material(folder: FeatureFolder, settings: TrainConfig) -> list[str]:
 def _silent_tracks(folder: FeatureFolder) -> list[str]:
     """Warn of silent tracks and of equal features, and refuse a library of nothing else."""
     rows = np.flatnonzero(folder.label_of >= 0)
-    track_of = folder.track_of[rows]
-    columns = {
-        name: folder.chunks[name].to_numpy()[rows] for name in ("silent_share", "mean", "m2")
-    }
-    count = len(folder.tracks)
-    share = np.bincount(track_of, columns["silent_share"], count) / np.bincount(track_of)
-    silent = int((share >= SILENT).sum())
+    quiet, *values = (folder.chunks[c].to_numpy()[rows] for c in ("silent_share", "mean", "m2"))
+    count, track_of = len(folder.tracks), folder.track_of[rows]
+    silent = int((np.bincount(track_of, quiet) >= SILENT * np.bincount(track_of)).sum())
     if silent == count:
         raise FeatureError(
             f"all {count} tracks are silent (below -60 dBFS), so there is nothing to learn; check "
             "the recordings and run `subgenre preprocess` again"
         )
-    different = len(np.unique(np.stack([columns["mean"], columns["m2"]]), axis=1).T)
-    if different == 1:
+    if len(set(zip(*(column.tolist() for column in values), strict=True))) == 1:
         raise FeatureError(
             f"the features of all {len(rows)} chunks are the same, so there is nothing to learn; "
             "check that the recordings differ and run `subgenre preprocess` again"
