@@ -26,6 +26,25 @@ ENCODERS = {
     ".wma": ("wmav2", RATE),
 }
 FORMATS = (*ENCODERS, ".ogg")
+# more containers: extension -> encoder, format
+CONTAINERS = {
+    ".m4b": ("aac", "ipod"),
+    ".mp4": ("aac", "mp4"),
+    ".mov": ("pcm_s16le", "mov"),
+    ".mkv": ("aac", "matroska"),
+    ".mka": ("flac", "matroska"),
+    ".webm": ("libopus", "webm"),
+    ".aac": ("aac", "adts"),
+    ".mp2": ("mp2", "mp2"),
+    ".aifc": ("pcm_s16be", "aiff"),
+    ".wv": ("wavpack", "wv"),
+    ".caf": ("pcm_s16be", "caf"),
+    ".w64": ("pcm_s16le", "w64"),
+    ".tta": ("tta", "tta"),
+    ".au": ("pcm_s16be", "au"),
+    ".ac3": ("ac3", "ac3"),
+    ".wma": ("wmav2", "asf"),
+}
 
 
 def music(seconds: float, rate: int = RATE, *, channels: int = 2, seed: int = 0) -> NDArray:
@@ -63,9 +82,13 @@ def write(
             for lo in range(0, samples.shape[1], 8192):  # its encoder overflows on long blocks
                 vorbis.write(samples[:, lo : lo + 8192].T)
         return remux(path, path, tags) if tags else path
-    encoder, usual = ENCODERS[kind]
+    if kind in ENCODERS:
+        encoder, usual = ENCODERS[kind]
+        container_format = {".m4a": "ipod", ".wma": "asf"}.get(kind, kind[1:])
+    else:
+        encoder, container_format = CONTAINERS[kind]
+        usual = 48_000 if encoder == "libopus" else RATE
     rate = rate or usual
-    container_format = {".m4a": "ipod", ".wma": "asf"}.get(kind, kind[1:])
     with (
         path.open("wb") as file,
         av.open(file, "w", format=container_format, options=dict(muxing or {})) as container,
@@ -74,14 +97,17 @@ def write(
         quickly = {"compression_level": "9"} if kind == ".mp3" else {}
         stream = container.add_stream(encoder, rate=rate, options=dict(options or quickly))
         stream.layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[0]]
-        if "pcm" not in encoder and encoder != "flac" and not options:
+        if encoder == "tta":
+            stream.format = "s16"
+        if "pcm" not in encoder and encoder not in ("flac", "wavpack", "tta") and not options:
             stream.bit_rate = bit_rate
         _encode(container, stream, samples, rate)
     return path
 
 
 def _encode(container, stream, samples: NDArray, rate: int) -> None:
-    stream.open()
+    if not stream.codec_context.is_open:
+        stream.open()
     converter = av.AudioResampler(
         format=stream.format, layout=stream.layout, rate=rate, frame_size=stream.frame_size or 1024
     )
@@ -125,6 +151,19 @@ def _add_cover(container):
     stream.disposition = av.stream.Disposition.attached_pic
     image = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     return stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
+
+
+def write_dsf(path: Path, seconds: float) -> Path:
+    """Write one-bit sound at 64 x 44.1 kHz, a tone by error feedback, as the DSF format says."""
+    n = round(seconds * 64 * RATE) // 32768 * 32768
+    level = 0.5 + 0.3 * np.sin(2 * np.pi * 441 * np.arange(n) / (64 * RATE))
+    bits = np.diff(np.floor(np.cumsum(level)), prepend=0).astype(np.uint8)
+    data = np.packbits(bits, bitorder="little").tobytes()
+    form = struct.pack("<4sQIIIIIIQII", b"fmt ", 52, 1, 0, 1, 1, 64 * RATE, 1, n, 4096, 0)
+    sound = struct.pack("<4sQ", b"data", 12 + len(data)) + data
+    size = 28 + len(form) + len(sound)
+    path.write_bytes(struct.pack("<4sQQQ", b"DSD ", 28, size, 0) + form + sound)
+    return path
 
 
 def write_float_wav(path: Path, samples: NDArray, rate: int = RATE) -> Path:
@@ -176,6 +215,22 @@ def write_video(path: Path) -> Path:
             picture = np.full((48, 64, 3), shade, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    return path
+
+
+def write_film(path: Path, samples: NDArray) -> Path:
+    """Write a film whose first stream is the picture and whose second is the sound."""
+    name = {".mkv": "matroska"}.get(path.suffix, path.suffix[1:])
+    with path.open("wb") as file, av.open(file, "w", format=name) as container:
+        picture = container.add_stream("mpeg4", rate=10)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE)
+        sound.layout = "stereo"
+        for shade in range(0, 200, 10):
+            image = np.full((48, 64, 3), shade, np.uint8)
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(picture.encode(None))
+        _encode(container, sound, samples, RATE)
     return path
 
 

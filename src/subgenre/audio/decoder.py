@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import math
+import mmap
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +23,24 @@ from subgenre.errors import AudioError
 
 Float32: TypeAlias = NDArray[np.float32]
 
-EXTENSIONS: frozenset[str] = frozenset(
-    {".mp3", ".wav", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma"}
+# names of audio, of films, which may have sound, and of audio that nobody can decode, so that each
+# of these files is either read or listed with a reason
+_NAMES = (
+    "mp1 mp2 mp3 mpga wav wave bwf rf64 w64 flac ogg oga ogx spx opus aac adts m4a m4b m4p m4r mp4 "
+    "m4v mov 3gp 3g2 mkv mka webm aif aiff aifc afc caf wma asf wmv wv ape dsf dff tta tak mpc mpp "
+    "mp+ au snd ac3 eac3 ec3 dts ofr ofs shn ra rm amr aax aa mid midi avi"
 )
+EXTENSIONS: frozenset[str] = frozenset(f".{name}" for name in _NAMES.split())
 # The content of a file decides its format, not its name; a playlist or text with the name of a song
 # must not make the library open other files or the network.
-_FORMATS = "mp3,wav,w64,flac,ogg,mov,aac,aiff,asf,caf,matroska,ape,wv"
+_FORMATS = (
+    "mp3,wav,w64,flac,ogg,mov,aac,aiff,asf,caf,matroska,ape,wv,dsf,iff,tta,tak,mpc,mpc8,au,ac3,"
+    "eac3,dts,shn,amr,avi"
+)
+# formats whose time stamps are exact after a seek; others round or guess them
+_EXACT = ("mp3", "flac", "mov,mp4,m4a,3gp,3g2,mj2")
+_PCM = ("wav", "w64", "aiff", "caf", "au")
+_OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")  # the first page of a logical stream
 _RATES_HZ = (2_000, 768_000)
 _MAX_CHANNELS = 64
 _RESTARTS = 64  # attempts to continue after damage that stops the reader
@@ -143,6 +157,24 @@ def seek(container: InputContainer, stream: av.AudioStream, at_s: float) -> bool
     except av.FFmpegError:
         return False
     return True
+
+
+def can_seek(path: Path, container: InputContainer, stream: av.AudioStream) -> bool:
+    """Whether the time stamps after a seek give the exact position in the decoded samples.
+
+    Those of PCM do if the header's byte rate is right. Those of an Ogg file do not if streams are
+    chained in it, because each begins at 0.
+    """
+    name, context = container.format.name, stream.codec_context
+    if name in _PCM:
+        bits = re.fullmatch(r"pcm_[suf](\d+)[bl]?e?", context.name)
+        return bits is not None and context.bit_rate == context.rate * context.channels * int(
+            bits[1]
+        )
+    if name == "ogg":
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return len(_OGG_BEGINS.findall(data)) == 1
+    return name in _EXACT
 
 
 def check_shape(frame: av.AudioFrame) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Read an audio file: identity and length from its packets, and one window of its samples.
 
-Only the requested window is decoded. Headers are not trusted: lengths come from the packets,
-positions from the time stamps of decoded frames.
+Headers are not trusted: lengths come from the packets. Where the time stamps are exact, only the
+requested window is decoded, and they give its position; elsewhere the decoded samples are counted
+from the beginning of the file.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ MARGIN_S = 0.05  # on either side of a window, to keep edge effects of the resam
 CANCELLED = 0.01  # power of the mean, as a share of the channels', below which they cancel
 _AGREE_S = 0.1  # within this of the packets' length, the header is more exact about encoder padding
 _HOLE_S = 0.1  # a larger step of the time stamps means missing samples
+_RESTART_S = 1.0  # a larger step back of the time stamps means that they begin again
 _TRIES = 64  # packets without samples before a stream counts as undecodable
 
 
@@ -61,14 +63,14 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Read all packets of a file; only the first is decoded.
+    """Read all packets of a file; only the first and those of unknown length are decoded.
 
     Raises:
         AudioError: not a regular file, no audio, or not decodable; the message does not name the
             path.
     """
     digest = hashlib.blake2b(digest_size=16)
-    size, length_s, end_s = 0, 0.0, 0.0
+    size, length_s, end_s, earlier_s = 0, 0.0, 0.0, 0.0
     first: av.AudioFrame | None = None
     tries = 0
     with decoder.opened(path) as (container, stream):
@@ -77,13 +79,19 @@ def probe(path: Path) -> Probe:
         for packet in decoder.packets(container, stream):
             digest.update(packet)
             size += packet.size
-            at_s = end_s if packet.pts is None else (packet.pts - start) * tick_s
             took_s = _ticks(packet.duration) * tick_s
+            if not packet.duration or (first is None and tries < _TRIES):
+                tries += 1
+                frames = decoder.decode(packet)
+                first = first or next(iter(frames), None)
+                if not packet.duration:
+                    took_s = sum(frame.samples / frame.sample_rate for frame in frames)
+            at_s = end_s if packet.pts is None else earlier_s + (packet.pts - start) * tick_s
+            if at_s < end_s - _RESTART_S:  # a chained stream begins
+                earlier_s += end_s - at_s
+                at_s = end_s
             length_s += took_s
             end_s = max(end_s, at_s + took_s)
-            if first is None and tries < _TRIES:
-                tries += 1
-                first = next(iter(decoder.decode(packet)), None)
         header_s = (stream.duration or 0) * tick_s
         codec, name = stream.codec_context.codec.canonical_name, container.format.name
         channels = stream.codec_context.channels
@@ -126,8 +134,9 @@ def read_window(
     """
     for preroll_s in (PREROLL_S, 16 * PREROLL_S, math.inf):
         with decoder.opened(path) as (container, stream):
-            window = _Window(stream, start_s, length_s, margin_s)
-            from_s = start_s - margin_s - preroll_s
+            exact = decoder.can_seek(path, container, stream)
+            window = _Window(stream, start_s, length_s, margin_s, counted=not exact)
+            from_s = start_s - margin_s - preroll_s if exact else 0
             if from_s > 0 and not decoder.seek(container, stream, from_s):
                 continue
             window.decode(container)
@@ -165,12 +174,22 @@ def mono_window(samples: Float32, rate: int, lead: int, length_s: float, to_rate
 
 
 class _Window:
-    """Samples of one window, collected frame by frame."""
+    """Samples of one window, collected frame by frame.
+
+    With `counted` the samples are counted from the beginning of the file, and the time stamps show
+    only where some are missing.
+    """
 
     def __init__(
-        self, stream: av.AudioStream, start_s: float, length_s: float, margin_s: float
+        self,
+        stream: av.AudioStream,
+        start_s: float,
+        length_s: float,
+        margin_s: float,
+        *,
+        counted: bool,
     ) -> None:
-        self.stream = stream
+        self.stream, self.counted = stream, counted
         self.start_s, self.length_s, self.margin_s = start_s, length_s, margin_s
         self.rate = self.first = self.lead = self.end = 0
         self.places: list[float] = []  # position of each frame by its time stamp, samples
@@ -180,9 +199,10 @@ class _Window:
         """Decode from the container's position to the end of the window."""
         tick_s, zero = float(self.stream.time_base or 0), self.stream.start_time or 0
         end_s = self.start_s + self.length_s + self.margin_s
-        place = 0.0
+        place = earlier = 0.0
         for packet in decoder.packets(container, self.stream):
-            if packet.pts is not None and (packet.pts - zero) * tick_s > end_s + 1:
+            late = packet.pts is not None and not self.counted
+            if late and (packet.pts - zero) * tick_s > end_s + 1:
                 return
             for frame in decoder.decode(packet):
                 if not self.rate:
@@ -190,7 +210,11 @@ class _Window:
                 if frame.sample_rate != self.rate:
                     raise AudioError("its sample rate changes inside the file")
                 if frame.pts is not None:
-                    place = (frame.pts - zero) * tick_s * self.rate
+                    stamp = earlier + (frame.pts - zero) * tick_s * self.rate
+                    if stamp < place - _RESTART_S * self.rate:
+                        earlier += place - stamp  # a chained stream begins
+                    elif not self.counted or stamp > place + _HOLE_S * self.rate:
+                        place = stamp
                 # one more second is kept for _lay_out
                 if place + frame.samples > self.first - self.rate:
                     self.places.append(place)
