@@ -13,6 +13,7 @@ Each method imports what it needs: only the embedding of files loads torch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from subgenre.commands.classify import Classified
     from subgenre.commands.index import Indexed
     from subgenre.library.track import Track
+    from subgenre.library.uris import Maps
     from subgenre.models.file_embedding import FileVectors
     from subgenre.search.classifier import Placement
     from subgenre.search.collection import Collection
@@ -103,6 +105,7 @@ class Model:
         *,
         root: str | Path | None = None,
         replace: bool = False,
+        maps: Maps = (),
         workers: int | None = None,
         console: Console | None = None,
     ) -> Indexed:
@@ -111,6 +114,7 @@ class Model:
         Args:
             root: where an indexed library that has moved is now.
             replace: remove the tracks of all other libraries, the model's own among them.
+            maps: prefixes of paths in lists of another machine, and their folders here.
             workers: processes; by default all cores.
 
         Raises:
@@ -124,6 +128,7 @@ class Model:
             path=self._index,
             root=_path(root),
             replace=replace,
+            maps=maps,
             workers=workers,
             console=console,
         )
@@ -139,7 +144,9 @@ class Model:
         Raises:
             LibraryError: no audio there.
         """
-        return self._folder.embed(sources.audio_files(_paths(files)).paths, console=console)
+        listed = sources.audio_files(_paths(files))
+        found = self._folder.embed(listed.paths, console=console)
+        return dataclasses.replace(found, skipped=(*listed.skipped, *found.skipped))
 
     def classify(
         self, tracks: FileVectors | Paths, *, alpha: float = ALPHA, console: Console | None = None

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from subgenre import cli
 from subgenre.cli.console import Terminal
-from subgenre.cli.options import Recipe
+from subgenre.cli.options import Recipe, maps
 from subgenre.errors import ConfigError
 from subgenre.training import distributed
 from tests.conftest import REPOSITORY
@@ -235,3 +235,44 @@ def test_a_closed_stream_changes_no_exit_code(tmp_path, torchrun, words, code) -
     command = ["sh", "-c", f"{sys.executable} -m subgenre {words}"]
     found = subprocess.run(command, cwd=tmp_path, env={**os.environ, **torchrun}, timeout=60)
     assert found.returncode == code
+
+
+@pytest.mark.parametrize(
+    "terminal", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}]
+)
+@pytest.mark.parametrize("words", [["preprocess", "Łódź 音楽", "--json"], ["preprocess", "--help"]])
+def test_a_terminal_of_any_encoding_gets_output_and_the_exit_code(
+    words: list[str], terminal: dict[str, str]
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "subgenre", *words], capture_output=True, env=os.environ | terminal
+    )
+    assert found.returncode == (0 if "--help" in words else 2)
+    assert b"Traceback" not in found.stderr
+    assert b"--map" in found.stdout if "--help" in words else b"does not exist" in found.stderr
+
+
+def test_map_is_from_and_to() -> None:
+    assert maps(("D:/a=b=/c",)) == [("D:/a=b", "/c")]
+    for words in ("D:/a", "=x", "x="):
+        with pytest.raises(ConfigError, match="FROM=TO"):
+            maps((words,))
+
+
+def test_map_reaches_the_lists(tmp_path: Path) -> None:
+    path = tmp_path / "here" / "a.mp3"
+    path.parent.mkdir()
+    path.touch()
+    (tmp_path / "l.csv").write_text("path,genre,subgenre\nD:\\Music\\a.mp3,g,s\n")
+    words = ["preprocess", str(tmp_path / "l.csv"), "--backbone", "musicnn", "--workers", "1"]
+    errors = []
+    for more in ([], ["--map", f"D:/Music={tmp_path}/here"]):
+        found = subprocess.run(
+            [sys.executable, "-m", "subgenre", *words, *more],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        errors.append(found.stderr)
+    assert "--map FROM=TO" in errors[0]
+    assert "an empty file" in errors[1]

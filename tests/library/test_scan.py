@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -295,9 +297,219 @@ def test_read_m3u_knows_what_players_write(tmp_path):
         tmp_path / "café.mp3",
         tmp_path / "sub/a.mp3",
     ]
-    assert read_m3u(playlist.rename(tmp_path / "p.m3u8"))[5] == tmp_path / os.fsdecode(
-        b"caf\xe9.mp3"
+    raw = tmp_path / os.fsdecode(b"caf\xe9.mp3")
+    raw.touch()
+    assert read_m3u(playlist)[5] == raw
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", "UTF-16"), ("cp1252", "Windows-1252")],
+)
+@pytest.mark.parametrize("kind", ["csv", "m3u", "xml"])
+def test_labels_keep_their_letters_in_every_encoding(tmp_path, kind, encoding, name):
+    labels = ("Soirée d\u2019été", "Soirèe d\u2019été")
+    files_ = [put_name(tmp_path / f"é{i}.mp3") for i in range(2)]
+    if kind == "csv":
+        rows = [f"{path},Chanson,{label}" for path, label in zip(files_, labels, strict=True)]
+        source = write_csv(tmp_path / "l.csv", "\n".join(["path,genre,subgenre", *rows]), encoding)
+    elif kind == "m3u":
+        source = tmp_path / "lists"
+        source.mkdir()
+        for path, label in zip(files_, labels, strict=True):
+            (source / f"{label}.m3u").write_bytes(f"{path}\n".encode(encoding))
+    else:
+        source = rekordbox(
+            tmp_path, dict(zip(labels, [[f] for f in files_], strict=True)), encoding
+        )
+    found = sources.find(source)
+    entries = sorted((entry.path, entry.subgenre) for entry in found.entries)
+    assert entries == list(zip(files_, labels, strict=True))
+    assert all(name in note for note in found.notes)
+    assert bool(found.notes) == bool(name)
+
+
+def put_name(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def rekordbox(folder, playlists, encoding="utf-8", more="", nodes=""):
+    """A collection of unescaped paths, with playlists directly in its root."""
+    numbered = [path for paths in playlists.values() for path in paths]
+    tracks = "".join(
+        f'<TRACK TrackID="{i}" Name="T{i}" Location="file://localhost{path}"/>'
+        for i, path in enumerate(numbered)
     )
+    lists = "".join(
+        f'<NODE Name="{name}" Type="1" KeyType="0">'
+        + "".join(f'<TRACK Key="{numbered.index(path)}"/>' for path in paths)
+        + "</NODE>"
+        for name, paths in playlists.items()
+    )
+    source = folder / "collection.xml"
+    source.write_bytes(
+        f'<?xml version="1.0" encoding="UTF-8"?><DJ_PLAYLISTS><COLLECTION>{tracks}{more}'
+        f'</COLLECTION><PLAYLISTS><NODE Type="0" Name="ROOT">{lists}{nodes}</NODE></PLAYLISTS>'
+        "</DJ_PLAYLISTS>".encode(encoding)
+    )
+    return source
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no UTF-8")
+def test_folders_whose_names_are_not_utf_8_keep_their_letters_and_apart(tmp_path):
+    for name in (b"Soir\xe9e", b"Soir\xe8e"):
+        put_name(tmp_path / "g" / os.fsdecode(name) / "a.mp3")
+    assert {e.subgenre for e in sources.find(tmp_path).entries} == {"Soirée", "Soirèe"}
+
+
+def test_damaged_utf_16_is_refused(tmp_path):
+    (tmp_path / "l.csv").write_bytes("path,genre,subgenre\n".encode("utf-16") + b"\0")
+    with pytest.raises(LibraryError, match="can't be read"):
+        sources.find(tmp_path / "l.csv")
+
+
+def listed_as(tmp_path, kind, entry, maps=()):
+    """The file that an entry of a list is read as, and the reason if it is left out."""
+    if kind == "m3u8":
+        (tmp_path / "lists").mkdir(exist_ok=True)
+        source = tmp_path / "lists"
+        (source / "a.m3u8").write_text(f"{entry}\n", encoding="utf-8")
+    elif kind == "csv":
+        (tmp_path / "lists").mkdir(exist_ok=True)
+        source = tmp_path / "lists/a.csv"
+        source.write_text(f"path,genre,subgenre\n{entry},g,s\n", encoding="utf-8")
+    else:
+        source = tmp_path / "a.xml"
+        source.write_text(
+            f'<DJ_PLAYLISTS><COLLECTION><TRACK TrackID="1" Location="{entry}"/></COLLECTION>'
+            '<PLAYLISTS><NODE Name="p" Type="1"><TRACK Key="1"/></NODE></PLAYLISTS></DJ_PLAYLISTS>',
+            encoding="utf-8",
+        )
+    found = sources.find(source, maps=maps)
+    assert len(found.entries) + len(found.skipped) == 1
+    return found.entries[0].path if found.entries else found.skipped[0].reason
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "csv", "xml"])
+def test_a_name_is_found_in_another_spelling(tmp_path, kind):
+    decomposed = unicodedata.normalize("NFD", "Café")
+    for name, entry in (
+        ("100%25.mp3", "100%25.mp3"),
+        (f"{decomposed}.mp3", "Café.mp3"),
+        ("Über.mp3", unicodedata.normalize("NFD", "Über.mp3")),
+        ("with space.mp3", "with%20space.mp3"),
+        ("Loud Name.MP3", "loud%20name.mp3"),
+        ("Ä Folder/x.mp3", unicodedata.normalize("NFD", "ä folder/X.MP3")),
+    ):
+        path = put_name(tmp_path / "music" / name)
+        assert listed_as(tmp_path, kind, f"{tmp_path}/music/{entry}") == path
+    # the exact name comes first, and of two that differ in case neither is taken for a third
+    for name in ("a.mp3", "A.mp3", "with%20space.mp3"):
+        put_name(tmp_path / "music" / name)
+    for name in ("a.mp3", "A.mp3", "with%20space.mp3", "a.MP3"):
+        assert listed_as(tmp_path, kind, f"{tmp_path}/music/{name}") == tmp_path / "music" / name
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "csv", "xml"])
+def test_paths_of_other_machines_are_named_or_translated(tmp_path, kind):
+    path = put_name(tmp_path / "music/a b.mp3")
+    assert listed_as(tmp_path, kind, f"file:{tmp_path}/music/a%20b.mp3") == path
+    assert listed_as(tmp_path, kind, f"file://localhost{tmp_path}/music/a%20b.mp3") == path
+    for entry, prefix in (
+        ("C:\\Music\\a b.mp3", "c:\\music"),
+        ("C:/Music/a b.mp3", "C:/Music/"),
+        ("file://localhost/C:/Music/a%20b.mp3", "C:\\Music"),
+        ("file:///C:/Music/a%20b.mp3", "C:/Music"),
+        ("file://nas/music/a%20b.mp3", "//nas/music"),
+        ("\\\\nas\\music\\a b.mp3", "\\\\nas\\music"),
+        ("/Users/dj/a b.mp3", "/Users/dj"),
+    ):
+        if not entry.startswith("/Users"):
+            assert "--map FROM=TO" in listed_as(tmp_path, kind, entry)
+        assert listed_as(tmp_path, kind, entry, [(prefix, str(tmp_path / "music"))]) == path
+    other = [("C:/Mus", str(tmp_path))]
+    assert "--map" in listed_as(tmp_path, kind, "C:/Music/a b.mp3", other)
+
+
+def test_playlists_of_one_name_are_kept_apart(tmp_path):
+    a, b, c, d = (put_name(tmp_path / f"{name}.mp3") for name in "abcd")
+
+    def node(name, key):
+        return f'<NODE Name="{name}" Type="1" KeyType="0"><TRACK Key="{key}"/></NODE>'
+
+    def folder(name, inside):
+        return f'<NODE Name="{name}" Type="0">{inside}</NODE>'
+
+    nodes = (
+        folder("House", folder("2024", node("Peak", 0) + node("Late", 3)))
+        + folder("Techno", folder("2024", node("Peak", 1)))
+        + folder("Trance", node("Up", 2) + node("Up", 3))
+    )
+    more = "".join(
+        f'<TRACK TrackID="{i}" Location="file://localhost{path}"/>'
+        for i, path in enumerate((a, b, c, d))
+    )
+    found = sources.find(rekordbox(tmp_path, {}, more=more, nodes=nodes))
+    assert [(e.path.stem, e.genre, e.subgenre) for e in found.entries] == [
+        ("a", "House/2024", "Peak"),
+        ("d", "2024", "Late"),
+        ("b", "Techno/2024", "Peak"),
+        ("c", "Trance", "Up"),
+        ("d", "Trance", "Up (2)"),
+    ]
+    lists = tmp_path / "lists"
+    put_name(lists / "g/Dark.m3u").write_text(f"{a}\n")
+    put_name(lists / "g/Dark.m3u8").write_text(f"{b}\n")
+    assert [e.subgenre for e in sources.find(lists).entries] == ["Dark.m3u", "Dark.m3u8"]
+
+
+def test_what_a_collection_lacks_is_listed_with_name_and_id(tmp_path):
+    more = (
+        '<TRACK TrackID="51" Name="Nowhere" Location=""/>'
+        '<TRACK TrackID="52" Name="Cloud" Location="file://localhosttidal:tracks:9"/>'
+        '<TRACK TrackID="53" Name="Spot" Location="spotify:track:7"/>'
+    )
+    nodes = (
+        '<NODE Name="P" Type="1" KeyType="0"><TRACK Key="51"/><TRACK Key="52"/><TRACK Key="53"/>'
+        '<TRACK Key="99"/></NODE><NODE Name="Bare" Type="1" KeyType="0"/>'
+        '<NODE Name="Clever" Type="4"/>'
+    )
+    found = sources.find(rekordbox(tmp_path, {}, more=more, nodes=nodes))
+    reasons = [skipped.reason for skipped in found.skipped]
+    assert found.entries == []
+    for words in (
+        ("51", "Nowhere", "no location"),
+        ("52", "Cloud", "stream"),
+        ("53", "Spot", "stream"),
+        ("99", "'P'", "not in the collection"),
+        ("Bare", "empty"),
+        ("Clever", "Type 4"),
+    ):
+        assert sum(all(word in reason for word in words) for reason in reasons) == 1, words
+    assert len(reasons) == 6
+
+
+def test_system_folders_are_left_out_with_one_line(tmp_path):
+    kept = [put_name(tmp_path / f"g/{s}/a.mp3") for s in ("one", "two")]
+    for name in (
+        "#recycle",
+        "@Recycle",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "System Volume Information",
+        "@eaDir",
+        ".Trash-1000",
+    ):
+        for place in ("", "g", "g/one", "trash"):
+            put_name(tmp_path / place / name / "s/b.mp3")
+    found = sources.find(tmp_path)
+    assert [entry.path for entry in found.entries] == kept
+    assert len(found.notes) == 1
+    assert "28 system folders" in found.notes[0]
+    assert "#recycle" in found.notes[0]
+    assert [e.path for e in sources.listing(tmp_path).entries] == kept
 
 
 # nothing to learn from
@@ -351,7 +563,7 @@ def test_bad_files_are_skipped_with_a_reason(tree, processes):
 
 def test_names_that_are_no_text_still_give_text_labels(tree, sounds):
     put(sounds[5], tree / os.fsdecode(b"ger\xe9/new\nline/x.m4a"))
-    assert labelled(scan(tree))["x.m4a"] == ("ger\ufffd", "new line")
+    assert labelled(scan(tree))["x.m4a"] == ("geré", "new line")
 
 
 def test_a_reader_that_crashes_skips_one_file(tree, monkeypatch):

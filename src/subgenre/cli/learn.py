@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from subgenre import config
 from subgenre.cli.judge import show_evaluation
-from subgenre.cli.options import Common, Recipe
+from subgenre.cli.options import Common, Recipe, maps
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import workspace
 from subgenre.errors import ConfigError
@@ -43,6 +43,7 @@ def preprocess(
     max_chunks: int = 3,
     trash: Path | None = None,
     multi: str = "exclude",
+    map: Annotated[tuple[str, ...], Parameter(name="--map")] = (),
     workers: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -62,6 +63,7 @@ def preprocess(
         max_chunks: at most this many chunks a track.
         trash: folder of music of none of the subgenres; by default ROOT/trash.
         multi: exclude or keep a recording that is in two subgenres.
+        map: FROM=TO, a prefix of the paths in lists of another machine, and its folder here.
         workers: processes; by default all cores.
         seed: of the random chunks.
         overwrite: replace features made with other settings.
@@ -85,6 +87,7 @@ def preprocess(
         backbone=backbone,
         settings=settings,
         trash=trash,
+        maps=maps(map),
         workers=workers,
         overwrite=overwrite,
         console=terminal,

@@ -55,6 +55,10 @@ for position, command in enumerate(COMMANDS):
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # none, or no text stream of its own
+            # a character that the terminal's encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     code = main(arguments)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         sys.exit(code)

@@ -20,6 +20,8 @@ from subgenre.errors import ConfigError
 if TYPE_CHECKING:
     from subgenre.api import Model
 
+MAP_EXAMPLE = "D:/Music=/home/ann/Music"
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -112,6 +114,19 @@ class Recipe:
                     "give one of the two"
                 )
         return by_flag | by_set
+
+
+def maps(given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Read each `FROM=TO` of --map.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    pairs = [words.rpartition("=") for words in given]
+    for source, _, target in pairs:
+        if not (source and target):
+            raise ConfigError(f"--map is not FROM=TO; give for example --map {MAP_EXAMPLE}")
+    return [(source, target) for source, _, target in pairs]
 
 
 def _assignment(words: str) -> tuple[str, Any]:

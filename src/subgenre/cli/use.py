@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import subgenre
-from subgenre.cli.options import Common, Selection, Source
+from subgenre.cli.options import Common, Selection, Source, maps
 from subgenre.core import workspace
 from subgenre.core.text import percent
 
@@ -26,6 +26,7 @@ def index(
     *,
     root: Path | None = None,
     replace: bool = False,
+    map: Annotated[tuple[str, ...], Parameter(name="--map")] = (),
     workers: int | None = None,
     source: Source | None = None,
     common: Common | None = None,
@@ -40,13 +41,21 @@ def index(
         library: a folder of audio, a CSV, a folder of playlists, or a rekordbox XML.
         root: the new folder of a library that has moved; its tracks are found by their audio.
         replace: remove the tracks of all other libraries, the training tracks among them.
+        map: FROM=TO, a prefix of the paths in lists of another machine, and its folder here.
         workers: processes; by default all cores.
     """
     terminal = (common or Common()).terminal()
     indexed = (
         (source or Source())
         .load(terminal)
-        .index(library, root=root, replace=replace, workers=workers, console=terminal)
+        .index(
+            library,
+            root=root,
+            replace=replace,
+            maps=maps(map),
+            workers=workers,
+            console=terminal,
+        )
     )
     terminal.info("next: subgenre explore, or: subgenre similar TRACK")
     terminal.result(indexed.to_dict())

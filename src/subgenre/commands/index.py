@@ -18,6 +18,7 @@ from subgenre.errors import LibraryError
 from subgenre.library import scan, sources
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
+from subgenre.library.uris import Maps
 from subgenre.search import storage
 from subgenre.search.track_rows import Filter, lies_below
 from subgenre.search.vector_index import Index, Plan, Relinked
@@ -71,6 +72,7 @@ def index(
     path: Path | None = None,
     root: Path | None = None,
     replace: bool = False,
+    maps: Maps = (),
     workers: int | None = None,
     console: Console | None = None,
 ) -> Indexed:
@@ -84,6 +86,7 @@ def index(
         path: of the index; by default `index` in the model folder.
         root: the new folder of a library that has moved; its tracks are found by their ids first.
         replace: remove the tracks of all other libraries, the model's own among them.
+        maps: prefixes of paths in lists of another machine, and their folders here.
         workers: processes that read and decode; by default all cores.
 
     Raises:
@@ -95,7 +98,9 @@ def index(
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
         raise LibraryError(f"nothing to {what}: name a library, or its new folder with --root")
-    listed = None if source is None else listing(source, model.labels)
+    listed = None if source is None else listing(source, model.labels, maps)
+    for note in listed.notes if listed else ():
+        console.warn(note)
     store = _open(model, path, create=listed is not None)
     own = _add_own_tracks(model, store)
     relinked = None if root is None else _relink(store, root, console)
@@ -157,7 +162,7 @@ def _report(
         )
 
 
-def listing(source: Path, labels: frozenset[tuple[str, str]]) -> Found:
+def listing(source: Path, labels: frozenset[tuple[str, str]], maps: Maps = ()) -> Found:
     """List a library's files with the labels of their folders, if those are labels.
 
     Folders are labels if at least one genre/subgenre is in `labels`, those of the model. All other
@@ -167,7 +172,7 @@ def listing(source: Path, labels: frozenset[tuple[str, str]]) -> Found:
         LibraryError: no audio there.
     """
     try:
-        found = sources.find(source)
+        found = sources.find(source, maps=maps)
     except LibraryError:
         if not source.is_file() or source.suffix.lower() in (".csv", ".xml"):
             raise

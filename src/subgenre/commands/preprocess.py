@@ -12,6 +12,7 @@ from subgenre.dataset import building as room
 from subgenre.dataset.building import Estimate, Summary
 from subgenre.library import scan
 from subgenre.library.scan import Library
+from subgenre.library.uris import Maps
 from subgenre.models import backbones
 
 _SHOWN = 20  # skipped files in the terminal
@@ -24,6 +25,7 @@ def preprocess(
     backbone: str,
     settings: PreprocessConfig | None = None,
     trash: Path | None = None,
+    maps: Maps = (),
     workers: int | None = None,
     overwrite: bool = False,
     console: Console | None = None,
@@ -36,6 +38,7 @@ def preprocess(
         backbone: the features are for it; its weights are not loaded.
         settings: chunks, strategy, seed.
         trash: music that belongs to no subgenre.
+        maps: prefixes of paths in lists of another machine, and their folders here.
         workers: processes; by default all cores.
         overwrite: replace features of other settings.
         console: receives progress and messages.
@@ -51,6 +54,7 @@ def preprocess(
             source,
             trash=trash,
             multi=settings.multi,
+            maps=maps,
             workers=workers,
             known=room.known_tracks(out, source),
             on_progress=bar,

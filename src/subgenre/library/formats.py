@@ -19,7 +19,7 @@ from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
 from subgenre.library.track import Track
-from subgenre.library.uris import path_of_uri, read_regular, uri_of
+from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
 MAX_M3U_BYTES = 64 * 2**20
@@ -91,16 +91,17 @@ def append_m3u8(path: Path, tracks: Sequence[Track]) -> int:
     held = {os.path.realpath(entry) for entry in read_m3u(path)}
     added = [t for t in tracks if os.path.realpath(t.path) not in held]
     if added:
-        past = _read_text_bytes(path)
-        end = b"" if past.endswith(b"\n") or not past else b"\n"
+        past = _read_text(path)
+        end = "" if past.endswith("\n") or not past else "\n"
         lines = [line for track in added for line in _lines(path, track)]
-        files.write_bytes(path, past + end + ("\n".join(lines) + "\n").encode("utf-8"))
+        files.write_text(path, past + end + "\n".join(lines) + "\n")
     return len(added)
 
 
 def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it is also a library.
 
+    A path with bytes that are not UTF-8 is written as a `file://` URI.
     `duration_s` is in seconds, to the millisecond; it and `bpm` are empty if unknown.
     """
     text = io.StringIO()
@@ -108,19 +109,21 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     rows.writeheader()
     for track in tracks:
         known = {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
-        rows.writerow({**vars(track), "path": track.path.absolute(), **known})
-    files.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        name = str(track.path.absolute())
+        name = uri_of(track.path) if re.search(r"[\ud800-\udfff]", name) else name
+        rows.writerow({**vars(track), "path": name, **known})
+    files.write_text(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[Path]:
     """Read the column `path` of a CSV; paths are relative to the folder of the CSV."""
-    text = _read_text_bytes(path).decode("utf-8", "surrogateescape")
+    text = _read_text(path)
     try:
         table = csv.DictReader(io.StringIO(text, newline=""))
         if "path" not in (table.fieldnames or ()):
             found = ", ".join(table.fieldnames or ()) or "nothing"
             raise PlaylistError(f"{path} has no column 'path' but {found}; name one in line 1")
-        return [path.parent / row["path"] for row in table if row["path"]]
+        return [resolve(path.parent, row["path"]) for row in table if row["path"]]
     except csv.Error as problem:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
 
@@ -143,47 +146,33 @@ def _line(playlist: Path, track: Path) -> str:
         name = name.replace("\\", "/")
     if re.search(r"[\n\r\\\ud800-\udfff]|[ \t]$", name):
         return uri_of(track)
-    return f"./{name}" if name[0] in "# \t" or name[:7].lower() == "file://" else name
+    return f"./{name}" if name[0] in "# \t" or re.match(r"[A-Za-z][\w+.-]*:", name) else name
 
 
-def read_m3u(path: Path) -> list[Path]:
+def read_m3u(path: Path, maps: Maps = ()) -> list[Path]:
     """Read the entries of an M3U or M3U8 playlist, in order, repeated ones repeated.
 
-    Paths are relative to the folder of the playlist; the files need not exist. Percent-escapes are
-    decoded only in `file://` URIs. Lines that begin with `#` are ignored.
+    Paths are relative to the folder of the playlist; the files need not exist. Lines that begin
+    with `#` are ignored. `maps` and the spelling of names: see `resolve`.
 
     Raises:
         PlaylistError: not a regular text file, unreadable, or too large.
     """
-    entries = (line.strip(b" \t") for line in _read_text_bytes(path).splitlines())
-    return [_entry(path, line) for line in entries if line and not line.startswith(b"#")]
+    entries = (line.strip(" \t") for line in re.split("\r\n|\n|\r", _read_text(path)))
+    return [resolve(path.parent, e, maps) for e in entries if e and not e.startswith("#")]
 
 
-def _read_text_bytes(path: Path) -> bytes:
-    """Return the file's bytes without a byte order mark; UTF-16 with a mark becomes UTF-8."""
-    data = read_regular(path, MAX_M3U_BYTES, "text")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        data = data.decode("utf-16", "replace").encode("utf-8")
-    if b"\0" in data:
+def _read_text(path: Path) -> str:
+    """Return the file's text without a byte order mark."""
+    try:
+        text, _ = decode(read_regular(path, MAX_M3U_BYTES, "text"))
+    except UnicodeDecodeError as problem:
+        raise PlaylistError(f"{path} can't be read: {problem}") from problem
+    if "\0" in text:
         raise PlaylistError(
             f"{path} holds binary data; a playlist is text with a path on each line"
         )
-    return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def _entry(playlist: Path, line: bytes) -> Path:
-    """Turn one line into a path."""
-    if line[:7].lower() == b"file://":
-        return playlist.parent / path_of_uri(line)
-    # os.fsdecode keeps bytes that are not UTF-8, so that a file with such a name is found
-    name = playlist.parent / os.fsdecode(line)
-    if os.sep == "/" and b"\\" in line and not os.path.lexists(name):
-        line = line.replace(b"\\", b"/")
-        name = playlist.parent / os.fsdecode(line)
-    is_utf8 = line.decode("utf-8", "ignore").encode("utf-8") == line
-    if playlist.suffix.lower() == ".m3u" and not is_utf8 and not os.path.lexists(name):
-        return playlist.parent / line.decode("latin-1")
-    return name
+    return text
 
 
 register(PlaylistFormat(M3U_EXTENSIONS, read_m3u, write_m3u8))

@@ -7,7 +7,9 @@ the file and the depth of its elements are limited.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
@@ -15,10 +17,16 @@ from xml.sax.saxutils import quoteattr
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.track import Track
-from subgenre.library.uris import path_of_uri, read_regular, uri_of
+from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
 MAX_XML_BYTES = 512 * 2**20  # a collection of 200,000 tracks has about 200 MB
 MAX_XML_DEPTH = 100
+# locations of streaming services: `spotify:track:1`, `file://localhosttidal:tracks:1`, `https://...`
+_STREAM = re.compile(
+    r"(file://(localhost)?/?)?"
+    r"(spotify|tidal|soundcloud|beatport|beatsource|deezer|qobuz|itunes|applemusic|https?):",
+    re.IGNORECASE,
+)
 
 
 def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> None:
@@ -43,42 +51,62 @@ def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> Non
     files.write_text(path, "\n".join(lines))
 
 
-def read_rekordbox(path: Path) -> dict[str, list[Path]]:
-    """Read the playlists of a rekordbox XML file: name -> tracks in order.
+@dataclass(frozen=True)
+class Collection:
+    """The playlists of a file: name -> tracks in order; and a line for each thing left out.
 
-    A playlist in a folder is named `folder/playlist`; a slash inside a name becomes `_`. Entries
-    whose track is not in the collection are ignored.
+    A playlist in a folder is named `folder/playlist`; a slash inside a name becomes `_`. The second
+    one of a name gets ` (2)`.
+    """
+
+    playlists: dict[str, list[Path]]
+    left_out: tuple[str, ...]
+    encoding: str
+
+
+def read_rekordbox(path: Path) -> dict[str, list[Path]]:
+    """Read the playlists of a rekordbox XML file, as in `Collection`."""
+    return read_collection(path).playlists
+
+
+def read_collection(path: Path, maps: Maps = ()) -> Collection:
+    """Read a rekordbox XML file; for `maps` see `uris.resolve`.
 
     Raises:
         PlaylistError: no XML, no rekordbox collection, larger than `MAX_XML_BYTES`, or with a
             document type or entities, which are never expanded.
     """
     data = read_regular(path, MAX_XML_BYTES, "rekordbox XML")
-    reader = _Rekordbox(path)
-    parser = expat.ParserCreate()
+    reader = _Rekordbox(path, maps)
+    parser = expat.ParserCreate("utf-8")  # whatever the first line says
     parser.StartDoctypeDeclHandler = reader.refuse
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     try:
-        parser.Parse(data, True)
+        text, encoding = decode(data)
+        parser.Parse(text.encode("utf-8"), True)
     except (expat.ExpatError, LookupError, ValueError) as problem:
         raise PlaylistError(f"{path} can't be read as XML: {problem}") from problem
     if not reader.is_rekordbox:
         raise PlaylistError(f"{path} holds no <DJ_PLAYLISTS>; export the collection from rekordbox")
-    return reader.playlists()
+    playlists = {name: reader.tracks(name) for name in reader.lists}
+    return Collection(playlists, tuple(reader.left_out), encoding)
 
 
 class _Rekordbox:
     """Collects locations and lists while the parser walks through the file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, maps: Maps) -> None:
+        self.path, self.maps = path, maps
         self.is_rekordbox = False
         self._open: list[str] = []  # element names from the root down
         self._nodes: list[str] = []  # names of the NODEs that are open
         self._key_types: list[str] = []
-        self._locations: dict[str, str] = {}
-        self._lists: dict[str, list[tuple[str, str]]] = {}
+        self._found: dict[str, tuple[str, str]] = {}  # TrackID -> Location, Name
+        self.lists: dict[str, list[tuple[str, str]]] = {}  # name -> kind of key, key
+        self.left_out: list[str] = []
+        self._taken: Counter[str] = Counter()
+        self._list = ""  # the playlist that is open
 
     def refuse(self, *_: object) -> None:
         raise PlaylistError(f"{self.path} has a document type (DOCTYPE), as no rekordbox file has")
@@ -92,36 +120,48 @@ class _Rekordbox:
         elif name == "NODE":
             self._nodes.append(values.get("Name", "").replace("/", "_"))
             self._key_types.append(values.get("KeyType", "0"))
-            if values.get("Type") == "1":
-                self._lists.setdefault(self._list_name(), [])
+            self._begin(values.get("Type", "0"))
         elif name == "TRACK" and self._open[-2] == "COLLECTION":
-            self._locations[values.get("TrackID", "")] = values.get("Location", "")
-        elif name == "TRACK" and self._nodes:
-            entry = (self._key_types[-1], values.get("Key", ""))
-            self._lists.setdefault(self._list_name(), []).append(entry)
+            location = values.get("Location", "")
+            self._found[values.get("TrackID", "")] = (location, values.get("Name", ""))
+        elif name == "TRACK" and self._nodes and self._list:
+            self.lists[self._list].append((self._key_types[-1], values.get("Key", "")))
 
     def end(self, name: str) -> None:
         self._open.pop()
         if name == "NODE":
             self._nodes.pop()
             self._key_types.pop()
+            self._list = ""
 
-    def playlists(self) -> dict[str, list[Path]]:
-        """Playlists by name; a key is a track's number, or its location where KeyType is 1."""
-        found: dict[str, list[Path]] = {}
-        for name, entries in self._lists.items():
-            places = [k if kind == "1" else self._locations.get(k, "") for kind, k in entries]
-            found[name] = [self._path(place) for place in places if place]
-        return found
-
-    def _list_name(self) -> str:
+    def _begin(self, kind: str) -> None:
+        """Open a node: "0" is a folder, "1" a playlist."""
         has_root = self._nodes[0] == "ROOT" and len(self._nodes) > 1
-        return "/".join(self._nodes[has_root:])
+        name = "/".join(self._nodes[has_root:])
+        if kind == "1":
+            self._taken[name] += 1
+            self._list = name if self._taken[name] == 1 else f"{name} ({self._taken[name]})"
+            self.lists[self._list] = []
+        elif kind != "0":
+            self.left_out.append(f"playlist '{name}' is of another kind, Type {kind}")
 
-    def _path(self, location: str) -> Path:
-        if location[:7].lower() == "file://":
-            return self.path.parent / path_of_uri(location.encode("utf-8"))
-        return self.path.parent / location
+    def tracks(self, name: str) -> list[Path]:
+        """Return the files of a playlist; a key is an id, or a location where KeyType is 1."""
+        if not self.lists[name]:
+            self.left_out.append(f"playlist '{name}' is empty; a smart playlist holds no tracks")
+        paths = []
+        for kind, key in self.lists[name]:
+            location, title = (key, "") if kind == "1" else self._found.get(key, (None, ""))
+            track = f"track {key} '{title}' of playlist '{name}'"
+            if location is None:
+                self.left_out.append(f"track {key} of playlist '{name}' is not in the collection")
+            elif not location:
+                self.left_out.append(f"{track} has no location")
+            elif _STREAM.match(location):
+                self.left_out.append(f"{track} is a stream, not a file: {location}")
+            else:
+                paths.append(resolve(self.path.parent, location, self.maps))
+        return paths
 
 
 def _xml_track(track: Track, number: int) -> str:

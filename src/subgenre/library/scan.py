@@ -15,6 +15,7 @@ from subgenre.errors import LibraryError
 from subgenre.library import sources
 from subgenre.library.sources import Entry, Skipped, shown
 from subgenre.library.track import Track
+from subgenre.library.uris import Maps
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -35,6 +36,7 @@ def scan(
     *,
     trash: Path | None = None,
     multi: str = "exclude",
+    maps: Maps = (),
     workers: int | None = None,
     known: Mapping[str, Track] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -46,6 +48,7 @@ def scan(
     Args:
         source: the library. trash: a folder of trash, besides ROOT/trash.
         multi: a recording in two subgenres is left out ("exclude") or kept in both ("keep").
+        maps: prefixes of paths in lists of another machine, see `uris.resolve`.
         workers: processes; by default all cores.
         known: tracks by str(path); a file of the same size and time is not read again.
         on_progress: called with (files done, files).
@@ -54,7 +57,7 @@ def scan(
         LibraryError: no library, no audio in it, or fewer than two subgenres.
     """
     check_choice("multi", multi, MULTI)
-    found = sources.find(source, trash)
+    found = sources.find(source, trash, maps)
     tracks, unread = describe(found.entries, workers=workers, known=known, on_progress=on_progress)
     kept, repeated = _without_repeats(tracks, multi)
     skipped = {*found.skipped, *unread, *repeated}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,17 @@ from subgenre.core.files import safe_name
 from subgenre.core.progress import Console
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, read_m3u, read_playlist
-from subgenre.library.rekordbox import read_rekordbox
+from subgenre.library.rekordbox import read_collection
+from subgenre.library.uris import Maps, decode, elsewhere, resolve
 
 TRASH = "trash"
 WARNED = 20  # skipped files that are named; the others are counted
+# rubbish and services of Windows, Linux, Synology and QNAP
+_SYSTEM = re.compile(
+    r"#recycle|@Recycle|\$RECYCLE\.BIN|RECYCLER|lost\+found|System Volume Information|@eaDir|"
+    r"@Recently-Snapshot|#snapshot|@tmp|\.Trash(es|-.*)?",
+    re.IGNORECASE,
+)
 _COLUMNS = ("path", "genre", "subgenre")
 _TAKEN = (TRASH, "dataset.json", "chunks.parquet", "tracks.parquet", "skipped.csv")
 _HINT = (
@@ -54,6 +62,14 @@ class Found:
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    system: list[Path] = field(default_factory=list)  # folders of the system, left out
+    maps: Maps = ()
+
+    def note_system_folders(self) -> None:
+        """Note in one line which folders of the system are left out."""
+        if self.system:
+            names = ", ".join(shown(name) for name in sorted({p.name for p in self.system}))
+            self.notes.append(f"{len(self.system)} system folders are left out: {names}")
 
 
 def check(source: Path, trash: Path | None = None) -> None:
@@ -68,14 +84,16 @@ def check(source: Path, trash: Path | None = None) -> None:
         raise LibraryError(f"{shown(source)} does not exist; {_HINT}")
 
 
-def find(source: Path, trash: Path | None = None) -> Found:
+def find(source: Path, trash: Path | None = None, maps: Maps = ()) -> Found:
     """List the files of a library with their labels, without opening audio.
+
+    `maps` translates the paths in lists of another machine, see `uris.resolve`.
 
     Raises:
         LibraryError: the source or the trash folder is missing or can't be used.
     """
     check(source, trash)
-    found = Found()
+    found = Found(maps=maps)
     blocked = set()
     if trash is not None:
         blocked.add(_identity(trash))
@@ -95,6 +113,7 @@ def find(source: Path, trash: Path | None = None) -> Found:
     else:
         raise LibraryError(f"{shown(source)} holds no library; {_HINT}")
     found.entries = list(dict.fromkeys(found.entries))
+    found.note_system_folders()
     return found
 
 
@@ -103,6 +122,7 @@ def listing(folder: Path) -> Found:
     found = Found()
     _walk(found, folder, Entry(folder, "", ""), set())
     found.entries.sort(key=lambda entry: str(entry.path))
+    found.note_system_folders()
     return found
 
 
@@ -193,8 +213,10 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
             loose += [(file, "a genre's folder", child.name) for file in files]
     playlists = [(file, genre) for file, _, genre in loose if file.suffix.lower() in M3U_EXTENSIONS]
     if playlists and not labelled:
+        stems = Counter((genre, playlist.stem) for playlist, genre in playlists)
         for playlist, genre in playlists:
-            _read_playlist(found, playlist, genre)
+            is_only = stems[genre, playlist.stem] == 1
+            _read_playlist(found, playlist, (genre, playlist.stem if is_only else playlist.name))
         return
     _warn_if_too_deep(found, root, labelled)
     found.entries += labelled
@@ -222,13 +244,13 @@ def _read_genre(
     found: Found, folder: Path, above: set[tuple[int, int]]
 ) -> tuple[list[Entry], list[Path]]:
     """Return the entries of one genre, and the files directly in its folder."""
-    labelled, loose = Found(skipped=found.skipped), []
+    labelled, loose = Found(skipped=found.skipped, system=found.system), []
     for child, is_folder in _listing(found, folder):
         if not is_folder:
             loose.append(child)
             continue
         before = len(labelled.entries)
-        label = Entry(child, clean(folder.name) or "_", clean(child.name) or "_")
+        label = Entry(child, _label(folder.name), _label(child.name))
         _walk(labelled, child, label, set(above))
         if len(labelled.entries) == before and child.suffix.lower() not in EXTENSIONS:
             found.notes.append(f"{shown(child)} holds no audio")
@@ -255,7 +277,9 @@ def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> 
 def _listing(found: Found, folder: Path) -> list[tuple[Path, bool]]:
     """Return a folder's children that are not hidden, sorted, and whether each is a folder."""
     try:
-        children = sorted(c for c in folder.iterdir() if not c.name.startswith("."))
+        children = sorted(folder.iterdir())
+        found.system += [c for c in children if _SYSTEM.fullmatch(c.name)]
+        children = [c for c in children if c.name[0] != "." and not _SYSTEM.fullmatch(c.name)]
     except OSError as problem:
         found.skipped.append(Skipped(folder, f"the folder can't be read ({problem.strerror})"))
         return []
@@ -267,26 +291,39 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _read_playlist(found: Found, playlist: Path, genre: str) -> None:
+def _read_playlist(found: Found, playlist: Path, names: tuple[str, str]) -> None:
     try:
-        paths = read_m3u(playlist)
+        paths = read_m3u(playlist, found.maps)
     except PlaylistError as problem:
         found.skipped.append(Skipped(playlist, shown(str(problem))))
         return
-    _add_list(found, paths, (genre, playlist.stem), shown(playlist.name))
+    _note_encoding(found, playlist, decode(playlist.read_bytes())[1])
+    _add_list(found, paths, names, shown(playlist.name))
     if not paths:
-        found.notes.append(f"{shown(playlist)} is empty")
+        found.skipped.append(Skipped(playlist, "the playlist is empty"))
+
+
+def _note_encoding(found: Found, source: Path, encoding: str) -> None:
+    if encoding != "UTF-8":
+        found.notes.append(f"{shown(source)} is read as {encoding}")
 
 
 def _read_rekordbox(found: Found, source: Path) -> None:
-    """Read a collection: a playlist is a subgenre, its folder (or the file) the genre."""
+    """Read a collection: a playlist is a subgenre, its folder (or the file) the genre.
+
+    The genre is the whole path of the folder if two folders and playlists have the same names.
+    """
     try:
-        playlists = read_rekordbox(source)
+        collection = read_collection(source, found.maps)
     except PlaylistError as problem:
         raise LibraryError(str(problem)) from problem
-    for name, paths in playlists.items():
+    _note_encoding(found, source, collection.encoding)
+    found.skipped += [Skipped(source, shown(line)) for line in collection.left_out]
+    ends = Counter(tuple(name.split("/")[-2:]) for name in collection.playlists)
+    for name, paths in collection.playlists.items():
         *folders, playlist = name.split("/")
-        genre = folders[-1] if folders else source.stem
+        is_only = ends[tuple(name.split("/")[-2:])] == 1
+        genre = "/".join(folders[-1:] if is_only else folders) or source.stem
         _add_list(found, paths, (genre, playlist), f"{shown(source.name)}, {shown(name)}")
 
 
@@ -300,17 +337,26 @@ def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: s
 def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, origin: str) -> None:
     """Add a listed file if it has an audio extension."""
     suffix = path.suffix.lower()
+    reason = elsewhere(path)
+    if reason:
+        found.skipped.append(Skipped(path, f"{reason} ({origin})"))
+        return
     if suffix not in EXTENSIONS:
         reason = f"no audio extension: '{shown(suffix)}' ({origin})"
         found.skipped.append(Skipped(path, reason))
         return
-    genre, subgenre = ("", "") if trash else (clean(name) or "_" for name in names)
+    genre, subgenre = ("", "") if trash else map(_label, names)
     found.entries.append(Entry(path, genre, subgenre, trash, origin))
+
+
+def _label(name: str) -> str:
+    """Return a name as a label; one that is not UTF-8 on disk is read as Windows-1252."""
+    return clean(decode(os.fsencode(name))[0]) or "_"
 
 
 def _read_csv(found: Found, source: Path) -> None:
     """Read `path,genre,subgenre`; paths are relative to the folder of the CSV."""
-    for number, row in _rows(source):
+    for number, row in _rows(found, source):
         origin = f"row {number} of {shown(source.name)}"
         path, genre, subgenre = (row[column].strip() for column in _COLUMNS)
         trash = TRASH in (genre.casefold(), "" if genre else subgenre.casefold())
@@ -318,14 +364,15 @@ def _read_csv(found: Found, source: Path) -> None:
         if empty:
             found.skipped.append(Skipped(source, f"{origin} has no {' and no '.join(empty)}"))
             continue
-        _add_listed(found, source.parent / path, (genre, subgenre), trash, origin)
+        file = resolve(source.parent, path, found.maps)
+        _add_listed(found, file, (genre, subgenre), trash, origin)
 
 
-def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(found: Found, source: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and the three columns of each row that is not blank."""
     try:
-        # bytes that are not UTF-8 are kept, as they may be part of a file name
-        text = source.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        text, encoding = decode(source.read_bytes())
+        _note_encoding(found, source, encoding)
         header = text.split("\n", 1)[0]
         delimiter = max(",;\t", key=header.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -340,5 +387,5 @@ def _rows(source: Path) -> Iterator[tuple[int, dict[str, str]]]:
             row = dict(zip(names, cells + [""] * len(names), strict=False))
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, {c: row[c].replace("\0", "") for c in _COLUMNS}
-    except (OSError, csv.Error) as problem:
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise LibraryError(f"{shown(source)} can't be read as a CSV: {problem}") from problem
