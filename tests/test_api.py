@@ -124,6 +124,8 @@ def test_embed_and_classify(made: subgenre.Model, tmp_path: Path):
     found = made.embed([tmp_path])
     assert found.vectors.shape == (1, DIM)
     assert [s.path.name for s in found.skipped] == ["bad.wav"]
+    gone = made.embed([tmp_path / "new.wav", tmp_path / "gone.wav"])
+    assert [(s.path.name, s.reason) for s in gone.skipped] == [("gone.wav", "does not exist")]
     placed = made.classify(found)[0]
     assert placed.fits == pytest.approx(made.classify(tmp_path / "new.wav")[0].fits)
     assert placed.chunk_start_s in found.chunk_start_s

@@ -23,6 +23,7 @@ from subgenre.dataset.splits import (
     split,
     validation,
 )
+from subgenre.dataset.splits.grouping import Rows
 from subgenre.errors import ConfigError, SplitError
 from subgenre.training import fit
 from tests.folders import make_folder
@@ -92,9 +93,39 @@ def test_artists_and_albums_stay_on_one_side(seed: int) -> None:
 
 
 def test_placeholder_names_group_no_tracks() -> None:
-    names = ["", "Unknown", " unknown  artist ", "VARIOUS ARTISTS", "Various", "va"]
+    names = ["", "Unknown", " unknown  artist ", "VARIOUS ARTISTS", "<Unknown>", "va"]
     rows = [replace(row, artist=names[i % 6], album="Unknown") for i, row in enumerate(library())]
     assert split(rows, strict_groups=True).grouped_by == BY_ARTIST
+
+
+@pytest.mark.parametrize(
+    ("artists", "groups"),
+    [
+        (["Ann", "Ann; Ben", "Ben\0Cem", "Dan"], "aaab"),
+        (["Ann feat. Ben", "BEN ft. Cem", "Cem", "Feature"], "aaab"),
+        (["Ann (feat. Ben)", "Cem featuring Ann", "Dan", "Eve"], "aabc"),
+        (["Ann & Ben", "Ben x Cem", "Cem vs. Dan", "Dan/Eve", "Max X", "X"], "aaaabc"),
+        (["Ann, Ben & Cem", "Cem", "Ben \u00d7 Dan", "Eve"], "aaab"),
+        (["AC/DC", "AC/DC", "DC", "AC"], "aaaa"),  # each part is an artist
+        (["AC/DC", "AC/DC", "DC"], "aab"),
+        (["AC/DC feat. Bon", "AC/DC", "DC", "Bon"], "aaba"),
+        (["Earth, Wind & Fire"] * 2 + ["Earth, Wind & Fire & Chaka", "Fire", "Chaka"], "aaaba"),
+        (["Ann & <Unknown>", "Ben & <Unknown>", "Various Artists"], "abc"),
+    ],
+)
+def test_tracks_that_share_any_artist_are_bound(artists: list[str], groups: str) -> None:
+    rows = [Row(f"{i}", "g", f"s{i % 2}", artist) for i, artist in enumerate(artists)]
+    found = Rows.of(rows).groups(BY_ARTIST)
+    assert [list(found).index(n) for n in found] == [groups.index(letter) for letter in groups]
+
+
+def test_an_artist_of_two_on_the_other_side_is_a_leak() -> None:
+    rows = [Row(f"{i}", "g", f"s{i % 2}", f"artist {i}") for i in range(8)]
+    rows[0], rows[1] = replace(rows[0], artist="Ann & Ben"), replace(rows[1], artist="Cem; Ann")
+    ids = [row.id for row in rows]
+    bad = Split(tuple(ids[1:]), (ids[0],), 0, BY_ARTIST)
+    with pytest.raises(SplitError, match="artist 'ann'"):
+        check(bad, rows)
 
 
 def test_a_split_depends_on_the_seed_not_on_the_order() -> None:

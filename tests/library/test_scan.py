@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import struct
 import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from subgenre.audio import tags
 from subgenre.core import parallel
@@ -618,6 +621,46 @@ def test_tags_are_read_and_cleaned(tmp_path, kind):
     assert found.year == 2015
     if kind != ".m4a":
         assert found.label == "Some Records"
+
+
+def write_ape(path, values):
+    """Append an APEv2 tag, as its specification says."""
+    items = b"".join(
+        struct.pack("<II", len(value.encode()), 0) + key.encode() + b"\0" + value.encode()
+        for key, value in values.items()
+    )
+    ends = [
+        b"APETAGEX" + struct.pack("<IIII", 2000, len(items) + 32, len(values), flags) + bytes(8)
+        for flags in (0xA0000000, 0x80000000)
+    ]
+    path.write_bytes(path.read_bytes() + ends[0] + items + ends[1])
+
+
+@pytest.mark.parametrize("extension", [".mp3", ".wv"])
+def test_apev2_tags_are_read(tmp_path, extension):
+    path = files.write(tmp_path / f"a{extension}", files.music(1))
+    write_ape(path, {"Artist": "Ann\0Bén", "Title": "T", "Album": "A", "Year": "1999", "BPM": "99"})
+    assert tags.read_tags(path) == tags.Tags("Ann; Bén", "A", "T", "", 1999, 99.0)
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    assert tags.read_tags(path).artist == "Ann; Bén"
+
+
+def test_several_artists_of_one_tag_are_kept_apart(tmp_path):
+    path = files.write(tmp_path / "a.mp3", files.music(1), muxing={"write_id3v2": "0"})
+    text = b"\3" + "Ann\0Bén\0Cem".encode()
+    frame = b"TPE1" + struct.pack(">I", len(text)) + b"\0\0" + text  # under 128: as in version 2.4
+    head = b"ID3\4\0\0" + bytes((0, 0, 0, len(frame)))
+    plain = path.read_bytes()
+    skip = 10 + plain[9] + 128 * plain[8] if plain[:3] == b"ID3" else 0
+    path.write_bytes(head + frame + plain[skip:])
+    assert tags.read_tags(path).artist == "Ann; Bén; Cem"
+    soundfile.write(tmp_path / "b.flac", np.zeros(4410), 44_100)
+    comments = [b"ARTIST=Ann", b"ARTIST=Ben"]
+    block = struct.pack("<II", 0, 2) + b"".join(struct.pack("<I", len(c)) + c for c in comments)
+    plain = (tmp_path / "b.flac").read_bytes()
+    header = b"\4" + struct.pack(">I", len(block))[1:]
+    (tmp_path / "b.flac").write_bytes(plain[:42] + header + block + plain[42:])
+    assert tags.read_tags(tmp_path / "b.flac").artist.startswith("Ann; Ben")
 
 
 def test_bpm_of_tags(tmp_path):

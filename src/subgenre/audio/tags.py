@@ -11,6 +11,7 @@ from pathlib import Path
 from tinytag import TinyTag, TinyTagException
 
 MAX_TEXT = 500  # characters
+_MAX_APE_BYTES = 2**20
 _BPM = (20.0, 400.0)
 _JOINERS = "\u200c\u200d"  # invisible, but part of some scripts and emoji
 # exceptions of the parser for truncated tags and wrong lengths
@@ -40,20 +41,45 @@ class Tags:
 
 
 def read_tags(path: Path) -> Tags:
-    """Read the tags of a regular audio file; damaged tags are empty."""
+    """Read the tags of a regular audio file; damaged tags are empty. Artists are joined by "; "."""
+    values = _read_ape(path)
     try:
         tags = TinyTag.get(str(path), duration=False)
-        other = tags.other
-        return Tags(
-            artist=clean(tags.artist),
-            album=clean(tags.album),
-            title=clean(tags.title),
-            label=clean(_first(other, "publisher", "label", "organization")),
-            year=_year(clean(tags.year)),
-            bpm=_bpm(clean(_first(other, "bpm"))),
-        )
+        own = {name: [value] for name, value in vars(tags).items() if isinstance(value, str)}
+        for name, more in tags.other.items():
+            own[name] = [*own.get(name, []), *map(str, more)]
+        values |= {name: found for name, found in own.items() if any(found)}
     except _PROBLEMS:
-        return Tags()
+        pass
+    artists = [clean(name) for value in values.get("artist", []) for name in value.split("\0")]
+    return Tags(
+        artist="; ".join(dict.fromkeys(filter(None, artists)))[:MAX_TEXT],
+        album=clean(_first(values, "album")),
+        title=clean(_first(values, "title")),
+        label=clean(_first(values, "publisher", "label", "organization")),
+        year=_year(clean(_first(values, "year"))),
+        bpm=_bpm(clean(_first(values, "bpm"))),
+    )
+
+
+def _read_ape(path: Path) -> dict[str, list[str]]:
+    """Read an APEv2 tag at the end of a file, which may stand before an ID3v1 tag."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _MAX_APE_BYTES))
+            data = file.read()
+        foot = data.rfind(b"APETAGEX", -32 - 128)
+        size, count = struct.unpack_from("<II", data, foot + 12)
+        at, end, values = foot + 32 - size, foot, {}
+        for _ in range(count if foot >= 0 and at >= 0 else 0):
+            length, flags = struct.unpack_from("<II", data, at)
+            key, _, rest = data[at + 8 : end].partition(b"\0")
+            if not flags & 6:  # text, neither binary nor a link
+                values[key.decode("ascii").lower()] = rest[:length].decode("utf-8").split("\0")
+            at += 8 + len(key) + 1 + length
+    except _PROBLEMS:
+        return {}
+    return values
 
 
 def clean(text: object, limit: int = MAX_TEXT) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,10 @@ BY_TRACK = ("track", "recording")
 BY_ARTIST = ("track", "recording", "artist", "album")
 UNBOUND = frozenset({"", "unknown", "unknown artist", "various artists", "various", "va"})
 """Placeholder names of artists and albums, without regard to case and spaces."""
+
+# separators that are part of no name, and those that may be
+_SURE = re.compile(r"\0|;|\s(?:feat|ft|vs)\.?\s|\s[(\[](?:feat|ft)\.?\s|\s(?:featuring|versus)\s")
+_UNSURE = re.compile(r"(\s*/\s*|\s*&\s*|\s+[x\u00d7]\s+|,\s+)")
 
 
 class LabelledTrack(Protocol):
@@ -38,13 +43,65 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def bonds(track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the groups of a track as (kind, name)."""
-    yield "recording", track.id
-    for kind in ("artist", "album"):
-        name = _normal(getattr(track, kind))
-        if kind in grouped_by and name not in UNBOUND:
-            yield kind, name
+def _listed(artist: str) -> list[str]:
+    """Return what a tag lists, without the brackets around a name."""
+    return [name.strip(" ()[]<>") for name in _SURE.split(_normal(artist))]
+
+
+class Bonds:
+    """What binds the tracks of a library together: recording, artists and album.
+
+    A tag with several artists binds by each. Of names like "AC/DC" and "Earth, Wind & Fire" one
+    that stands whole on another track is one artist, unless each part is an artist by itself.
+    """
+
+    def __init__(self, tracks: Iterable[LabelledTrack]) -> None:
+        tags = {(t.id, name) for t in tracks for name in _listed(t.artist)}
+        self._tracks_of = Counter(name for _, name in tags)
+
+    def of(self, track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the groups of a track as (kind, name)."""
+        yield "recording", track.id
+        names = [("album", _normal(track.album))]
+        names += [("artist", name) for name in self._artists(track)]
+        for kind, name in names:
+            if kind in grouped_by and name.strip(" ()[]<>") not in UNBOUND:
+                yield kind, name
+
+    def _artists(self, track: LabelledTrack) -> Iterator[str]:
+        for listed in _listed(track.artist):
+            parts = _UNSURE.split(listed)  # names, with what separates them in between
+            at = 0
+            while at < len(parts):
+                ends = range(len(parts), at, -2)
+                end = next((end for end in ends if self._is_one(parts[at:end], listed)), at + 1)
+                yield "".join(parts[at:end]).strip()
+                at = end + 1
+
+    def _is_one(self, parts: Sequence[str], listed: str) -> bool:
+        """Whether adjoining parts of the name `listed` are one artist."""
+        whole = "".join(parts).strip()
+        elsewhere = self._tracks_of[whole] > (whole == listed)
+        return elsewhere and not all(self._tracks_of[part.strip()] for part in parts[::2])
+
+
+def joined(bonds: Iterable[Iterable[tuple[str, str]]]) -> NDArray[np.int64]:
+    """Return a group number for each item; items joined by any chain of bonds share one."""
+    parent: list[int] = []
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple[str, str], int] = {}
+    for i, own in enumerate(bonds):
+        parent.append(i)
+        for bond in own:
+            parent[root(i)] = root(first.setdefault(bond, i))
+    roots = np.array([root(i) for i in range(len(parent))], dtype=np.int64)
+    return np.asarray(np.unique(roots, return_inverse=True)[1], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,28 +141,20 @@ class Rows:
 
         Tracks of the labels in the mask `loose` [C] are grouped by recording only.
         """
-        parent = list(range(len(self.tracks)))
-
-        def root(i: int) -> int:
-            while parent[i] != i:
-                parent[i] = parent[parent[i]]
-                i = parent[i]
-            return i
-
-        first: dict[tuple[str, str], int] = {}
-        for i, track in enumerate(self.tracks):
-            alone = loose is not None and loose[self.label[i]]
-            for bond in bonds(track, BY_TRACK if alone else grouped_by):
-                parent[root(i)] = root(first.setdefault(bond, i))
-        roots = np.array([root(i) for i in range(len(parent))], dtype=np.int64)
-        return np.asarray(np.unique(roots, return_inverse=True)[1], dtype=np.int64)
+        alone = np.zeros(len(self.tracks), bool) if loose is None else loose[self.label]
+        bonds = Bonds(self.tracks)
+        return joined(
+            bonds.of(track, BY_TRACK if is_alone else grouped_by)
+            for track, is_alone in zip(self.tracks, alone, strict=True)
+        )
 
     def blocker(self, label: int) -> str:
         """Name the subgenre and the artist or album that holds most of its tracks."""
+        bonds = Bonds(self.tracks)
         names = [
             (kind, getattr(track, kind).strip())
             for track, i in zip(self.tracks, self.label, strict=True)
-            for kind, _ in bonds(track, BY_ARTIST)
+            for kind in {kind for kind, _ in bonds.of(track, BY_ARTIST)}
             if i == label and kind != "recording"
         ]
         n = int((self.label == label).sum())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from subgenre.core.files import read_json, write_json
 from subgenre.core.validation import check_range
 from subgenre.dataset.splits.drawing import counts, draw, even_folds
-from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack, Rows, bonds
+from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, Bonds, LabelledTrack, Rows
 from subgenre.errors import ConfigError, SplitError
 
 FORMAT_VERSION = 1
@@ -243,6 +243,8 @@ def check(value: Split, tracks: Iterable[LabelledTrack]) -> None:
     by_id: dict[str, list[LabelledTrack]] = defaultdict(list)
     for track in tracks:
         by_id[track.id].append(track)
+    ids_of_both = {*value.train, *value.test}
+    bonds = Bonds(track for i in ids_of_both for track in by_id.get(i, ()))
     sides: dict[tuple[str, str], str] = {}
     for side, ids in (("train", value.train), ("test", value.test)):
         if not ids:
@@ -257,7 +259,7 @@ def check(value: Split, tracks: Iterable[LabelledTrack]) -> None:
                     "the split was made for other tracks"
                 )
             for track in by_id[track_id]:
-                for kind, name in bonds(track, value.grouped_by):
+                for kind, name in bonds.of(track, value.grouped_by):
                     if sides.setdefault((kind, name), side) != side:
                         raise SplitError(_leak(kind, name, track))
 

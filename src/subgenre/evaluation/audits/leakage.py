@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from subgenre.core.text import counted
-from subgenre.dataset.splits.grouping import bonds
+from subgenre.dataset.splits.grouping import Bonds, joined
 from subgenre.evaluation.audits.base import (
     Audit,
     Context,
@@ -167,8 +167,8 @@ def _groups(kind: str, tracks: Sequence[Track], copies: Duplicates) -> Ints:
         return np.arange(len(tracks))
     if kind == "recording":
         return copies.recording_of(len(tracks))
-    names = [dict(bonds(track, (kind,))).get(kind, f"\0{i}") for i, track in enumerate(tracks)]
-    return np.unique(names, return_inverse=True)[1]
+    bonds = Bonds(tracks)
+    return joined([b for b in bonds.of(t, (kind,)) if b[0] == kind] for t in tracks)
 
 
 def section(found: Leakage, context: Context) -> Section:
