@@ -131,7 +131,7 @@ def test_the_command_joins_the_values_of_an_option(
     monkeypatch.setattr(tune, "tune", note)
     varied = ("--vary", "optim.lr=2e-3", "--vary", "optim.lr=3e-3,2e-3")
     words = ("tune", "--recipe", "laptop", "--recipes", "gpu", "--tune", "full", *varied)
-    assert cli.main(words) == 2
+    assert cli.main([*words, "--features", str(folder.path)]) == 2
     ((_, recipes, vary, given),) = calls
     assert recipes == ("laptop", "gpu")
     assert vary == {"optim.lr": [2e-3, 3e-3, 2e-3]}
