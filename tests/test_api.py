@@ -73,6 +73,7 @@ def test_import_loads_no_torch_and_no_numpy():
     assert python(code) == ["[]"]
 
 
+@pytest.mark.slow
 def test_stored_vectors_need_no_torch(tmp_path: Path):
     run = vector_run(tmp_path / "fully_trained_models_1")
     code = (

@@ -113,6 +113,7 @@ def test_musicnn_front_end_equals_the_originals() -> None:
     np.testing.assert_allclose(patches, golden["log_mel"], rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [AST_SPEC, MUSICNN_SPEC])
 def test_a_batch_equals_its_rows(spec: FeatureSpec) -> None:
     batch = torch.from_numpy(np.stack([music(40_000, seed) for seed in range(3)]))

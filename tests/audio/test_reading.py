@@ -46,6 +46,7 @@ def whole(path: Path) -> np.ndarray:
     return read_window(path, 0, 100)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", files.FORMATS)
 def test_probe_finds_what_was_written(folder, extension):
     found = probe(folder / f"a{extension}")

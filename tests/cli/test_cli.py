@@ -259,6 +259,7 @@ def test_map_is_from_and_to() -> None:
             maps((words,))
 
 
+@pytest.mark.slow
 def test_map_reaches_the_lists(tmp_path: Path) -> None:
     path = tmp_path / "here" / "a.mp3"
     path.parent.mkdir()

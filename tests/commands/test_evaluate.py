@@ -25,6 +25,8 @@ from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 FILES = (
     workspace.METRICS,
     workspace.REPORT,

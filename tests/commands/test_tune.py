@@ -54,6 +54,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_training(
         tune.tune(folder.path, out=tmp_path / out, kept=tmp_path / kept)
 
 
+@pytest.mark.slow
 def test_the_search_sees_no_test_track_and_writes_the_winner(
     folder: FeatureFolder, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_search_sees_no_test_track_and_writes_the_winner(
     assert json.loads(json.dumps(tuned.to_dict()))["winner"] == tuned.trials[0].candidate.name
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_is_recorded_and_the_others_go_on(
     folder: FeatureFolder, places: dict[str, Any]
 ) -> None:

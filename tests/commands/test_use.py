@@ -73,6 +73,7 @@ def embeddings(run: Path) -> track_vectors.Embeddings:
     return track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
 
 
+@pytest.mark.slow
 def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Path, call: Call):
     (tmp_path / "bad.mp3").write_text("no music")
     source = made / "WAV" / "techno" / "dark"
@@ -194,6 +195,7 @@ def test_unlabelled_copies_keep_the_labels_of_the_training(home: Path, call: Cal
     assert (track.path, track.subgenre) == (copy, "dark")
 
 
+@pytest.mark.slow
 def test_a_track_lies_wherever_its_recording_does(home: Path, call: Call):
     """`--folder` and the sentence on other libraries agree, and no index forgets a path."""
     run = ["--run", model(home)]
@@ -244,6 +246,7 @@ def test_audio_anywhere_below_a_folder_is_indexed(home: Path, call: Call):
     assert {hit["subgenre"] for hit in hits} == {"dark"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_index_keeps_what_was_embedded(home, call, monkeypatch):
     for n in range(3):
         write_wav(home / f"WAV/techno/dark/new {n}.wav", 4.0, 60 + n)
@@ -329,6 +332,7 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, call: Call):
         assert (code, refusal in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_journey_reports_ends_that_are_not_in_the_index(made: Path, tmp_path: Path, call: Call):
     outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
     for n, path in enumerate(outside):
@@ -470,6 +474,7 @@ def test_playlists_of_every_kind(tmp_path: Path, call: Call):
     assert {h["id"] for h in smooth} == {h["id"] for h in plain}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [

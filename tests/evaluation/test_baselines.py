@@ -80,6 +80,7 @@ def test_probe_vectors_score_like_the_classifier() -> None:
     np.testing.assert_allclose(rows[test].sum(axis=1), 1.0)
 
 
+@pytest.mark.slow
 def test_a_score_over_folds_is_the_mean_over_tracks() -> None:
     x, y = blobs(8, apart=0.4)
     parts = [Fold(a, b, {"frozen": x, "trained": x + 0.1}) for a, b in positions(24, 4)]
@@ -156,6 +157,7 @@ def verdict(score: Score) -> str:
     return summary.sentences(ReportData("x", models=models, n_test=60))[0]
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_nothing_is_reported_as_such() -> None:
     x, y = blobs(20, apart=1.0)
     assert "separates your playlists" in verdict(accuracy(x, y, 0))
@@ -223,6 +225,7 @@ def run(folder: FeatureFolder, out: Path, **options: Any) -> dict[str, Any]:
     return stage.evaluate(features=folder.path, settings=recipe(), out=out, **given).metrics
 
 
+@pytest.mark.slow
 def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> None:
     assert json.loads((out / workspace.METRICS).read_text()) == found
     pictures = (workspace.MAP, workspace.CONFUSION)
@@ -237,6 +240,7 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
     assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
 
 
+@pytest.mark.slow
 def test_a_planted_copy_is_found_on_both_sides(
     found: dict[str, Any], out: Path, library: FeatureFolder
 ) -> None:
@@ -249,6 +253,7 @@ def test_a_planted_copy_is_found_on_both_sides(
     assert any(all(t in note for t in titles) for note in found["audits"]["leakage"]["notes"])
 
 
+@pytest.mark.slow
 def test_a_planted_confounder_is_named(found: dict[str, Any], out: Path) -> None:
     result = found["audits"]["confounders"]
     assert {s["column"] for s in result["standouts"]} == {"loudness_lufs"}
@@ -257,6 +262,7 @@ def test_a_planted_confounder_is_named(found: dict[str, Any], out: Path) -> None
     assert "three is louder than the rest" in (out / workspace.REPORT).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_misplaced_track_is_the_first_finding_of_the_doctor(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -282,6 +288,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert score == pytest.approx(other["models"][name][metric], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_finished_trainings_are_not_repeated(
     library: FeatureFolder,
     out: Path,
@@ -310,6 +317,7 @@ def test_finished_trainings_are_not_repeated(
     assert more["repeats"] == 2
 
 
+@pytest.mark.slow
 def test_another_evaluation_in_the_folder_is_refused(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -327,6 +335,7 @@ def test_another_evaluation_in_the_folder_is_refused(
         run(library, tmp_path / "new", open_set="all")
 
 
+@pytest.mark.slow
 def test_parallel_processes_give_the_same_vectors(
     library: FeatureFolder, out: Path, found: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -339,6 +348,7 @@ def test_parallel_processes_give_the_same_vectors(
     same(both, found)
 
 
+@pytest.mark.slow
 def test_two_subgenres_are_evaluated_without_an_open_set(tmp_path: Path) -> None:
     two = make_folder(tmp_path / "f", labels=(("a", "one"), ("a", "two")), tracks=6)
     found = run(two, tmp_path / "out", open_set="full")

@@ -118,6 +118,7 @@ def test_the_certainty_is_the_posterior_share_of_wrong_labels() -> None:
     assert (sure[3:] <= expected).all()
 
 
+@pytest.mark.slow
 def test_half_of_the_list_is_right_where_five_per_cent_of_the_labels_are_swapped() -> None:
     right, sure = [], []
     for seed in range(8):

@@ -18,6 +18,8 @@ from tests.evaluation.test_baselines import write
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 LABELS = (("a", "one"), ("a", "two"), ("b", "three"))
 ARTISTS = 4  # a subgenre, of three tracks each
 

@@ -24,6 +24,7 @@ def section(result: dict[str, int], _: Context) -> Section:
     return Section("toy", "A toy audit", "How many tracks are there?", "", (table,))
 
 
+@pytest.mark.slow
 def test_a_registered_audit_has_a_result_and_a_section(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 EACH = 4
 
 

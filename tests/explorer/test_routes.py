@@ -512,6 +512,7 @@ def test_the_server_knows_its_address_and_refuses_a_taken_port():
     assert address("::1", 80) == "http://[::1]:80/"
 
 
+@pytest.mark.slow
 def test_requests_at_once_get_their_own_answers(client, library):
     def ask(track_id):
         return client.get(f"/api/tracks/{track_id}/similar").json()

@@ -103,6 +103,7 @@ def test_folders_give_labels(tree):
     assert (track.size, track.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
+@pytest.mark.slow
 def test_every_format_is_found_by_any_number_of_workers(tmp_path, sounds, processes):
     for i, sound in enumerate(sounds):
         put(sound, tmp_path / "g" / f"s{i % 2}" / sound.name)
@@ -548,6 +549,7 @@ def test_a_source_of_another_kind_is_refused(tmp_path, sounds):
 # bad files, odd names, tags
 
 
+@pytest.mark.slow
 def test_bad_files_are_skipped_with_a_reason(tree, processes):
     bad = files.write_bad(tree / "techno/dark")
     odd = files.write_odd_but_good(tree / "house/deep", 1.5)

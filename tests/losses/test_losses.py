@@ -156,6 +156,7 @@ def test_every_loss_reports_the_active_share_of_all_triplets(
     assert 0 < found.active < 1
 
 
+@pytest.mark.slow
 def test_active_share_of_a_large_batch_is_close_to_that_of_all_triplets() -> None:
     generator = torch.Generator().manual_seed(4)
     label = torch.arange(3).repeat_interleave(200)

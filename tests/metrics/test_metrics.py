@@ -195,6 +195,7 @@ def test_scores_lie_in_their_intervals_and_are_repeatable() -> None:
     assert scores == evaluate(*both, seed=4)
 
 
+@pytest.mark.slow
 def test_chance_is_what_shuffled_labels_score() -> None:
     train, train_labels = points(60, seed=1)
     test, labels = points(40, seed=2)
@@ -221,6 +222,7 @@ def test_chance_is_what_shuffled_labels_score() -> None:
     assert scores["knn_accuracy"].chance == pytest.approx(largest)
 
 
+@pytest.mark.slow
 def test_interval_of_a_share_is_the_binomials() -> None:
     """The bootstrap of a share of n is binomial: its width is known."""
     rng = np.random.default_rng(0)
@@ -257,6 +259,7 @@ def test_wilson_solves_its_own_equation() -> None:
     assert found == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Newcombe 1998, method 3
 
 
+@pytest.mark.slow
 def test_interval_holds_chance_where_nothing_was_learnt() -> None:
     held = dict.fromkeys(METRICS, 0)
     for seed in range(20):

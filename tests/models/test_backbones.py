@@ -138,6 +138,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_ast_equals_the_hubs_model_on_ten_seconds(toy, ast_folder) -> None:
     x = noise(2, 998, 128) * 4 - 5

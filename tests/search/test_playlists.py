@@ -199,6 +199,7 @@ def test_journey_follows_the_music_that_is_there():
     assert 1 - min(h.cosine for h in hits) < 0.15 * (1 - x[0] @ x[-1])
 
 
+@pytest.mark.slow
 def test_journey_obeys_caps_and_filters(tracks):
     hits = journeys.journey(
         tracks, "t000", "t001", Limits(k=14, per_artist=1), Filter(duration_s=(230, 390))

@@ -21,6 +21,8 @@ from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 PK = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
 QUADRUPLET = {"name": "quadruplet"}
 

@@ -19,6 +19,8 @@ from subgenre.training import checkpoint, collapse, fit, trainer
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe, same
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 
 def test_spread_is_the_mean_pairwise_cosine_distance() -> None:
     vectors = F.normalize(torch.randn(30, 8), dim=1)

@@ -13,6 +13,8 @@ from subgenre.training import checkpoint, fit, trainer
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe, same
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:

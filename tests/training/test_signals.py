@@ -17,6 +17,8 @@ from tests.consoles import SignallingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe, same_models
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:

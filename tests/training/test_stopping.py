@@ -25,7 +25,7 @@ from tests.folders import make_folder
 from tests.training.test_distributed import free_port, join
 from tests.training_runs import recipe, same_models
 
-pytestmark = pytest.mark.usefixtures("keyboard")
+pytestmark = [pytest.mark.usefixtures("keyboard"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

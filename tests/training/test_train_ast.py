@@ -26,6 +26,8 @@ from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:

@@ -17,6 +17,8 @@ from subgenre.training.inputs import VectorSource
 from tests.folders import make_folder
 from tests.training_runs import ids, recipe, same, weights
 
+pytestmark = pytest.mark.slow  # each trains or evaluates a model
+
 FP32 = {"precision": "fp32"}
 
 
