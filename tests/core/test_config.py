@@ -149,10 +149,15 @@ def test_a_recipe_with_a_number_out_of_range_is_refused(tmp_path: Path, option: 
 
 
 def test_zero_is_accepted_where_it_disables_an_option() -> None:
-    config.OptimConfig(clip_norm=0, weight_decay=0, backbone_lr=0)
-    config.RunConfig(save_every=0, seed=0)
-    config.WatchConfig(patience=0, val_share=0)
-    config.LossConfig(trash_weight=0, angular_margin=0, base=0)
+    zeros = {
+        config.OptimConfig: ("clip_norm", "weight_decay", "backbone_lr"),
+        config.RunConfig: ("save_every", "seed"),
+        config.WatchConfig: ("patience", "val_share"),
+        config.LossConfig: ("trash_weight", "angular_margin", "base"),
+    }
+    for kind, names in zeros.items():
+        made = kind(**dict.fromkeys(names, 0))
+        assert [getattr(made, name) for name in names] == [0] * len(names)
 
 
 def test_a_check_of_an_output_leaves_no_file(tmp_path, monkeypatch) -> None:

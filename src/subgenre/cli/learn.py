@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subgenre import config
 from subgenre.cli.judge import show_evaluation
 from subgenre.cli.options import Common, Recipe, maps
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
@@ -156,7 +155,7 @@ def run(
         root: the library, as for `preprocess`.
     """
     recipe = recipe or Recipe()
-    config.override(config.load_recipe(recipe.recipe or "laptop"), recipe.given())
+    recipe.check()
     from subgenre.library import sources
 
     sources.check(root)

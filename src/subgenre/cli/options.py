@@ -68,14 +68,15 @@ class Recipe:
     set: Annotated[tuple[str, ...], Parameter(name="--set")] = ()
     "Any option of the recipe, as section.key=value; may be given again."
 
-    def check(self, features: Path) -> None:
-        """Refuse wrong options and absent features, before torch is loaded.
+    def check(self, features: Path | None = None) -> None:
+        """Refuse wrong options, and a folder without features, before torch is loaded.
 
         Raises:
             ConfigError: see `config.override`. FeatureError: there are no features.
         """
         config.override(config.load_recipe(self.recipe or "laptop"), self.given())
-        workspace.check_features(features)
+        if features is not None:
+            workspace.check_features(features)
 
     def settings(self, features: Path, terminal: Terminal) -> TrainConfig:
         """Return the recipe with these options, adapted to the features.
