@@ -51,11 +51,8 @@ class Filter:
 
 def lies_below(path: str | Path, folder: str | Path) -> bool:
     """Whether a file lies in a folder at any depth, by its path as written or without links."""
-    parent = os.path.abspath(folder)  # noqa: PTH100
-    return any(
-        Path(os.path.abspath(path)).is_relative_to(root)  # noqa: PTH100
-        for root in {parent, os.path.realpath(parent)}
-    )
+    file, parent = (Path(os.path.abspath(name)) for name in (path, folder))  # noqa: PTH100
+    return file.is_relative_to(parent) or file.is_relative_to(os.path.realpath(parent))
 
 
 def table_of(tracks: Iterable[Track]) -> pa.Table:
