@@ -34,10 +34,10 @@ demo: $(VENV)/.base
 	$(BIN)/subgenre demo --out $(DEMO)
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not browser and not corpus"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not browser and not corpus"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache .

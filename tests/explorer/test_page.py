@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from subgenre.search import journeys
 from subgenre.search.collection import Collection
 from subgenre.search.playlists import similar
 from subgenre.search.ranking import Limits
-from tests.conftest import need
 from tests.explorer_library import EACH, EVIL, SUBGENRES, make_library, served, write_tone
-from tests.report.test_page import ARGS, CHROMIUM
 
 pytestmark = pytest.mark.browser
 
@@ -49,16 +46,6 @@ MEASURED = "#along:not([aria-busy]) .track"
 RINGS = """() => document.getElementById('plot').data.slice(-4, -1)
   .map((t) => ({ symbol: t.marker.symbol, count: t.x.length }))"""
 HEARD = "document.getElementById('audio').currentTime > 0.2"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

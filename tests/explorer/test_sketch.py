@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
 
-from tests.conftest import need
 from tests.explorer.test_page import PLACE, POINTS
 from tests.explorer_library import make_library, served
-from tests.report.test_page import ARGS, CHROMIUM
 
 pytestmark = pytest.mark.browser
 
@@ -24,12 +20,11 @@ INKED = """() => {
 
 
 @pytest.mark.parametrize("pixels", [False, True], ids=["dots", "squares"])
-def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(tmp_path, pixels):
-    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
+def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
+    browser, tmp_path, pixels
+):
     library = make_library(tmp_path)
-    with served(library) as (url, _), api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    with served(library) as (url, _):
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         if pixels:  # the marks of a large library
             page.route("**/map.js", lambda route: route.fulfill(**_of_many(route.fetch())))
@@ -63,7 +58,7 @@ def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(tmp_pa
         tracks = library.collection.tracks(library.collection.live)
         places = [page.evaluate(PLACE, t.id) for t in tracks if t.title == title]
         assert min(np.hypot(left - x, top - y) for left, top in places) < 6
-        browser.close()
+        page.close()
 
 
 def _of_many(answer):

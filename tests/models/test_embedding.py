@@ -250,7 +250,8 @@ def test_reading_embeddings_needs_no_torch() -> None:
 
 @pytest.mark.slow
 def test_vectors_of_outside_files(tmp_path) -> None:
-    net = Encoder(backbones.load("musicnn"), head=(), embedding_size=8).eval()
+    seeded, backbone = torch.Generator().manual_seed(0), backbones.load("musicnn")
+    net = Encoder(backbone, head=(), embedding_size=8, generator=seeded).eval()
     long, short = tmp_path / "long.wav", tmp_path / "short.wav"
     write_wav(long, 8.0, 1)
     write_wav(short, 1.0, 2)
@@ -274,7 +275,7 @@ def test_vectors_of_outside_files(tmp_path) -> None:
         window = torch.from_numpy(samples[start * 16_000 : (start + 4) * 16_000])[None]
         with torch.inference_mode():
             expected = net(features.log_mel(window, MUSICNN_SPEC))[0]
-        np.testing.assert_allclose(chunk, expected, atol=2e-3)  # float16, edges of the window
+        np.testing.assert_allclose(chunk, expected, atol=5e-3)  # float16, edges of the window
     mean = found.chunks.mean(0)
     np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert file_embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)

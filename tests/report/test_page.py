@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,10 @@ import pytest
 
 from subgenre.audio import mp3
 from subgenre.report import html, previews
-from tests.conftest import need
 from tests.report.example import EVIL, full_data
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = "/usr/bin/chromium"
-ARGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
-    *("--disable-component-update", "--disable-sync", "--mute-audio"),
-    "--autoplay-policy=no-user-gesture-required",
-]
 # elements of the page that stick out of the window, unless they lie in a box that scrolls, which
 # none needs to on a wide screen
 STICKING_OUT = """() => {
@@ -79,16 +71,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(html.render(data, previews.Previews(sound, 242)), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
