@@ -26,6 +26,7 @@ from subgenre.audio.features import Statistics
 from subgenre.core import files, validation
 from subgenre.dataset.track_vectors import CONSTANT
 from subgenre.errors import BackboneError, ConfigError, RunError
+from subgenre.losses.cosine import unit
 from subgenre.models import backbones, heads
 from subgenre.models.backbones import Backbone
 
@@ -175,13 +176,13 @@ class Encoder(nn.Module):
             live = self.pooled_std.isfinite().nonzero().flatten()  # the others add nothing
             x = (pooled.index_select(1, live) - self.pooled_mean[live]) / self.pooled_std[live]
             x = x @ self.axes[live]
-        out = heads.unit(self.head(x).float())
+        out = unit(self.head(x))
         if self.training:
             return out  # the loss uses only what can learn
         if self.axes is not None and self.structure.fusion:
             plain = x / self.axes.norm(dim=0).clamp(min=1e-12)  # undoes the half-whitening
             out = heads.fused(out, plain.float(), self.structure.fusion)
-        return out if self.mean_embedding is None else heads.unit(out - self.mean_embedding)
+        return out if self.mean_embedding is None else unit(out - self.mean_embedding)
 
     def forward(self, features: Tensor) -> Tensor:
         """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""

@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from subgenre.losses.cosine import unit
 
 
 def build(
@@ -22,11 +23,6 @@ def build(
             parts.append(Dropout(dropout))
         parts.append(linear(n_in, n_out, generator))
     return nn.Sequential(*parts)
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Scale [..., D] to norm 1."""
-    return F.normalize(vectors, dim=-1, eps=1e-12)
 
 
 def fused(out: Tensor, axes: Tensor, weight: float) -> Tensor:
