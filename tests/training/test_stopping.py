@@ -176,10 +176,8 @@ def _alive(number: int) -> bool:
         return False
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_search_and_the_processes_that_it_started(
-    folder: FeatureFolder, tmp_path: Path, number: int, code: int
+def test_ctrl_c_ends_a_search_and_the_processes_that_it_started(
+    folder: FeatureFolder, tmp_path: Path
 ) -> None:
     words = ["tune", "--features", str(folder.path), "--recipe", "thesis", "--tune", "head"]
     words += ["--backbone", "musicnn", "--epochs", "5000", "--workers", "2", "--device", "cpu"]
@@ -192,9 +190,9 @@ def test_a_signal_ends_a_search_and_the_processes_that_it_started(
         time.sleep(0.2)
         busy = [c for c in mine.children(recursive=True) if c.cpu_times().user > 4]
     started = [child.pid for child in mine.children(recursive=True)]
-    search.send_signal(number)
+    search.send_signal(signal.SIGINT)
     output = search.communicate(timeout=60)[1]
-    assert search.returncode == code
+    assert search.returncode == 128 + signal.SIGINT
     assert "subgenre: stopped" in output
     assert "Traceback" not in output
     while any(map(_alive, started)):
@@ -222,7 +220,6 @@ def _pressed_in_one(rank: int, port: int, features: Path, out: Path) -> None:
     (out / f"{rank}.txt").write_text(ended, encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_one_of_two_processes_in_the_last_epoch_leaves_the_model(
     folder: FeatureFolder, tmp_path: Path
 ) -> None:
