@@ -111,18 +111,26 @@ def cutoff_hz(mono: Float32, rate: int) -> float:
 
 
 def tempo_bpm(mono: Float32, rate: int) -> float:
-    """Return the tempo of mono samples [n], 50 to 220 beats a minute; 0 without a beat.
+    """Return the tempo of mono samples [n], 50 to 220 beats a minute; 0 without a beat."""
+    bpm, strength, _ = beat(*onset_envelope(mono, rate))
+    return bpm if strength > 0.15 else 0.0
+
+
+def beat(envelope: Float64, frame_rate: float) -> tuple[float, float, Float64]:
+    """Find the tempo of an onset envelope [n], 50 to 220 beats a minute.
 
     Autocorrelation of the onset envelope, weighted by a log-normal prior around 120 (D. Ellis, Beat
     tracking by dynamic programming, 2007, section 3.2). The score of a period is the mean over the
     period and its multiples. Twice the period scores as high, so the prior may choose every other
     beat; if half the period scores as high too, half the period is the beat.
+
+    Returns:
+        tempo, its score (at most 1; 0 without onsets or under 4 s), and the autocorrelation by lag.
     """
     from scipy import fft
 
-    envelope, frame_rate = onset_envelope(mono, rate)
     if len(envelope) < 4 * frame_rate or envelope.std() < 0.01:
-        return 0.0
+        return 0.0, 0.0, np.zeros(0)
     padded = 2 ** math.ceil(math.log2(2 * len(envelope)))
     spectrum = fft.rfft(envelope, padded)
     lags = np.arange(len(envelope))
@@ -135,7 +143,7 @@ def tempo_bpm(mono: Float32, rate: int) -> float:
     double = int(np.searchsorted(bpm, 2 * bpm[best]))
     if double < len(bpm) and score[double - 3 : double + 4].max() > 0.9 * score[best]:
         best = double - 3 + int(np.argmax(score[double - 3 : double + 4]))
-    return float(bpm[best]) if score[best] > 0.15 else 0.0
+    return float(bpm[best]), float(score[best]), correlation
 
 
 def onset_envelope(mono: Float32, rate: int) -> tuple[Float64, float]:
