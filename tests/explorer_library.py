@@ -68,6 +68,7 @@ def make_tracks(root: Path) -> list[Track]:
             found = reading.probe(path)
             title = EVIL if (label, n) == (1, 3) else f"Tone {label}-{n}"
             tags = {"artist": f"Artist {n % 3}", "title": title, "bpm": 120.0 + n}
+            tags |= {"tempo_bpm": 60.0 + n / 2, "key": ("Am", "Em", "F#", None)[n % 4]}
             track = Track(found.id, path, genre, subgenre, **tags, duration_s=found.duration_s)
             made.append(track)
     return made

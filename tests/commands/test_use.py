@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from subgenre import api
-from subgenre.cli import main
+from subgenre.cli import main, use
 from subgenre.commands import classify as stage
 from subgenre.commands import explore, index
 from subgenre.commands.model_folder import ModelFolder
@@ -23,10 +23,13 @@ from subgenre.errors import LibraryError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
-from subgenre.search import journeys
+from subgenre.search import journeys, storage
 from subgenre.search.classifier import Placement
+from subgenre.search.ranking import Hit
 from subgenre.search.requests import TRACKS
 from subgenre.search.vector_index import Index
+from tests import audio_files
+from tests.audio.test_tempo_key import RATE, cadence, clicks
 from tests.consoles import RecordingConsole
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.small_library import replace_workers, write_wav
@@ -855,3 +858,58 @@ def test_a_test_run_is_marked_and_used_only_without_another(
     assert [row["test_run"] for row in rows] == [False, True]
     (tmp_path / "fully_trained_models_1" / workspace.CONFIG).unlink()
     assert workspace.find_run(None).name == "fully_trained_models_2"
+
+
+def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
+    home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    library, run = home / "mixed", ["--run", model(home)]
+    sounds = {"a": (124, 9, True), "b": (87, 4, True), "c": (124, 1, False)}
+    for name, (bpm, tonic, minor) in sounds.items():
+        beats, chords = clicks(bpm, 16), np.tile(0.3 * cadence(tonic, minor), 4)
+        tags = {"TBPM": "174"} if name == "b" else {}
+        audio_files.write(library / f"{name}.mp3", (beats + chords)[None], RATE, tags=tags)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((1, 16 * RATE))
+    audio_files.write(library / "noise.wav", noise.astype(np.float32), RATE)
+    assert call("index", library, *run)[0] == 0
+    found = {Path(hit["path"]).stem: hit for hit in call("similar", "a", "-k", 50, *run)[1]["hits"]}
+    assert found["b"]["tempo_bpm"] == pytest.approx(87, abs=0.1)
+    assert found["b"]["tempo"] == pytest.approx(174, abs=0.2)
+    assert [found["b"][name] for name in ("bpm", "key", "camelot")] == [174, "Em", "9A"]
+    assert [found["noise"][name] for name in ("bpm", "tempo_bpm", "tempo", "key")] == [None] * 4
+
+    def names(*words: object) -> set[str]:
+        hits = call("playlist", "noise", "--tracks", 50, *words, *run)[1]["hits"]
+        return {Path(hit["path"]).stem for hit in hits}
+
+    assert names("--min-bpm", 120, "--max-bpm", 130, "--folder", library) == {"a", "c"}
+    assert names("--min-bpm", 170) == {"b"}
+    assert names("--key", "A minor") == {"a"}
+    assert names("--in-key", "8A") == {"a", "b"}
+    assert names("--in-key", "Am", "--max-bpm", 130) == {"a"}
+    assert "'H' is no key" in call("similar", "a", "--key", "H", *run)[2]
+    decoded = replace_workers(monkeypatch)
+    assert call("index", library, *run)[0] == 0
+    assert decoded == []
+    with storage._transaction(model(home) / "index", "IMMEDIATE") as db:  # as in an older version
+        db.execute("DROP TABLE measures")
+    assert names("--key", "Am") == set()
+    call("index", library, *run)
+    assert set(decoded) == {"a.mp3", "b.mp3", "c.mp3", "noise.wav"}
+    assert names("--key", "Am") == {"a"}
+    call("playlist", "noise", "--key", "Am", "--out", home / "p.xml", *run)
+    assert 'Tonality="Am"' in (home / "p.xml").read_text(encoding="utf-8")
+    call("playlist", "noise", "--key", "Am", "--out", home / "p.m3u8", *run)
+    assert "\n# 124.0 bpm, 8A (Am)\n" in (home / "p.m3u8").read_text(encoding="utf-8")
+
+
+def test_a_terminal_shows_tempo_and_key(tmp_path: Path):
+    tracks = [
+        Track("1", tmp_path / "a.mp3", tempo_bpm=87.02, bpm=174.0, key="Em"),
+        Track("2", tmp_path / "b.mp3", tempo_bpm=126.4, bpm=126.0),
+        Track("3", tmp_path / "c.mp3"),
+    ]
+    columns, rows = use._hit_table([Hit(t, 0, 0.5, 0.5) for t in tracks], "cosine")
+    at = [columns.index(name) for name in ("bpm", "key")]
+    shown = [[row[i] for i in at] for row in rows]
+    assert shown == [["174 (measured 87)", "9A Em"], ["126", "-"], ["-", "-"]]

@@ -116,7 +116,7 @@ def test_playlist_in_a_linked_folder(tmp_path, songs):
 
 
 def test_unknown_tempo_and_duration_are_left_empty(tmp_path):
-    known = Song(tmp_path / "a.mp3", bpm=128.5, duration_s=39.99999999999999)
+    known = Song(tmp_path / "a.mp3", bpm=128.5, duration_s=39.99999999999999, key="Am")
     unknown = Song(tmp_path / "b.mp3")
     for song in (known, unknown):
         song.path.write_bytes(b"x")
@@ -125,14 +125,27 @@ def test_unknown_tempo_and_duration_are_left_empty(tmp_path):
         rows = [tuple(row.values()) for row in csv.DictReader(text)]
     labels, tags = ("Techno", "Dark Techno"), ("", "", "")
     assert rows == [
-        (str(known.path), *labels, *tags, "128.5", "40.0", known.id),
-        (str(unknown.path), *labels, *tags, "", "", unknown.id),
+        (str(known.path), *labels, *tags, "128.5", "", "Am", "40.0", known.id),
+        (str(unknown.path), *labels, *tags, "", "", "", "", unknown.id),
     ]
     write_rekordbox(tmp_path / "r.xml", {"p": [known, unknown]})
     tracks = ElementTree.parse(tmp_path / "r.xml").getroot().findall("COLLECTION/TRACK")
     assert [t.get("AverageBpm") for t in tracks] == ["128.50", None]
+    assert [t.get("Tonality") for t in tracks] == ["Am", None]
     for kind in ("p.csv", "r.xml"):
         assert same_files(read_playlist(tmp_path / kind), [known, unknown])
+
+
+def test_measured_tempo_and_key_are_a_comment_of_m3u(tmp_path):
+    both = Song(tmp_path / "a.mp3", tempo_bpm=174.02, bpm=87.0, key="F#m")
+    songs = [both, Song(tmp_path / "b.mp3", key="C"), Song(tmp_path / "c.mp3", bpm=120.0)]
+    for song in songs:
+        song.path.write_bytes(b"x")
+    write_m3u8(tmp_path / "p.m3u8", songs)
+    lines = (tmp_path / "p.m3u8").read_text(encoding="utf-8").split("\n")
+    comments = [line for line in lines if line.startswith("# ")]
+    assert comments == ["# 87.0 bpm, 11A (F#m)", "# 8B (C)"]
+    assert same_files(read_m3u(tmp_path / "p.m3u8"), songs)
 
 
 def test_rekordbox_as_an_xml_library_reads_it(tmp_path, songs):

@@ -58,6 +58,8 @@ def library():
             title=f"Title {i}",
             bpm=0.0 if i % 5 == 0 else 100.0 + i,
             duration_s=100.0 + i,
+            tempo_bpm=(None, (100.0 + i) / 2, 170.0)[i % 3],
+            key=(None, "Am", "Em", "C", "F#")[i % 5],
         )
         for i in range(60)
     ]
@@ -72,11 +74,14 @@ def library():
         (Filter(folder=("/music/a",)), lambda s: s.path.is_relative_to("/music/a")),
         (Filter(folder=("/mus",)), lambda s: False),
         (Filter(duration_s=(110, 120)), lambda s: 110 <= s.duration_s <= 120),
-        (Filter(bpm=(0, 130)), lambda s: 0 < s.bpm <= 130),
+        (Filter(bpm=(0, 130)), lambda s: s.tempo is not None and s.tempo <= 130),
+        (Filter(key=("8A", "E minor")), lambda s: s.key in ("Am", "Em")),
+        (Filter(in_key=("Am",)), lambda s: s.key in ("Am", "Em", "C")),
+        (Filter(key=("C",), in_key=("8A",)), lambda s: s.key == "C"),
         (Filter(exclude=("id3", "id4", "nobody")), lambda s: s.id not in ("id3", "id4")),
         (
             Filter(genre=("House",), bpm=(120, 150)),
-            lambda s: s.genre == "House" and 120 <= s.bpm <= 150,
+            lambda s: s.genre == "House" and 120 <= (s.tempo or 0) <= 150,
         ),
     ],
 )
@@ -422,3 +427,33 @@ def test_relink_by_ids(index, tmp_path, monkeypatch):
     assert all(again.get(i).path.is_file() for i in done.found)
     with pytest.raises(IndexStoreError, match="not a folder"):
         index.relink(tmp_path / "nowhere")
+
+
+def test_the_measured_tempo_has_the_octave_of_the_tag():
+    tempi = {(174.0, 87.0): 87.0, (87.1, 174.0): 174.2, (126.0, 128.0): 126.0, (90.0, 120.0): 90.0}
+    tempi |= {(None, 128.0): 128.0, (126.0, 0.0): 126.0, (None, 0.0): None}
+    for (measured, tag), expected in tempi.items():
+        assert Song("id", Path("a.mp3"), tempo_bpm=measured, bpm=tag).tempo == expected
+
+
+def test_tempo_and_key_stay_with_the_recording(index):
+    index.upsert(songs(4), unit_vectors(4, 8))
+    index.set_measured({"id000000": (126.5, "Am"), "id000001": (None, None)})
+    index.update([replace(index.get("id000000"), title="Now tagged", path=Path("/new/place.mp3"))])
+    index.upsert(songs(1, first=9), unit_vectors(1, 8, 5))
+    for held in (index, Index.open(index.path)):
+        found = held.collection.tracks(held.collection.live)
+        assert [(t.tempo_bpm, t.key) for t in found] == [(126.5, "Am"), *[(None, None)] * 4]
+        assert set(held.collection.measured) == {"id000000", "id000001"}
+    index.delete(["id000000"])
+    assert set(index.collection.measured) == {"id000001"}
+
+
+def test_an_index_without_measures_is_read_and_can_get_them(index):
+    index.upsert(songs(2), unit_vectors(2, 8))  # writes no table of measures
+    with storage._open(index.path / storage.DATABASE) as db:
+        assert not storage._has(db, "measures")
+    old = Index.open(index.path)
+    assert [old.get(f"id00000{i}").tempo_bpm for i in range(2)] == [None, None]
+    old.set_measured({"id000001": (99.5, None)})
+    assert Index.open(index.path).get("id000001").tempo_bpm == 99.5

@@ -146,16 +146,21 @@ def beat(envelope: Float64, frame_rate: float) -> tuple[float, float, Float64]:
     return float(bpm[best]), float(score[best]), correlation
 
 
+def hann(size: int) -> Float32:
+    """Return the periodic Hann window [size]."""
+    return np.hanning(size + 1)[:-1].astype(np.float32)
+
+
 def onset_envelope(mono: Float32, rate: int) -> tuple[Float64, float]:
     """Return the spectral flux of mono samples [n] and its frames per second."""
-    from scipy import fft, signal
+    from scipy import fft
 
     hop = max(1, round(rate / 100))
     size = 2 ** max(4, round(math.log2(rate * 0.025)))
     if len(mono) < 2 * size:
         return np.zeros(0), rate / hop
     frames = np.lib.stride_tricks.sliding_window_view(mono, size)[::hop]
-    spectrum = fft.rfft(frames * signal.get_window("hann", size).astype(np.float32))
+    spectrum = fft.rfft(frames * hann(size))
     power = (spectrum.real**2 + spectrum.imag**2) / size
     edges = np.unique(np.geomspace(1, power.shape[1] - 1, 25).astype(int))
     level = np.log1p(1000 * np.add.reduceat(power, edges, axis=1)).astype(np.float64)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from subgenre.audio import reading
 from subgenre.audio.keys import MAJOR, MINOR
-from subgenre.audio.measures import Float32, beat, onset_envelope
+from subgenre.audio.measures import Float32, beat, hann, onset_envelope
 
 MEASURED_S = 60.0
 RATE = 22_050
@@ -25,23 +24,15 @@ _PROFILES = (
 )
 
 
-@dataclass(frozen=True)
-class TempoKey:
-    """Tempo in beats a minute, and key as in `keys`; None where the music has none."""
-
-    tempo_bpm: float | None = None
-    key: str | None = None
-
-
-def measure_file(path: Path, duration_s: float) -> TempoKey:
-    """Measure the middle of a file of `duration_s` seconds.
+def measure_file(path: Path, duration_s: float) -> tuple[float | None, str | None]:
+    """Return tempo and key of the middle of a file of `duration_s` seconds.
 
     Raises:
         AudioError: the file can't be read there.
     """
     start_s = max(0.0, (duration_s - MEASURED_S) / 2)
     mono = reading.mono_window(*reading.read_window(path, start_s, MEASURED_S), MEASURED_S, RATE)
-    return TempoKey(tempo(mono, RATE), key(mono, RATE))
+    return tempo(mono, RATE), key(mono, RATE)
 
 
 def tempo(mono: Float32, rate: int) -> float | None:
@@ -67,12 +58,12 @@ def key(mono: Float32, rate: int) -> str | None:
     A peak of the spectrum counts for the nearest pitch class, in the tuning of the track. None for
     silence, and where all classes are as strong, as in noise.
     """
-    from scipy import fft, signal
+    from scipy import fft
 
     if len(mono) < _SIZE:
         return None
     frames = np.lib.stride_tricks.sliding_window_view(mono, _SIZE)[:: _SIZE // 2]
-    level = np.abs(fft.rfft(frames * signal.get_window("hann", _SIZE).astype(np.float32)))
+    level = np.abs(fft.rfft(frames * hann(_SIZE)))
     low, high = (round(hz * _SIZE / rate) for hz in _RANGE_HZ)
     before, at, after = (level[:, low + i : high + i] for i in (-1, 0, 1))
     loudest = at.max(axis=1, keepdims=True)

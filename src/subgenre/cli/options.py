@@ -172,9 +172,13 @@ class Selection:
     folder: tuple[Path, ...] = ()
     "Only tracks with a file below this folder; may be given again."
     min_bpm: float | None = None
-    "Lowest tempo, by the tags."
+    "Lowest tempo."
     max_bpm: float | None = None
-    "Highest tempo, by the tags."
+    "Highest tempo."
+    key: tuple[str, ...] = ()
+    "Only tracks in this key, as Am or 8A; may be given again."
+    in_key: tuple[str, ...] = ()
+    "Only tracks in this key or a neighbour on the Camelot wheel; may be given again."
     min_seconds: float | None = None
     "Shortest duration."
     max_seconds: float | None = None
@@ -200,6 +204,8 @@ class Selection:
             artist=self.artist,
             folder=tuple(str(folder.absolute()) for folder in self.folder),
             bpm=_between("bpm", self.min_bpm, self.max_bpm),
+            key=self.key,
+            in_key=self.in_key,
             duration_s=_between("seconds", self.min_seconds, self.max_seconds),
         )
         return {

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 import subgenre
+from subgenre.audio import keys
 from subgenre.cli.options import Common, Selection, Source, maps
 from subgenre.core import workspace
 from subgenre.core.text import percent
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
+    from subgenre.library.track import Track
     from subgenre.search.classifier import Placement
     from subgenre.search.ranking import Hit
     from subgenre.search.requests import PlaylistRequest
@@ -158,7 +160,7 @@ def playlist(
         journey: go from the first of two seeds to the second in small steps.
         axis: tracks along the line between two subgenres, as "Dark Techno:Emotional Techno".
         between: with --axis, lowest and highest position; 0 and 1 are the two centroids.
-        smooth: order the list so that neighbours are similar, in tempo too if the tags have it.
+        smooth: order the list so that neighbours are similar, in tempo too where it is known.
         tracks: length in tracks.
         minutes: length in minutes.
         out: write the list as .m3u8, .csv or .xml (rekordbox).
@@ -277,7 +279,7 @@ def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[
     figure = _FIGURES.get(ranking)
     places = any(hit.before for hit in hits)
     columns = ["", "track", "subgenre", *([figure[0]] if figure else []), "cosine"]
-    columns += [*(["before"] if places else []), "bpm", "length"]
+    columns += [*(["before"] if places else []), "bpm", "key", "length"]
     rows = [
         [
             str(position),
@@ -286,12 +288,22 @@ def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[
             *([figure[1](hit.score)] if figure else []),
             f"{hit.cosine:.3f}",
             *([str(hit.before)] if places else []),
-            f"{hit.track.bpm:.0f}" if hit.track.bpm else "-",
+            _tempo_text(hit.track),
+            f"{keys.camelot(hit.track.key)} {hit.track.key}" if hit.track.key else "-",
             _clock(hit.track.duration_s) if hit.track.duration_s else "-",
         ]
         for position, hit in enumerate(hits, start=1)
     ]
     return columns, rows
+
+
+def _tempo_text(track: Track) -> str:
+    """Return the tempo, with the measured one beside it where the tag has another octave."""
+    if not track.tempo:
+        return "-"
+    measured = track.tempo_bpm or track.tempo
+    octave = "" if measured == track.tempo else f" (measured {measured:.0f})"
+    return f"{track.tempo:.0f}{octave}"
 
 
 def _fit_text(fit: float) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from subgenre.audio import tempo_key
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import text
+from subgenre.core import parallel, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError
 from subgenre.library import scan, sources
@@ -20,11 +21,12 @@ from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
 from subgenre.library.uris import Maps
 from subgenre.search import storage
-from subgenre.search.track_rows import Filter, lies_below
+from subgenre.search.track_rows import Filter, Measured, lies_below
 from subgenre.search.vector_index import Index, Plan, Relinked
 
 SAVE_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _SAVE_EVERY = 256  # tracks
+_MEASURE_TIMEOUT_S = 120.0  # a track
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def index(
     store.update([*plan.updated, *moved])
     new = _reuse(model, store, plan.new)
     embedded, failed = _embed(model, store, new, workers, console)
+    failed += _measure(store, tracks, workers, console)
     forgotten = store.delete(gone)
     kept = store.collection.paths()
     store.set_copies(
@@ -354,3 +357,37 @@ def _embed(
     finally:
         save()
     return count, skipped
+
+
+def _measure(
+    store: Index, tracks: Sequence[Track], workers: int | None, console: Console
+) -> list[Skipped]:
+    """Measure tempo and key of the indexed tracks that have none yet, saved every few seconds.
+
+    A track that can't be measured has neither, and is not tried again.
+    """
+    known = store.collection.measured
+    new = {t.id: t for t in tracks if store.collection.has(t.id) and t.id not in known}
+    todo = list(new.values())
+    if not todo:
+        return []
+    skipped, unsaved, saved_at = [], {}, time.monotonic()
+    workers = min(len(todo), parallel.worker_count(workers))
+    results = parallel.map_files(_tempo_key, todo, workers=workers, timeout_s=_MEASURE_TIMEOUT_S)
+    with console.progress("measuring tempo and key") as bar:
+        for done, (position, result) in enumerate(results, start=1):
+            track = todo[position]
+            if isinstance(result, parallel.Failure):
+                skipped.append(Skipped(track.path, f"no tempo and key: {result.reason}"))
+                result = (None, None)
+            unsaved[track.id] = result
+            bar(done, len(todo))
+            if done == len(todo) or time.monotonic() - saved_at > SAVE_EVERY_S:
+                store.set_measured(unsaved)
+                unsaved, saved_at = {}, time.monotonic()
+    return skipped
+
+
+def _tempo_key(track: Track) -> Measured:
+    """Measure one track; runs in a worker."""
+    return tempo_key.measure_file(track.path, track.duration_s)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.audio import reading
+from subgenre.audio import keys, reading
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
@@ -177,7 +177,11 @@ def _row(hit: Hit) -> dict[str, Any]:
         "title": track.title,
         "genre": track.genre,
         "subgenre": track.subgenre,
-        "bpm": track.bpm,
+        "bpm": track.bpm or None,
+        "tempo": track.tempo,
+        "tempo_bpm": track.tempo_bpm,
+        "key": track.key,
+        "camelot": track.key and keys.camelot(track.key),
         "duration_s": track.duration_s,
         "cosine": round(hit.cosine, 6),
         "score": round(hit.score, 6),

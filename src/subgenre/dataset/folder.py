@@ -61,7 +61,11 @@ CHUNK_SCHEMA = pa.schema(
 )
 _TRACK_KINDS = {"str": pa.string(), "Path": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
 TRACK_SCHEMA = pa.schema(
-    [(f.name, _TRACK_KINDS.get(str(f.type), pa.float64())) for f in dataclasses.fields(Track)]
+    [
+        (f.name, _TRACK_KINDS.get(str(f.type), pa.float64()))
+        for f in dataclasses.fields(Track)
+        if f.default is not None  # tempo and key, which an index measures
+    ]
 )
 
 

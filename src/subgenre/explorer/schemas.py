@@ -33,6 +33,8 @@ class ListRequest(Request):
     artist: Names = []
     bpm_min: float | None = None
     bpm_max: float | None = None
+    key: Names = Field([], description="as Am or 8A")
+    in_key: Names = Field([], description="a key and its neighbours on the Camelot wheel")
     duration_min_s: float | None = None
     duration_max_s: float | None = None
 
@@ -48,6 +50,8 @@ class ListRequest(Request):
                 subgenre=tuple(self.subgenre),
                 artist=tuple(self.artist),
                 bpm=_between(self.bpm_min, self.bpm_max),
+                key=tuple(self.key),
+                in_key=tuple(self.in_key),
                 duration_s=_between(self.duration_min_s, self.duration_max_s),
             ),
         }
@@ -121,7 +125,7 @@ class CorrectionRequest(Request):
 
 
 class TrackLine(BaseModel):
-    """A track in a list; 0 or "" for an unknown value."""
+    """A track in a list; 0, "" or null for an unknown value."""
 
     id: str
     title: str
@@ -129,7 +133,11 @@ class TrackLine(BaseModel):
     genre: str
     subgenre: str
     duration_s: float
-    bpm: float
+    bpm: float | None = Field(description="by the tags")
+    tempo: float | None = Field(description="measured, in the octave of the tags; else the tags'")
+    tempo_bpm: float | None = Field(description="measured")
+    key: str | None
+    camelot: str | None
 
 
 class HitLine(TrackLine):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.audio import keys
 from subgenre.errors import IndexStoreError, SubgenreError
 from subgenre.explorer.content import Encoded, Library
 from subgenre.library.track import Track
@@ -149,7 +150,11 @@ class View:
             **{name: getattr(track, name) for name in ("id", "artist", "genre", "subgenre")},
             "title": track.title or track.path.stem,
             "duration_s": round(track.duration_s, 2),
-            "bpm": round(track.bpm, 1),
+            "bpm": round(track.bpm, 1) or None,
+            "tempo": track.tempo and round(track.tempo, 2),
+            "tempo_bpm": track.tempo_bpm,
+            "key": track.key,
+            "camelot": track.key and keys.camelot(track.key),
         }
 
     def hits(self, hits: list[Hit]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from subgenre.audio import keys
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
@@ -23,7 +24,8 @@ from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
 MAX_M3U_BYTES = 64 * 2**20
-CSV_COLUMNS = ("path", "genre", "subgenre", "artist", "title", "album", "bpm", "duration_s", "id")
+_TAGS = ("artist", "title", "album", "bpm")
+CSV_COLUMNS = ("path", "genre", "subgenre", *_TAGS, "tempo_bpm", "key", "duration_s", "id")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     """Write a CSV with the columns `CSV_COLUMNS` and absolute paths; it is also a library.
 
     A path with bytes that are not UTF-8 is written as a `file://` URI.
-    `duration_s` is in seconds, to the millisecond; it and `bpm` are empty if unknown.
+    `duration_s` is in seconds, to the millisecond; `bpm` is by the tags, `tempo_bpm` measured. What
+    is unknown is empty.
     """
     text = io.StringIO()
     rows = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -128,11 +131,14 @@ def read_csv(path: Path) -> list[Path]:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
 
 
-def _lines(playlist: Path, track: Track) -> tuple[str, str]:
-    """Return the two lines of a track: its EXTINF and its path."""
+def _lines(playlist: Path, track: Track) -> list[str]:
+    """Return the lines of a track: a comment with tempo and key if measured, EXTINF and path."""
     seconds = round(track.duration_s) if track.duration_s > 0 else -1
     name = " ".join(track.name.encode("utf-8", "replace").decode("utf-8").split())
-    return f"#EXTINF:{seconds},{name}", _line(playlist, track.path)
+    known = [f"{track.tempo:.1f} bpm"] if track.tempo_bpm else []
+    known += [f"{keys.camelot(track.key)} ({track.key})"] if track.key else []
+    comment = [f"# {', '.join(known)}"] if known else []
+    return [*comment, f"#EXTINF:{seconds},{name}", _line(playlist, track.path)]
 
 
 def _line(playlist: Path, track: Path) -> str:

@@ -175,7 +175,8 @@ def _xml_track(track: Track, number: int) -> str:
         "Grouping": track.subgenre,
         "Size": str(track.size),
         "TotalTime": str(round(track.duration_s)),
-        **({"AverageBpm": f"{track.bpm:.2f}"} if track.bpm else {}),
+        **({"AverageBpm": f"{track.tempo:.2f}"} if track.tempo else {}),
+        **({"Tonality": track.key} if track.key else {}),
         "Location": uri_of(track.path, host="localhost"),
     }
     attributes = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())

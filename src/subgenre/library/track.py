@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ class Track:
         id: hash of the audio packets; tags and artwork do not change it.
         label: the record label, by the tags. year, bpm: by the tags. rate: Hz. size: bytes.
         mtime_ns: time of the last change of the file, nanoseconds.
+        tempo_bpm, key: measured, the key as in `audio.keys`; None where unknown.
         trash: whether it is of the trash pool, which has no label.
     """
 
@@ -35,6 +37,8 @@ class Track:
     bit_rate: int = 0
     size: int = 0
     mtime_ns: int = 0
+    tempo_bpm: float | None = None
+    key: str | None = None
     trash: bool = False
 
     @property
@@ -42,3 +46,17 @@ class Track:
         """What a list shows: artist and title, or the file's name."""
         title = self.title or self.path.stem
         return f"{self.artist} - {title}" if self.artist else title
+
+    @property
+    def tempo(self) -> float | None:
+        """Beats a minute, see `tempo`."""
+        return tempo(self.tempo_bpm, self.bpm)
+
+
+def tempo(measured: float | None, tag: float) -> float | None:
+    """Return the measured tempo, in the octave of the tag's; the tag's where none is measured."""
+    if measured and tag:
+        octaves = math.log2(tag / measured)
+        if abs(octaves - round(octaves)) < 0.06:  # 4 %
+            return measured * 2.0 ** round(octaves)
+    return measured or tag or None

@@ -18,12 +18,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from subgenre.audio import keys
 from subgenre.core.validation import nearest
 from subgenre.errors import IndexStoreError
-from subgenre.library.track import Track
+from subgenre.library.track import Track, tempo
 from subgenre.search import similarity
 from subgenre.search.similarity import Ints, Mask, Moments, Spread
-from subgenre.search.track_rows import Filter, checked_unit, lies_below, table_of, track_of
+from subgenre.search.track_rows import (
+    Filter,
+    Measured,
+    checked_unit,
+    lies_below,
+    table_of,
+    track_of,
+)
 
 _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
 MIN_MUTUAL = 20  # tracks: with fewer, means and deviations of cosines are too rough
@@ -38,6 +46,7 @@ class Collection:
         rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
         alive: [N], rows that are not deleted.
         copies: by track id, the paths of other files that hold the same recording.
+        measured: by track id, tempo and key; a track that is not in it was never measured.
         stored: moments, and the spread of the rows that were there when it was cached on disk.
     """
 
@@ -46,13 +55,16 @@ class Collection:
     alive: Mask
     stored: tuple[Moments, Spread] | None = None
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tracks: Iterable[Any], vectors: NDArray[np.floating]) -> Collection:
         """Make one in memory from tracks (any objects with the fields of `Track`)."""
+        tracks = list(tracks)
         rows = table_of(tracks)
         alive = np.ones(rows.num_rows, dtype=bool)
-        return cls(checked_unit(vectors, rows.num_rows), rows, alive)
+        measured = {t.id: (t.tempo_bpm, t.key) for t in tracks}
+        return cls(checked_unit(vectors, rows.num_rows), rows, alive, measured=measured)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))
@@ -99,12 +111,12 @@ class Collection:
 
     def track(self, row: int) -> Track:
         """Return the track of a row."""
-        return track_of(self.rows.slice(int(row), 1).to_pylist()[0])
+        return self.tracks([row])[0]
 
     def tracks(self, rows: Iterable[int]) -> list[Track]:
         """Return the tracks of rows, in order."""
         taken = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
-        return [track_of(row) for row in taken]
+        return [track_of(row, self.measured.get(row["id"], (None, None))) for row in taken]
 
     def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
         """Return the vectors [n, D] of rows, in order."""
@@ -186,7 +198,7 @@ class Collection:
         """Return the rows that a filter allows, [N].
 
         Raises:
-            IndexStoreError: a genre, subgenre or artist that no track has.
+            IndexStoreError: a genre, subgenre or artist that no track has. ConfigError: no key.
         """
         mask = self.alive.copy()
         if filter is None:
@@ -203,12 +215,31 @@ class Collection:
                     lies_below(path, root) for path in paths for root in filter.folder
                 )
             mask &= lies
-        for column, limits in (("duration_s", filter.duration_s), ("bpm", filter.bpm)):
-            if limits is not None:
-                values = self._numbers(column)
-                mask &= (values >= limits[0]) & (values <= limits[1]) & (values > 0)
+        if filter.duration_s is not None:
+            values = self._numbers("duration_s")
+            mask &= _between(values, filter.duration_s) & (values > 0)
+        if filter.bpm is not None:
+            mask &= _between(self._tempi, filter.bpm)
+        if filter.key:
+            mask &= np.isin(self._keys, [keys.parse(name) for name in filter.key])
+        if filter.in_key:
+            near = [key for name in filter.in_key for key in keys.neighbours(keys.parse(name))]
+            mask &= np.isin(self._keys, near)
         mask[[self._row_of[i] for i in filter.exclude if i in self._row_of]] = False
         return mask
+
+    @cached_property
+    def _tempi(self) -> NDArray[np.float64]:
+        """The tempo of each row, [N]; NaN where unknown."""
+        ids, tags = self.rows["id"].to_pylist(), self.rows["bpm"].to_pylist()
+        known = [self.measured.get(i, (None, None))[0] for i in ids]
+        return np.array([tempo(*pair) for pair in zip(known, tags, strict=True)], np.float64)
+
+    @cached_property
+    def _keys(self) -> NDArray[np.str_]:
+        """The key of each row, [N]; empty where unknown."""
+        ids = self.rows["id"].to_pylist()
+        return np.array([self.measured.get(i, (None, None))[1] or "" for i in ids], np.str_)
 
     @cached_property
     def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
@@ -290,3 +321,7 @@ class Collection:
         mask = self.alive if allowed is None else allowed
         some = None if mask.all() else mask
         return similarity.top_k(self.all_vectors, queries, k, allowed=some, mutual=both)
+
+
+def _between(values: NDArray[np.float64], limits: tuple[float, float]) -> Mask:
+    return np.asarray((values >= limits[0]) & (values <= limits[1]))

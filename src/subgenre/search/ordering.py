@@ -1,4 +1,4 @@
-"""A smooth order: neighbours in a list are similar, and of similar tempo if the tags have it.
+"""A smooth order: neighbours in a list are similar, and of similar tempo where it is known.
 
 The shortest open path through all tracks, by greedy nearest neighbour from several starts and then
 2-opt (Croes, "A method for solving traveling-salesman problems", Operations Research 6, 1958).
@@ -23,7 +23,7 @@ def smooth(tracks: Collection, rows: Sequence[int], *, start: bool = False) -> l
     """Put different rows in a smooth order; with `start` the first row stays first."""
     if len(rows) < 3:
         return list(rows)
-    bpm = np.array([track.bpm for track in tracks.tracks(rows)])
+    bpm = np.array([track.tempo or 0.0 for track in tracks.tracks(rows)])
     order = shortest_path(costs(tracks.vectors(rows), bpm), start=start)
     return [rows[i] for i in order]
 

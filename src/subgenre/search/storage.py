@@ -1,7 +1,8 @@
 """The index on disk: rows in SQLite, vectors in one append-only file.
 
     index.sqlite       meta: format version, D, the model's fingerprint; tracks: a row per track;
-                       copies: other files that hold the recording of a track
+                       copies: other files that hold the recording of a track;
+                       measures: tempo and key of a recording, null where it has none
     vectors-<n>.f32    [places, D] float32 of unit norm, read as a memory map
     proximity.npz      a cache: moments of all vectors, and the spread of each
 
@@ -28,7 +29,7 @@ from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.search.collection import Collection
 from subgenre.search.similarity import Floats, Mask, Moments, Spread
-from subgenre.search.track_rows import SCHEMA
+from subgenre.search.track_rows import SCHEMA, Measured
 
 FORMAT_VERSION = 2
 DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
@@ -43,6 +44,8 @@ _CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA.names)
 _CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, UNIQUE (id))"
 _CREATE_COPIES = "CREATE TABLE IF NOT EXISTS copies (id, path)"
 _SELECT_COPIES = "SELECT id, path FROM copies WHERE id IN (SELECT id FROM tracks) ORDER BY rowid"
+_CREATE_MEASURES = "CREATE TABLE IF NOT EXISTS measures (id PRIMARY KEY, tempo_bpm, key)"
+_SELECT_MEASURES = "SELECT id, tempo_bpm, key FROM measures WHERE id IN (SELECT id FROM tracks)"
 _SELECT = f"SELECT place, {_NAMES} FROM tracks ORDER BY place"  # noqa: S608
 _INSERT = f"INSERT OR REPLACE INTO tracks (place, {_NAMES}) VALUES (?, {_MARKS})"  # noqa: S608
 _UPDATE = f"UPDATE tracks SET {_CHANGES} WHERE id = ?"  # noqa: S608
@@ -92,7 +95,7 @@ def read(folder: Path) -> tuple[Header, Collection]:
     with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
         header = _header(db)
         records = db.execute(_SELECT).fetchall()
-        copies = _copies(db)
+        copies, measured = _copies(db), _measures(db)
         vectors = _map(folder, header)
     try:
         places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
@@ -103,7 +106,8 @@ def read(folder: Path) -> tuple[Header, Collection]:
         rows = _with_holes(rows, alive)
     except (IndexError, OverflowError, pa.ArrowException) as problem:
         raise _damaged(folder, problem) from problem
-    return header, Collection(vectors, rows, alive, _read_proximity(folder, header), copies)
+    stored = _read_proximity(folder, header)
+    return header, Collection(vectors, rows, alive, stored, copies, measured)
 
 
 def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
@@ -130,7 +134,7 @@ def extended(folder: Path, before: Collection, header: Header, rows: pa.Table) -
     alive = np.append(before.alive & ~replaced, np.ones(rows.num_rows, dtype=bool))
     both = pa.concat_tables([before.rows, rows]).filter(pa.array(alive))
     vectors, rows = _map(folder, header), _with_holes(both, alive)
-    return Collection(vectors, rows, alive, before.stored, before.copies)
+    return Collection(vectors, rows, alive, before.stored, before.copies, before.measured)
 
 
 def update(folder: Path, rows: pa.Table) -> None:
@@ -157,12 +161,34 @@ def set_copies(folder: Path, copies: Mapping[str, Sequence[str]]) -> None:
 
 def _copies(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     """Read the copies by track id; an index that was made before there were any has none."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'copies'").fetchone():
+    if not _has(db, "copies"):
         return {}
     found: dict[str, tuple[str, ...]] = {}
     for track_id, path in db.execute(_SELECT_COPIES):
         found[track_id] = (*found.get(track_id, ()), path)
     return found
+
+
+def set_measured(folder: Path, measured: Mapping[str, Measured]) -> None:
+    """Store tempo and key by track id; other tracks keep theirs."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        db.execute(_CREATE_MEASURES)
+        rows = [(track_id, *values) for track_id, values in measured.items()]
+        db.executemany("INSERT OR REPLACE INTO measures VALUES (?, ?, ?)", rows)
+        _set(db, version=header.version + 1)
+
+
+def _measures(db: sqlite3.Connection) -> dict[str, Measured]:
+    """Read tempo and key by track id; an index that was made before there were any has none."""
+    if not _has(db, "measures"):
+        return {}
+    return {track_id: (tempo, key) for track_id, tempo, key in db.execute(_SELECT_MEASURES)}
+
+
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    found = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
+    return found.fetchone() is not None
 
 
 def delete(folder: Path, ids: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
 
+Measured = tuple[float | None, str | None]  # tempo and key, as in `Track`
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("id", "path", "genre", "subgenre")),
@@ -35,8 +36,9 @@ class Filter:
     Attributes:
         genre, subgenre, artist: names; case does not matter.
         folder: folders above the file or a copy of it, at any depth.
-        duration_s: shortest and longest, seconds. bpm: lowest and highest; then tracks
-            without a bpm tag are left out.
+        duration_s: shortest and longest, seconds. bpm: lowest and highest `Track.tempo`.
+        key: names as for `keys.parse`. in_key: the same, with their neighbours on the Camelot
+            wheel. Tracks of unknown duration, tempo or key are left out.
         exclude: ids.
     """
 
@@ -46,6 +48,8 @@ class Filter:
     folder: tuple[str, ...] = ()
     duration_s: tuple[float, float] | None = None
     bpm: tuple[float, float] | None = None
+    key: tuple[str, ...] = ()
+    in_key: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
 
@@ -68,9 +72,10 @@ def table_of(tracks: Iterable[Track]) -> pa.Table:
         raise IndexStoreError(message) from problem
 
 
-def track_of(row: dict[str, Any]) -> Track:
+def track_of(row: dict[str, Any], measured: Measured = (None, None)) -> Track:
     """Turn a row of the table into a track."""
-    return Track(**{**row, "path": Path(row["path"])})
+    tempo_bpm, key = measured
+    return Track(**{**row, "path": Path(row["path"])}, tempo_bpm=tempo_bpm, key=key)
 
 
 def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:

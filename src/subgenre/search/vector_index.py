@@ -21,7 +21,7 @@ from subgenre.audio.decoder import EXTENSIONS
 from subgenre.errors import AudioError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import storage
-from subgenre.search.track_rows import SCHEMA, checked_unit, table_of
+from subgenre.search.track_rows import SCHEMA, Measured, checked_unit, table_of
 
 # the index is updated if one of these differs from the library
 _COMPARED = [name for name in SCHEMA.names if name not in ("id", "duration_s")]
@@ -134,6 +134,12 @@ class Index:
         changed = {i: paths for i, paths in copies.items() if tuple(paths) != known.get(i, ())}
         if changed:
             storage.set_copies(self.path, changed)
+            self._load()
+
+    def set_measured(self, measured: Mapping[str, Measured]) -> None:
+        """Store tempo and key of tracks by id."""
+        if measured:
+            storage.set_measured(self.path, measured)
             self._load()
 
     def plan(self, tracks: Sequence[Any]) -> Plan:

@@ -6,7 +6,7 @@ import { emit, shownLabel } from "./store.js";
 
 export function row(track, ...buttons) {
   const { label, text } = shownLabel(track);
-  const by = [track.artist, text, track.duration_s ? clock(track.duration_s) : ""].filter(Boolean).join(" · ");
+  const by = [track.artist, text, track.tempo ? `${Math.round(track.tempo)} bpm` : "", track.camelot || "", track.duration_s ? clock(track.duration_s) : ""].filter(Boolean).join(" · ");
   const item = make("li", { class: "track", draggable: "true", "data-id": track.id },
     make("button", { type: "button", class: "name", onclick: () => emit("choose", { id: track.id, play: true }), "aria-label": `Play ${track.title}${track.artist ? " by " + track.artist : ""}` },
       label ? mark(label) : make("i", { class: "dot" }),

@@ -52,7 +52,8 @@ export function openPlaced(placed) {
 
 function draw(detail, near) {
   const { label, text } = shownLabel(detail);
-  const facts = [detail.album, detail.year || "", detail.bpm ? `${Math.round(detail.bpm)} bpm` : ""].filter(Boolean).join(" · ");
+  const facts = [detail.album, detail.year || "", detail.tempo ? `${Math.round(detail.tempo)} bpm` : "",
+    detail.key ? `${detail.camelot} (${detail.key})` : ""].filter(Boolean).join(" · ");
   const head = make("div", { class: "head", draggable: "true", title: "Drag it to a subgenre of the legend to move it" },
     make("h2", {}, detail.title), detail.artist ? make("p", {}, detail.artist) : "",
     make("p", { class: "soft" }, label ? mark(label) : "", ` ${text || "no subgenre"}`, facts ? ` · ${facts}` : ""),
