@@ -97,6 +97,18 @@ def test_search_ranks_an_equal_title_first(library):
     assert [track["title"] for track in view.summaries(view.find("TRACK1", 1))] == ["Track1"]
 
 
+def test_lists_are_filtered_by_tempo_and_key(client, library):
+    asked = f"/api/tracks/{ids(library)[0]}/similar?k=100&bpm_min=122&bpm_max=126"
+    found = client.get(f"{asked}&in_key=8A").json()["tracks"]
+    tracks = [t for t in library.collection.tracks(library.collection.live) if t.tempo]
+    expected = {t.id for t in tracks if 122 <= t.tempo <= 126 and t.key in ("Am", "Em")}
+    assert {t["id"] for t in found} == expected - {ids(library)[0]} != set()
+    assert {(t["key"], t["camelot"]) for t in found} == {("Am", "8A"), ("Em", "9A")}
+    assert all(t["tempo"] == t["bpm"] == 2 * t["tempo_bpm"] for t in found)
+    refused = client.get(f"{asked}&key=H")
+    assert (refused.status_code, "no key" in refused.json()["detail"]) == (422, True)
+
+
 def test_lists_are_those_of_the_search_functions(client, library):
     tracks, some = library.collection, ids(library)
     result = client.get(f"/api/tracks/{some[9]}/similar?k=6&per_artist=2&subgenre=Deep House")

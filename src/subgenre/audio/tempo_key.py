@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subgenre.audio import reading
 from subgenre.audio.keys import MAJOR, MINOR
@@ -78,8 +79,11 @@ def key(mono: Float32, rate: int) -> str | None:
     pitch -= np.angle((weight * np.exp(2j * np.pi * pitch)).sum()) / (2 * np.pi)
     nearest = np.rint(pitch)
     weight *= np.exp(-0.5 * ((pitch - nearest) / 0.25) ** 2)
-    classes = np.bincount(nearest.astype(int) % 12, weight, 12)
-    if classes.std() < _KEYED * classes.mean():
-        return None
+    classes = np.bincount(nearest.astype(int) % 12, weight, 12).astype(np.float64)
+    return best_key(classes) if classes.std() > _KEYED * classes.mean() else None
+
+
+def best_key(classes: NDArray[np.floating]) -> str:
+    """Return the key whose profile correlates best with the strengths [12] of C, C#, ... B."""
     rolled = [np.roll(profile, tonic) for profile in _PROFILES for tonic in range(12)]
     return (*MAJOR, *MINOR)[int(np.argmax([np.corrcoef(classes, one)[0, 1] for one in rolled]))]

@@ -34,9 +34,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Score:
-    """What is played in one track."""
+    """What is played in one track; `tonic` is the pitch class of the key, 0 for C."""
 
     tempo_bpm: float
+    tonic: int
+    scale: tuple[int, ...]
     hits: tuple[Hit, ...]
     notes: tuple[Note, ...]
 
@@ -100,7 +102,8 @@ def _notes(
     swing: float,
     resting: list[frozenset[str]],
     rng: np.random.Generator,
-) -> list[Note]:
+) -> tuple[list[Note], int, tuple[int, ...]]:
+    """Draw the notes, their key and their scale."""
     key = int(rng.integers(0, 12))
     scale = style.scales[rng.integers(len(style.scales))]
     progression = style.progressions[rng.integers(len(style.progressions))]
@@ -132,7 +135,7 @@ def _notes(
                             float(sweep),
                         )
                     )
-    return notes
+    return notes, key, scale
 
 
 def compose(style: Style, length_s: float, rng: np.random.Generator) -> Score:
@@ -143,9 +146,11 @@ def compose(style: Style, length_s: float, rng: np.random.Generator) -> Score:
     bars = int(np.ceil(length_s / (step_s * STEPS)))
     resting = _resting(style, bars, rng)
     hits = _hits(style, step_s, swing, resting, rng)
-    notes = _notes(style, step_s, swing, resting, rng)
+    notes, tonic, scale = _notes(style, step_s, swing, resting, rng)
     return Score(
         tempo_bpm,
+        tonic,
+        scale,
         tuple(hit for hit in hits if hit.start_s < length_s),
         tuple(note for note in notes if note.start_s < length_s),
     )
