@@ -2,10 +2,10 @@
 
     python -P benchmarks/tempo_key.py --recordings ../shared/corpus --mp3 five-minutes.mp3
 
-Peers in the same run: `pip install librosa sonara`; one that is missing is left out. (`-P`, because
-librosa imports a module named like another benchmark.) Tracks of the
-demo are composed in memory; their tempo and key are those of the score. A tempo is right within
-4 %; "octave" is half or double. A key is right, in the Camelot neighbourhood, or wrong.
+Peers in the same run: `pip install librosa sonara`; one that is missing is left out. `-P`, because
+librosa imports a module named like another benchmark. Tracks of the demo are composed in memory;
+their tempo and key are those of the score. A tempo is right within 4 %; "octave" is half or double.
+A key is right, a neighbour on the Camelot wheel ("near"), or wrong.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def report_accuracy(peers: dict[str, Measure], each: int, seed: int) -> None:
         pairs = zip(tempi, bpms, right, strict=True)
         error = np.median([abs(f - t) for f, t, verdict in pairs if verdict == "right"])
         print(f"demo tempo {counts(right)}, median error {error:.3f} bpm", end="; ")
-        print(
-            f"demo key {counts([*map(key_verdict, named, names)])}; {took:.2f} s for 60 s of samples"
-        )
+        print(f"demo key {counts([*map(key_verdict, named, names)])}; {took:.2f} s for a minute")
 
 
 def report_length(tracks: Sequence[Samples], what: str) -> None:

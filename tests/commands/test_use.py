@@ -882,6 +882,7 @@ def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
         hits = call("playlist", "noise", "--tracks", 50, *words, *run)[1]["hits"]
         return {Path(hit["path"]).stem for hit in hits}
 
+    assert "b: 174.0 bpm, 9A (Em)" in call("similar", "b", *run)[2]
     assert names("--min-bpm", 120, "--max-bpm", 130, "--folder", library) == {"a", "c"}
     assert names("--min-bpm", 170) == {"b"}
     assert names("--key", "A minor") == {"a"}

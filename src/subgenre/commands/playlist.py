@@ -52,6 +52,9 @@ def playlist(
         like=_seeds(model, tracks, request.like, console),
         unlike=_seeds(model, tracks, request.unlike, console),
     )
+    for seed in (tracks.track(tracks.row(s)) for s in request.seeds if isinstance(s, str)):
+        if seed.tempo_and_key:
+            console.info(f"{seed.name}: {seed.tempo_and_key}")
     classifier = _classifier(model) if request.expand else None
     hits = requests.make(tracks, request, classifier=classifier)
     if request.journey:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from subgenre.audio import keys
 from subgenre.core import files
 from subgenre.errors import PlaylistError
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
@@ -135,9 +134,8 @@ def _lines(playlist: Path, track: Track) -> list[str]:
     """Return the lines of a track: a comment with tempo and key if measured, EXTINF and path."""
     seconds = round(track.duration_s) if track.duration_s > 0 else -1
     name = " ".join(track.name.encode("utf-8", "replace").decode("utf-8").split())
-    known = [f"{track.tempo:.1f} bpm"] if track.tempo_bpm else []
-    known += [f"{keys.camelot(track.key)} ({track.key})"] if track.key else []
-    comment = [f"# {', '.join(known)}"] if known else []
+    measured = track.tempo_bpm or track.key
+    comment = [f"# {track.tempo_and_key}"] if measured else []
     return [*comment, f"#EXTINF:{seconds},{name}", _line(playlist, track.path)]
 
 

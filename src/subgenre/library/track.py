@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from subgenre.audio import keys
+
 
 @dataclass(frozen=True)
 class Track:
@@ -51,6 +53,13 @@ class Track:
     def tempo(self) -> float | None:
         """Beats a minute, see `tempo`."""
         return tempo(self.tempo_bpm, self.bpm)
+
+    @property
+    def tempo_and_key(self) -> str:
+        """What is known of both, as '126.0 bpm, 8A (Am)'."""
+        known = [f"{self.tempo:.1f} bpm"] if self.tempo else []
+        known += [f"{keys.camelot(self.key)} ({self.key})"] if self.key else []
+        return ", ".join(known)
 
 
 def tempo(measured: float | None, tag: float) -> float | None:
