@@ -31,7 +31,7 @@ from subgenre.library.sources import audio_files
 
 Samples = NDArray[np.float32]
 Measure = Callable[[Samples], tuple[float | None, str | None]]
-SECONDS = (10, 20, 30, 60, 90)
+SECONDS = (5, 10, 15, 20, 30, 60, 90)
 
 
 def ours(mono: Samples) -> tuple[float | None, str | None]:
