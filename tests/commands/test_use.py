@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from subgenre import api
+from subgenre.audio import tempo_key
 from subgenre.cli import main, use
 from subgenre.commands import classify as stage
 from subgenre.commands import explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import track_vectors
-from subgenre.errors import LibraryError
+from subgenre.errors import AudioError, LibraryError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
@@ -879,11 +880,12 @@ def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
     assert [found["noise"][name] for name in ("bpm", "tempo_bpm", "tempo", "key")] == [None] * 4
 
     def names(*words: object) -> set[str]:
-        hits = call("playlist", "noise", "--tracks", 50, *words, *run)[1]["hits"]
+        here = "--folder", library, "--tracks", 50
+        hits = call("playlist", "noise", *here, *words, *run)[1]["hits"]
         return {Path(hit["path"]).stem for hit in hits}
 
     assert "b: 174.0 bpm, 9A (Em)" in call("similar", "b", *run)[2]
-    assert names("--min-bpm", 120, "--max-bpm", 130, "--folder", library) == {"a", "c"}
+    assert names("--min-bpm", 120, "--max-bpm", 130) == {"a", "c"}
     assert names("--min-bpm", 170) == {"b"}
     assert names("--key", "A minor") == {"a"}
     assert names("--in-key", "8A") == {"a", "b"}
@@ -895,10 +897,11 @@ def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
     with storage._transaction(model(home) / "index", "IMMEDIATE") as db:  # as in an older version
         db.execute("DROP TABLE measures")
     assert names("--key", "Am") == set()
-    call("index", library, *run)
-    assert set(decoded) == {"a.mp3", "b.mp3", "c.mp3", "noise.wav"}
+    result = call("index", library, *run)[1]
+    assert {"a.mp3", "b.mp3", "c.mp3", "noise.wav"} <= set(decoded)
+    assert len(decoded) == result["n_tracks"]
     assert names("--key", "Am") == {"a"}
-    call("playlist", "noise", "--key", "Am", "--out", home / "p.xml", *run)
+    call("playlist", "noise", "--key", "Am", "--out", home / "p.xml", *run, "--folder", library)
     assert 'Tonality="Am"' in (home / "p.xml").read_text(encoding="utf-8")
     call("playlist", "noise", "--key", "Am", "--out", home / "p.m3u8", *run)
     assert "\n# 124.0 bpm, 8A (Am)\n" in (home / "p.m3u8").read_text(encoding="utf-8")
@@ -914,3 +917,21 @@ def test_a_terminal_shows_tempo_and_key(tmp_path: Path):
     at = [columns.index(name) for name in ("bpm", "key")]
     shown = [[row[i] for i in at] for row in rows]
     assert shown == [["174 (measured 87)", "9A Em"], ["126", "-"], ["-", "-"]]
+
+
+def test_a_track_without_a_measurable_middle_is_listed_once(
+    home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, _duration_s: float) -> tuple[None, None]:
+        if path.stem == "new":
+            raise AudioError("damaged at 2.0 s")
+        return None, None
+
+    write_wav(home / "other/new.wav", 5.0, 99)
+    monkeypatch.setattr(tempo_key, "measure_file", refuse)
+    code, result, _ = call("index", home / "other", "--run", model(home))
+    assert (code, result["embedded"]) == (1, 1)
+    (skipped,) = result["skipped"]
+    assert Path(skipped["path"]).name == "new.wav"
+    assert skipped["reason"] == "no tempo and key: damaged at 2.0 s"
+    assert call("index", home / "other", "--run", model(home))[0] == 0

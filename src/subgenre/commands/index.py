@@ -120,13 +120,13 @@ def index(
     store.update([*plan.updated, *moved])
     new = _reuse(model, store, plan.new)
     embedded, failed = _embed(model, store, new, workers, console)
-    failed += _measure(store, tracks, workers, console)
     forgotten = store.delete(gone)
     kept = store.collection.paths()
     store.set_copies(
         {i: [p for p in every if p != kept[i][0]] for i, every in paths.items() if i in kept}
     )
     store.keep_proximity()
+    failed += _measure(store, workers, console)
     indexed = Indexed(
         path,
         store.count,
@@ -359,16 +359,13 @@ def _embed(
     return count, skipped
 
 
-def _measure(
-    store: Index, tracks: Sequence[Track], workers: int | None, console: Console
-) -> list[Skipped]:
-    """Measure tempo and key of the indexed tracks that have none yet, saved every few seconds.
+def _measure(store: Index, workers: int | None, console: Console) -> list[Skipped]:
+    """Measure tempo and key of each track of the index once, and save them every few seconds.
 
-    A track that can't be measured has neither, and is not tried again.
+    A track that can't be measured has neither, and is not tried again; one whose file is away is.
     """
-    known = store.collection.measured
-    new = {t.id: t for t in tracks if store.collection.has(t.id) and t.id not in known}
-    todo = list(new.values())
+    known, every = store.collection.measured, store.collection.tracks(store.collection.live)
+    todo = [track for track in every if track.id not in known and track.path.is_file()]
     if not todo:
         return []
     skipped, unsaved, saved_at = [], {}, time.monotonic()
