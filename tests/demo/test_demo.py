@@ -43,6 +43,15 @@ def test_tempo_lies_in_the_range_of_the_style_and_differs_between_tracks(each) -
     assert each.tempo[0] <= min(tempi) < max(tempi) <= each.tempo[1]
 
 
+@pytest.mark.parametrize("each", STYLES, ids=lambda each: each.name)
+def test_all_notes_lie_in_the_key_of_the_score(each) -> None:
+    scores = [compose(each, 20, np.random.default_rng(i)) for i in range(8)]
+    assert len({score.tonic for score in scores}) > 1
+    for score in scores:
+        scale = {(score.tonic + step) % 12 for step in score.scale}
+        assert {note.pitch % 12 for note in score.notes} <= scale
+
+
 @pytest.mark.parametrize("name", ["deep house", "acid house", "techno", "trance", "hardstyle"])
 def test_four_on_the_floor_strikes_a_kick_on_every_beat(name: str) -> None:
     score = compose(style(name), 40, np.random.default_rng(5))

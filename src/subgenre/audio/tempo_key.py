@@ -56,8 +56,8 @@ def tempo(mono: Float32, rate: int) -> float | None:
 def key(mono: Float32, rate: int) -> str | None:
     """Return the key of mono samples [n] whose pitch classes correlate best with its profile.
 
-    A peak of the spectrum counts for the nearest pitch class, in the tuning of the track. None for
-    silence, and where all classes are as strong, as in noise.
+    A peak of the spectrum counts for the nearest pitch class, in the tuning of the track; loud and
+    quiet frames count alike. None for silence, and where all classes are as strong, as in noise.
     """
     from scipy import fft
 
@@ -68,7 +68,8 @@ def key(mono: Float32, rate: int) -> str | None:
     low, high = (round(hz * _SIZE / rate) for hz in _RANGE_HZ)
     before, at, after = (level[:, low + i : high + i] for i in (-1, 0, 1))
     loudest = at.max(axis=1, keepdims=True)
-    row, column = np.nonzero((at > before) & (at >= after) & (at > 0.01 * loudest))
+    audible = at > np.maximum(0.01 * loudest, 0.001 * loudest.max())
+    row, column = np.nonzero((at > before) & (at >= after) & audible)
     if not len(row):
         return None
     # the top of the parabola through three levels, in dB
