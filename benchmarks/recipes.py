@@ -47,6 +47,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import CollapseError
 from subgenre.evaluation.tracks import embed_tracks
+from subgenre.metrics.vectors import standardisation, standardised
 from subgenre.models import embedding
 from subgenre.training import fit
 
@@ -111,8 +112,8 @@ class Corpus:
         variance, which columns of zeros would lower.
         """
         rows = self.folder.rows(split.train)
-        mean, std = track_vectors.standardisation(self.pooled[rows])
-        values = track_vectors.standardised(self.pooled, mean, std)
+        mean, std = standardisation(self.pooled[rows])
+        values = standardised(self.pooled, mean, std)
         return values[:, values[rows].any(axis=0)], rows
 
     def by_track(self, values: np.ndarray, ids: tuple[str, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Track vectors without torch: pooling of chunks, standardisation and `embeddings.parquet`."""
+"""Track vectors without torch: pooling of chunks and `embeddings.parquet`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from subgenre.core import files
 from subgenre.errors import RunError
-from subgenre.metrics.vectors import unit
+from subgenre.metrics.vectors import standardisation, standardised, unit
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 FORMAT_VERSION = 1
 TEXTS = ("id", "path", "genre", "subgenre", "split")
-CONSTANT = 1e-6  # a column whose deviation is below this share of its largest value is constant
 
 
 class Labelled(Protocol):
@@ -88,20 +87,6 @@ def track_vectors(vectors: ArrayLike, track: ArrayLike) -> tuple[Ints, Floats]:
     total = np.zeros((len(tracks), rows.shape[1]))
     np.add.at(total, place, rows)
     return tracks.astype(np.int64), unit(total / count[:, None]).astype(np.float32)
-
-
-def standardisation(vectors: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and population deviation of each column of [n, ...]; 0 for a constant one."""
-    values = np.asarray(vectors, dtype=np.float64)
-    mean, std = values.mean(axis=0), values.std(axis=0)
-    return mean, np.where(std > CONSTANT * np.abs(values).max(axis=0), std, 0.0)
-
-
-def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> NDArray[np.float64]:
-    """Scale columns to mean 0 and deviation 1; a column of deviation 0 becomes 0."""
-    deviation = np.asarray(std, dtype=np.float64)
-    values = np.asarray(vectors, dtype=np.float64) - np.asarray(mean, dtype=np.float64)
-    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 0)
 
 
 def frozen_track_vectors(

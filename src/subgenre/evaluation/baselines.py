@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from subgenre import metrics
-from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Difference, Measured, Score
-from subgenre.metrics.vectors import Floats, Ints, unit
+from subgenre.metrics.vectors import Floats, Ints, standardisation, standardised, unit
 
 
 class Model(NamedTuple):

@@ -10,6 +10,7 @@ from subgenre.errors import EvaluationError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+CONSTANT = 1e-6  # a column whose deviation is below this share of its largest value is constant
 # Similarities closer than this are ties: they differ by rounding alone.
 _DECIMALS = 12
 
@@ -56,6 +57,20 @@ def unit(rows: Floats) -> Floats:
     """Return `rows` [N, D] at norm 1; a row of zeros stays zero."""
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(norm == 0, 1.0, norm))
+
+
+def standardisation(vectors: ArrayLike) -> tuple[Floats, Floats]:
+    """Return mean and population deviation of each column of [n, ...]; 0 for a constant one."""
+    values = np.asarray(vectors, dtype=np.float64)
+    mean, std = values.mean(axis=0), values.std(axis=0)
+    return mean, np.where(std > CONSTANT * np.abs(values).max(axis=0), std, 0.0)
+
+
+def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Floats:
+    """Scale columns to mean 0 and deviation 1; a column of deviation 0 becomes 0."""
+    deviation = np.asarray(std, dtype=np.float64)
+    values = np.asarray(vectors, dtype=np.float64) - np.asarray(mean, dtype=np.float64)
+    return np.divide(values, deviation, out=np.zeros_like(values), where=deviation > 0)
 
 
 def need_classes(labels: Ints, what: str) -> None:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from subgenre.audio.features import Statistics
 from subgenre.core import files, validation
-from subgenre.dataset.track_vectors import CONSTANT
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.losses.cosine import unit
+from subgenre.metrics.vectors import CONSTANT
 from subgenre.models import backbones, heads
 from subgenre.models.backbones import Backbone
 

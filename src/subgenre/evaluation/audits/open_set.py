@@ -34,11 +34,11 @@ from subgenre.evaluation.audits.probe import (
     centroid_scores,
     checked,
     interval,
-    mahalanobis,
     standardise,
 )
 from subgenre.metrics.vectors import Floats, Ints, unit
 from subgenre.search.conformal import threshold
+from subgenre.search.gaussians import Gaussians
 
 CLASSIFY_SCORE = "gaussian"  # the score by which `classify` rejects tracks
 NEIGHBOURS = 5
@@ -120,8 +120,8 @@ def gaussian_fit(train: Floats, labels: Ints, test: Floats) -> Floats:
 
     Source: Lee, Lee, Lee and Shin 2018, eq. 2.
     """
-    used, compact = np.unique(labels, return_inverse=True)
-    return np.asarray(-mahalanobis(train, compact, test, used.size).min(axis=1))
+    compact = np.unique(labels, return_inverse=True)[1]
+    return Gaussians.fit(train, compact).nearness(test)
 
 
 SCORES: Mapping[str, Callable[[Floats, Ints, Floats], Floats]] = {

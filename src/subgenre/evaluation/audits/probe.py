@@ -14,16 +14,15 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedGroupKFold
 
 from subgenre.dataset.splits import Split
-from subgenre.dataset.track_vectors import standardisation, standardised
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Interval
 from subgenre.metrics import Score, share_interval
-from subgenre.metrics.vectors import Floats, Ints, one_hot, unit
+from subgenre.metrics.vectors import Floats, Ints, one_hot, standardisation, standardised, unit
+from subgenre.search.gaussians import SHRINKAGE, Gaussians
 
 Fold = tuple[Ints, Ints]
 
 BOOTSTRAPS = 1000
-SHRINKAGE = 0.3  # share of the identity in the covariance: few tracks, many dimensions
 
 
 def checked(vectors: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
@@ -76,58 +75,12 @@ def lda_scores(
 
     Shapes: train [n, D], labels [n], test [m, D] -> [m, C], up to a constant that subgenres share;
     -inf where a subgenre has no training track. Priors are equal: the size of a playlist does not
-    predict a new track. The covariance within subgenres is shrunk towards a multiple of the
-    identity (Friedman 1989, eq. 18).
+    predict a new track. The covariance is shrunk, see `search.gaussians`.
     """
-    residual, means, count, new = _within(train, labels, test, n_classes)
-    weights = _precision(residual, means, int((count > 0).sum()), shrinkage).T  # [D, C]
-    bias = -0.5 * np.einsum("cd,dc->c", means, weights)
-    return np.where(count > 0, new @ weights + bias, -np.inf)
-
-
-def mahalanobis(train: Floats, labels: Ints, test: Floats, n_classes: int) -> Floats:
-    """Return the squared Mahalanobis distance to each subgenre's mean: [m, C].
-
-    With the shrunk covariance of `lda_scores`, and shapes as there; +inf where a subgenre has no
-    training track.
-    """
-    residual, means, count, new = _within(train, labels, test, n_classes)
-    both = np.concatenate([new, means])
-    weighted = _precision(residual, both, int((count > 0).sum()), SHRINKAGE)
-    own = np.einsum("md,md->m", both, weighted)  # of the tracks, then of the means
-    cross = new @ weighted[len(new) :].T
-    squares = own[: len(new), None] - 2 * cross + own[len(new) :]
-    return np.where(count > 0, squares, np.inf)
-
-
-def _within(
-    train: Floats, labels: Ints, test: Floats, n_classes: int
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return residuals [n, D], subgenre means [C, D] and sizes [C], and test vectors [m, D].
-
-    Both sides are standardised. Columns that don't vary are left out: the shrinkage is a share of
-    the mean variance, which they would lower.
-    """
-    fitted, new = standardise(train, test)
-    varies = fitted.any(axis=0)
-    fitted, new = fitted[:, varies], new[:, varies]
-    hot = one_hot(labels, n_classes)
-    count = hot.sum(axis=0)
-    means = (hot.T @ fitted) / np.maximum(count, 1)[:, None]
-    return fitted - means[labels], means, count, new
-
-
-def _precision(residual: Floats, rows: Floats, n_used: int, shrinkage: float) -> Floats:
-    """Return rows [m, D] times the inverse of the shrunk covariance of the residuals [n, D].
-
-    By Woodbury's identity in the space of the training tracks, as D is mostly above n.
-    """
-    freedom = max(len(residual) - n_used, 1)
-    alpha = shrinkage * max(float((residual**2).sum()) / freedom / max(residual.shape[1], 1), 1e-12)
-    gamma = alpha * freedom / (1 - shrinkage)
-    gram = residual @ residual.T + gamma * np.eye(len(residual))
-    inside = np.linalg.solve(gram, residual @ rows.T).T @ residual
-    return np.asarray((rows - inside) / alpha)
+    used, compact = np.unique(labels, return_inverse=True)
+    scores = np.full((len(test), n_classes), -np.inf)
+    scores[:, used] = -0.5 * Gaussians.fit(train, compact, shrinkage=shrinkage).squares(test)
+    return scores
 
 
 def ridge_hat(train: Floats, test: Floats) -> Floats:
