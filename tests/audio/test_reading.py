@@ -175,6 +175,17 @@ def test_chained_streams_are_read_one_after_the_other(tmp_path, extension):
     assert probe(path).duration_s == pytest.approx(12, abs=0.05)
 
 
+def test_an_ogg_file_is_searched_for_chains_once(tmp_path, monkeypatch):
+    path = files.write(tmp_path / "a.ogg", files.music(5))
+    opened, map_file = [], decoder.mmap.mmap
+    monkeypatch.setattr(decoder.mmap, "mmap", lambda *a, **k: opened.append(a) or map_file(*a, **k))
+    for at_s in (0.0, 2.0):
+        read_window(path, at_s, 1.0)
+    assert len(opened) == 1
+    path.write_bytes(path.read_bytes() * 2)  # another file of this name
+    assert_windows_of(path, decoded(path), 1e-6)
+
+
 @pytest.mark.parametrize("factor", [0.5, 3, 0])
 def test_a_wrong_byte_rate_in_the_header_moves_no_window(tmp_path, factor):
     path = files.write(tmp_path / "a.wav", files.music(8))

@@ -333,6 +333,14 @@ def test_labels_keep_their_letters_in_every_encoding(tmp_path, kind, encoding, n
     assert bool(found.notes) == bool(name)
 
 
+def test_a_playlist_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "a.m3u").write_bytes("é.mp3\n".encode("cp1252"))
+    read, opened = Path.read_bytes, []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or read(path))
+    assert "Windows-1252" in sources.find(tmp_path).notes[0]
+    assert opened == [tmp_path / "a.m3u"]
+
+
 def put_name(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")

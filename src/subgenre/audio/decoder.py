@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import math
 import mmap
@@ -172,9 +173,16 @@ def can_seek(path: Path, container: InputContainer, stream: av.AudioStream) -> b
             bits[1]
         )
     if name == "ogg":
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return len(_OGG_BEGINS.findall(data)) == 1
+        status = path.stat()
+        return _logical_streams(path, status.st_size, status.st_mtime_ns) == 1
     return name in _EXACT
+
+
+@functools.lru_cache(maxsize=1)
+def _logical_streams(path: Path, _size: int, _mtime_ns: int) -> int:
+    """Count the streams of an Ogg file; its windows are mostly read one after the other."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return len(_OGG_BEGINS.findall(data))
 
 
 def check_shape(frame: av.AudioFrame) -> tuple[int, int]:

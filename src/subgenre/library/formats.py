@@ -92,7 +92,7 @@ def append_m3u8(path: Path, tracks: Sequence[Track]) -> int:
     held = {os.path.realpath(entry) for entry in read_m3u(path)}
     added = [t for t in tracks if os.path.realpath(t.path) not in held]
     if added:
-        past = _read_text(path)
+        past, _ = _read_text(path)
         end = "" if past.endswith("\n") or not past else "\n"
         lines = [line for track in added for line in _lines(path, track)]
         files.write_text(path, past + end + "\n".join(lines) + "\n")
@@ -119,7 +119,7 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
 
 def read_csv(path: Path) -> list[Path]:
     """Read the column `path` of a CSV; paths are relative to the folder of the CSV."""
-    text = _read_text(path)
+    text, _ = _read_text(path)
     try:
         table = csv.DictReader(io.StringIO(text, newline=""))
         if "path" not in (table.fieldnames or ()):
@@ -162,21 +162,28 @@ def read_m3u(path: Path, maps: Maps = ()) -> list[Path]:
     Raises:
         PlaylistError: not a regular text file, unreadable, or too large.
     """
-    entries = (line.strip(" \t") for line in re.split("\r\n|\n|\r", _read_text(path)))
-    return [resolve(path.parent, e, maps) for e in entries if e and not e.startswith("#")]
+    return decoded_m3u(path, maps)[0]
 
 
-def _read_text(path: Path) -> str:
-    """Return the file's text without a byte order mark."""
+def decoded_m3u(path: Path, maps: Maps = ()) -> tuple[list[Path], str]:
+    """Return the entries of a playlist as `read_m3u` does, and its encoding."""
+    text, encoding = _read_text(path)
+    entries = (line.strip(" \t") for line in re.split("\r\n|\n|\r", text))
+    named = [resolve(path.parent, e, maps) for e in entries if e and not e.startswith("#")]
+    return named, encoding
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    """Return the file's text without a byte order mark, and its encoding."""
     try:
-        text, _ = decode(read_regular(path, MAX_M3U_BYTES, "text"))
+        text, encoding = decode(read_regular(path, MAX_M3U_BYTES, "text"))
     except UnicodeDecodeError as problem:
         raise PlaylistError(f"{path} can't be read: {problem}") from problem
     if "\0" in text:
         raise PlaylistError(
             f"{path} holds binary data; a playlist is text with a path on each line"
         )
-    return text
+    return text, encoding
 
 
 register(PlaylistFormat(M3U_EXTENSIONS, read_m3u, write_m3u8))

@@ -16,7 +16,7 @@ from subgenre.audio.tags import clean
 from subgenre.core.files import safe_name
 from subgenre.core.progress import Console
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, read_m3u, read_playlist
+from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, decoded_m3u, read_playlist
 from subgenre.library.rekordbox import read_collection
 from subgenre.library.uris import Maps, decode, elsewhere, resolve
 
@@ -293,11 +293,11 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _read_playlist(found: Found, playlist: Path, names: tuple[str, str]) -> None:
     try:
-        paths = read_m3u(playlist, found.maps)
+        paths, encoding = decoded_m3u(playlist, found.maps)
     except PlaylistError as problem:
         found.skipped.append(Skipped(playlist, shown(str(problem))))
         return
-    _note_encoding(found, playlist, decode(playlist.read_bytes())[1])
+    _note_encoding(found, playlist, encoding)
     _add_list(found, paths, names, shown(playlist.name))
     if not paths:
         found.skipped.append(Skipped(playlist, "the playlist is empty"))

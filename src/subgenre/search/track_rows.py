@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from subgenre.errors import IndexStoreError
 from subgenre.library.track import Track
+from subgenre.metrics.vectors import unit
 
 Measured = tuple[float | None, str | None]  # tempo and key, as in `Track`
 SCHEMA = pa.schema(
@@ -83,8 +84,7 @@ def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float3
     values = np.asarray(vectors, dtype=np.float64)
     if values.ndim != 2 or len(values) != count:
         raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are needed")
-    norm = np.linalg.norm(values, axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | ~values.any(axis=1))
     if len(bad):
         raise IndexStoreError(f"vector {bad[0]} of {count} is zero or not finite")
-    return np.ascontiguousarray(values / norm, dtype=np.float32)
+    return np.ascontiguousarray(unit(values), dtype=np.float32)
