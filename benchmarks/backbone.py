@@ -75,12 +75,12 @@ def run(chunks: int, rounds: int) -> None:
         seconds: tuple[list[float], list[float]] = ([], [])
         for _ in range(rounds + 1):
             with plain():
-                taken, wanted = timed(lambda: act(net, x))  # noqa: B023 - called at once
+                taken, expected = timed(lambda: act(net, x))  # noqa: B023 - called at once
             seconds[0].append(taken)
             taken, found = timed(lambda: act(net, x))  # noqa: B023
             seconds[1].append(taken)
         theirs, ours = (median(side[1:]) / chunks for side in seconds)  # the first warms up
-        off = difference(found, wanted)
+        off = difference(found, expected)
         print(f"{title:22}{theirs:12.3f}{ours:8.3f}{theirs / ours:7.2f}{off:12.1e}", flush=True)
 
 

@@ -55,8 +55,8 @@ def run(n_chunks: int, rounds: int) -> float:
     noise = np.random.default_rng(0).normal(0, 0.1, (n_chunks, 160_000)).astype(np.float32)
     batch, rows = torch.from_numpy(noise), list(noise)
     ours, theirs = [], []
-    wanted = np.stack(hub(rows, sampling_rate=16_000, return_tensors="np")["input_values"])
-    apart = float(np.abs(ours_of(batch, hub.mean, hub.std).numpy() - wanted).max())
+    expected = np.stack(hub(rows, sampling_rate=16_000, return_tensors="np")["input_values"])
+    apart = float(np.abs(ours_of(batch, hub.mean, hub.std).numpy() - expected).max())
     for _ in range(rounds):
         ours.append(seconds(lambda: ours_of(batch, hub.mean, hub.std)))
         theirs.append(seconds(lambda: hub(rows, sampling_rate=16_000, return_tensors="np")))

@@ -253,7 +253,7 @@ def checks(rows: dict[str, dict]) -> Iterator[str]:
     def value(name: str, metric: str = "centroid_accuracy") -> float:
         return float(rows[name][metric]["value"])
 
-    def told(what: str, found: float, least: float) -> str:
+    def line(what: str, found: float, least: float) -> str:
         return f"{'yes' if found >= least else 'NO '}  {what}: {found:.2f} (at least {least:g})"
 
     if "laptop" not in rows:
@@ -261,15 +261,15 @@ def checks(rows: dict[str, dict]) -> Iterator[str]:
     ours, seconds = value("laptop"), float(rows["laptop"]["seconds"])
     if "frozen" in rows:
         ratio = value("laptop", "map_at_r") / value("frozen", "map_at_r")
-        yield told("centroid, points over frozen", 100 * (ours - value("frozen")), 8)
-        yield told("MAP@R, times the frozen backbone's", ratio, 1.4)
+        yield line("centroid, points over frozen", 100 * (ours - value("frozen")), 8)
+        yield line("MAP@R, times the frozen backbone's", ratio, 1.4)
     for name in ("lda", "lda_windows"):
         if name in rows:
-            yield told(f"centroid, points over {name}", 100 * (ours - value(name)), 0)
+            yield line(f"centroid, points over {name}", 100 * (ours - value(name)), 0)
     if "thesis" in rows:
-        yield told("centroid, points over the thesis", 100 * (ours - value("thesis")), 5)
-        yield told("training time, thesis / laptop", float(rows["thesis"]["seconds"]) / seconds, 5)
-    yield told("seconds left of a minute", 60 - seconds, 0)
+        yield line("centroid, points over the thesis", 100 * (ours - value("thesis")), 5)
+        yield line("training time, thesis / laptop", float(rows["thesis"]["seconds"]) / seconds, 5)
+    yield line("seconds left of a minute", 60 - seconds, 0)
 
 
 def run(jobs: list[tuple[str, int, int]], mapped: Callable, names: list[str]) -> dict[str, dict]:
@@ -281,14 +281,14 @@ def run(jobs: list[tuple[str, int, int]], mapped: Callable, names: list[str]) ->
     print(f"| | {' | '.join(COLUMNS.values())} | seconds a fold | processor s |")
     print("|---" * 6 + "|")
     for (name, seed, fold), result in zip(jobs, mapped(measure, jobs), strict=True):
-        told = "collapsed"
+        outcome = "collapsed"
         if result is None:
             collapsed[name] += 1
         else:
             found[name].append(result)
             right = result[0].by_track["centroid_accuracy"].mean()
-            told = f"centroid {right:.3f}, {result[2]:.1f} s"
-        print(f"{name}, seed {seed}, fold {fold}: {told}", file=sys.stderr, flush=True)
+            outcome = f"centroid {right:.3f}, {result[2]:.1f} s"
+        print(f"{name}, seed {seed}, fold {fold}: {outcome}", file=sys.stderr, flush=True)
         if len(found[name]) + collapsed[name] < each:
             continue
         if collapsed[name]:
@@ -333,8 +333,8 @@ def benchmark(options: argparse.Namespace, features: Path) -> None:
         with ProcessPoolExecutor(options.jobs, spawn, start, setting) as pool:
             rows = run(jobs, pool.map, names)
     print()
-    for told in checks(rows):
-        print(told)
+    for line in checks(rows):
+        print(line)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 

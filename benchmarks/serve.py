@@ -90,7 +90,7 @@ def bare_app(count: int, _folder: Path) -> Any:
     return app
 
 
-def run(make: Any, count: int, folder: Path, told: Any) -> None:
+def run(make: Any, count: int, folder: Path, pipe: Any) -> None:
     """Serve in a process of its own and tell the address and the seconds it took to start."""
     import uvicorn
 
@@ -98,7 +98,7 @@ def run(make: Any, count: int, folder: Path, told: Any) -> None:
 
     before = time.perf_counter()
     app, socket = make(count, folder), bind("127.0.0.1", 0)
-    told.send((socket.getsockname()[1], time.perf_counter() - before))
+    pipe.send((socket.getsockname()[1], time.perf_counter() - before))
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[socket])
 
 

@@ -3,7 +3,7 @@
     python benchmarks/similar.py --run fully_trained_models_... --library WAV
 
 Builds an index of the library by the run, asks `similar` for held-out tracks, with mutual
-proximity and by plain cosine. The share from the same subgenre is told with its chance level (what
+proximity and by plain cosine. The share from the same subgenre is shown with its chance level (what
 lists drawn at random would have), the k-occurrence (how often each track stands in the lists of
 all tracks) by its skewness: 0 is even, hubs make it large.
 """

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 
 class SubgenreError(Exception):
-    """Anything that a user can mend; the message says how.
+    """Anything that a user can fix; the message says how.
 
     Attributes:
         exit_code: of the command that ends with it.

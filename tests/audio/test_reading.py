@@ -389,7 +389,7 @@ def test_a_window_with_margins_equals_resampling_the_whole(folder):
     ("left", "right", "heard"),
     [(1.0, -1.0, 1.0), (0.5, -0.52, 0.52), (1.0, 0.0, 0.5), (1.0, 1.0, 1.0), (0.8, 0.4, 0.6)],
 )
-def test_channels_that_cancel_are_heard_by_the_louder_one(left, right, heard):
+def test_channels_that_cancel_are_read_by_the_louder_one(left, right, heard):
     tone = np.sin(np.arange(8000) * 0.3).astype(np.float32)
     found = mono_window(np.stack([left * tone, right * tone]), 8000, 0, 1.0, 8000)
     np.testing.assert_allclose(np.abs(found), heard * np.abs(tone), atol=1e-6)

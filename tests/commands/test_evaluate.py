@@ -125,7 +125,7 @@ def test_two_subgenres_are_enough(tmp_path: Path) -> None:
     assert found["audits"]["views"]["across"] == {}  # one genre: nothing to tell apart
 
 
-def test_features_that_are_gone_are_told_of_with_what_to_do(
+def test_features_that_are_gone_are_named_with_what_to_do(
     run: Path, folder: FeatureFolder, tmp_path: Path
 ) -> None:
     moved = tmp_path / "run"
@@ -159,7 +159,7 @@ def test_a_test_run_is_marked_in_figures_and_report(folder: FeatureFolder, tmp_p
     out, console = tmp_path / "m", RecordingConsole()
     places = {"out": out, "checkpoints": tmp_path / "c"}
     train.train(folder.path, recipe(), test_run=True, **places)
-    told = evaluate.evaluate(out, max_mb=0, quick=True, console=console).metrics["warnings"]
-    (marked,) = [text for text in told if "test run" in text]
+    warnings = evaluate.evaluate(out, max_mb=0, quick=True, console=console).metrics["warnings"]
+    (marked,) = [text for text in warnings if "test run" in text]
     assert marked in console.messages
     assert marked in (out / workspace.REPORT).read_text(encoding="utf-8")

@@ -215,18 +215,18 @@ def test_a_track_lies_wherever_its_recording_does(home: Path, call: Call):
         return len(found["hits"])
 
     for library, count in ((first, 2), (second, 2), (first, 2)):
-        told, said = call("index", library, *run)[1:]
-        assert below(library) == count == told["n_tracks"] - told["others"]
-        assert f"{told['others']} tracks of other libraries" in said
+        printed, said = call("index", library, *run)[1:]
+        assert below(library) == count == printed["n_tracks"] - printed["others"]
+        assert f"{printed['others']} tracks of other libraries" in said
     assert (below(first), below(second), below(home / "second/../second")) == (2, 2, 2)
     assert call("similar", second / "deep/copy of a.wav", *run)[0] == 0
     # a copy that goes takes its own path with it, and no other
     (first / "a.wav").unlink()
-    told = call("index", first, *run)[1]
-    assert (told["forgotten"], below(first), below(second)) == (0, 1, 2)
+    printed = call("index", first, *run)[1]
+    assert (printed["forgotten"], below(first), below(second)) == (0, 1, 2)
     (second / "deep/copy of a.wav").unlink()
-    told = call("index", second, *run)[1]
-    assert (told["forgotten"], below(first), below(second)) == (1, 1, 1)
+    printed = call("index", second, *run)[1]
+    assert (printed["forgotten"], below(first), below(second)) == (1, 1, 1)
 
 
 def test_audio_anywhere_below_a_folder_is_indexed(home: Path, call: Call):

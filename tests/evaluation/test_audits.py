@@ -135,13 +135,13 @@ def test_a_few_tracks_that_are_all_right_or_all_wrong_prove_little() -> None:
 # ---- pairs
 
 
-def test_only_pairs_that_differ_are_told_apart() -> None:
+def test_only_pairs_that_differ_are_separated() -> None:
     x, y = blobs(3, 16, apart=3.0)
     x[y == 2] = np.random.default_rng(1).normal(size=(16, 12)) + x[y == 1].mean(axis=0)
     found = {(p.a, p.b): p for p in learnability.run(context(x, y), permutations=199)}
-    assert found["a", "b"].verdict == found["a", "c"].verdict == "told apart"
+    assert found["a", "b"].verdict == found["a", "c"].verdict == "separated"
     assert found["a", "b"].p_value == 1 / 200
-    assert found["b", "c"].verdict == "not told apart"
+    assert found["b", "c"].verdict == "not separated"
     json.dumps(plain(list(found.values())), allow_nan=False)
 
 

@@ -11,7 +11,7 @@ from subgenre.errors import EvaluationError
 def loudness_spectrum_accuracy(
     mean_log_mel: ArrayLike, loudness: ArrayLike, labels: ArrayLike, train_mask: ArrayLike
 ) -> float:
-    """Held-out accuracy of a logistic classifier that can't hear rhythm.
+    """Held-out accuracy of a logistic classifier without rhythm.
 
     Args:
         mean_log_mel: [N, F], each track's log-mel averaged over the frames of its chunks.

@@ -155,7 +155,7 @@ def read(one: Job) -> FoldResult | None:
     """Read a result; None if it is missing, damaged, or of another fingerprint."""
     try:
         with one.path.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            details = json.loads(str(stored["told"]))
+            details = json.loads(str(stored["details" if "details" in stored else "told"]))
             vectors = np.asarray(stored["vectors"], dtype=np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -183,7 +183,7 @@ def train_one(one: Job, *, console: Console | None = None) -> None:
         "history": [dataclasses.asdict(epoch) for epoch in fitted.result.history],
     }
     with files.atomic_path(one.path) as temporary:
-        np.savez(temporary, told=np.array(json.dumps(details)), vectors=vectors)
+        np.savez(temporary, details=np.array(json.dumps(details)), vectors=vectors)
 
 
 def _is_small(settings: TrainConfig) -> bool:

@@ -34,7 +34,7 @@ NAMED_PAIRS = 4  # of a verdict, in the summary
 TOO_FEW = 8  # tracks a side, below which a pair is not judged
 LEVEL = 0.05  # of the false discovery rate over the pairs
 
-APART, UNSURE, ALIKE, FEW_TRACKS = "told apart", "unsure", "not told apart", "too few tracks"
+APART, UNSURE, ALIKE, FEW_TRACKS = "separated", "unsure", "not separated", "too few tracks"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Pair:
         n_a, n_b: tracks. trained: balanced accuracy of the trained encoder on held-out tracks.
         order: AUC of a probe on frozen vectors, None where the pair was not judged.
         p_value: of `order`, by permutation. q_value: after Benjamini and Hochberg (1995).
-        verdict: "told apart" where q is at most 0.05 and the interval of `trained` is above chance,
-            "unsure" where one of them holds, "not told apart" or "too few tracks".
+        verdict: "separated" where q is at most 0.05 and the interval of `trained` is above chance,
+            "unsure" where one of them holds, "not separated" or "too few tracks".
     """
 
     a: str
@@ -183,10 +183,10 @@ def section(judged: Sequence[Pair], _: Context) -> Section:
     return Section(
         "pairs",
         "Pairs of subgenres",
-        "Can the two subgenres of a pair be told apart? Accuracy is the trained model's on its "
+        "Can the two subgenres of a pair be separated? Accuracy is the trained model's on its "
         "held-out tracks. p tests the backbone before training: how often a light probe does as "
         "well with shuffled labels, corrected for the number of pairs (Benjamini and Hochberg). "
-        "Told apart: p is at most 0.05 and the accuracy's interval lies above chance. Unsure: only "
+        "Separated: p is at most 0.05 and the accuracy's interval lies above chance. Unsure: only "
         "one of the two holds.",
         "",
         (
@@ -202,8 +202,8 @@ def section(judged: Sequence[Pair], _: Context) -> Section:
 
 def _headline(judged: Sequence[Pair]) -> str:
     if len(judged) > 1 and all(p.verdict == APART for p in judged):
-        return f"Each of the {len(judged)} pairs of subgenres can be told apart."
-    texts = {ALIKE: "Not told apart", UNSURE: "Unsure whether they can be told apart"}
+        return f"Each of the {len(judged)} pairs of subgenres are separated."
+    texts = {ALIKE: "Not separated", UNSURE: "Unsure whether they can be separated"}
     parts = []
     for verdict, text in texts.items():
         names = [f"{p.a} and {p.b}" for p in judged if p.verdict == verdict]

@@ -148,7 +148,7 @@ def open_set(
     left out, two must remain).
     """
     if np.unique(labels).size < 3 or not models:
-        raise EvaluationError("two subgenres only: leaving one out leaves nothing to tell apart")
+        raise EvaluationError("two subgenres only: leaving one out leaves nothing to separate")
     generator = np.random.default_rng(seed)
     pairs = []  # scores of known tracks, and of unknown ones
     for left_out, (vectors, folds) in models.items():
