@@ -27,6 +27,7 @@ def context(x: np.ndarray, labels: np.ndarray, **given: Any) -> Context:
         "tracks": [Track(f"{i:032x}", Path(f"{i}.mp3")) for i in range(n)],
         "names": "abcdef",
         "genres": np.zeros(6, dtype=np.int64),
+        "groups": np.arange(n),
         "columns": {},
         "chunks": x,
         "chunk_track": np.arange(n),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -153,6 +154,42 @@ def test_p_values_are_uniform_without_a_difference() -> None:
         p_values.append(pair.p_value)
     assert 0.4 < np.mean(p_values) < 0.6
     assert np.mean(np.array(p_values) <= 0.1) < 0.2
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_artists_alone_make_no_difference_between_subgenres(bound) -> None:
+    """Six artists a subgenre, each with its own sound: shuffled by track, p is far too small."""
+    p_values = []
+    for seed in range(60):
+        x, of_artist = blobs(12, 8, apart=3.0, dims=6, seed=seed)
+        y = (of_artist >= 6).astype(np.int64)
+        folds = folds_of(y, groups=of_artist)
+        groups = {"groups": of_artist} if bound else {}
+        given = context(x, y, seed=seed, folds=folds, **groups)
+        p_values.append(learnability.run(given, permutations=39)[0].p_value)
+    too_small = np.mean(np.array(p_values) <= 0.1)
+    assert too_small < 0.2 if bound else too_small > 0.3
+
+
+def test_labels_are_shuffled_as_the_groups_allow() -> None:
+    groups = np.array([3, 0, 0, 1, 1, 1, 2, 2, 2, 0])
+    labels = np.array([1, 0, 0, 1, 0, 1, 1, 1, 1, 0], dtype=bool)  # group 1 is mixed
+    drawn = learnability.shuffled(labels, groups, 500, np.random.default_rng(0))
+    assert (drawn[groups == 1].sum(axis=0) == 2).all()
+    assert {tuple(row) for row in drawn[groups == 1].T.tolist()} == set(
+        itertools.permutations([True, True, False])
+    )
+    whole = [drawn[groups == g] for g in (0, 2, 3)]
+    assert all((rows == rows[0]).all() for rows in whole)
+    assert (sum(rows[0].astype(int) for rows in whole) == 2).all()
+    assert all(0.6 < rows[0].mean() < 0.73 for rows in whole)
+
+
+def test_a_pair_with_few_artists_is_not_judged() -> None:
+    x, y = blobs(2, 10)
+    groups = np.where(y == 1, 100 + np.arange(20) % 3, np.arange(20))
+    (pair,) = learnability.run(context(x, y, groups=groups), permutations=19)
+    assert (pair.verdict, pair.p_value) == ("too few artists", None)
 
 
 def test_q_values_are_those_of_benjamini_and_hochberg() -> None:

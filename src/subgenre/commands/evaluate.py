@@ -25,6 +25,7 @@ from subgenre.core.text import versions
 from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
+from subgenre.dataset.splits.grouping import groups_of
 from subgenre.errors import ConfigError
 from subgenre.evaluation import baselines, cross_validation
 from subgenre.evaluation.audits import duplicates, registry
@@ -229,6 +230,7 @@ def _context(
         labels=tracks.labels,
         names=tracks.folder.labels,
         genres=tracks.genres,
+        groups=groups_of(tracks.folder.tracks, models.splits[0].grouped_by),
         columns=tracks.columns,
         frozen=frozen,
         chunks=np.asarray(models.pooled[0][tracks.rows], dtype=np.float64),

@@ -104,6 +104,12 @@ def joined(bonds: Iterable[Iterable[tuple[str, str]]]) -> NDArray[np.int64]:
     return np.asarray(np.unique(roots, return_inverse=True)[1], dtype=np.int64)
 
 
+def groups_of(tracks: Sequence[LabelledTrack], grouped_by: Sequence[str]) -> NDArray[np.int64]:
+    """Return a group number for each track; those joined by any chain of bonds share one."""
+    bonds = Bonds(tracks)
+    return joined(bonds.of(track, grouped_by) for track in tracks)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Tracks in a fixed order, with the class number of each."""

@@ -164,6 +164,7 @@ class Context:
     Attributes:
         tracks: [N]. labels: subgenre number of each track [N].
         names: of the subgenres [C]. genres: genre number of each subgenre [C].
+        groups: number of what the splits keep on one side: artist and album, or recording [N].
         columns: measures and tags of the tracks, each [N]; NaN or "" where unknown.
         frozen: vectors of the tracks by the backbone before training [N, H].
         chunks: the same of single chunks [n, H]. chunk_track: position of each chunk's track [n].
@@ -178,6 +179,7 @@ class Context:
     labels: Ints
     names: Sequence[str]
     genres: Ints
+    groups: Ints
     columns: Mapping[str, NDArray[np.generic]]
     frozen: Floats
     chunks: Floats

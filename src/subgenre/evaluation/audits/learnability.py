@@ -2,7 +2,9 @@
 
 For each pair: how many held-out tracks the trained encoder places right, and a permutation test of
 whether a difference exists at all. That test uses frozen vectors and a light probe inside the
-folds: vectors that were trained with the labels would make any labels look right.
+folds: vectors that were trained with the labels would make any labels look right. Labels are
+shuffled by artist and album where the folds hold those together: tracks of one artist sound alike,
+and shuffled one by one they would make two subgenres without a difference look different.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from subgenre.metrics.vectors import Floats, Ints, unit
 
 NAMED_PAIRS = 4  # of a verdict, in the summary
 TOO_FEW = 8  # tracks a side, below which a pair is not judged
+FEWEST_GROUPS = 4  # artists a side, below which hardly any order of them is rarer than `LEVEL`
 LEVEL = 0.05  # of the false discovery rate over the pairs
 
-APART, UNSURE, ALIKE, FEW_TRACKS = "separated", "unsure", "not separated", "too few tracks"
+APART, UNSURE, ALIKE = "separated", "unsure", "not separated"
+FEW_TRACKS, FEW_ARTISTS = "too few tracks", "too few artists"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Pair:
         order: AUC of a probe on frozen vectors, None where the pair was not judged.
         p_value: of `order`, by permutation. q_value: after Benjamini and Hochberg (1995).
         verdict: "separated" where q is at most 0.05 and the interval of `trained` is above chance,
-            "unsure" where one of them holds, "not separated" or "too few tracks".
+            "unsure" where one of them holds, "not separated", "too few tracks" or "too few
+            artists".
     """
 
     a: str
@@ -78,9 +83,11 @@ def run(context: Context, *, permutations: int = 499) -> tuple[Pair, ...]:
     for a, b in combinations(np.unique(y).tolist(), 2):
         counts = int(np.sum(y == a)), int(np.sum(y == b))
         score, order, p = trained_accuracy(models, y, folds, a, b), None, None
-        if min(counts) >= TOO_FEW:
-            order, p = _permuted(x, y, folds, (a, b), permutations, generator)
-        found.append(Pair(names[a], names[b], *counts, score, order, p))
+        few = _too_few(context, (a, b))
+        if not few:
+            order, p = _permuted(x, y, context.groups, folds, (a, b), permutations, generator)
+        verdict = few or FEW_TRACKS
+        found.append(Pair(names[a], names[b], *counts, score, order, p, verdict=verdict))
     judged = [i for i, pair in enumerate(found) if pair.p_value is not None]
     q_values = false_discovery_control([found[i].p_value for i in judged]) if judged else []
     for i, q in zip(judged, q_values, strict=True):
@@ -89,6 +96,14 @@ def run(context: Context, *, permutations: int = 499) -> tuple[Pair, ...]:
         verdict = APART if all(signs) else UNSURE if any(signs) else ALIKE
         found[i] = replace(found[i], q_value=float(q), verdict=verdict)
     return tuple(found)
+
+
+def _too_few(context: Context, pair: tuple[int, int]) -> str:
+    """Return what a pair has too few of to be judged, or ""."""
+    sides = [context.groups[context.labels == c] for c in pair]
+    if min(side.size for side in sides) < TOO_FEW:
+        return FEW_TRACKS
+    return FEW_ARTISTS if min(np.unique(side).size for side in sides) < FEWEST_GROUPS else ""
 
 
 def trained_accuracy(
@@ -130,6 +145,7 @@ def trained_accuracy(
 def _permuted(
     x: Floats,
     y: Ints,
+    groups: Ints,
     folds: Sequence[Fold],
     pair: tuple[int, int],
     permutations: int,
@@ -140,8 +156,7 @@ def _permuted(
     true = y[of_pair] == pair[1]
     is_b = np.zeros((len(y), 1 + permutations), dtype=np.bool_)
     is_b[of_pair, 0] = true
-    for column in range(1, 1 + permutations):
-        is_b[of_pair, column] = generator.permutation(true)
+    is_b[of_pair, 1:] = shuffled(true, groups[of_pair], permutations, generator)
     wins, pairs_seen = np.zeros(1 + permutations), np.zeros(1 + permutations)
     for train, test in folds:
         fit, judged = (side[of_pair[side]] for side in (train, test))
@@ -158,6 +173,27 @@ def _permuted(
     order = np.divide(wins, pairs_seen, out=np.full(1 + permutations, 0.5), where=pairs_seen > 0)
     reached = int(np.sum(order[1:] >= order[0] - 1e-12))
     return float(order[0]), (1 + reached) / (1 + permutations)
+
+
+def shuffled(
+    labels: NDArray[np.bool_], groups: Ints, count: int, generator: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return labels [N] shuffled `count` times, [N, count], as the groups [N] allow.
+
+    Groups of one label keep their tracks together and exchange their labels; in a group of both
+    labels the tracks exchange theirs (whole-block and within-block exchangeability, Winkler et al.
+    2015). Groups of one track each make it a plain permutation.
+    """
+    of = np.unique(groups, return_inverse=True)[1]
+    share = np.bincount(of, labels) / np.bincount(of)
+    is_pure = (share == 0) | (share == 1)
+    ordered, pure = np.argsort(of, kind="stable"), is_pure[of]
+    result = np.empty((len(labels), count), dtype=np.bool_)
+    for column in result.T:
+        column[ordered] = labels[np.lexsort((generator.random(len(of)), of))]
+        share[is_pure] = generator.permutation(share[is_pure])
+        column[pure] = share[of[pure]] == 1
+    return result
 
 
 def _balanced(is_b: NDArray[np.bool_]) -> Floats:
@@ -185,7 +221,8 @@ def section(judged: Sequence[Pair], _: Context) -> Section:
         "Pairs of subgenres",
         "Can the two subgenres of a pair be separated? Accuracy is the trained model's on its "
         "held-out tracks. p tests the backbone before training: how often a light probe does as "
-        "well with shuffled labels, corrected for the number of pairs (Benjamini and Hochberg). "
+        "well with labels shuffled by artist and album (by track where these can't be kept on one "
+        "side), corrected for the number of pairs (Benjamini and Hochberg). "
         "Separated: p is at most 0.05 and the accuracy's interval lies above chance. Unsure: only "
         "one of the two holds.",
         "",
