@@ -71,4 +71,5 @@ def _write(path: Path, track: Track, label: str, index: int, values: torch.Tenso
     statistics = Statistics.of(values.half().float())
     row = {"file": file, "track": track.id, "label": label, "index": index}
     row |= {"start_s": 3.0 * index, "n_frames": len(values), **dataclasses.asdict(statistics)}
-    return row | dict(zip(measures.COLUMNS, (-14.0, 0.5, 0.0, 0.0, 16000.0, 120.0), strict=True))
+    measured = (-14.0, 0.5, 0.0, 0.0, 16000.0, 120.0, 0.0)
+    return row | dict(zip(measures.COLUMNS, measured, strict=True))

@@ -43,6 +43,7 @@ def test_silence_of_any_length(length):
         "silent_share": 1.0,
         "cutoff_hz": 0.0,
         "tempo_bpm": 0.0,
+        "cancelled_share": 0.0,
     }
 
 
@@ -68,6 +69,14 @@ def test_peak_counts_both_signs():
     samples = 0.5 * noise(1)
     samples[0, 100] = -0.75
     assert measure(samples, RATE)["peak"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("right", "share"), [(-1.0, 1.0), (-0.9, 1.0), (-0.5, 0.0), (0.0, 0.0), (1.0, 0.0)]
+)
+def test_channels_cancel_where_one_is_nearly_the_inverse_of_the_other(right, share):
+    left = noise(1)
+    assert measure(np.vstack([left, right * left]), RATE)["cancelled_share"] == share
 
 
 def test_clipped_share_counts_runs_only():

@@ -21,6 +21,8 @@ from subgenre.dataset import folder as store
 from subgenre.dataset.building import estimate, known_tracks, preprocess
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
+from subgenre.evaluation.audits.mislabels import broken
+from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.library import scan as library
 from subgenre.library.scan import Library
 from tests.small_library import CONFIG, RATE, library_of, run, track_of
@@ -96,6 +98,18 @@ def test_a_chunk_is_the_log_mel_of_its_window(root: Path, tmp_path: Path) -> Non
         expected = log_mel(torch.from_numpy(window)[None], MUSICNN_SPEC)[0]
         values = stored["input_values"][: row["n_frames"]].float()
         torch.testing.assert_close(values, expected, rtol=0, atol=4e-3)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_file_whose_channels_cancel_is_flagged(root: Path, tmp_path: Path) -> None:
+    left = (8000 * np.sin(np.arange(10 * RATE) * 0.2)).astype("<i2")
+    with wave.open(str(root / "house/deep/c.wav"), "wb") as file:
+        file.setparams((2, 2, RATE, 0, "NONE", ""))
+        file.writeframes(np.stack([left, -left], axis=1).tobytes())
+    run(root, tmp_path / "out")
+    tracks = EvaluationTracks(FeatureFolder.open(tmp_path / "out"))
+    (found,) = broken(tracks.folder.tracks, tracks.columns)
+    assert (Path(found.path).name, found.kind, found.confidence) == ("c.wav", "out of phase", 1.0)
 
 
 @pytest.mark.usefixtures("inline")

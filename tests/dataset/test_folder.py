@@ -100,6 +100,15 @@ def test_a_folder_is_read_as_written(tmp_path: Path) -> None:
     assert opened.load([7])[0].equal(loaded[7])
 
 
+def test_features_from_before_a_measure_are_read_and_keep_their_fingerprint(folder: Path) -> None:
+    known = FeatureFolder.open(folder)
+    table = pq.read_table(folder / "chunks.parquet").drop_columns(["cancelled_share"])
+    pq.write_table(table, folder / "chunks.parquet")
+    earlier = FeatureFolder.open(folder)
+    assert earlier.fingerprint == known.fingerprint
+    assert np.isnan(earlier.chunks["cancelled_share"].to_numpy()).all()
+
+
 def test_statistics_are_numpys_without_padding(tmp_path: Path) -> None:
     stored = write_folder(tmp_path / "features", tmp_path)
     opened = FeatureFolder.open(tmp_path / "features")

@@ -37,7 +37,8 @@ def tracks_of(labels):
 
 def diagnose(x, labels, tracks, *pairs):
     copies = Duplicates("features", pairs, "")
-    measures = dict.fromkeys(("silent_share", "clipped_share"), np.zeros(len(labels)))
+    names = ("silent_share", "clipped_share", "cancelled_share")
+    measures = dict.fromkeys(names, np.zeros(len(labels)))
     return mislabels.diagnose(x, labels, NAMES, tracks, folds_of(labels), copies, measures)
 
 
@@ -166,10 +167,15 @@ def test_copies_are_distinguished_by_their_playlists() -> None:
     assert rows[1].suggestion == "s1"
 
 
-def test_silent_and_clipped_recordings_are_listed() -> None:
-    measures = {"silent_share": [0.0, 0.9, math.nan], "clipped_share": [0.02, 0.0, 0.009]}
-    rows = mislabels.broken(tracks_of([0, 0, 0]), measures)  # a master that clips a little is none
-    assert [(r.track, r.kind) for r in rows] == [("0000", "clipped"), ("0001", "silent")]
+def test_broken_recordings_are_listed() -> None:
+    measures = {
+        "silent_share": [0.0, 0.9, math.nan, 0.0],
+        "clipped_share": [0.02, 0.0, 0.009, 0.0],  # a master that clips a little is not broken
+        "cancelled_share": [0.0, math.nan, 0.4, 1.0],
+    }
+    rows = mislabels.broken(tracks_of([0, 0, 0, 0]), measures)
+    found = [(r.track, r.kind) for r in rows]
+    assert found == [("0000", "clipped"), ("0001", "silent"), ("0003", "out of phase")]
     assert all(0 <= r.confidence <= 1 for r in rows)
 
 
@@ -179,7 +185,7 @@ def test_findings_are_sorted_and_safe_as_csv_and_json() -> None:
     given[[3, 40]] = 4
     copy = Duplicate(0, 1, "packets", 1.0, "the same, packets")
     found = diagnose(x, given, tracks, copy)
-    kinds = ["wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped"]
+    kinds = mislabels.KINDS
     order = [(kinds.index(f.kind), -f.confidence) for f in found]
     assert order == sorted(order)
     assert {"wrong playlist", "duplicate"} <= {f.kind for f in found}

@@ -1,4 +1,4 @@
-"""Measure a window of samples: loudness, peak, clipping, silence, cut-off and tempo.
+"""Measure a window of samples: loudness, peak, clipping, silence, cut-off, tempo, phase.
 
 The heavy libraries are imported where they are used: most commands measure nothing.
 The values are stored with each chunk; an audit tests whether they predict the labels. Samples keep
@@ -13,12 +13,15 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.audio.reading import downmix
+from subgenre.audio.reading import channels_cancel, downmix
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-COLUMNS = ("loudness_lufs", "peak", "clipped_share", "silent_share", "cutoff_hz", "tempo_bpm")
+COLUMNS = (
+    *("loudness_lufs", "peak", "clipped_share", "silent_share", "cutoff_hz", "tempo_bpm"),
+    "cancelled_share",
+)
 
 SILENCE_LUFS = -70.0  # the absolute gate of ITU-R BS.1770-4
 CLIPPED_AT = 0.999
@@ -30,7 +33,8 @@ TEMPO_BPM = (50.0, 220.0)
 def measure(samples: Float32, rate: int) -> dict[str, float]:
     """Return a finite number for each of `COLUMNS` from samples [C, n] at `rate` Hz.
 
-    Silence has loudness -70. Tempo without a beat and cut-off without a signal are 0.
+    Silence has loudness -70. Tempo without a beat and cut-off without a signal are 0. Channels that
+    cancel have a `cancelled_share` of 1.
     """
     mono = downmix(samples)
     return {
@@ -40,6 +44,7 @@ def measure(samples: Float32, rate: int) -> dict[str, float]:
         "silent_share": silent_share(samples, rate),
         "cutoff_hz": cutoff_hz(mono, rate),
         "tempo_bpm": tempo_bpm(mono, rate),
+        "cancelled_share": float(channels_cancel(samples)),
     }
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "MARGIN_S",
     "PREROLL_S",
     "Probe",
+    "channels_cancel",
     "downmix",
     "mono_window",
     "probe",
@@ -157,10 +158,19 @@ def resample(samples: Float32, from_rate: int, to_rate: int) -> Float32:
 def downmix(samples: Float32) -> Float32:
     """Return the mean of the channels of [C, n]; where they cancel, the loudest channel."""
     mono: Float32 = samples.mean(axis=0, dtype=np.float32)
-    power = np.einsum("cn,cn->c", samples, samples)
-    if len(samples) > 1 and mono @ mono < CANCELLED * power.mean():
-        mono = samples[int(power.argmax())]
+    if channels_cancel(samples):
+        mono = samples[int(_power(samples).argmax())]
     return mono
+
+
+def channels_cancel(samples: Float32) -> bool:
+    """Whether hardly any power is left in the mean of the channels of [C, n]."""
+    mono = samples.mean(axis=0, dtype=np.float32)
+    return len(samples) > 1 and bool(mono @ mono < CANCELLED * _power(samples).mean())
+
+
+def _power(samples: Float32) -> Float32:
+    return np.asarray(np.einsum("cn,cn->c", samples, samples))
 
 
 def mono_window(samples: Float32, rate: int, lead: int, length_s: float, to_rate: int) -> Float32:

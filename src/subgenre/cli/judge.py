@@ -106,7 +106,7 @@ def doctor(
     device: str = "auto",
     common: Common | None = None,
 ) -> int:
-    """List tracks to check: in the wrong playlist, copies, outliers, silent or clipped.
+    """List tracks to check: in the wrong playlist, copies, outliers, broken files.
 
     It needs no trained model, and moves nothing.
 

@@ -80,7 +80,7 @@ def doctor(
     device: str = "auto",
     console: Console | None = None,
 ) -> Diagnosed:
-    """Find tracks in the wrong playlist, copies, outliers, silent and clipped files.
+    """Find tracks in the wrong playlist, copies, outliers, and files that are broken.
 
     Light probes on the frozen backbone that were not trained on a track judge it, over folds and
     repeats. Nothing is moved.

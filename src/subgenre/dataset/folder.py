@@ -59,6 +59,7 @@ CHUNK_SCHEMA = pa.schema(
         *((name, pa.float64()) for name in measures.COLUMNS),
     ]
 )
+_ADDED = "cancelled_share"  # a measure that earlier features do not have
 _TRACK_KINDS = {"str": pa.string(), "Path": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
 TRACK_SCHEMA = pa.schema(
     [
@@ -213,7 +214,8 @@ class FeatureFolder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spec, config and chunks, without the location and the file names."""
-        content = self.chunks.drop_columns(["file"]).to_pydict()
+        kept = [name for name in self.chunks.column_names if name not in ("file", _ADDED)]
+        content = self.chunks.select(kept).to_pydict()
         settings = [self.spec.to_dict(), self.config.to_dict(), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -365,7 +367,10 @@ def path_from_text(text: str) -> Path:
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.read_table(path, partitioning=None).select(schema.names).cast(schema)
+        table = pq.read_table(path, partitioning=None)
+        if _ADDED in schema.names and _ADDED not in table.column_names:
+            table = table.append_column(_ADDED, pa.array(np.full(len(table), np.nan)))
+        table = table.select(schema.names).cast(schema)
     except FileNotFoundError:
         raise FeatureError(f"{path} does not exist; {AGAIN}") from None
     except (OSError, KeyError, ValueError, pa.ArrowException) as problem:

@@ -40,6 +40,7 @@ PHRASES = {  # name, more of it, less of it, unit
     "silent_share": ("silence", "more silent", "less silent", ""),
     "cutoff_hz": ("spectral cut-off", "brighter at the top", "duller at the top", "Hz"),
     "tempo_bpm": ("tempo", "faster", "slower", "bpm"),
+    "cancelled_share": ("cancelling channels", "more out of phase", "less out of phase", ""),
     "bpm": ("the bpm tag", "faster by its tags", "slower by its tags", "bpm"),
     "duration_s": ("duration", "longer", "shorter", "s"),
     "bit_rate": ("bit rate", "higher in bit rate", "lower in bit rate", "bit/s"),

@@ -2,8 +2,8 @@
 
 A probe that hasn't seen a track judges it (out-of-fold). The less probable a track's own subgenre,
 the earlier it is listed (self-confidence: Northcutt, Jiang and Chuang 2021, section 3). Swapped
-labels show how sure that is, and where the list ends. Duplicates, outliers and silent or clipped
-recordings are listed too. No file is moved: a person listens and decides.
+labels show how sure that is, and where the list ends. Duplicates, outliers and recordings that are
+silent, clipped or out of phase are listed too. No file is moved: a person listens and decides.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ NEIGHBOURS = 3  # nearest tracks that are shown, and of the own subgenre for an 
 OUTLIER_Z = 4.0  # robust z of that distance
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.01  # of the samples; a modern master clips a little
+CANCELLED_SHARE = 0.5  # of a track's chunks
 FOLDS, REPEATS = 5, 3
 SURE = (
     "How sure: for a wrong playlist, the probability that the track does not belong where it is, "
@@ -42,7 +43,10 @@ SURE = (
     "with the probability of that subgenre. The list of wrong playlists ends where less than "
     f"{percent(LEAST_PRECISION)} of it is expected to be right."
 )
-KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", "silent", "clipped")
+KINDS = (
+    *("wrong playlist", "two playlists", "duplicate", "outlier"),
+    *("silent", "clipped", "out of phase"),
+)
 
 
 @dataclass(frozen=True)
@@ -219,17 +223,17 @@ def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:
 
 
 def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[Finding]:
-    """Return tracks that are silent or clipped, by the mean measures of their chunks.
+    """Return tracks that are silent, clipped or out of phase, by the means of their chunks.
 
-    `measures` holds "silent_share" and "clipped_share" [N]; NaN counts as 0. The confidence is the
-    silent share, or 1 - half the limit over the clipped share.
+    `measures` holds "silent_share", "clipped_share" and "cancelled_share" [N]; NaN counts as 0. The
+    confidence is the silent or cancelled share, or 1 - half the limit over the clipped share.
     """
     rows = []
-    silent, clipped = (
+    shares = (
         np.nan_to_num(np.asarray(measures[name], dtype=np.float64)).tolist()
-        for name in ("silent_share", "clipped_share")
+        for name in ("silent_share", "clipped_share", "cancelled_share")
     )
-    for track, silence, clipping in zip(tracks, silent, clipped, strict=True):
+    for track, silence, clipping, cancelled in zip(tracks, *shares, strict=True):
         if silence >= SILENT_SHARE:
             why = f"{percent(silence)} of the audio is silence"
             rows.append(_finding(track, "silent", track.subgenre, "", silence, why))
@@ -237,6 +241,9 @@ def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[F
             why = f"{clipping:.2%} of the samples are clipped"
             sure = 1 - CLIPPED_SHARE / (2 * clipping)
             rows.append(_finding(track, "clipped", track.subgenre, "", sure, why))
+        if cancelled >= CANCELLED_SHARE:
+            why = f"The channels cancel in {percent(cancelled)} of it; the louder one is used"
+            rows.append(_finding(track, "out of phase", track.subgenre, "", cancelled, why))
     return rows
 
 
