@@ -135,8 +135,12 @@ class Model:
         self.__dict__.pop("tracks", None)
         return indexed
 
-    def embed(self, files: Paths, *, console: Console | None = None) -> FileVectors:
+    def embed(
+        self, files: Paths, *, maps: Maps = (), console: Console | None = None
+    ) -> FileVectors:
         """Embed audio files, folders or playlists; files that can't be read are in `skipped`.
+
+        `maps`: as of `index`.
 
         Returns:
             vectors [N, D] of the files, vectors [n, D] of their chunks, and where those start.
@@ -144,7 +148,7 @@ class Model:
         Raises:
             LibraryError: no audio there.
         """
-        listed = sources.audio_files(_paths(files))
+        listed = sources.audio_files(_paths(files), maps)
         found = self._folder.embed(listed.paths, console=console)
         return dataclasses.replace(found, skipped=(*listed.skipped, *found.skipped))
 
@@ -182,6 +186,7 @@ class Model:
         out: str | Path | None = None,
         copy_to: str | Path | None = None,
         m3u_to: str | Path | None = None,
+        maps: Maps = (),
         workers: int | None = None,
         console: Console | None = None,
     ) -> Classified:
@@ -193,6 +198,7 @@ class Model:
             out: a .csv or .json of the placements.
             copy_to: copy each file into this folder, by genre/subgenre.
             m3u_to: add each file to the playlist of its subgenre in this folder.
+            maps: as of `index`.
             workers: processes; by default all cores.
 
         Raises:
@@ -208,6 +214,7 @@ class Model:
             out=_path(out),
             copy_to=_path(copy_to),
             m3u_to=_path(m3u_to),
+            maps=maps,
             workers=workers,
             console=console,
         )

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from subgenre import cli
 from subgenre.cli.console import Terminal
-from subgenre.cli.options import Recipe, maps
+from subgenre.cli.options import Mapped, Recipe
 from subgenre.errors import ConfigError
 from subgenre.training import distributed
 from tests.conftest import REPOSITORY
@@ -253,10 +253,10 @@ def test_a_terminal_of_any_encoding_gets_output_and_the_exit_code(
 
 
 def test_map_is_from_and_to() -> None:
-    assert maps(("D:/a=b=/c",)) == [("D:/a=b", "/c")]
+    assert Mapped(("D:/a=b=/c",)).maps() == [("D:/a=b", "/c")]
     for words in ("D:/a", "=x", "x="):
         with pytest.raises(ConfigError, match="FROM=TO"):
-            maps((words,))
+            Mapped((words,)).maps()
 
 
 @pytest.mark.slow

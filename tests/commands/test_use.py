@@ -426,6 +426,22 @@ def test_classify_warns_where_none_of_these_is_near_chance(tmp_path, monkeypatch
     assert any("62 % of the pairs" in text for text in console.messages) == warned
 
 
+def test_lists_of_another_machine_are_translated_in_every_command(made, tmp_path, call):
+    write_wav(tmp_path / "here" / "a.wav", 8.0, 1)
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text("D:\\Music\\a.wav\nD:\\Other\\b.wav\n", encoding="utf-8")
+    words = [playlist, "--run", model(made), "--map", f"D:/Music={tmp_path}/here"]
+    code, result, err = call("classify", *words)
+    assert (code, [Path(p["path"]).name for p in result["placements"]]) == (1, ["a.wav"])
+    assert "--map FROM=TO" in err
+    assert call("embed", *words, "--out", tmp_path / "v.parquet")[1]["n_tracks"] == 1
+    shutil.copytree(made, tmp_path / "copy")
+    words[2] = model(tmp_path / "copy")
+    code, result, err = call("index", *words)
+    assert (code, result["embedded"]) == (1, 1)
+    assert "--map FROM=TO" in err
+
+
 def test_classify_refuses_where_no_file_can_be_read(made, tmp_path, call, capsys):
     for name in ("a.mp3", "b.mp3"):
         (tmp_path / name).write_text("no music")

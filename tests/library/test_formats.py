@@ -225,7 +225,7 @@ def test_a_format_of_ones_own_is_read_and_written(tmp_path, monkeypatch, songs):
     """A toy format, registered here, serves the functions that every command uses."""
     toy = formats.PlaylistFormat(
         frozenset({".lines"}),
-        lambda path: [Path(line) for line in json.loads(path.read_text())],
+        lambda path, _: [Path(line) for line in json.loads(path.read_text())],
         lambda path, tracks: path.write_text(json.dumps([str(t.path) for t in tracks])),
     )
     monkeypatch.setitem(formats.FORMATS, ".lines", toy)  # removed again after the test

@@ -445,6 +445,17 @@ def test_paths_of_other_machines_are_named_or_translated(tmp_path, kind):
     assert "--map" in listed_as(tmp_path, kind, "C:/Music/a b.mp3", other)
 
 
+@pytest.mark.parametrize("kind", ["m3u8", "csv", "xml"])
+def test_a_playlist_of_another_machine_is_named_or_translated(tmp_path, kind):
+    listed_as(tmp_path, kind, "D:\\Music\\a.mp3")
+    playlist = tmp_path / ("a.xml" if kind == "xml" else f"lists/a.{kind}")
+    with pytest.raises(LibraryError, match="--map FROM=TO"):
+        sources.audio_files([playlist])
+    path = put_name(tmp_path / "music/a.mp3")
+    found = sources.audio_files([playlist], [("d:/music", str(tmp_path / "music"))])
+    assert (found.paths, found.skipped) == ((path,), ())
+
+
 def test_playlists_of_one_name_are_kept_apart(tmp_path):
     a, b, c, d = (put_name(tmp_path / f"{name}.mp3") for name in "abcd")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from subgenre.cli.judge import show_evaluation
-from subgenre.cli.options import Common, Recipe, maps
+from subgenre.cli.options import Common, Mapped, Recipe
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import workspace
 from subgenre.errors import ConfigError
@@ -42,10 +42,10 @@ def preprocess(
     max_chunks: int = 3,
     trash: Path | None = None,
     multi: str = "exclude",
-    map: Annotated[tuple[str, ...], Parameter(name="--map")] = (),
     workers: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
     """Cut the tracks of a library into chunks and compute their features.
@@ -62,7 +62,6 @@ def preprocess(
         max_chunks: at most this many chunks a track.
         trash: folder of music of none of the subgenres; by default ROOT/trash.
         multi: exclude or keep a recording that is in two subgenres.
-        map: FROM=TO, a prefix of the paths in lists of another machine, and its folder here.
         workers: processes; by default all cores.
         seed: of the random chunks.
         overwrite: replace features made with other settings.
@@ -86,7 +85,7 @@ def preprocess(
         backbone=backbone,
         settings=settings,
         trash=trash,
-        maps=maps(map),
+        maps=(mapped or Mapped()).maps(),
         workers=workers,
         overwrite=overwrite,
         console=terminal,

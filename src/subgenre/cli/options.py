@@ -117,17 +117,25 @@ class Recipe:
         return by_flag | by_set
 
 
-def maps(given: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Read each `FROM=TO` of --map.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Mapped:
+    """Lists from another machine."""
 
-    Raises:
-        ConfigError: not of this form.
-    """
-    pairs = [words.rpartition("=") for words in given]
-    for source, _, target in pairs:
-        if not (source and target):
-            raise ConfigError(f"--map is not FROM=TO; give for example --map {MAP_EXAMPLE}")
-    return [(source, target) for source, _, target in pairs]
+    map: Annotated[tuple[str, ...], Parameter(name="--map")] = ()
+    "FROM=TO, a prefix of the paths in lists of another machine, and its folder here."
+
+    def maps(self) -> list[tuple[str, str]]:
+        """Read each `FROM=TO`.
+
+        Raises:
+            ConfigError: not of this form.
+        """
+        pairs = [words.rpartition("=") for words in self.map]
+        for source, _, target in pairs:
+            if not (source and target):
+                raise ConfigError(f"--map is not FROM=TO; give for example --map {MAP_EXAMPLE}")
+        return [(source, target) for source, _, target in pairs]
 
 
 def _assignment(words: str) -> tuple[str, Any]:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 import subgenre
 from subgenre.audio import keys
-from subgenre.cli.options import Common, Selection, Source, maps
+from subgenre.cli.options import Common, Mapped, Selection, Source
 from subgenre.core import workspace
 from subgenre.core.text import percent
 
@@ -28,9 +28,9 @@ def index(
     *,
     root: Path | None = None,
     replace: bool = False,
-    map: Annotated[tuple[str, ...], Parameter(name="--map")] = (),
     workers: int | None = None,
     source: Source | None = None,
+    mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
     """Update the index of a model with a library: add new tracks, remove missing ones.
@@ -43,7 +43,6 @@ def index(
         library: a folder of audio, a CSV, a folder of playlists, or a rekordbox XML.
         root: the new folder of a library that has moved; its tracks are found by their audio.
         replace: remove the tracks of all other libraries, the training tracks among them.
-        map: FROM=TO, a prefix of the paths in lists of another machine, and its folder here.
         workers: processes; by default all cores.
     """
     terminal = (common or Common()).terminal()
@@ -54,7 +53,7 @@ def index(
             library,
             root=root,
             replace=replace,
-            maps=maps(map),
+            maps=(mapped or Mapped()).maps(),
             workers=workers,
             console=terminal,
         )
@@ -72,6 +71,7 @@ def classify(
     copy_to: Path | None = None,
     m3u_to: Path | None = None,
     workers: int | None = None,
+    mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
     """Classify audio files: the subgenre or none of them, how well it fits, the typical part.
@@ -94,6 +94,7 @@ def classify(
         out=out,
         copy_to=copy_to,
         m3u_to=m3u_to,
+        maps=(mapped or Mapped()).maps(),
         workers=workers,
         console=terminal,
     )
@@ -241,6 +242,7 @@ def embed(
     *audio: Path,
     run: Path | None = None,
     out: Path = Path("embeddings.parquet"),
+    mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
     """Write the embeddings of audio files, or of the held-out tracks, as one table.
@@ -248,7 +250,7 @@ def embed(
     Example: subgenre embed new/*.mp3 --out new.parquet
 
     Args:
-        audio: files or folders; without any, the held-out tracks of the model.
+        audio: files, folders or playlists; without any, the held-out tracks of the model.
         run: the model folder; by default the newest fully_trained_models_... here.
         out: a Parquet file: id, path, genre, subgenre, vector.
     """
@@ -256,7 +258,7 @@ def embed(
     run = workspace.find_run(run, terminal)
     from subgenre.commands import embed as stage
 
-    embedded = stage.embed(audio, run, out, console=terminal)
+    embedded = stage.embed(audio, run, out, maps=(mapped or Mapped()).maps(), console=terminal)
     terminal.result(embedded.to_dict())
     return 1 if embedded.skipped else 0
 

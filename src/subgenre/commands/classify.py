@@ -22,6 +22,7 @@ from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import formats, sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
+from subgenre.library.uris import Maps
 
 if TYPE_CHECKING:
     from subgenre.models.file_embedding import FileVectors
@@ -65,6 +66,7 @@ def classify(
     out: Path | None = None,
     copy_to: Path | None = None,
     m3u_to: Path | None = None,
+    maps: Maps = (),
     workers: int | None = None,
     console: Console | None = None,
 ) -> Classified:
@@ -76,6 +78,7 @@ def classify(
         out: a .csv or .json of the placements.
         copy_to: folder to copy each file into, by genre/subgenre.
         m3u_to: folder of playlists, one for each subgenre; each file is added to one.
+        maps: prefixes of paths in playlists of another machine, and their folders here.
         workers: processes that decode.
 
     Raises:
@@ -85,7 +88,7 @@ def classify(
     console = console or Silent()
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise PlaylistError(f"{out} is neither .csv nor .json; give one of them with --out")
-    listed = sources.audio_files(audio)
+    listed = sources.audio_files(audio, maps)
     classifier = model.classifier(alpha)
     if not classifier.held_out:
         console.warn("the model has no test tracks, so “fits” is too high")

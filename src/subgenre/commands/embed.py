@@ -15,6 +15,7 @@ from subgenre.errors import LibraryError
 from subgenre.library import sources
 from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
+from subgenre.library.uris import Maps
 from subgenre.models import embedding, encoder
 
 
@@ -41,9 +42,12 @@ def embed(
     out: Path = Path("embeddings.parquet"),
     *,
     features: Path | None = None,
+    maps: Maps = (),
     console: Console | None = None,
 ) -> Embedded:
     """Write vectors of audio files or folders, or of the run's held-out tracks.
+
+    `maps`: as of `audio_files`.
 
     Raises:
         RunError, FeatureError: as for `evaluate`.
@@ -51,7 +55,7 @@ def embed(
     """
     console = console or Silent()
     if audio:
-        return _embed_audio(audio, run, out, console)
+        return _embed_audio(audio, run, out, maps, console)
     opened = ModelFolder.open(run, console, features=features, vectors=False)
     device = hardware.pick_device(opened.settings.run.device)
     rows = opened.features.rows(opened.split.test)
@@ -74,10 +78,12 @@ def embed(
     return Embedded(out, len(tracks), ())
 
 
-def _embed_audio(audio: Sequence[Path], run: Path | None, out: Path, console: Console) -> Embedded:
+def _embed_audio(
+    audio: Sequence[Path], run: Path | None, out: Path, maps: Maps, console: Console
+) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
     opened = ModelFolder.open(run, console, vectors=False)
-    listed = sources.audio_files(audio)
+    listed = sources.audio_files(audio, maps)
     found = opened.embed(listed.paths, console=console)
     skipped = sources.warn_of_skipped(console, (*listed.skipped, *found.skipped))
     if not found.paths:

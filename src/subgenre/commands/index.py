@@ -179,7 +179,8 @@ def listing(source: Path, labels: frozenset[tuple[str, str]], maps: Maps = ()) -
     except LibraryError:
         if not source.is_file() or source.suffix.lower() in (".csv", ".xml"):
             raise
-        found = Found([Entry(p, "", "") for p in sources.audio_files([source]).paths])
+        files = sources.audio_files([source], maps)
+        found = Found([Entry(path, "", "") for path in files.paths], list(files.skipped))
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
         named = {entry.path.resolve() for entry in found.entries}

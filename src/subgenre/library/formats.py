@@ -33,11 +33,12 @@ class PlaylistFormat:
 
     Attributes:
         extensions: in lower case, with the dot.
-        read: path of a file -> its tracks in order. write: (path, tracks in order).
+        read: (path, maps) -> its tracks in order, see `uris.resolve`. write: (path, tracks in
+            order).
     """
 
     extensions: frozenset[str]
-    read: Callable[[Path], list[Path]]
+    read: Callable[[Path, Maps], list[Path]]
     write: Callable[[Path, Sequence[Track]], None]
 
 
@@ -49,13 +50,13 @@ def register(playlist_format: PlaylistFormat) -> None:
     FORMATS.update(dict.fromkeys(playlist_format.extensions, playlist_format))
 
 
-def read_playlist(path: Path) -> list[Path]:
-    """Read the tracks of a playlist file, in order.
+def read_playlist(path: Path, maps: Maps = ()) -> list[Path]:
+    """Read the tracks of a playlist file, in order; for `maps` see `uris.resolve`.
 
     A rekordbox file gives the tracks of all its playlists, each once; `read_rekordbox` keeps them
     apart.
     """
-    return _format_of(path).read(path)
+    return _format_of(path).read(path, maps)
 
 
 def write_playlist(path: Path, tracks: Sequence[Track]) -> None:
@@ -117,7 +118,7 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     files.write_text(path, text.getvalue())
 
 
-def read_csv(path: Path) -> list[Path]:
+def read_csv(path: Path, maps: Maps = ()) -> list[Path]:
     """Read the column `path` of a CSV; paths are relative to the folder of the CSV."""
     text, _ = _read_text(path)
     try:
@@ -125,7 +126,7 @@ def read_csv(path: Path) -> list[Path]:
         if "path" not in (table.fieldnames or ()):
             found = ", ".join(table.fieldnames or ()) or "nothing"
             raise PlaylistError(f"{path} has no column 'path' but {found}; name one in line 1")
-        return [resolve(path.parent, row["path"]) for row in table if row["path"]]
+        return [resolve(path.parent, row["path"], maps) for row in table if row["path"]]
     except csv.Error as problem:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
 
@@ -191,7 +192,9 @@ register(PlaylistFormat(frozenset({".csv"}), read_csv, write_csv))
 register(
     PlaylistFormat(
         frozenset({".xml"}),
-        lambda path: list(dict.fromkeys(chain.from_iterable(read_rekordbox(path).values()))),
+        lambda path, maps: list(
+            dict.fromkeys(chain.from_iterable(read_rekordbox(path, maps).values()))
+        ),
         lambda path, tracks: write_rekordbox(path, {path.stem: tracks}),
     )
 )

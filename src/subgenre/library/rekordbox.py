@@ -64,9 +64,9 @@ class Collection:
     encoding: str
 
 
-def read_rekordbox(path: Path) -> dict[str, list[Path]]:
+def read_rekordbox(path: Path, maps: Maps = ()) -> dict[str, list[Path]]:
     """Read the playlists of a rekordbox XML file, as in `Collection`."""
-    return read_collection(path).playlists
+    return read_collection(path, maps).playlists
 
 
 def read_collection(path: Path, maps: Maps = ()) -> Collection:

@@ -134,8 +134,14 @@ class AudioFiles:
     skipped: tuple[Skipped, ...]
 
 
-def audio_files(given: Sequence[Path]) -> AudioFiles:
-    """List audio files: files, all audio below folders, and the entries of playlists."""
+def audio_files(given: Sequence[Path], maps: Maps = ()) -> AudioFiles:
+    """List audio files: files, all audio below folders, and the entries of playlists.
+
+    `maps` translates the paths in playlists of another machine, see `uris.resolve`.
+
+    Raises:
+        LibraryError: no audio there. PlaylistError: a playlist can't be read.
+    """
     paths: dict[Path, None] = {}
     skipped: list[Skipped] = []
     for path in given:
@@ -147,13 +153,18 @@ def audio_files(given: Sequence[Path]) -> AudioFiles:
         elif not path.exists():
             skipped.append(Skipped(path, "does not exist"))
         elif suffix in FORMATS:
-            paths |= dict.fromkeys(read_playlist(path))
+            for file in read_playlist(path, maps):
+                reason = elsewhere(file)
+                if reason:
+                    skipped.append(Skipped(file, f"{reason} (listed in {shown(path.name)})"))
+                else:
+                    paths[file] = None
         elif suffix in EXTENSIONS:
             paths[path] = None
         else:
             skipped.append(Skipped(path, "has no audio extension"))
     if not paths:
-        reasons = ", ".join(f"{shown(s.path)} {s.reason}" for s in skipped[:3])
+        reasons = ", ".join(f"{shown(s.path)}: {s.reason}" for s in skipped[:3])
         what = reasons or f"{', '.join(shown(p) for p in given)} holds no audio"
         raise LibraryError(f"{what}; name audio files, folders or playlists")
     return AudioFiles(tuple(paths), tuple(skipped))
