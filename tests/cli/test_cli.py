@@ -260,12 +260,13 @@ def test_map_is_from_and_to() -> None:
 
 
 @pytest.mark.slow
-def test_map_reaches_the_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["preprocess", "--workers", "1"], ["run"]])
+def test_map_reaches_the_lists(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "here" / "a.mp3"
     path.parent.mkdir()
     path.touch()
     (tmp_path / "l.csv").write_text("path,genre,subgenre\nD:\\Music\\a.mp3,g,s\n")
-    words = ["preprocess", str(tmp_path / "l.csv"), "--backbone", "musicnn", "--workers", "1"]
+    words = [*command, str(tmp_path / "l.csv"), "--backbone", "musicnn"]
     errors = []
     for more in ([], ["--map", f"D:/Music={tmp_path}/here"]):
         found = subprocess.run(

@@ -144,6 +144,7 @@ def run(
     root: Path = workspace.LIBRARY,
     *,
     recipe: Recipe | None = None,
+    mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
     """Do the whole job: preprocess a library, train, evaluate, and open the report.
@@ -165,6 +166,7 @@ def run(
         root,
         recipe.backbone or DEFAULT_BACKBONE,
         lambda features: recipe.settings(features, terminal),
+        maps=(mapped or Mapped()).maps(),
         console=terminal,
     )
     show_evaluation(evaluated, terminal)

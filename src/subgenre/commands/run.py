@@ -14,6 +14,7 @@ from subgenre.commands.train import train
 from subgenre.config import TrainConfig
 from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
+from subgenre.library.uris import Maps
 from subgenre.report.writer import Evaluated
 
 
@@ -22,6 +23,7 @@ def run(
     backbone: str,
     settings: Callable[[Path], TrainConfig],
     *,
+    maps: Maps = (),
     console: Console | None = None,
 ) -> Evaluated:
     """Preprocess a library, train on it and evaluate; open the report where there is a display.
@@ -30,14 +32,14 @@ def run(
     used again.
 
     Args:
-        source, backbone: as for `preprocess`.
+        source, backbone, maps: as for `preprocess`.
         settings: returns the recipe for the feature folder that was written.
 
     Raises:
         SubgenreError: as `preprocess`, `train` and `evaluate`.
     """
     console = console or Silent()
-    preprocess(source, workspace.FEATURES, backbone=backbone, console=console)
+    preprocess(source, workspace.FEATURES, backbone=backbone, maps=maps, console=console)
     trained = train(workspace.FEATURES, settings(workspace.FEATURES), console=console)
     evaluated = evaluate(trained.run, console=console)
     if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
