@@ -166,6 +166,24 @@ def write_dsf(path: Path, seconds: float) -> Path:
     return path
 
 
+def write_silent_ape(path: Path, seconds: float, rate: int = RATE) -> Path:
+    """Write Monkey's Audio, stereo, 16 bits: frames of silence, which hold no code words.
+
+    Neither PyAV nor another library at hand encodes it.
+    """
+    a_frame = 73_728  # samples
+    count, last = divmod(round(seconds * rate), a_frame)
+    frame = struct.pack("<IIII", 0x80000000, 3, 0, 0)  # checksum and flag, silence, empty code
+    start = 52 + 24 + 4 * (count + 1)
+    seeks = [start + i * len(frame) for i in range(count + 1)]
+    data = frame * (count + 1)
+    sizes = (52, 24, 4 * len(seeks), 0, len(data), 0, 0)
+    head = struct.pack("<4sHH7I16x", b"MAC ", 3990, 0, *sizes)
+    head += struct.pack("<HHIIIHHI", 1000, 0, a_frame, last, count + 1, 16, 2, rate)
+    path.write_bytes(head + struct.pack(f"<{len(seeks)}I", *seeks) + data)
+    return path
+
+
 def write_float_wav(path: Path, samples: NDArray, rate: int = RATE) -> Path:
     """Write 32-bit float samples as they are, NaN included."""
     soundfile.write(str(path), samples.T, rate, subtype="FLOAT", format="WAV")

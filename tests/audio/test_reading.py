@@ -162,6 +162,14 @@ def test_a_film_with_sound_is_read(tmp_path):
         assert_windows_of(path, decoded(path), 2e-3)
 
 
+def test_silence_in_monkeys_audio_has_its_length(tmp_path):
+    path = files.write_silent_ape(tmp_path / "a.ape", 7.3)
+    assert probe(path).duration_s == pytest.approx(7.3, abs=1 / files.RATE)
+    everything = decoded(path)
+    assert everything.shape == (2, round(7.3 * files.RATE))
+    assert_windows_of(path, everything)
+
+
 @pytest.mark.parametrize("extension", [".ogg", ".opus"])
 def test_chained_streams_are_read_one_after_the_other(tmp_path, extension):
     rate = 48_000 if extension == ".opus" else files.RATE

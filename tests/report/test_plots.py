@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from PIL import Image
 
-from subgenre.report import palette, plots
+from subgenre.report import fonts, palette, plots
 from subgenre.report.data import ReportData
 from tests.report.example import GENRES, LABEL_GENRES, LABELS, full_data, points
 
@@ -53,6 +54,23 @@ def test_plots_take_any_name(tmp_path, name):
     plots.save_map(tmp_path / "map.png", data)
     plots.save_confusion(tmp_path / "confusion.png", data)
     assert (tmp_path / "map.png").stat().st_size > 5_000
+
+
+def test_letters_outside_matplotlibs_own_font_are_drawn_by_an_installed_one(tmp_path, monkeypatch):
+    """Ⓐ and Ⓑ are in STIX alone: without it both are the same box."""
+    everything, pictures = font_manager.fontManager.ttflist, []
+    for others in ((), ("STIXGeneral",)):
+        names = ("DejaVu Sans", "Last Resort High-Efficiency", *others)
+        installed = [font for font in everything if font.name in names]
+        monkeypatch.setattr(font_manager.fontManager, "ttflist", installed)
+        for name in "ⒶⒷ":
+            data = ReportData("x", labels=(name,), genres=(name,), confusion=((3,),))
+            with fonts.for_names([name]):
+                plots.save_confusion(tmp_path / "c.png", data)
+            pictures.append((tmp_path / "c.png").read_bytes())
+        assert ("boxes for Ⓑ" in fonts.note(["Dub Ⓑ", "Łódź"])) == (not others)
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures)) == 3
 
 
 def test_a_long_legend_stays_above_the_line_of_the_splits(tmp_path: Path) -> None:

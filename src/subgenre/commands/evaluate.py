@@ -34,7 +34,7 @@ from subgenre.evaluation.audits.registry import Audited
 from subgenre.evaluation.baselines import Fold
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import encoder
-from subgenre.report import maps, summary, writer
+from subgenre.report import fonts, maps, summary, writer
 from subgenre.report.data import Backbone, ReportData
 from subgenre.report.html import MAX_MB
 from subgenre.report.writer import Evaluated
@@ -150,6 +150,10 @@ def evaluate(
     if models.is_test_run:
         console.warn(_TEST_RUN)
         warnings.append(_TEST_RUN)
+    unreadable = fonts.note((*tracks.folder.labels, *tracks.folder.genres))
+    if unreadable:
+        console.warn(unreadable)
+        warnings.append(unreadable)
     warnings += audited.notes
 
     figures = {

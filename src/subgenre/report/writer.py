@@ -16,7 +16,7 @@ from subgenre import metrics, report
 from subgenre.core import files, workspace
 from subgenre.evaluation.audits.mislabels import Finding, csv_rows
 from subgenre.evaluation.tracks import EvaluationTracks
-from subgenre.report import plots
+from subgenre.report import fonts, plots
 from subgenre.report.data import Point, ReportData
 
 FORMAT_VERSION = 1
@@ -46,8 +46,9 @@ class Evaluated:
 def write(path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float) -> None:
     """Write `metrics.json`, both pictures, the report and the model card."""
     files.write_json(path / workspace.METRICS, dict(figures))
-    plots.save_map(path / workspace.MAP, data)
-    plots.save_confusion(path / workspace.CONFUSION, data)
+    with fonts.for_names((*data.labels, *data.genres)):
+        plots.save_map(path / workspace.MAP, data)
+        plots.save_confusion(path / workspace.CONFUSION, data)
     report.write_report(path / workspace.REPORT, data, max_mb=max_mb)
     report.write_card(path / workspace.CARD, data)
 
