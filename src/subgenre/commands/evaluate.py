@@ -80,6 +80,25 @@ class _Models:
     is_test_run: bool = False
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What an evaluation measures.
+
+    Attributes:
+        folds, repeats: 0 for a model's own split.
+        sides: tracks by the name of their side. vectors: of all tracks [N, D] or NaN.
+    """
+
+    folds: int
+    repeats: int
+    scored: Sequence[Fold]
+    scores: baselines.Scores
+    sides: dict[str, Ints]
+    vectors: Floats
+    audited: Audited
+    warnings: list[str]
+
+
 def evaluate(
     run: Path | None = None,
     *,
@@ -139,40 +158,14 @@ def evaluate(
     ]
     scores = baselines.score(scored, tracks.labels, genres=tracks.genres, ids=tracks.ids, seed=seed)
     sides, vectors = _evaluated(scored) if folds else _both_sides(scored[0])
-
     audited = Audited({}, (), ())
     if not quick:
         retrain_in = models.out / "open_set" if open_set == "full" else None
         context = _context(models, scored, vectors, folds, repeats, retrain_in, workers, console)
         audited = registry.run_all(context)
-    warnings = [warning for split in models.splits for warning in split.warnings]
-    warnings = [*dict.fromkeys(warnings), *scores.notes]
-    if models.is_test_run:
-        console.warn(_TEST_RUN)
-        warnings.append(_TEST_RUN)
-    unreadable = fonts.note((*tracks.folder.labels, *tracks.folder.genres))
-    if unreadable:
-        console.warn(unreadable)
-        warnings.append(unreadable)
-    warnings += audited.notes
+    warnings = _warnings(models, scores, audited, console)
+    found = _Found(folds, repeats, scored, scores, sides, vectors, audited, warnings)
 
-    figures = {
-        "format_version": writer.FORMAT_VERSION,
-        "models": plain(scores.scores),
-        "comparisons": plain(scores.comparisons),
-        "n_tracks": len(np.unique(np.concatenate([[*f.train, *f.test] for f in scored]))),
-        "folds": folds,
-        "repeats": repeats,
-        "train_s": models.train_s,
-        "grouped_by": list(models.splits[0].grouped_by),
-        "warnings": warnings,
-        "audits": plain(audited.results),
-        "fingerprint": tracks.folder.fingerprint,
-        "seed": seed,
-        "versions": versions(),
-    }
-    if not folds:
-        figures |= {"n_train": len(scored[0].train), "n_test": len(scored[0].test)}
     track_vectors.write_embeddings(
         models.out / workspace.EMBEDDINGS,
         [tracks.folder.tracks[i] for side in sides.values() for i in side],
@@ -181,35 +174,77 @@ def evaluate(
         fingerprint=models.fingerprint,
     )
     console.info("drawing map and report")
-    predicted, confusion = baselines.out_of_fold(scored, tracks.labels, len(tracks.folder.labels))
-    data = ReportData(
-        title=models.out.resolve().name,
-        made=f"subgenre {VERSION}",
-        n_train=int(np.median([len(fold.train) for fold in scored])),
-        n_test=len(sides["test"]),
-        folds=folds,
-        repeats=repeats,
-        models=scores.scores,
-        comparisons=scores.comparisons,
-        labels=tuple(tracks.folder.labels),
-        genres=tuple(tracks.folder.genres),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        **_map(tracks, sides, vectors, predicted, seed),
-        history=models.history,
-        settings=validation.to_dict(models.settings),
-        versions=versions(),
-        fingerprint=tracks.folder.fingerprint,
-        split_by=", ".join(models.splits[0].grouped_by),
-        warnings=(*warnings, *(() if folds else (_ONE_SPLIT,))),
-        skipped=writer.n_skipped(tracks),
-        backbone=models.backbone,
-        sections=audited.sections,
-    )
+    figures, data = _figures(models, found), _report_data(models, found)
     writer.write(models.out, figures, data, max_mb=max_mb)
     if "doctor" in audited.results:
         writer.write_doctor(models.out / workspace.DOCTOR, audited.results["doctor"])
     console.info(f"report: {models.out / workspace.REPORT}")
     return Evaluated(models.out, figures, summary.sentences(data))
+
+
+def _warnings(
+    models: _Models, scores: baselines.Scores, audited: Audited, console: Console
+) -> list[str]:
+    """Return what limits the figures; the console shows what it has not shown before."""
+    folder = models.tracks.folder
+    unreadable = fonts.note((*folder.labels, *folder.genres))
+    new = [text for text in (_TEST_RUN if models.is_test_run else "", unreadable) if text]
+    for text in new:
+        console.warn(text)
+    of_splits = dict.fromkeys(text for split in models.splits for text in split.warnings)
+    return [*of_splits, *scores.notes, *new, *audited.notes]
+
+
+def _figures(models: _Models, found: _Found) -> dict[str, Any]:
+    """Return the content of `metrics.json`."""
+    scored = found.scored
+    figures = {
+        "format_version": writer.FORMAT_VERSION,
+        "models": plain(found.scores.scores),
+        "comparisons": plain(found.scores.comparisons),
+        "n_tracks": len(np.unique(np.concatenate([[*f.train, *f.test] for f in scored]))),
+        "folds": found.folds,
+        "repeats": found.repeats,
+        "train_s": models.train_s,
+        "grouped_by": list(models.splits[0].grouped_by),
+        "warnings": found.warnings,
+        "audits": plain(found.audited.results),
+        "fingerprint": models.tracks.folder.fingerprint,
+        "seed": models.settings.run.seed,
+        "versions": versions(),
+    }
+    if not found.folds:
+        figures |= {"n_train": len(scored[0].train), "n_test": len(scored[0].test)}
+    return figures
+
+
+def _report_data(models: _Models, found: _Found) -> ReportData:
+    """Return what the report and the model card show."""
+    tracks, folder = models.tracks, models.tracks.folder
+    predicted, confusion = baselines.out_of_fold(found.scored, tracks.labels, len(folder.labels))
+    return ReportData(
+        title=models.out.resolve().name,
+        made=f"subgenre {VERSION}",
+        n_train=int(np.median([len(fold.train) for fold in found.scored])),
+        n_test=len(found.sides["test"]),
+        folds=found.folds,
+        repeats=found.repeats,
+        models=found.scores.scores,
+        comparisons=found.scores.comparisons,
+        labels=tuple(folder.labels),
+        genres=tuple(folder.genres),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        **_map(tracks, found.sides, found.vectors, predicted, models.settings.run.seed),
+        history=models.history,
+        settings=validation.to_dict(models.settings),
+        versions=versions(),
+        fingerprint=folder.fingerprint,
+        split_by=", ".join(models.splits[0].grouped_by),
+        warnings=(*found.warnings, *(() if found.folds else (_ONE_SPLIT,))),
+        skipped=writer.n_skipped(tracks),
+        backbone=models.backbone,
+        sections=found.audited.sections,
+    )
 
 
 def _context(
