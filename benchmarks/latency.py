@@ -67,6 +67,7 @@ def main() -> None:
     chosen = parser.parse_args()
     demo = chosen.demo.resolve()
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once
     track = next(iter(sorted((demo / "WAV").rglob("*.mp3"))))
     with tempfile.TemporaryDirectory() as temporary:
         new = Path(temporary) / "new.mp3"  # another recording: the file without its last part

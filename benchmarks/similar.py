@@ -49,7 +49,7 @@ def main() -> None:
 
 def chosen(run: ModelFolder, tracks: Collection, count: int, seed: int) -> list[str]:
     """Draw held-out tracks with a label; where there are too few, others make up the number."""
-    ids = tracks.rows["id"].to_pylist()
+    ids = tracks.rows["id"].tolist()
     labelled = [ids[row] for row in np.flatnonzero(tracks.labelled)]
     held = set(run.test_ids)
     order = np.random.default_rng(seed).permutation(len(labelled))
@@ -83,7 +83,7 @@ def report(tracks: Collection, seeds: list[str], *, mutual: bool) -> None:
     for row in tracks.live:
         hits = playlists.similar(tracks, [tracks.track(int(row)).id], limits, mutual=mutual)
         nearest += [hit.row for hit in hits]
-    counts = k_occurrence(np.array(nearest)[:, None], tracks.rows.num_rows)[tracks.live]
+    counts = k_occurrence(np.array(nearest)[:, None], len(tracks.alive))[tracks.live]
     name = "mutual proximity" if mutual else "plain cosine"
     print(
         f"{name}: {np.mean(shares):.3f} [{low:.3f}, {high:.3f}] from the same subgenre; "

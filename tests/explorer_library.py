@@ -15,7 +15,7 @@ import numpy as np
 import uvicorn
 
 from subgenre.audio import reading
-from subgenre.evaluation.audits.mislabels import Finding
+from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.explorer.app import create_app
 from subgenre.explorer.server import bind

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import subgenre
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import IndexStoreError, PlaylistError, RunError
 from subgenre.library import formats
+from subgenre.search.vector_index import Index
 from tests.conftest import REPOSITORY
 from tests.runs import DIM, LABELS, sounding_run, vector_run
 from tests.small_library import replace_workers, write_wav
@@ -101,6 +103,61 @@ print("torch" in sys.modules)
     assert lines[2] == "['dark', 'deep']"
     assert lines[3].startswith("4 ")
     assert lines[4:] == ["3", "{}", "torch is blocked", "False"]
+
+
+def loaded(names: str, code: str, *arguments: object) -> list[str]:
+    """The libraries, of those named, that a program loads; it prints nothing else."""
+    check = f"\nprint(*sorted(set({names.split()!r}) & set(sys.modules)))"
+    return python("import sys\n" + code + check, *arguments)[0].split()
+
+
+def indexed_run(folder: Path) -> Path:
+    run = ModelFolder.open(vector_run(folder / "fully_trained_models_1"))
+    store = Index.create(run.index_path, dim=run.dim, fingerprint=run.fingerprint)
+    store.upsert(run.tracks, run.embeddings.vectors)
+    return run.path
+
+
+def test_similar_of_an_indexed_track_loads_only_what_its_answer_needs(tmp_path: Path):
+    run = indexed_run(tmp_path)
+    heavy = "torch transformers sklearn pandas pyarrow scipy av umap"
+    unknown = """
+import subgenre
+try:
+    subgenre.load(sys.argv[1]).similar("gone")
+except subgenre.SubgenreError:
+    pass
+"""
+    assert loaded(heavy, unknown, run) == []
+    known = "import subgenre\nassert subgenre.load(sys.argv[1]).similar('dark 0', 3)"
+    assert loaded(heavy, known, run) == ["scipy"]  # the tails of mutual proximity
+
+
+def test_the_explorers_first_page_loads_no_torch_and_no_scikit_learn(tmp_path: Path):
+    run = vector_run(tmp_path / "fully_trained_models_1", each=3)
+    code = """
+from pathlib import Path
+from subgenre.commands.explore import library
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.explorer.app import create_app
+run = Path(sys.argv[1])
+map = library(ModelFolder.open(run), playlists=run)  # the first call draws the map and keeps it
+create_app(map).state.explorer.view.warm()
+"""
+    python("import sys\n" + code, run)
+    assert loaded("torch transformers sklearn pandas umap", code, run) == []
+
+
+def test_a_models_parts_are_read_without_symbolic_algebra_and_pandas(tmp_path: Path):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    code = """
+from pathlib import Path
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.models import heads
+heads.build([8, 4, 2])
+ModelFolder.open(Path(sys.argv[1])).classifier()
+"""
+    assert loaded("sympy pandas scipy", code, run) == []
 
 
 def test_map_places_every_track_and_is_kept(tmp_path: Path):

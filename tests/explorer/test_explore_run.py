@@ -16,7 +16,7 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import AudioError, EvaluationError
-from subgenre.evaluation.audits.mislabels import Finding
+from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction
 from subgenre.library.track import Track
 from subgenre.models import backbones, embedding, encoder

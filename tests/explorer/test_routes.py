@@ -53,7 +53,7 @@ def client(site, library):
 
 
 def ids(library):
-    return library.collection.rows["id"].to_pylist()
+    return library.collection.rows["id"].tolist()
 
 
 # library and lists
@@ -65,7 +65,7 @@ def test_points_have_every_track_once(client, library):
     assert np.allclose(np.c_[result["x"], result["y"]], library.coordinates, atol=1e-4)
     labels = client.get("/api/library").json()["labels"]
     names = [labels[i]["subgenre"] for i in result["label"]]
-    assert names == library.collection.rows["subgenre"].to_pylist()
+    assert names == library.collection.rows["subgenre"].tolist()
     assert [label["count"] for label in labels] == [EACH] * 4
     assert len({(label["colour"], label["symbol"]) for label in labels}) == 4
 

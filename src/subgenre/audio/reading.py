@@ -19,12 +19,11 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from subgenre.audio import decoder
-from subgenre.audio.decoder import EXTENSIONS, Float32
+from subgenre.audio.decoder import Float32
 from subgenre.errors import AudioError
 
 __all__ = [
     "CANCELLED",
-    "EXTENSIONS",
     "MARGIN_S",
     "PREROLL_S",
     "Probe",

@@ -19,7 +19,7 @@ from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.evaluation.audits import duplicates, mislabels
 from subgenre.evaluation.audits.duplicates import Duplicates
-from subgenre.evaluation.audits.mislabels import Finding
+from subgenre.evaluation.audits.findings import Finding
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.report import writer
 from subgenre.training import fit

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from subgenre import config
 from subgenre.about import VERSION
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
-from subgenre.core import hardware, validation, workspace
+from subgenre.core import hardware, tables, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.dataset import track_vectors
@@ -310,7 +309,7 @@ def _read_model(run: ModelFolder, console: Console) -> _Models:
         trained=[vectors],
         pooled=[pooled],
         backbone=Backbone(run.settings.model.backbone, backbone.licence, backbone.source),
-        history=tuple(pq.read_table(run.path / workspace.HISTORY).to_pylist()),
+        history=tuple(tables.read(run.path / workspace.HISTORY).to_pylist()),
         train_s=run.data["train_s"],
         fingerprint=encoder.fingerprint(run.encoder),
         is_test_run=run.is_test_run,

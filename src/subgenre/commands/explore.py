@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from subgenre.commands import model_map, refit
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import text, workspace
+from subgenre.core import tables, text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
-from subgenre.evaluation.audits.mislabels import Finding
+from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.search.collection import Collection
 
@@ -189,7 +188,7 @@ def _chunk_starts(model: ModelFolder) -> dict[str, tuple[float, ...]]:
     """Read where the chunks of each track start, in seconds; empty without the feature folder."""
     try:
         path = Path(model.data["features"]) / "chunks.parquet"
-        columns = pq.read_table(path, columns=["track", "start_s"]).to_pydict()
+        columns = tables.read(path, ["track", "start_s"]).to_pydict()
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return {}
     starts: dict[str, list[float]] = {}

@@ -179,11 +179,12 @@ class ModelFolder:
     def _tags(self) -> dict[str, dict[str, Any]]:
         """Read the tags by track id from the feature folder; empty where they can't be read."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
+
+        from subgenre.core import tables
 
         path = Path(self.data.get("features", "")) / _TRACKS
         try:
-            rows = pq.read_table(path, columns=["id", *_TAGS]).to_pylist()
+            rows = tables.read(path, ["id", *_TAGS]).to_pylist()
         except (OSError, ValueError, KeyError, pa.ArrowException):
             return {}
         return {row.pop("id"): row for row in rows}

@@ -66,7 +66,7 @@ def coordinates(fitted: Map, model: ModelFolder, tracks: Collection) -> NDArray[
     """
     train_ids = [model.embeddings.ids[row] for row in _train_rows(model)]
     of_train = dict(zip(train_ids, fitted.coordinates, strict=True))
-    ids = tracks.rows["id"].take(tracks.live).to_pylist()
+    ids = tracks.rows["id"][tracks.live].tolist()
     result = np.array([of_train.get(i, (0.0, 0.0)) for i in ids]).reshape(-1, 2)
     others = [n for n, track_id in enumerate(ids) if track_id not in of_train]
     if others:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.audio import keys, reading
+from subgenre.audio import keys
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
@@ -95,6 +95,8 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
             raise PlaylistError(f"{problem}; there is no such file") from problem
     if tracks.has_path(path):
         return tracks.track(tracks.row(path)).id
+    from subgenre.audio import reading
+
     try:
         track_id = reading.probe(path).id  # a copy of an indexed track has the same id
     except AudioError as problem:

@@ -23,7 +23,6 @@ from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.library.track import Track
-from subgenre.training.compatibility import disable_unused
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
@@ -185,6 +184,8 @@ def _number(number: Mapping[tuple[str, str], int], pair: tuple[str, str]) -> int
 
 def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
     """Return settings that train the head alone, on all tracks, without validation."""
+    from subgenre.training.compatibility import disable_unused
+
     quick = own if own.batch.kind == "pk" else config.load_recipe(RECIPE)
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")

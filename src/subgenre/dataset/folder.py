@@ -35,7 +35,7 @@ from torch import Tensor
 from subgenre.audio import measures
 from subgenre.audio.features import MUSICNN_SPEC, PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
-from subgenre.core import files, workspace
+from subgenre.core import files, tables, workspace
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.library.track import Track
 
@@ -367,7 +367,7 @@ def path_from_text(text: str) -> Path:
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = tables.read(path)
         if _ADDED in schema.names and _ADDED not in table.column_names:
             table = table.append_column(_ADDED, pa.array(np.full(len(table), np.nan)))
         table = table.select(schema.names).cast(schema)

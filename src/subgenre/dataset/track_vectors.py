@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from subgenre.core import files
+from subgenre.core import files, tables
 from subgenre.errors import RunError
 from subgenre.metrics.vectors import standardisation, standardised, unit
 
@@ -154,12 +154,12 @@ def read_embeddings(path: Path) -> Embeddings:
         RunError: missing, damaged or of another format version.
     """
     try:
-        table = pq.read_table(path)
+        table = tables.read(path)
         header = table.schema.metadata or {}
         version = header.get(b"format_version", b"?").decode()
         texts = {name: tuple(table[name].to_pylist()) for name in TEXTS}
         column = table["vector"].combine_chunks()
-        flat = column.flatten().to_numpy(zero_copy_only=False)
+        flat = np.from_dlpack(column.flatten())  # `to_numpy` would load pandas
         vectors = np.asarray(flat, dtype=np.float32).reshape(len(column), column.type.list_size)
     except FileNotFoundError:
         raise RunError(f"{path} does not exist; `subgenre embed` writes it") from None

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse
 
-from subgenre.audio.decoder import EXTENSIONS
+from subgenre.audio.extensions import EXTENSIONS
 from subgenre.core import files
 from subgenre.errors import AudioError, SubgenreError
 from subgenre.explorer import playback, schemas

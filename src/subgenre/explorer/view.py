@@ -46,14 +46,14 @@ class View:
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """The columns that the page reads, in the order of the points."""
-        table = self.library.collection.rows
-        names = ["id", "path", "artist", "title", "genre", "subgenre"]
-        return dict(table.select(names).take(self.library.collection.live).to_pydict())
+        tracks = self.library.collection
+        names = ("id", "path", "artist", "title", "genre", "subgenre")
+        return {name: tracks.rows[name][tracks.live].tolist() for name in names}
 
     @cached_property
     def position(self) -> NDArray[np.int64]:
         """Position among the points of each row of the collection; -1 for deleted rows."""
-        positions = np.full(self.library.collection.rows.num_rows, -1, dtype=np.int64)
+        positions = np.full(len(self.library.collection.alive), -1, dtype=np.int64)
         positions[self.library.collection.live] = np.arange(len(self.library.collection))
         return positions
 

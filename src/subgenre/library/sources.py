@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from subgenre.audio.reading import EXTENSIONS
+from subgenre.audio.extensions import EXTENSIONS
 from subgenre.audio.tags import clean
 from subgenre.core.files import safe_name
 from subgenre.core.progress import Console

@@ -35,13 +35,11 @@ def fused(out: Tensor, axes: Tensor, weight: float) -> Tensor:
 
 def linear(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Linear:
     """Make a linear layer with weights drawn as by torch, uniform within 1 / sqrt(n_in)."""
-    with torch.device("meta"):
-        linear = nn.Linear(n_in, n_out)
-    linear = linear.to_empty(device="cpu")
+    linear = nn.Linear(n_in, n_out, device="meta")  # draws nothing
     bound = n_in**-0.5
-    with torch.no_grad():
-        linear.weight.uniform_(-bound, bound, generator=generator)
-        linear.bias.uniform_(-bound, bound, generator=generator)
+    weight, bias = torch.empty(n_out, n_in), torch.empty(n_out)
+    linear.weight = nn.Parameter(weight.uniform_(-bound, bound, generator=generator))
+    linear.bias = nn.Parameter(bias.uniform_(-bound, bound, generator=generator))
     return linear
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from subgenre import metrics, report
 from subgenre.core import files, workspace
-from subgenre.evaluation.audits.mislabels import Finding, csv_rows
+from subgenre.evaluation.audits.findings import Finding
+from subgenre.evaluation.audits.mislabels import csv_rows
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.report import fonts, plots
 from subgenre.report.data import Point, ReportData

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from subgenre.config import ALPHA
 from subgenre.errors import EvaluationError
@@ -36,6 +35,7 @@ Doubles = NDArray[np.float64]
 
 FOLDS = 5  # where no tracks are held out to calibrate on
 _COLDEST, _HOTTEST = 1e-3, 10.0  # bounds of the temperature
+_HALVINGS = 40  # of their ratio, on a scale of logarithms
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Classifier:
     def probabilities(self, vectors: NDArray[np.floating]) -> Doubles:
         """Calibrated probability of each subgenre for vectors [B, D]: [B, L], rows sum to 1."""
         cosines = _unit(vectors) @ self.centroids.T
-        return np.asarray(softmax(cosines.astype(np.float64) / self.temperature, axis=1))
+        return _softmax(cosines.astype(np.float64) / self.temperature)
 
     def p_value(self, vectors: NDArray[np.floating]) -> Doubles:
         """p-value of belonging to any of the subgenres for vectors [B, D]: [B], in (0, 1]."""
@@ -243,20 +243,23 @@ def _left_out(
 
 
 def _temperature(cosines: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    """Return the temperature of least cross-entropy; the problem is convex in its inverse."""
-    from scipy.optimize import minimize_scalar  # takes as long to import as the rest
-
+    """Return the temperature of least cross-entropy, by bisection: it is convex in the inverse."""
     count, classes = cosines.shape
     wrong = 1.0 / (count + 2)
     smoothed = np.full((count, classes), wrong / (classes - 1))
     smoothed[np.arange(count), targets] = 1.0 - wrong
 
-    def cost(log_temperature: float) -> float:
-        p = softmax(cosines.astype(np.float64) / math.exp(log_temperature), axis=1)
-        return float(-(smoothed * np.log(np.maximum(p, 1e-300))).sum())
+    logits, low, high = cosines.astype(np.float64), _COLDEST, _HOTTEST
+    for _ in range(_HALVINGS):
+        temperature = math.sqrt(low * high)
+        slope = ((_softmax(logits / temperature) - smoothed) * logits).sum()  # in the inverse
+        low, high = (temperature, high) if slope > 0 else (low, temperature)
+    return math.sqrt(low * high)
 
-    bounds = (math.log(_COLDEST), math.log(_HOTTEST))
-    return float(math.exp(minimize_scalar(cost, bounds=bounds, method="bounded").x))
+
+def _softmax(logits: Doubles) -> Doubles:
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

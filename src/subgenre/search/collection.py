@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre.audio import keys
@@ -27,10 +26,12 @@ from subgenre.search.similarity import Ints, Mask, Moments, Spread
 from subgenre.search.track_rows import (
     Filter,
     Measured,
+    Rows,
     checked_unit,
     lies_below,
     table_of,
-    track_of,
+    take,
+    tracks_of,
 )
 
 _NAMED = ("genre", "subgenre", "artist")  # columns that a filter chooses from by name
@@ -43,7 +44,7 @@ class Collection:
 
     Attributes:
         all_vectors: [N, D] of unit norm, in memory or mapped.
-        rows: pyarrow table of `track_rows.SCHEMA`, one row per vector.
+        rows: columns of `track_rows.SCHEMA`, one value per vector.
         alive: [N], rows that are not deleted.
         copies: by track id, the paths of other files that hold the same recording.
         measured: by track id, tempo and key; a track that is not in it was never measured.
@@ -51,7 +52,7 @@ class Collection:
     """
 
     all_vectors: NDArray[np.float32]
-    rows: pa.Table
+    rows: Rows
     alive: Mask
     stored: tuple[Moments, Spread] | None = None
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -62,9 +63,9 @@ class Collection:
         """Make one in memory from tracks (any objects with the fields of `Track`)."""
         tracks = list(tracks)
         rows = table_of(tracks)
-        alive = np.ones(rows.num_rows, dtype=bool)
-        measured = {t.id: (t.tempo_bpm, t.key) for t in tracks}
-        return cls(checked_unit(vectors, rows.num_rows), rows, alive, measured=measured)
+        count, measured = len(rows["id"]), {t.id: (t.tempo_bpm, t.key) for t in tracks}
+        alive = np.ones(count, dtype=bool)
+        return cls(checked_unit(vectors, count), rows, alive, measured=measured)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))
@@ -81,7 +82,7 @@ class Collection:
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        ids = self.rows["id"].to_pylist()
+        ids = self.rows["id"].tolist()
         return {ids[row]: int(row) for row in self.live}
 
     def has(self, track_id: str) -> bool:
@@ -101,7 +102,7 @@ class Collection:
     @cached_property
     def labels(self) -> tuple[tuple[str, str], ...]:
         """Distinct pairs (genre, subgenre) of the tracks with a subgenre, sorted."""
-        genres, subgenres = (self.rows[name].to_pylist() for name in ("genre", "subgenre"))
+        genres, subgenres = (self.rows[name].tolist() for name in ("genre", "subgenre"))
         return tuple(sorted({(genres[row], subgenres[row]) for row in self.live if subgenres[row]}))
 
     @cached_property
@@ -115,8 +116,7 @@ class Collection:
 
     def tracks(self, rows: Iterable[int]) -> list[Track]:
         """Return the tracks of rows, in order."""
-        taken = self.rows.take(pa.array(np.fromiter(rows, dtype=np.int64))).to_pylist()
-        return [track_of(row, self.measured.get(row["id"], (None, None))) for row in taken]
+        return tracks_of(take(self.rows, np.fromiter(rows, dtype=np.int64)), self.measured)
 
     def vectors(self, rows: Ints | Sequence[int]) -> NDArray[np.float32]:
         """Return the vectors [n, D] of rows, in order."""
@@ -146,20 +146,20 @@ class Collection:
 
     @cached_property
     def _by_path(self) -> dict[str, int]:
-        paths = self.rows["path"].to_pylist()
+        paths = self.rows["path"].tolist()
         copies = {p: self._row_of[i] for i, every in self.copies.items() for p in every}
         return copies | {paths[row]: int(row) for row in self.live}
 
     def paths(self) -> dict[str, tuple[str, ...]]:
         """Return every path of each track by id: that of the track, then those of its copies."""
-        ids, paths = (self.rows[name].to_pylist() for name in ("id", "path"))
+        ids, paths = (self.rows[name].tolist() for name in ("id", "path"))
         return {ids[row]: (paths[row], *self.copies.get(ids[row], ())) for row in self.live}
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
         """Rows by title, by 'artist - title', and by file name with and without extension."""
         rows_of: dict[str, list[int]] = {}
-        columns = self.rows.select(["path", "artist", "title"]).to_pydict()
+        columns = {name: self.rows[name] for name in ("path", "artist", "title")}
         for row in map(int, self.live):
             path, artist, title = (columns[c][row] for c in ("path", "artist", "title"))
             names = {Path(path).name, Path(path).stem}
@@ -231,25 +231,26 @@ class Collection:
     @cached_property
     def _tempi(self) -> NDArray[np.float64]:
         """The tempo of each row, [N]; NaN where unknown."""
-        ids, tags = self.rows["id"].to_pylist(), self.rows["bpm"].to_pylist()
+        ids, tags = self.rows["id"].tolist(), self.rows["bpm"].tolist()
         known = [self.measured.get(i, (None, None))[0] for i in ids]
         return np.array([tempo(*pair) for pair in zip(known, tags, strict=True)], np.float64)
 
     @cached_property
     def _keys(self) -> NDArray[np.str_]:
         """The key of each row, [N]; empty where unknown."""
-        ids = self.rows["id"].to_pylist()
+        ids = self.rows["id"].tolist()
         return np.array([self.measured.get(i, (None, None))[1] or "" for i in ids], np.str_)
 
     @cached_property
     def _codes(self) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
         """Codes and values of the columns that filters compare."""
-        columns = {name: self.rows[name].to_pylist() for name in _NAMED}
-        columns["folder"] = [os.path.dirname(path) for path in self.rows["path"].to_pylist()]  # noqa: PTH120
+        columns = {name: self.rows[name].tolist() for name in _NAMED}
+        columns["folder"] = [os.path.dirname(path) for path in self.rows["path"].tolist()]  # noqa: PTH120
         codes = {}
         for name, values in columns.items():
-            coded = pa.array(values, pa.string()).dictionary_encode()
-            codes[name] = (np.asarray(coded.indices), coded.dictionary.to_pylist())
+            number: dict[str, int] = {}
+            coded = [number.setdefault(value, len(number)) for value in values]
+            codes[name] = (np.array(coded, dtype=np.int32), list(number))
         return codes
 
     def _is(self, column: str, names: tuple[str, ...]) -> Mask:
@@ -276,7 +277,7 @@ class Collection:
         return values[self.alive & (values > 0)]
 
     def _numbers(self, column: str) -> NDArray[np.float64]:
-        return np.asarray(self.rows[column].to_numpy(), dtype=np.float64)
+        return np.asarray(self.rows[column], dtype=np.float64)
 
     @cached_property
     def proximity(self) -> tuple[Moments, Spread]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from subgenre.metrics.vectors import standardisation, standardised
 
@@ -65,7 +64,7 @@ class Gaussians:
     def squares(self, vectors: NDArray[np.floating]) -> Doubles:
         """Squared Mahalanobis distances of vectors [B, D] to each mean: [B, L]."""
         inside = self._inside(standardised(vectors, self.mean, self.deviation))
-        return np.asarray(cdist(inside, self.means, "sqeuclidean"))
+        return np.stack([np.square(inside - mean).sum(axis=1) for mean in self.means], axis=1)
 
     def nearness(self, vectors: NDArray[np.floating]) -> Doubles:
         """Minus the squared distance of vectors [B, D] to the nearest mean: [B]."""

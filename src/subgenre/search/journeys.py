@@ -100,7 +100,7 @@ def axis(tracks: Collection, name: str) -> Axis:
 
 def positions(tracks: Collection, line: Axis) -> Doubles:
     """Return the position of every row of the collection on an axis: [N]."""
-    count = tracks.rows.num_rows
+    count = len(tracks.alive)
     blocks = np.array_split(np.arange(count), 1 + count // 65_536)
     return np.concatenate([line.position(tracks.vectors(block)) for block in blocks])
 

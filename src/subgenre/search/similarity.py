@@ -24,7 +24,6 @@ from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtri_exp
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -92,6 +91,8 @@ def spread_of(vectors: Floats, whole: Moments, *, own: bool = True) -> Spread:
 
 def mutual_proximity(cosine: Doubles, x: tuple[float, float], y: Spread) -> Doubles:
     """Logarithm of MP for cosines [n] between one x (mean, inverse deviation) and n tracks y."""
+    from scipy.special import log_ndtr  # slow to import
+
     from_x = np.minimum((cosine - x[0]) * x[1], _LARGEST_Z)
     from_y = np.minimum((cosine - y.mean) * y.inverse, _LARGEST_Z)
     return np.asarray(log_ndtr(from_x) + log_ndtr(from_y))
@@ -135,6 +136,8 @@ class _Best:
             worst = self.scores[-1]
             self.floor = float(worst)
             if self.query is not None:
+                from scipy.special import ndtri_exp
+
                 floor = float(ndtri_exp(worst))
                 self.floor = floor - 1e-5 * (1.0 + abs(floor))  # bounds are float32
 

@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.search.collection import Collection
 from subgenre.search.similarity import Floats, Mask, Moments, Spread
-from subgenre.search.track_rows import SCHEMA, Measured
+from subgenre.search.track_rows import SCHEMA, Measured, Rows, rows_of, take
 
 FORMAT_VERSION = 2
 DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
@@ -37,9 +36,9 @@ _EARLIER = "index.json"  # in an index of format version 1
 _BLOCK = 65_536  # vectors copied at a time
 _WAIT_S = 60.0  # how long a reader or a writer waits for another one
 
-_NAMES = ", ".join(SCHEMA.names)
-_MARKS = ", ".join("?" * len(SCHEMA.names))
-_CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA.names)
+_NAMES = ", ".join(SCHEMA)
+_MARKS = ", ".join("?" * len(SCHEMA))
+_CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA)
 # the statements hold names of columns; values are always bound
 _CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, UNIQUE (id))"
 _CREATE_COPIES = "CREATE TABLE IF NOT EXISTS copies (id, path)"
@@ -99,18 +98,17 @@ def read(folder: Path) -> tuple[Header, Collection]:
         vectors = _map(folder, header)
     try:
         places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)]
-        rows = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        rows = rows_of(dict(zip(SCHEMA, columns, strict=True)))
         alive = np.zeros(header.places, dtype=bool)
         alive[np.array(places, dtype=np.int64)] = True
         rows = _with_holes(rows, alive)
-    except (IndexError, OverflowError, pa.ArrowException) as problem:
+    except (IndexError, OverflowError, TypeError, ValueError) as problem:
         raise _damaged(folder, problem) from problem
     stored = _read_proximity(folder, header)
     return header, Collection(vectors, rows, alive, stored, copies, measured)
 
 
-def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
+def write(folder: Path, rows: Rows, vectors: Floats) -> Header:
     """Add rows with vectors [n, D], replacing those with a known id; return the header after it."""
     with _transaction(folder, "IMMEDIATE") as db:
         header = _header(db)
@@ -128,20 +126,21 @@ def write(folder: Path, rows: pa.Table, vectors: Floats) -> Header:
     return read_header(folder)
 
 
-def extended(folder: Path, before: Collection, header: Header, rows: pa.Table) -> Collection:
+def extended(folder: Path, before: Collection, header: Header, rows: Rows) -> Collection:
     """Return the content of an index that had `before` after `rows` alone were written to it."""
-    replaced = np.isin(before.rows["id"].to_pylist(), rows["id"].to_pylist())
-    alive = np.append(before.alive & ~replaced, np.ones(rows.num_rows, dtype=bool))
-    both = pa.concat_tables([before.rows, rows]).filter(pa.array(alive))
+    kept = before.alive & ~np.isin(before.rows["id"], rows["id"])
+    alive = np.append(kept, np.ones(len(rows["id"]), dtype=bool))
+    before_rows = take(before.rows, kept)
+    both = {name: np.append(before_rows[name], rows[name]) for name in SCHEMA}
     vectors, rows = _map(folder, header), _with_holes(both, alive)
     return Collection(vectors, rows, alive, before.stored, before.copies, before.measured)
 
 
-def update(folder: Path, rows: pa.Table) -> None:
+def update(folder: Path, rows: Rows) -> None:
     """Replace the fields of tracks that are in the index; their vectors stay."""
     with _transaction(folder, "IMMEDIATE") as db:
         header, before = _header(db), db.total_changes
-        ids = rows["id"].to_pylist()
+        ids = rows["id"].tolist()
         db.executemany(_UPDATE, zip(*_columns(rows), ids, strict=True))
         if db.total_changes - before != len(ids):
             raise IndexStoreError(f"a track to update is not in the index {folder}; add it first")
@@ -282,18 +281,17 @@ def _set(db: sqlite3.Connection, **values: object) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
 
-def _columns(rows: pa.Table) -> list[list[object]]:
-    return [rows[name].to_pylist() for name in SCHEMA.names]
+def _columns(rows: Rows) -> list[list[object]]:
+    return [rows[name].tolist() for name in SCHEMA]
 
 
-def _with_holes(rows: pa.Table, alive: Mask) -> pa.Table:
+def _with_holes(rows: Rows, alive: Mask) -> Rows:
     """Spread rows over all places; a hole has empty fields."""
-    number = pa.array(np.cumsum(alive) - 1, mask=~alive)
-    columns = [
-        rows[name].combine_chunks().take(number).fill_null("" if kind == pa.string() else 0)
-        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    spread = {}
+    for name, dtype in SCHEMA.items():
+        spread[name] = np.full(len(alive), "" if dtype is object else 0, dtype)
+        spread[name][alive] = rows[name]
+    return spread
 
 
 def _map(folder: Path, header: Header) -> Floats:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre.errors import IndexStoreError
@@ -17,17 +16,17 @@ from subgenre.library.track import Track
 from subgenre.metrics.vectors import unit
 
 Measured = tuple[float | None, str | None]  # tempo and key, as in `Track`
-SCHEMA = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "path", "genre", "subgenre")),
-        *((name, pa.string()) for name in ("artist", "album", "title", "label")),
-        ("year", pa.int32()),
-        ("bpm", pa.float32()),
-        ("duration_s", pa.float64()),
-        ("size", pa.int64()),
-        ("mtime_ns", pa.int64()),
-    ]
-)
+Rows = dict[str, NDArray[Any]]  # columns by name, one value per track
+
+TEXTS = ("id", "path", "genre", "subgenre", "artist", "album", "title", "label")
+SCHEMA: dict[str, Any] = {  # text is kept as Python's own strings
+    **dict.fromkeys(TEXTS, object),
+    "year": np.int32,
+    "bpm": np.float32,
+    "duration_s": np.float64,
+    "size": np.int64,
+    "mtime_ns": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -60,23 +59,37 @@ def lies_below(path: str | Path, folder: str | Path) -> bool:
     return file.is_relative_to(parent) or file.is_relative_to(os.path.realpath(parent))
 
 
-def table_of(tracks: Iterable[Track]) -> pa.Table:
+def table_of(tracks: Iterable[Track]) -> Rows:
     """Turn tracks into rows; paths become absolute."""
-    rows = [
-        {**{name: getattr(t, name) for name in SCHEMA.names}, "path": str(t.path.absolute())}
-        for t in tracks
-    ]
+    listed = list(tracks)
+    columns = {name: [getattr(t, name) for t in listed] for name in SCHEMA}
+    columns["path"] = [str(t.path.absolute()) for t in listed]
     try:
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        "".join(text for name in TEXTS for text in columns[name]).encode()
     except UnicodeEncodeError as problem:
         message = f"a path is not valid UTF-8 ({problem}); rename the file"
         raise IndexStoreError(message) from problem
+    return rows_of(columns)
 
 
-def track_of(row: dict[str, Any], measured: Measured = (None, None)) -> Track:
-    """Turn a row of the table into a track."""
-    tempo_bpm, key = measured
-    return Track(**{**row, "path": Path(row["path"])}, tempo_bpm=tempo_bpm, key=key)
+def rows_of(columns: Mapping[str, Sequence[Any]]) -> Rows:
+    """Turn columns of plain values into rows."""
+    return {name: np.array(columns[name], dtype) for name, dtype in SCHEMA.items()}
+
+
+def take(rows: Rows, chosen: NDArray[Any]) -> Rows:
+    """Return some rows, by their numbers or by a mask."""
+    return {name: column[chosen] for name, column in rows.items()}
+
+
+def tracks_of(rows: Rows, measured: Mapping[str, Measured]) -> list[Track]:
+    """Turn rows into tracks, with tempo and key by id."""
+    tracks = []
+    for values in zip(*(rows[name].tolist() for name in SCHEMA), strict=True):
+        row = dict(zip(SCHEMA, values, strict=True))
+        tempo_bpm, key = measured.get(row["id"], (None, None))
+        tracks.append(Track(**row | {"path": Path(row["path"])}, tempo_bpm=tempo_bpm, key=key))
+    return tracks
 
 
 def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:

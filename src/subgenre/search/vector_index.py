@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from subgenre.audio import reading
-from subgenre.audio.decoder import EXTENSIONS
+from subgenre.audio.extensions import EXTENSIONS
 from subgenre.errors import AudioError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.search import storage
-from subgenre.search.track_rows import SCHEMA, Measured, checked_unit, table_of
+from subgenre.search.track_rows import SCHEMA, Measured, Rows, checked_unit, table_of, take
 
 # the index is updated if one of these differs from the library
-_COMPARED = [name for name in SCHEMA.names if name not in ("id", "duration_s")]
+_COMPARED = [name for name in SCHEMA if name not in ("id", "duration_s")]
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,17 @@ class Index:
             IndexStoreError: a vector of another dimension, zero or not finite.
         """
         rows = table_of(tracks)
-        values = checked_unit(vectors, rows.num_rows)
+        ids = rows["id"].tolist()
+        values = checked_unit(vectors, len(ids))
         header = self._header
         if values.shape[1] != header.dim:
             raise IndexStoreError(
                 f"vectors of {values.shape[1]} values don't fit {self.path}, which has "
                 f"{header.dim} by model {header.fingerprint}"
             )
-        chosen = sorted({track_id: i for i, track_id in enumerate(rows["id"].to_pylist())}.values())
+        chosen = sorted({track_id: i for i, track_id in enumerate(ids)}.values())
         if chosen:
-            added = rows.take(pa.array(chosen))
+            added = take(rows, np.array(chosen))
             after = storage.write(self.path, added, values[chosen])
             if after.version == header.version + 1:  # nothing else has changed
                 self._header = after
@@ -124,7 +123,7 @@ class Index:
     def update(self, tracks: Iterable[Any]) -> None:
         """Replace path, labels and tags of tracks that are in the index; vectors stay."""
         rows = table_of(tracks)
-        if rows.num_rows:
+        if len(rows["id"]):
             storage.update(self.path, rows)
             self._load()
 
@@ -144,8 +143,8 @@ class Index:
 
     def plan(self, tracks: Sequence[Any]) -> Plan:
         """Compare tracks of a library with the index by ids; of two copies, the first is taken."""
-        alive = self.collection.rows.filter(pa.array(self.collection.alive))
-        indexed = dict(zip(alive["id"].to_pylist(), _compared(alive), strict=True))
+        alive = take(self.collection.rows, self.collection.alive)
+        indexed = dict(zip(alive["id"].tolist(), _compared(alive), strict=True))
         library: dict[str, tuple[Any, tuple[Any, ...]]] = {}
         for track, fields in zip(tracks, _compared(table_of(tracks)), strict=True):
             library.setdefault(track.id, (track, fields))
@@ -184,8 +183,8 @@ class Index:
         self._header, self.collection = storage.read(self.path)
 
 
-def _compared(table: pa.Table) -> Iterable[tuple[Any, ...]]:
-    return zip(*(table[name].to_pylist() for name in _COMPARED), strict=True)
+def _compared(rows: Rows) -> Iterable[tuple[Any, ...]]:
+    return zip(*(rows[name].tolist() for name in _COMPARED), strict=True)
 
 
 def _find(
@@ -196,6 +195,8 @@ def _find(
     Files of a known size come first; the others are read only while tracks are still missing
     (retagging changes the size of a file, not its id).
     """
+    from subgenre.audio import reading
+
     if not root.is_dir():
         raise IndexStoreError(f"{root} is not a folder; name the library's new folder")
     sizes = {track.size for track in tracks.values()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +22,7 @@ from subgenre.dataset import splits
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Audit, Context, Section, Suggestion, Suggestions
 from subgenre.evaluation.audits.duplicates import Duplicates
+from subgenre.evaluation.audits.findings import KINDS, Finding
 from subgenre.evaluation.audits.probe import Fold, checked, fold_positions, lda_scores, standardise
 from subgenre.library.track import Track
 from subgenre.metrics.vectors import Floats, Ints, unit
@@ -43,34 +43,6 @@ SURE = (
     "with the probability of that subgenre. The list of wrong playlists ends where less than "
     f"{percent(LEAST_PRECISION)} of it is expected to be right."
 )
-KINDS = (
-    *("wrong playlist", "two playlists", "duplicate", "outlier"),
-    *("silent", "clipped", "out of phase"),
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A track to check.
-
-    Attributes:
-        track: its id. kind: one of `KINDS`. subgenre: its playlist.
-        suggestion: the playlist that it fits best, or the path of the other copy, or "".
-        confidence: 0..1, that there is such a problem; of "wrong playlist", that the track does
-            not belong to `subgenre`. why: a sentence.
-        fit: probability of `suggestion` by the sound; None for other kinds.
-        nearest: ids of the tracks nearest to one in a wrong playlist.
-    """
-
-    track: str
-    path: str
-    kind: str
-    subgenre: str
-    suggestion: str
-    confidence: float
-    why: str
-    fit: float | None = None
-    nearest: tuple[str, ...] = ()
 
 
 def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold]) -> Floats:
