@@ -49,6 +49,7 @@ from subgenre.errors import CollapseError
 from subgenre.evaluation.tracks import embed_tracks
 from subgenre.metrics.vectors import standardisation, standardised
 from subgenre.models import embedding
+from subgenre.models.cache import CACHE
 from subgenre.training import fit
 
 BACKBONE = "musicnn"
@@ -89,7 +90,7 @@ class Corpus:
         self.backbone = fit.load_backbone(BACKBONE, self.folder)
         self.n_folds, self.recipe = n_folds, recipe
         everything = np.arange(len(self.folder.track_of))
-        cache = self.folder.path / fit.CACHE
+        cache = self.folder.path / CACHE
         self.pooled = embedding.pooled_vectors(self.backbone, self.folder, everything, cache=cache)
         names = sorted(set(self.folder.genres))
         self.genres = [names.index(genre) for genre in self.folder.genres]

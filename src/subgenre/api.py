@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from subgenre.commands.index import Indexed
     from subgenre.library.track import Track
     from subgenre.library.uris import Maps
-    from subgenre.models.file_embedding import FileVectors
+    from subgenre.models.file_vectors import FileVectors
     from subgenre.search.classifier import Placement
     from subgenre.search.collection import Collection
     from subgenre.search.playlists import Seed

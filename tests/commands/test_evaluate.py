@@ -20,7 +20,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import EvaluationError, FeatureError
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.models import encoder
-from subgenre.training.fit import CACHE
+from subgenre.models.cache import CACHE
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe

@@ -19,11 +19,12 @@ from subgenre.commands import classify as stage
 from subgenre.commands import explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
-from subgenre.dataset import track_vectors
+from subgenre.dataset import chunking, track_vectors
 from subgenre.errors import AudioError, LibraryError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
+from subgenre.models.cache import CACHE
 from subgenre.search import journeys, storage
 from subgenre.search.classifier import Placement
 from subgenre.search.ranking import Hit
@@ -92,6 +93,40 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     at = [stored.ids.index(track_id) for track_id in found.ids]
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
     assert found.fingerprint == stored.fingerprint
+
+
+def test_a_file_is_decoded_once_whatever_command_embeds_it(
+    home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+):
+    run, new = ("--run", model(home)), home / "new"
+    write_wav(new / "a.wav", 8.0, 60)
+    write_wav(new / "b.wav", 9.0, 61)
+    decoded: list[str] = []
+    whole = chunking.make_chunks
+
+    def counted(job: chunking.Job) -> chunking.Outcome:
+        decoded.append(job.path.name)
+        return whole(job)
+
+    monkeypatch.setattr(chunking, "make_chunks", counted)
+    first = call("classify", new / "a.wav", *run)[1]["placements"]
+    assert decoded == ["a.wav"]
+    assert call("classify", new / "a.wav", *run)[1]["placements"] == first
+    assert call("similar", new / "a.wav", *run)[0] == 0
+    assert call("embed", new / "a.wav", "--out", home / "a.parquet", *run)[0] == 0
+    shutil.copy(new / "a.wav", home / "copy.wav")  # another name, the same audio
+    assert call("classify", home / "copy.wav", *run)[1]["placements"][0]["fits"] == first[0]["fits"]
+    assert decoded == ["a.wav"]
+    assert call("index", new, *run)[1]["embedded"] == 2
+    both = call("classify", new, *run)[1]["placements"]
+    assert decoded == ["a.wav", "b.wav"]
+    assert both[0] == first[0]
+    write_wav(new / "a.wav", 8.0, 62)  # other audio, the same name
+    call("classify", new / "a.wav", *run)
+    assert decoded == ["a.wav", "b.wav", "a.wav"]
+    shutil.rmtree(model(home) / CACHE)
+    assert call("classify", new / "b.wav", *run)[1]["placements"][0] == both[1]
+    assert decoded == ["a.wav", "b.wav", "a.wav", "b.wav"]
 
 
 def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, call: Call):

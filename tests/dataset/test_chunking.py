@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subgenre.config import CHUNK_STRATEGIES
-from subgenre.dataset.chunking import chunk_starts
+from subgenre.dataset.starts import chunk_starts
 from subgenre.errors import ConfigError
 
 

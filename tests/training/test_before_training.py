@@ -15,6 +15,7 @@ from subgenre.commands import train as stage
 from subgenre.core import validation, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import CheckpointError, ConfigError, FeatureError
+from subgenre.models.cache import CACHE
 from subgenre.training import checkpoint, fit, messages, run_state
 from subgenre.training.compatibility import missing_material
 from tests.consoles import RecordingConsole
@@ -58,7 +59,7 @@ def test_settings_without_effect_or_that_contradict_are_refused_before_the_backb
     fresh = make_folder(tmp_path / "features")
     with pytest.raises(ConfigError, match=words):
         fit.fit(fresh, ids(fresh), recipe(**sections))
-    assert not (fresh.path / fit.CACHE).exists()
+    assert not (fresh.path / CACHE).exists()
 
 
 def test_another_run_is_refused_before_any_work(

@@ -12,6 +12,7 @@ import torch
 
 from subgenre.commands import train as stage
 from subgenre.dataset.folder import FeatureFolder
+from subgenre.models.cache import CACHE
 from subgenre.training import fit, signals, trainer
 from tests.consoles import SignallingConsole
 from tests.folders import make_folder
@@ -50,7 +51,7 @@ def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> N
             **places,
         )
     assert not (tmp_path / "m").exists()
-    checksums = [np.load(path) for path in (folder.path / fit.CACHE).glob("*.done.npy")]
+    checksums = [np.load(path) for path in (folder.path / CACHE).glob("*.done.npy")]
     assert [int((of_rows >= 0).sum()) for of_rows in checksums] == [8]
     assert stage.train(folder.path, recipe(), **places).run == tmp_path / "m"
 

@@ -12,6 +12,7 @@ from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.evaluation.tracks import EvaluationTracks, embed_tracks
 from subgenre.models import embedding, encoder
+from subgenre.models.cache import CACHE
 from subgenre.training import batches, fit
 from subgenre.training.inputs import VectorSource
 from tests.folders import make_folder
@@ -113,7 +114,7 @@ def test_the_last_block_of_musicnn_learns_on_cached_activations(tmp_path: Path) 
     backbone = fit.load_backbone("musicnn", small)
     settings = recipe(model={"tune": "last:1"}, optim={"epochs": 2}, batch={"size": 4}, run=FP32)
     learnt = fit.fit(small, ids(small), settings, backbone=backbone).encoder
-    (held,) = (small.path / fit.CACHE).glob("*.done.npy")
+    (held,) = (small.path / CACHE).glob("*.done.npy")
     assert (np.load(held) >= 0).all()
     before, after = backbone.state_dict(), learnt.backbone.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}

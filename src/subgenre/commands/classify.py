@@ -25,7 +25,7 @@ from subgenre.library.track import Track
 from subgenre.library.uris import Maps
 
 if TYPE_CHECKING:
-    from subgenre.models.file_embedding import FileVectors
+    from subgenre.models.file_vectors import FileVectors
     from subgenre.search.classifier import Classifier, Placement
 
 NONE = "none of these"  # folder and playlist of rejected files

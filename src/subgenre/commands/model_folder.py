@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from subgenre.dataset.splits import Split
     from subgenre.dataset.track_vectors import Embeddings
     from subgenre.models.encoder import Encoder
-    from subgenre.models.file_embedding import FileVectors
+    from subgenre.models.file_vectors import FileVectors, Kept
     from subgenre.search.classifier import Classifier
     from subgenre.search.collection import Collection
     from subgenre.search.vector_index import Index
@@ -324,11 +324,14 @@ class ModelFolder:
     ) -> FileVectors:
         """Embed audio files, cut as the training tracks were; loads torch.
 
-        A file that can't be read is in `skipped` of the result.
+        What was embedded before is read from the model folder. A file that can't be read is in
+        `skipped` of the result.
 
         Raises:
             RunError: the model's files are missing or damaged.
         """
+        if len(paths) == 1 and (found := self._kept.find(paths[0])):
+            return found  # without torch
         from subgenre.models import file_embedding
 
         with (console or Silent()).progress("embedding") as bar:
@@ -338,6 +341,7 @@ class ModelFolder:
                 self.preprocess,
                 device=self._device,
                 workers=workers,
+                kept=self._kept,
                 on_progress=bar,
             )
 
@@ -348,8 +352,20 @@ class ModelFolder:
         from subgenre.models import file_embedding
 
         return file_embedding.embed_each(
-            self.encoder, paths, self.preprocess, device=self._device, workers=workers
+            self.encoder,
+            paths,
+            self.preprocess,
+            device=self._device,
+            workers=workers,
+            kept=self._kept,
         )
+
+    @property
+    def _kept(self) -> Kept:
+        from subgenre.models.cache import CACHE
+        from subgenre.models.file_vectors import Kept
+
+        return Kept(self.path / CACHE, self.fingerprint, self.dim, self.preprocess)
 
     @property
     def _device(self) -> torch.device:

@@ -75,6 +75,7 @@ def refit(
     from subgenre.core import hardware
     from subgenre.dataset.folder import FeatureFolder
     from subgenre.models import embedding, encoder
+    from subgenre.models.cache import CACHE
     from subgenre.training import fit
 
     plain = FeatureFolder.open(Path(model.data["features"]))
@@ -94,10 +95,10 @@ def refit(
             start = (backbone, settings.model, folder, folder.rows(train), settings.run.seed)
             whole = fit.new_encoder(*start)
             every = np.arange(len(plain.track_of))
-            cache = plain.path / fit.CACHE
+            cache = plain.path / CACHE
             pooled = embedding.pooled_vectors(whole, plain, every, cache=cache, device=device)
             every = np.arange(len(folder.track_of))
-            cache = folder.path / fit.CACHE
+            cache = folder.path / CACHE
             embedding.pooled_vectors(whole, folder, every, cache=cache, device=device, known=pooled)
         fitted = fit.fit(
             folder, train, settings, backbone=backbone, device=device, console=console or Silent()

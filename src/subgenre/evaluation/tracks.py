@@ -22,8 +22,8 @@ from subgenre.evaluation.baselines import Fold, column_vectors, probe_vectors
 from subgenre.metrics.vectors import Floats, Ints
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
+from subgenre.models.cache import CACHE
 from subgenre.models.encoder import Encoder
-from subgenre.training.fit import CACHE
 
 _READ_AT_ONCE = 64  # chunks
 _MOMENTS_VERSION = 1

@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 from subgenre.core import files
 
 FORMAT_VERSION = 2
+CACHE = ".vectors"  # folder of the arrays, in a feature folder and in a model folder
 SAVE_EVERY_S = 60.0  # a killed process loses this much work, seconds
 _ABSENT = -1
 Array = NDArray[Any]
@@ -80,6 +81,13 @@ class ArrayCache:
                 self._compute(missing, compute, batch_size, len(rows), on_progress)
         elif on_progress:
             on_progress(len(rows), len(rows))
+        values: Array = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
+        return values
+
+    def read(self, rows: Ints) -> Array | None:
+        """Return the whole array, as `fill` does; None if any of `rows` is absent."""
+        if len(self._missing(rows)):
+            return None
         values: Array = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
         return values
 

@@ -20,39 +20,16 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.dataset import chunking, folder
 from subgenre.dataset.chunking import Job
-from subgenre.dataset.track_vectors import track_vectors
 from subgenre.errors import AudioError
 from subgenre.library.sources import Skipped
 from subgenre.models.encoder import Encoder, evaluating
+from subgenre.models.file_vectors import FileVectors, Kept
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Device = torch.device | str
 Progress = Callable[[int, int], None]
 
 FILE_TIMEOUT_S = 600.0
-
-
-@dataclass(frozen=True)
-class FileVectors:
-    """Vectors of files outside any library.
-
-    Attributes:
-        paths, ids, duration_s: of the N files that could be read, in the order they were given.
-        vectors: [N, D], unit norm.
-        chunks: [n, D] of their chunks. chunk_file: [n], position in `paths`.
-        chunk_start_s: [n], where each chunk starts.
-        skipped: the other files, each with its reason.
-    """
-
-    paths: tuple[Path, ...]
-    ids: tuple[str, ...]
-    duration_s: tuple[float, ...]
-    vectors: Floats
-    chunks: Floats
-    chunk_file: Ints
-    chunk_start_s: NDArray[np.float64]
-    skipped: tuple[Skipped, ...]
 
 
 def embed_files(
@@ -86,6 +63,7 @@ def embed_each(
     batch_size: int = 16,
     workers: int | None = None,
     timeout_s: float = FILE_TIMEOUT_S,
+    kept: Kept | None = None,
 ) -> Iterator[tuple[int, FileVectors]]:
     """Embed audio files one by one, as they finish, so that each can be kept at once.
 
@@ -98,6 +76,7 @@ def embed_each(
         device, batch_size: where, and how many chunks at a time.
         workers: processes that decode; by default one a core.
         timeout_s: for one file.
+        kept: what the model has computed before; a file in it is not decoded again.
 
     Yields:
         position in `paths`, and the vectors of that one file or why it was skipped.
@@ -106,7 +85,8 @@ def embed_each(
     with tempfile.TemporaryDirectory(prefix="subgenre-") as place, evaluating(encoder, device):
         spec = encoder.backbone.spec
         tasks = [
-            _Task(Path(path), Path(place) / str(i), spec, config) for i, path in enumerate(paths)
+            _Task(Path(path), Path(place) / str(i), spec, config, kept)
+            for i, path in enumerate(paths)
         ]
         results = parallel.map_files(
             _chunk_file,
@@ -133,11 +113,17 @@ class _Task:
     out: Path
     spec: FeatureSpec
     config: PreprocessConfig
+    kept: Kept | None
 
 
 def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]:
-    """Cut and transform one file exactly as `preprocess` does; runs in a worker."""
+    """Cut and transform one file exactly as `preprocess` does; runs in a worker.
+
+    There are no rows of a file whose vectors are kept.
+    """
     probed = reading.probe(task.path)
+    if task.kept and task.kept.read(task.path, probed):
+        return probed, ()
     if probed.duration_s < task.config.min_track_s:
         shown = math.floor(probed.duration_s * 10) / 10
         raise AudioError(
@@ -167,7 +153,12 @@ def _embed_one(
     device: Device,
     batch_size: int,
 ) -> FileVectors:
-    """Encode the chunk files that a worker wrote, and remove them."""
+    """Encode the chunk files that a worker wrote, and remove them; or read what is kept."""
+    if task.kept and not rows:
+        found = task.kept.read(task.path, probe)
+        return found or _embed_one(
+            encoder, task, *_chunk_file(replace(task, kept=None)), device, batch_size
+        )
     shape = (folder.window_frames(task.spec, task.config), task.spec.n_mels)
     parts = []
     for at in range(0, len(rows), batch_size):
@@ -176,13 +167,11 @@ def _embed_one(
         with torch.inference_mode():
             parts.append(encoder(features.float().to(device)).cpu().numpy())
     shutil.rmtree(task.out)
-    chunks = np.concatenate(parts)
-    of = np.zeros(len(chunks), np.int64)
     start_s = np.array([row["start_s"] for row in rows], dtype=np.float64)
-    vectors = track_vectors(chunks, of)[1]
-    return FileVectors(
-        (task.path,), (probe.id,), (probe.duration_s,), vectors, chunks, of, start_s, ()
-    )
+    found = FileVectors.of(task.path, probe.id, probe.duration_s, np.concatenate(parts), start_s)
+    if task.kept:
+        task.kept.write(found)
+    return found
 
 
 def _joined(each: Sequence[FileVectors], embedding_size: int) -> FileVectors:

@@ -22,6 +22,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
 from subgenre.models import backbones, embedding, lora
 from subgenre.models.backbones import Backbone
+from subgenre.models.cache import CACHE
 from subgenre.models.encoder import Encoder, standardise
 from subgenre.training import batches, distributed, inputs
 from subgenre.training.compatibility import check_compatibility
@@ -30,8 +31,6 @@ from subgenre.training.inputs import ActivationSource, FeatureSource, Source, Ve
 from subgenre.training.messages import StoppableConsole, report_estimate, training_progress
 from subgenre.training.run_state import Callbacks, Result
 from subgenre.training.trainer import Trainer
-
-CACHE = ".vectors"  # in the feature folder: outputs of a frozen backbone
 
 
 @dataclass(frozen=True)
