@@ -90,6 +90,15 @@ def distances(peer: str, tracks: list) -> np.ndarray:
         import sonara
 
         return np.array([[sonara.embedding_distance(a, b) for b in tracks] for a in tracks])
+    whole = musly_distances(tracks)
+    bad = np.isnan(whole).sum(axis=1) > len(tracks) / 2  # one such track spoils all the others
+    good = np.flatnonzero(~bad)
+    whole[:] = np.inf
+    whole[np.ix_(good, good)] = musly_distances([tracks[row] for row in good])
+    return whole
+
+
+def musly_distances(tracks: list) -> np.ndarray:
     import pymusly
 
     box = pymusly.MuslyJukebox("timbre", "none")
