@@ -19,6 +19,7 @@ from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import mislabels
 from subgenre.evaluation.audits.base import plain
 from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
+from subgenre.evaluation.audits.findings import KINDS
 from subgenre.evaluation.audits.probe import lda_scores
 from subgenre.library.track import Track
 from tests.evaluation.audit_context import folds_of
@@ -185,7 +186,7 @@ def test_findings_are_sorted_and_safe_as_csv_and_json() -> None:
     given[[3, 40]] = 4
     copy = Duplicate(0, 1, "packets", 1.0, "the same, packets")
     found = diagnose(x, given, tracks, copy)
-    kinds = mislabels.KINDS
+    kinds = KINDS
     order = [(kinds.index(f.kind), -f.confidence) for f in found]
     assert order == sorted(order)
     assert {"wrong playlist", "duplicate"} <= {f.kind for f in found}
