@@ -24,6 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORPUS = REPOSITORY.parent / "shared" / "corpus"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: some tests wait for a browser or a process."""
+    return (os.cpu_count() or 1) + 1
+
+
 def need(condition: bool, reason: str) -> None:
     """Skip the test unless `condition`; where everything is required, fail instead."""
     if condition:
