@@ -155,13 +155,13 @@ def kill(done, total):
 
 if __name__ == "__main__":
     library, out, config = pickle.loads(Path(sys.argv[1]).read_bytes())
-    preprocess(library, out, MUSICNN_SPEC, config, workers=4, timeout_s=60, on_progress=kill)
+    preprocess(library, out, MUSICNN_SPEC, config, workers=2, timeout_s=60, on_progress=kill)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_four_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline) -> None:
+def test_two_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"
     assert run(root, whole).n_done == 6
     inline.clear()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,6 @@ def test_torchrun_gives_one_model_and_an_error_ends_every_process(
     assert "another process of this run stopped" in second.stderr
 
 
-def _rank(rank: int, port: int, features: Path, out: Path) -> None:
-    group = join(rank, port)
-    folder = FeatureFolder.open(features)
-    fitted = fit.fit(folder, ids(folder), _shared(1), group=group)
-    history = [row.loss for row in fitted.result.history]
-    torch.save({"weights": weights(fitted), "loss": history}, out / f"{rank}.pt")
-    distributed.stop()
-
-
 def _shared(world: int) -> TrainConfig:
     """Batches of 2 tracks a process, or of 2 x world in one."""
     return recipe(
@@ -66,17 +58,6 @@ def _shared(world: int) -> TrainConfig:
         loss={"name": "supcon"},
         optim={"epochs": 3},
     )
-
-
-@pytest.mark.slow
-def test_two_ranks_equal_one_with_twice_the_batch(folder: FeatureFolder, tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(free_port(), folder.path, tmp_path), nprocs=2)
-    alone = fit.fit(folder, ids(folder), _shared(2))
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert found["loss"] == pytest.approx([r.loss for r in alone.result.history], rel=1e-5)
-        for name, tensor in weights(alone).items():
-            assert torch.allclose(found["weights"][name], tensor, atol=1e-5), name
 
 
 def _head_first(
@@ -97,24 +78,58 @@ def _head_first(
     return {"weights": fitted.encoder.state_dict(), "loss": losses}
 
 
-def _head_first_rank(rank: int, port: int, features: Path, backbone: str, out: Path) -> None:
+@dataclass(frozen=True)
+class _Place:
+    """Features, a toy AST, features for it, and where the ranks save what they find."""
+
+    features: Path
+    ast: Path
+    ast_features: Path
+    out: Path
+
+
+def _rank(rank: int, port: int, place: _Place) -> None:
+    """Train as one of two, on the frozen backbone and on the toy AST."""
     group = join(rank, port)
+    folder = FeatureFolder.open(place.features)
+    fitted = fit.fit(folder, ids(folder), _shared(1), group=group)
+    history = [row.loss for row in fitted.result.history]
+    torch.save({"weights": weights(fitted), "loss": history}, place.out / f"{rank}.pt")
     for layer in (-1, 0):
-        found = _head_first(features, backbone, 1, layer=layer, group=group)
-        torch.save(found, out / f"{rank}{layer}.pt")
+        found = _head_first(place.ast_features, str(place.ast), 1, layer=layer, group=group)
+        torch.save(found, place.out / f"{rank}{layer}.pt")
     distributed.stop()
 
 
+@pytest.fixture(scope="module")
+def two_ranks(folder: FeatureFolder, tmp_path_factory: pytest.TempPathFactory) -> _Place:
+    """What two processes have trained."""
+    root = tmp_path_factory.mktemp("ranks")
+    ast = make_folder(
+        root / "features", tracks=4, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5
+    ).path
+    place = _Place(folder.path, make_ast_folder(root / "toy"), ast, root)
+    mp.spawn(_rank, args=(free_port(), place), nprocs=2)
+    return place
+
+
 @pytest.mark.slow
-def test_two_ranks_train_the_head_first_as_one_does(tmp_path: Path) -> None:
-    features = tmp_path / "features"
-    make_folder(features, tracks=4, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5)
-    backbone = str(make_ast_folder(tmp_path / "toy"))
-    mp.spawn(_head_first_rank, args=(free_port(), features, backbone, tmp_path), nprocs=2)
+def test_two_ranks_equal_one_with_twice_the_batch(folder: FeatureFolder, two_ranks: _Place) -> None:
+    alone = fit.fit(folder, ids(folder), _shared(2))
+    for rank in range(2):
+        found = torch.load(two_ranks.out / f"{rank}.pt", weights_only=True)
+        assert found["loss"] == pytest.approx([r.loss for r in alone.result.history], rel=1e-5)
+        for name, tensor in weights(alone).items():
+            assert torch.allclose(found["weights"][name], tensor, atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_head_first_as_one_does(two_ranks: _Place) -> None:
+    features, backbone = two_ranks.ast_features, str(two_ranks.ast)
     for layer in (-1, 0):
         alone = _head_first(features, backbone, 2, layer=layer)
         for rank in range(2):
-            found = torch.load(tmp_path / f"{rank}{layer}.pt", weights_only=True)
+            found = torch.load(two_ranks.out / f"{rank}{layer}.pt", weights_only=True)
             assert found["loss"] == pytest.approx(alone["loss"], rel=1e-4)
             for name, tensor in alone["weights"].items():
                 if layer == 0 and ".layers.1." in name:  # has no gradient in any process
