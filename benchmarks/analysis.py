@@ -1,9 +1,10 @@
 """Cost and quality of similarity beside two peers that need no training: sonara and musly.
 
 Cost: processor seconds a track on 5-minute MP3s (44.1 kHz, stereo, 192 kbit/s, joined from tracks
-of the library), start-up apart: the difference between runs over 5 files and over another. Ours is
-`subgenre index` with one worker, sonara its `analyze_file(features=["embedding"])`, musly its
-method `timbre` on the whole track, decoded and resampled by PyAV.
+of the library), start-up apart: the difference between runs over 6 files and over 2 others. Ours is
+`subgenre embed` and `subgenre index`, which measures tempo and key too; sonara its
+`analyze_file` with the features "embedding", or "bpm" and "key"; musly its method `timbre` on the
+whole track, decoded and resampled by PyAV.
 
 Quality: each track of the library in turn asks for the others, nearest first; those of its own
 subgenre are right. The trained model is asked with, and for, held-out tracks alone; so are the
@@ -40,8 +41,9 @@ from subgenre.search import similarity
 
 RATE, BIT_RATE, LENGTH_S = 44_100, 192_000, 300
 MUSLY_RATE = 22_050
-FEW, MANY = 1, 5  # files of a run
+FEW, MANY = 2, 6  # files of a run; a single one is decoded without a worker
 PEERS = {"sonara": "sonara", "musly": "pymusly"}  # name of the module
+COSTS = ("embed", "index", "sonara", "sonara tempo and key", "musly")
 
 
 def music(paths: Iterable[Path], rate: int, layout: str) -> Iterator[av.AudioFrame]:
@@ -70,10 +72,11 @@ def five_minutes(paths: Iterable[Path], out: Path) -> None:
 
 def analyse(peer: str, paths: Iterable[Path]) -> list:
     """Analyse files by a peer."""
-    if peer == "sonara":
+    if peer.startswith("sonara"):
         import sonara
 
-        return [sonara.analyze_file(str(p), features=["embedding"])["embedding"] for p in paths]
+        features = ["embedding"] if peer == "sonara" else ["bpm", "key"]
+        return [sonara.analyze_file(str(p), features=features)[features[0]] for p in paths]
     import pymusly
 
     box = pymusly.MuslyJukebox("timbre", "none")
@@ -145,17 +148,19 @@ def cost(library: Path, run: Path, rounds: int) -> None:
 
         def seconds(name: str, folder: Path) -> float:
             words = [sys.executable, __file__, "--analyse", name, *map(str, folder.iterdir())]
-            if name == "subgenre":
+            if name in ("embed", "index"):
                 model = place / "model"  # a new one, which has embedded nothing
                 shutil.rmtree(model, ignore_errors=True)
                 shutil.copytree(run, model, ignore=shutil.ignore_patterns("index", ".vectors"))
-                index = place / "model" / "new"
-                words = [*PROGRAM, "index", str(folder), "--run", str(model)]
-                words += ["--index", str(index), "--workers", "1"]
+                out = ("--out", str(model / "e.parquet")) if name == "embed" else ()
+                words = [*PROGRAM, name, str(folder), "--run", str(model), *out]
             return processor_s(lambda: subprocess.run(words, check=True, capture_output=True))
 
         print("| processor seconds a track of 5 minutes | |\n|---|---|")
-        for name in ("subgenre", *(n for n in PEERS if importlib.util.find_spec(PEERS[n]))):
+        for name in COSTS:
+            module = PEERS.get(name.split()[0])
+            if module and not importlib.util.find_spec(module):
+                continue
             few, many = (
                 min(seconds(name, folder) for _ in range(rounds))
                 for folder in (place / "few", place / "many")
