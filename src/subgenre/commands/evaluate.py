@@ -174,7 +174,7 @@ def evaluate(
     )
     console.info("drawing map and report")
     figures, data = _figures(models, found), _report_data(models, found)
-    writer.write(models.out, figures, data, max_mb=max_mb)
+    writer.write(models.out, figures, data, max_mb=max_mb, console=console)
     if "doctor" in audited.results:
         writer.write_doctor(models.out / workspace.DOCTOR, audited.results["doctor"])
     console.info(f"report: {models.out / workspace.REPORT}")

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from subgenre.core import files
+from subgenre.core.progress import Progress
 from subgenre.core.text import counted, percent
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Bar, Bars, Lines, Suggestions, Table
@@ -47,8 +48,10 @@ TRAINING_CHARTS = {
 }
 
 
-def write_report(path: Path, data: ReportData, *, max_mb: float = MAX_MB) -> None:
-    """Write the report with at most `max_mb` megabytes of audio; 0: none.
+def write_report(
+    path: Path, data: ReportData, *, max_mb: float = MAX_MB, on_progress: Progress | None = None
+) -> None:
+    """Write the report with at most `max_mb` megabytes of audio, 0: none; see `collect`.
 
     Raises:
         EvaluationError: `max_mb` is negative.
@@ -56,7 +59,7 @@ def write_report(path: Path, data: ReportData, *, max_mb: float = MAX_MB) -> Non
     if not max_mb >= 0:
         raise EvaluationError(f"max_mb is {max_mb}; give 0 or more megabytes")
     points = preview_order(data) if max_mb else []
-    files.write_text(path, render(data, collect(points, max_mb=max_mb)))
+    files.write_text(path, render(data, collect(points, max_mb=max_mb, on_progress=on_progress)))
 
 
 def preview_order(data: ReportData) -> list[Point]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.audio import mp3, reading
+from subgenre.core.progress import Progress
 from subgenre.errors import AudioError
 from subgenre.report.data import Point
 
@@ -67,10 +68,13 @@ def encode(mono: NDArray[np.float32], rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def collect(points: Sequence[Point], *, max_mb: float) -> Previews:
+def collect(
+    points: Sequence[Point], *, max_mb: float, on_progress: Progress | None = None
+) -> Previews:
     """Make previews in the given order until they fill `max_mb` megabytes of base64.
 
-    A file that can't be read is listed in the result; the others are still made.
+    A file that can't be read is listed in the result; the others are still made. `on_progress` is
+    called with (points done, points).
     """
     audio: dict[str, bytes] = {}
     unreadable: list[str] = []
@@ -87,6 +91,8 @@ def collect(points: Sequence[Point], *, max_mb: float) -> Previews:
                     room -= len(made)
                 else:
                     room = 0.0
+            if on_progress:
+                on_progress(len(audio) + len(unreadable), len(points))
     return Previews(audio, len(points) - len(audio) - len(unreadable), tuple(unreadable))
 
 

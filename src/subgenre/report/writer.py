@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from subgenre import metrics, report
 from subgenre.core import files, workspace
+from subgenre.core.progress import Console
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.evaluation.audits.mislabels import csv_rows
 from subgenre.evaluation.tracks import EvaluationTracks
@@ -44,13 +45,16 @@ class Evaluated:
         return ["metric", *models, "chance"], rows
 
 
-def write(path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float) -> None:
+def write(
+    path: Path, figures: Mapping[str, Any], data: ReportData, *, max_mb: float, console: Console
+) -> None:
     """Write `metrics.json`, both pictures, the report and the model card."""
     files.write_json(path / workspace.METRICS, dict(figures))
     with fonts.for_names((*data.labels, *data.genres)):
         plots.save_map(path / workspace.MAP, data)
         plots.save_confusion(path / workspace.CONFUSION, data)
-    report.write_report(path / workspace.REPORT, data, max_mb=max_mb)
+    with console.progress("previews") as bar:
+        report.write_report(path / workspace.REPORT, data, max_mb=max_mb, on_progress=bar)
     report.write_card(path / workspace.CARD, data)
 
 
