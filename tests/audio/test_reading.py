@@ -308,6 +308,18 @@ def test_samples_that_are_not_finite_are_refused(tmp_path):
             read_window(tmp_path / name, 2, 5)
 
 
+@pytest.mark.parametrize(("peak", "kept"), [(1e38, False), (2.0**15, False), (4.0, True)])
+def test_samples_far_above_full_scale_are_refused(tmp_path, peak, kept):
+    samples = files.music(3.0, channels=1)[0]
+    samples[files.RATE] = -peak
+    soundfile.write(tmp_path / "float.wav", samples, files.RATE, subtype="FLOAT")
+    if kept:
+        np.testing.assert_array_equal(read_window(tmp_path / "float.wav", 0, 3)[0][0], samples)
+    else:
+        with pytest.raises(AudioError, match="full scale is 1"):
+            read_window(tmp_path / "float.wav", 0, 3)
+
+
 def test_a_socket_is_refused(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as listening:
         monkeypatch.chdir(tmp_path)  # a socket's name may have 107 bytes

@@ -41,6 +41,7 @@ CANCELLED = 0.01  # power of the mean, as a share of the channels', below which 
 _AGREE_S = 0.1  # within this of the packets' length, the header is more exact about encoder padding
 _HOLE_S = 0.1  # a larger step of the time stamps means missing samples
 _RESTART_S = 1.0  # a larger step back of the time stamps means that they begin again
+_PEAK = 1000.0  # 60 dB above full scale: no music, and its power may overflow
 _TRIES = 64  # packets without samples before a stream counts as undecodable
 
 
@@ -282,6 +283,8 @@ class _Window:
             raise AudioError(f"damaged at {self.start_s:.1f} s: less than half can be decoded")
         if not np.isfinite(samples).all():
             raise AudioError("has samples that are not finite (NaN or infinite)")
+        if (peak := float(np.abs(samples).max())) > _PEAK:
+            raise AudioError(f"has samples of {peak:.0e}, full scale is 1; scale it to -1 ... 1")
         return samples[:, :count]
 
 
