@@ -39,8 +39,11 @@ def track_of(path: Path, root: Path, **more: Any) -> Track:
     found = reading.probe(path)
     genre, subgenre, *_ = path.relative_to(root).parts
     labels = {"trash": True} if genre == "trash" else {"genre": genre, "subgenre": subgenre}
-    stat = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
-    return Track(path=path, **{**labels, **stat, **dataclasses.asdict(found), **more})
+    return Track(path=path, **{**labels, **stat_of(path), **dataclasses.asdict(found), **more})
+
+
+def stat_of(path: Path) -> dict[str, int]:
+    return {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
 
 
 def library_of(root: Path) -> Library:

@@ -21,7 +21,7 @@ from subgenre.dataset import building, journal
 from subgenre.dataset.building import estimate
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from tests.small_library import CONFIG, library_of, run, same_folders, write_wav
+from tests.small_library import CONFIG, library_of, run, same_folders, stat_of, write_wav
 
 
 def test_a_second_run_decodes_nothing(root: Path, tmp_path: Path, inline: list[str]) -> None:
@@ -127,7 +127,10 @@ def test_a_worker_that_dies_loses_one_track(root, tmp_path, monkeypatch) -> None
     monkeypatch.setattr(parallel, "map_files", map_files)
     library = library_of(root)
     data = (root / "house/deep/f.wav").read_bytes()
-    (root / "house/deep/f.wav").write_bytes(data[:2000])  # 8.5 s when it was scanned
+    (root / "house/deep/f.wav").write_bytes(data[:2000])  # 8.5 s by its header
+    library = dataclasses.replace(
+        library, tracks=tuple(dataclasses.replace(t, **stat_of(t.path)) for t in library.tracks)
+    )
     out = tmp_path / "out"
     summary = run(root, out, library=library)
     reasons = {s.path.name: s.reason for s in summary.skipped}
@@ -141,6 +144,22 @@ def test_a_worker_that_dies_loses_one_track(root, tmp_path, monkeypatch) -> None
     assert tried == ["c.wav"]
     assert summary.n_done == 1
     assert {s.path.name: s.reason for s in summary.skipped}["f.wav"] == reasons["f.wav"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_tried_again(
+    root: Path, tmp_path: Path, inline: list[str]
+) -> None:
+    library = library_of(root)
+    write_wav(root / "house/deep/c.wav", 9.0, 77)  # another recording under the scanned id
+    out = tmp_path / "out"
+    summary = run(root, out, library=library)
+    assert {s.path.name: s.reason for s in summary.skipped}["c.wav"].startswith("changed while")
+    assert not list(out.rglob("c-*.pt"))
+    inline.clear()
+    run(root, out)
+    assert inline == ["c.wav"]
+    run(root, tmp_path / "fresh")
+    same_folders(out, tmp_path / "fresh")
 
 
 KILLED = """

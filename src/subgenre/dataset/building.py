@@ -34,6 +34,7 @@ from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
 from subgenre.errors import FeatureError
+from subgenre.library import scan
 from subgenre.library.scan import Library
 from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
@@ -176,7 +177,8 @@ def _work(
 ) -> None:
     """Run the jobs; each result is in the journal before its track counts as done.
 
-    A crashed or hung worker is not recorded, so that the next run tries its track again.
+    A crashed or hung worker is not recorded, nor a file that changed since it was scanned (its id
+    may be another recording's), so that the next run tries its track again.
     """
     total, finished = len(plan.tracks), len(plan.tracks) - len(plan.jobs)
     if on_progress:
@@ -193,6 +195,9 @@ def _work(
         ):
             job = plan.jobs[position]
             key = (job.track, job.label)
+            track = plan.tracks[key]
+            if scan.stamp(job.path) != (track.size, track.mtime_ns):
+                outcome = parallel.Failure("changed while it was read; run preprocess again")
             if isinstance(outcome, parallel.Failure):
                 chunking.remove(job)
                 plan.skipped.append(Skipped(job.path, outcome.reason))

@@ -88,7 +88,7 @@ def describe(
     described: dict[Path, Track | str] = {}  # by path, a track without a label or a reason
     for path in paths:
         track = known.get(str(path))
-        if track is not None and (track.size, track.mtime_ns) == _stamp(path):
+        if track is not None and (track.size, track.mtime_ns) == stamp(path):
             described[path] = track
     unread = [path for path in paths if path not in described]
     count = min(parallel.worker_count(workers), max(1, len(unread)))
@@ -110,7 +110,7 @@ def describe(
     return sorted(tracks, key=lambda t: (t.genre, t.subgenre, str(t.path))), skipped
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """Return size and time of a file; a changed file has another size or time."""
     try:
         status = path.stat()
@@ -122,7 +122,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _describe(path: Path) -> Track:
     """Read one file; runs in a worker."""
     # before reading: a file that changes meanwhile is then read again the next time
-    size, mtime_ns = _stamp(path)
+    size, mtime_ns = stamp(path)
     return Track(
         path=path,
         size=size,
