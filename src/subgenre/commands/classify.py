@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import filecmp
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from subgenre.audio import tags
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import ALPHA
-from subgenre.core import files, text
+from subgenre.core import csv_tables, files, text
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import LibraryError, PlaylistError
 from subgenre.library import formats, sources
@@ -153,11 +151,7 @@ def _write(out: Path, placements: Sequence[Placement]) -> None:
     if out.suffix.lower() == ".json":
         files.write_text(out, json.dumps(rows, indent=2, ensure_ascii=True) + "\n")
         return
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    files.write_bytes(out, buffer.getvalue().encode("utf-8", "surrogateescape"))
+    csv_tables.write(out, [list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def copy_files(placements: Sequence[Placement], folder: Path) -> list[Path]:

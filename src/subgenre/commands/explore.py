@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from subgenre.commands import model_map, refit
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import tables, text, workspace
+from subgenre.core import csv_tables, tables, text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.findings import Finding
@@ -173,7 +173,7 @@ def _findings(path: Path) -> tuple[Finding, ...]:
             for row in csv.DictReader(table):
                 findings.append(
                     Finding(
-                        **{name: row.get(name) or "" for name in texts},
+                        **{name: csv_tables.plain(row.get(name) or "") for name in texts},
                         confidence=float(row["confidence"]),
                         fit=float(row["fit"]) if row.get("fit") else None,
                         nearest=tuple((row.get("nearest") or "").split()),

@@ -8,8 +8,6 @@ interruptions.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import platform
 import shutil
@@ -28,7 +26,7 @@ import numpy as np
 from subgenre.about import VERSION
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import PreprocessConfig
-from subgenre.core import files, hardware, parallel
+from subgenre.core import csv_tables, files, hardware, parallel
 from subgenre.core.files import TEMPORARY
 from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
@@ -160,11 +158,8 @@ def preprocess(
 
 def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path) -> None:
     """Write `skipped.csv`: path (relative to `root` if inside it) and reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "reason"])
-    writer.writerows([folder.path_to_text(item.path, root), item.reason] for item in skipped)
-    files.write_text(path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
+    rows = ([folder.path_to_text(item.path, root), item.reason] for item in skipped)
+    csv_tables.write(path, [["path", "reason"], *rows])
 
 
 def _work(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from subgenre.core import files
+from subgenre.core import csv_tables, files
 from subgenre.errors import PlaylistError
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
 from subgenre.library.track import Track
@@ -107,15 +107,14 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
     `duration_s` is in seconds, to the millisecond; `bpm` is by the tags, `tempo_bpm` measured. What
     is unknown is empty.
     """
-    text = io.StringIO()
-    rows = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    rows.writeheader()
+    rows = []
     for track in tracks:
         known = {"bpm": track.bpm or "", "duration_s": round(track.duration_s, 3) or ""}
         name = str(track.path.absolute())
         name = uri_of(track.path) if re.search(r"[\ud800-\udfff]", name) else name
-        rows.writerow({**vars(track), "path": name, **known})
-    files.write_text(path, text.getvalue())
+        values = {**vars(track), "path": name, **known}
+        rows.append([values[column] for column in CSV_COLUMNS])
+    csv_tables.write(path, [CSV_COLUMNS, *rows])
 
 
 def read_csv(path: Path, maps: Maps = ()) -> list[Path]:
@@ -126,7 +125,11 @@ def read_csv(path: Path, maps: Maps = ()) -> list[Path]:
         if "path" not in (table.fieldnames or ()):
             found = ", ".join(table.fieldnames or ()) or "nothing"
             raise PlaylistError(f"{path} has no column 'path' but {found}; name one in line 1")
-        return [resolve(path.parent, row["path"], maps) for row in table if row["path"]]
+        return [
+            resolve(path.parent, csv_tables.plain(row["path"]), maps)
+            for row in table
+            if row["path"]
+        ]
     except csv.Error as problem:
         raise PlaylistError(f"{path} can't be read as CSV: {problem}") from problem
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from subgenre.audio.extensions import EXTENSIONS
 from subgenre.audio.tags import clean
+from subgenre.core import csv_tables
 from subgenre.core.files import safe_name
 from subgenre.core.progress import Console
 from subgenre.errors import LibraryError, PlaylistError
@@ -397,6 +398,9 @@ def _rows(found: Found, source: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for cells in reader:
             row = dict(zip(names, cells + [""] * len(names), strict=False))
             if any(cell.strip() for cell in cells):
-                yield reader.line_num, {c: row[c].replace("\0", "") for c in _COLUMNS}
+                yield (
+                    reader.line_num,
+                    {c: csv_tables.plain(row[c].replace("\0", "")) for c in _COLUMNS},
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         raise LibraryError(f"{shown(source)} can't be read as a CSV: {problem}") from problem

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre import metrics, report
-from subgenre.core import files, workspace
+from subgenre.core import csv_tables, files, workspace
 from subgenre.core.progress import Console
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.evaluation.audits.mislabels import csv_rows
@@ -60,17 +58,7 @@ def write(
 
 def write_doctor(path: Path, findings: Sequence[Finding]) -> None:
     """Write the doctor's findings as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [[_harmless(cell) for cell in row] for row in csv_rows(findings)]
-    )
-    files.write_text(path, text.getvalue())
-
-
-def _harmless(cell: str) -> str:
-    """Quote what a spreadsheet would run as a formula; escape bytes that are no UTF-8."""
-    text = cell.encode("utf-8", "backslashreplace").decode("utf-8")
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    csv_tables.write(path, csv_rows(findings))
 
 
 def points(
