@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from subgenre import api
 from subgenre.audio import tempo_key
@@ -24,7 +25,9 @@ from subgenre.errors import AudioError, LibraryError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
+from subgenre.models import backbones, encoder
 from subgenre.models.cache import CACHE
+from subgenre.models.encoder import Encoder
 from subgenre.search import journeys, storage
 from subgenre.search.classifier import Placement
 from subgenre.search.ranking import Hit
@@ -339,6 +342,22 @@ def test_an_index_of_another_model_is_refused(made: Path, tmp_path: Path, call: 
     assert f"not of {DIM} values" in err
     code, _, err = call("index", made / "WAV", "--run", model(made), "--index", place)
     assert (code, "vectors of 5 values" in err) == (2, True)
+
+
+def test_files_of_another_model_are_refused(home: Path, tmp_path: Path, call: Call):
+    other = vector_run(tmp_path / "other") / workspace.EMBEDDINGS
+    kept = (model(home) / workspace.EMBEDDINGS).read_bytes()
+    shutil.copy(other, model(home))
+    code, _, err = call("similar", "dark", "--run", model(home))
+    assert code == 2
+    assert f"{workspace.EMBEDDINGS} is of model {'e' * 32}" in err
+    (model(home) / workspace.EMBEDDINGS).write_bytes(kept)
+    seeded, backbone = torch.Generator().manual_seed(1), backbones.load("musicnn")
+    encoder.save(Encoder(backbone, head=(), embedding_size=DIM, generator=seeded), model(home))
+    write_wav(tmp_path / "new.wav", 8.0, 63)
+    code, _, err = call("classify", tmp_path / "new.wav", "--run", model(home))
+    assert code == 2
+    assert "encoder.json is of model" in err
 
 
 def test_similar_of_files_and_names(made: Path, tmp_path: Path, call: Call):

@@ -149,7 +149,7 @@ class ModelFolder:
         """Vectors of the training and test tracks.
 
         Raises:
-            RunError: the model has none yet.
+            RunError: the model has none yet, or they are another model's.
         """
         path = self.path / workspace.EMBEDDINGS
         if not path.is_file():
@@ -158,7 +158,9 @@ class ModelFolder:
             )
         from subgenre.dataset import track_vectors
 
-        return track_vectors.read_embeddings(path)
+        stored = track_vectors.read_embeddings(path)
+        self._check_same(path, stored.fingerprint, "`subgenre evaluate` writes it again")
+        return stored
 
     @property
     def has_embeddings(self) -> bool:
@@ -201,11 +203,23 @@ class ModelFolder:
         """The trained encoder; loads torch.
 
         Raises:
-            RunError: its files are missing or damaged.
+            RunError: its files are missing, damaged, or another model's.
         """
         from subgenre.models import encoder
 
-        return encoder.load(self.path)
+        loaded = encoder.load(self.path)
+        path = self.path / encoder.STRUCTURE
+        found = files.read_json(path, version=encoder.FORMAT_VERSION, error=RunError)["fingerprint"]
+        self._check_same(path, found, "copy the whole folder again, or train again")
+        return loaded
+
+    def _check_same(self, path: Path, found: str, way_out: str) -> None:
+        """Refuse a file that belongs to another model than `data.json`."""
+        expected = self.data.get("encoder", found)
+        if found != expected:
+            raise RunError(
+                f"{path} is of model {found}, {workspace.DATA} beside it of {expected}; {way_out}"
+            )
 
     @cached_property
     def fingerprint(self) -> str:
