@@ -16,8 +16,7 @@ from subgenre.config import PreprocessConfig
 from subgenre.core import text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_range
-from subgenre.dataset import splits, track_vectors
-from subgenre.dataset.folder import FeatureFolder
+from subgenre.dataset import track_vectors
 
 BACKBONE, RECIPE = "musicnn", "laptop"
 _NEAREST = 5
@@ -28,8 +27,8 @@ def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[st
     """Make a library of synthetic music in `out`, train on it, evaluate, and find similar tracks.
 
     Returns:
-        what was found: the held-out accuracies of the trained model and of the baseline on
-        loudness and mean spectrum alone, the query's neighbours, and the report's path.
+        what was found: the held-out accuracies of the trained model, of the frozen backbone and
+        of the mean spectrum alone, the query's neighbours, and the report's path.
 
     Raises:
         SubgenreError: `out` holds something else, or the seed can't be.
@@ -47,42 +46,25 @@ def demo(out: Path, *, seed: int = 0, console: Console | None = None) -> dict[st
     run = out / f"{workspace.RUN_PREFIX}{workspace.stamp()}"
     train(features, settings, out=run, checkpoints=out / workspace.CHECKPOINTS, console=console)
     found = evaluate(run, max_mb=_SOUND_MB, console=console).metrics["models"]
-    baseline = baseline_accuracy(FeatureFolder.open(features), run)
-    trained = found["trained"]["centroid_accuracy"]
+    models = ("trained", "frozen", "mean_log_mel")
+    accuracy = {name: found[name]["centroid_accuracy"] for name in models}
     query, nearest = neighbours(run)
     console.info(
         "held-out tracks that are assigned to the right subgenre: "
-        f"{text.percent(trained['value'])} with the trained model, "
-        f"{text.percent(found['frozen']['centroid_accuracy']['value'])} with the frozen backbone, "
-        f"{text.percent(baseline)} by loudness and mean spectrum alone, "
-        f"{text.percent(trained['chance'])} by chance"
+        f"{text.percent(accuracy['trained']['value'])} with the trained model, "
+        f"{text.percent(accuracy['frozen']['value'])} with the frozen backbone, "
+        f"{text.percent(accuracy['mean_log_mel']['value'])} by the mean spectrum alone, "
+        f"{text.percent(accuracy['trained']['chance'])} by chance"
     )
     console.info(f"nearest to {query}: {', '.join(nearest)}")
     console.info(f"open the report in a browser: {run / workspace.REPORT}")
     return {
         "run": str(run),
         "report": str(run / workspace.REPORT),
-        "trained": trained,
-        "frozen": found["frozen"]["centroid_accuracy"],
-        "loudness_and_mean_spectrum": baseline,
+        **accuracy,
         "query": query,
         "nearest": nearest,
     }
-
-
-def baseline_accuracy(folder: FeatureFolder, run: Path) -> float:
-    """Return how many held-out tracks loudness and the mean log-mel place rightly."""
-    split = splits.load(run / workspace.SPLIT, folder.tracks)
-    loudness = np.asarray(folder.chunks["loudness_lufs"].to_numpy())
-    means, levels, labels, known = [], [], [], []
-    train_ids = set(split.train)
-    for number, track in enumerate(folder.tracks):
-        rows = np.flatnonzero(folder.track_of == number)
-        means.append(folder.load(rows).mean((0, 1)).numpy())
-        levels.append(loudness[rows].mean())
-        labels.append(folder.label_of[rows[0]])
-        known.append(track.id in train_ids)
-    return room.loudness_spectrum_accuracy(means, levels, labels, known)
 
 
 def neighbours(run: Path) -> tuple[str, list[str]]:

@@ -5,7 +5,6 @@
     instruments  drum kits and synthesiser patches, the same for all styles
     render       score -> samples, with a random mix, spectrum and level
     music_files  samples -> mp3 and wav files with tags, in genre/subgenre folders
-    baseline     the accuracy of loudness and the mean spectrum alone
 
 Everything else is drawn from one distribution for all styles: instruments, mix, equalisation,
 loudness, noise floor, container, bit rate, duration, tags.
@@ -13,8 +12,7 @@ loudness, noise floor, container, bit rate, duration, tags.
 
 from __future__ import annotations
 
-from subgenre.demo.baseline import loudness_spectrum_accuracy
 from subgenre.demo.music_files import make_library
 from subgenre.demo.styles import STYLES
 
-__all__ = ["STYLES", "loudness_spectrum_accuracy", "make_library"]
+__all__ = ["STYLES", "make_library"]
