@@ -335,7 +335,7 @@ def _facts(data: ReportData) -> dict[str, str]:
     """What it takes to compute these figures again."""
     facts = {
         "evaluation": split_note(data) if data.n_test else "",
-        "kept on one side of a split": data.split_by,
+        "kept on one side of a split (recording: files of the same audio data)": data.split_by,
         "fingerprint of the data": data.fingerprint,
     }
     if data.backbone is not None:

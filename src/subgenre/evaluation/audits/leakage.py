@@ -207,7 +207,10 @@ def _headline(found: Leakage) -> str:
     if found.straddling:
         recordings = counted(len(found.straddling), "recording")
         verb = "is" if len(found.straddling) == 1 else "are"
-        return f"{recordings} {verb} on both sides of a split: the figures are too high."
+        return (
+            f"{recordings} {verb} on both sides of a split, as two files that differ: the figures "
+            "are too high; remove one of each pair."
+        )
     for one in found.comparisons:
         gap = one.centroid_gap
         if one.kind in ("artist", "album") and gap.low > 0 and gap.value > NOTABLE_GAP:
