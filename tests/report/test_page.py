@@ -120,6 +120,20 @@ def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
         assert opened.evaluate("document.getElementById('audio').paused")
 
 
+def test_a_point_without_a_preview_says_so(opened: Any) -> None:
+    title = opened.evaluate(
+        """() => {
+      const { points } = JSON.parse(document.getElementById("data").textContent);
+      const point = points.find((p) => !p.playable);
+      document.getElementById("plot").emit("plotly_click", { points: [{ customdata: point.id }] });
+      return point.title;
+    }"""
+    )
+    assert opened.locator("#now-title").text_content() == title
+    assert "no preview" in opened.locator("#now-by").text_content()
+    assert opened.evaluate("document.getElementById('audio').src") == ""
+
+
 def test_a_point_of_the_map_shows_its_track_and_plays(opened: Any) -> None:
     opened.locator("#none").click()
     opened.locator('[data-label="5"]').click()

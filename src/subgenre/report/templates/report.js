@@ -26,13 +26,26 @@
     audio.src = URL.createObjectURL(new Blob([bytes], { type: "audio/mpeg" }));
     current = id;
     const [title, artist, subgenre] = data.tracks[id] || ["", "", ""];
-    document.getElementById("now-title").textContent = title;
-    document.getElementById("now-by").textContent = [artist, subgenre].filter(Boolean).join(" · ");
+    announce(title, [artist, subgenre].filter(Boolean).join(" · "));
     audio.setAttribute("aria-label", "Preview of " + title);
   }
 
+  function announce(title, more) {
+    document.getElementById("now-title").textContent = title;
+    document.getElementById("now-by").textContent = more;
+  }
+
   function toggle(id) {
-    if (!previews.has(id)) return;
+    if (!previews.has(id)) {
+      const point = data.points.find((p) => p.id === id);
+      if (audio && point) {
+        audio.removeAttribute("src");
+        audio.load();
+        current = null;
+        announce(point.title, "no preview in this file; subgenre explore plays every track");
+      }
+      return;
+    }
     if (id === current && !audio.paused) return audio.pause();
     if (id !== current) load(id);
     document.getElementById("player").classList.add("stuck");
@@ -83,7 +96,7 @@
     if (point.artist) lines.push(plain(shortened(point.artist)));
     lines.push(plain(label.name) + " · " + splitNames[point.split]);
     if (point.predicted) lines.push("predicted: " + plain(point.predicted));
-    if (point.playable) lines.push("<i>click to play</i>");
+    lines.push(point.playable ? "<i>click to play</i>" : "<i>no preview in this file</i>");
     return lines.join("<br>");
   }
 
