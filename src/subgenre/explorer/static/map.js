@@ -22,7 +22,7 @@ export function groups() {
     if (!found.has(label)) found.set(label, []);
     found.get(label).push(i);
   });
-  const order = [...state.library.labels.keys(), -1, WRONG];
+  const order = [-1, ...state.library.labels.keys(), WRONG]; // without a subgenre: below the others
   return order.filter((label) => found.has(label)).map((label) => ({ label, rows: found.get(label) }));
 }
 
@@ -30,7 +30,7 @@ export const shown = (label) => !hidden.has(label);
 
 export function look(label) {
   if (label === WRONG) return { symbol: "x-thin-open", colour: styleOf("--wrong") };
-  return state.library.labels[label] || { symbol: "circle", colour: styleOf("--faint") };
+  return state.library.labels[label] || { symbol: "circle-open", colour: styleOf("--faint") };
 }
 
 // a shape of 3 pixels can't be recognised, and circles are three times as fast
