@@ -55,7 +55,7 @@ def test_key_of_a_cadence_in_each_key_and_in_other_tunings():
 def test_silence_and_noise_have_neither_tempo_nor_key(seconds):
     n = round(seconds * RATE)
     noise = np.random.default_rng(0).standard_normal(n).astype(np.float32)
-    for samples in (np.zeros(n, np.float32), 0.1 * noise):
+    for samples in (np.zeros(n, np.float32), np.full(n, 0.4, np.float32), 0.1 * noise):
         assert tempo_key.tempo(samples, RATE) is None
         assert tempo_key.key(samples, RATE) is None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from subgenre.errors import IndexStoreError, PlaylistError
+from subgenre.errors import ConfigError, IndexStoreError, PlaylistError
 from subgenre.library.track import Track
 from subgenre.search import storage
 from subgenre.search.collection import Collection
@@ -220,6 +222,33 @@ def test_search_is_the_same_with_holes_and_with_the_cached_proximity(index):
         for there in (index, Index.open(index.path)):
             hits = similar(there.collection, [x[7]], Limits(k=20), mutual=mutual)
             assert [h.track.id for h in hits] == expected
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:1500], lambda b: b[:900] + b"x" + b[901:]])
+def test_a_damaged_cache_of_proximity_is_made_again(index, damage):
+    index.upsert(songs(40), unit_vectors(40, 8))
+    index.keep_proximity()
+    expected, _ = Index.open(index.path).collection.proximity
+    cache = index.path / storage.PROXIMITY
+    cache.write_bytes(damage(cache.read_bytes()))
+    found, _ = Index.open(index.path).collection.proximity
+    np.testing.assert_allclose(found.mean, expected.mean)
+
+
+@pytest.mark.parametrize("measured", [(120.0, "Xx"), ("abc", "Am")])
+def test_a_damaged_table_of_tempo_and_key_is_one_clear_error(index, measured):
+    index.upsert(songs(1), unit_vectors(1, 8))
+    with contextlib.closing(sqlite3.connect(index.path / storage.DATABASE)) as db, db:
+        db.execute("CREATE TABLE IF NOT EXISTS measures (id PRIMARY KEY, tempo_bpm, key)")
+        db.execute("INSERT INTO measures VALUES ('id000000', ?, ?)", measured)
+    with pytest.raises(IndexStoreError, match="the index is damaged"):
+        Index.open(index.path)
+
+
+@pytest.mark.parametrize("limits", [(1, 2, 3), (float("nan"), 1), (3, 2), "ab", 5, ("a", 1)])
+def test_limits_that_are_no_pair_of_numbers_are_refused(limits):
+    with pytest.raises(ConfigError, match="the lowest and the highest number"):
+        Filter(bpm=limits)
 
 
 def test_many_small_additions_renew_the_cached_proximity(index):

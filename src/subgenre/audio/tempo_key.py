@@ -15,6 +15,7 @@ MEASURED_S = 60.0
 RATE = 22_050
 _BEAT = 0.35  # lowest score of a beat
 _KEYED = 0.25  # lowest deviation of the pitch classes, as a share of their mean
+_FAINT = 0.02  # level of a tone of -100 dB
 _SIZE = 8192  # samples of a frame: 2.7 Hz, a semitone at 45 Hz
 _RANGE_HZ = (50.0, 2000.0)
 # The pitch classes above the tonic of electronic dance music (A. Faraldo, E. Gomez, S. Jorda and
@@ -64,11 +65,11 @@ def key(mono: Float32, rate: int) -> str | None:
     if len(mono) < _SIZE:
         return None
     frames = np.lib.stride_tricks.sliding_window_view(mono, _SIZE)[:: _SIZE // 2]
-    level = np.abs(fft.rfft(frames * hann(_SIZE)))
+    level = np.abs(fft.rfft((frames - frames.mean(axis=1, keepdims=True)) * hann(_SIZE)))
     low, high = (round(hz * _SIZE / rate) for hz in _RANGE_HZ)
     before, at, after = (level[:, low + i : high + i] for i in (-1, 0, 1))
     loudest = at.max(axis=1, keepdims=True)
-    audible = at > np.maximum(0.01 * loudest, 0.001 * loudest.max())
+    audible = at > np.maximum(0.01 * loudest, max(0.001 * loudest.max(), _FAINT))
     row, column = np.nonzero((at > before) & (at >= after) & audible)
     if not len(row):
         return None

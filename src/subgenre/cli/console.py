@@ -76,7 +76,7 @@ class Terminal:
 
     def result(self, value: Mapping[str, Any]) -> None:
         """Print a command's result as JSON, if `as_json`."""
-        if self.as_json and self.first:
+        if self.as_json and self.first and sys.stdout:  # None: closed by the caller
             sys.stdout.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
 
     def table(

@@ -132,9 +132,12 @@ class Mapped:
             ConfigError: not of this form.
         """
         pairs = [words.rpartition("=") for words in self.map]
-        for source, _, target in pairs:
+        for words, (source, _, target) in zip(self.map, pairs, strict=True):
             if not (source and target):
-                raise ConfigError(f"--map is not FROM=TO; give for example --map {MAP_EXAMPLE}")
+                raise ConfigError(
+                    f"--map {words} is not FROM=TO, neither of them empty; "
+                    f"give for example --map {MAP_EXAMPLE}"
+                )
         return [(source, target) for source, _, target in pairs]
 
 
@@ -228,6 +231,6 @@ def _between(name: str, low: float | None, high: float | None) -> tuple[float, f
     if low is None and high is None:
         return None
     low, high = low if low is not None else 0.0, high if high is not None else math.inf
-    if not low <= high:
+    if low > high:
         raise ConfigError(f"--min-{name} {low:g} is above --max-{name} {high:g}; swap them")
     return low, high

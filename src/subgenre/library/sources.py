@@ -166,7 +166,8 @@ def audio_files(given: Sequence[Path], maps: Maps = ()) -> AudioFiles:
             skipped.append(Skipped(path, "has no audio extension"))
     if not paths:
         reasons = ", ".join(f"{shown(s.path)}: {s.reason}" for s in skipped[:3])
-        what = reasons or f"{', '.join(shown(p) for p in given)} holds no audio"
+        places = f"{', '.join(map(shown, given))} holds no audio" if given else "nothing is named"
+        what = reasons or places
         raise LibraryError(f"{what}; name audio files, folders or playlists")
     return AudioFiles(tuple(paths), tuple(skipped))
 

@@ -18,12 +18,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from subgenre.audio import keys
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.search.collection import Collection
@@ -182,7 +184,14 @@ def _measures(db: sqlite3.Connection) -> dict[str, Measured]:
     """Read tempo and key by track id; an index that was made before there were any has none."""
     if not _has(db, "measures"):
         return {}
-    return {track_id: (tempo, key) for track_id, tempo, key in db.execute(_SELECT_MEASURES)}
+    found = {track_id: (tempo, key) for track_id, tempo, key in db.execute(_SELECT_MEASURES)}
+    for tempo, key in found.values():
+        if not isinstance(tempo, float | None) or key not in (None, *keys.MAJOR, *keys.MINOR):
+            raise IndexStoreError(
+                f"the index is damaged: a track has the tempo {tempo!r} and the key {key!r}; "
+                "delete its folder and run: subgenre index LIBRARY"
+            )
+    return found
 
 
 def _has(db: sqlite3.Connection, table: str) -> bool:
@@ -219,12 +228,15 @@ def write_proximity(folder: Path, header: Header, moments: Moments, spread: Spre
 def _read_proximity(folder: Path, header: Header) -> tuple[Moments, Spread] | None:
     """Read the cache; None where there is none, or one of another file of vectors."""
     try:
-        with np.load(folder / PROXIMITY, allow_pickle=False) as found:
+        with (
+            (folder / PROXIMITY).open("rb") as file,
+            np.load(file, allow_pickle=False) as found,
+        ):
             if str(found["vectors"]) != header.vectors or found["mean"].shape != (header.dim,):
                 return None
             moments = Moments(int(found["count"]), found["mean"], found["second"])
             return moments, Spread(found["track_mean"], found["track_inverse"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subgenre.errors import IndexStoreError
+from subgenre.errors import ConfigError, IndexStoreError
 from subgenre.library.track import Track
 from subgenre.metrics.vectors import unit
 
@@ -51,6 +51,16 @@ class Filter:
     key: tuple[str, ...] = ()
     in_key: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("bpm", "duration_s"):
+            limits = getattr(self, name)
+            try:
+                ordered = limits is None or (len(limits) == 2 and limits[0] <= limits[1])
+            except TypeError:
+                ordered = False
+            if not ordered or isinstance(limits, str):
+                raise ConfigError(f"{name} is {limits!r}; give the lowest and the highest number")
 
 
 def lies_below(path: str | Path, folder: str | Path) -> bool:
