@@ -441,6 +441,23 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, c
     assert call("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
 
 
+def test_a_silent_file_is_placed_nowhere(home: Path, call: Call):
+    new, run = home / "new", ("--run", model(home))
+    write_wav(new / "sound.wav", 7.0, 2)
+    audio_files.write(new / "silence.wav", np.zeros((2, 7 * RATE)), RATE)
+    for words in (
+        ["classify", new, "--copy-to", home / "copies"],
+        ["index", new],
+        ["embed", new, "--out", home / "x.parquet"],
+    ):
+        code, result, _ = call(*words, *run)
+        assert code == 1
+        reasons = {Path(s["path"]).name: s["reason"] for s in result["skipped"]}
+        assert reasons == {"silence.wav": "is silent"}
+    assert [p.name for p in (home / "copies").rglob("*.wav")] == ["sound.wav"]
+    assert ModelFolder.open(model(home)).open_index().count == 9
+
+
 def test_a_track_fits_a_playlist_by_one_number(
     home: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ):

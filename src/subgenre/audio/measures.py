@@ -26,6 +26,7 @@ COLUMNS = (
 SILENCE_LUFS = -70.0  # the absolute gate of ITU-R BS.1770-4
 CLIPPED_AT = 0.999
 SILENT_DBFS = -60.0
+SILENT = 0.99  # share of silence from which a track is silent
 FRAME_S = 0.05
 TEMPO_BPM = (50.0, 220.0)
 

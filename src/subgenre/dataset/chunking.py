@@ -25,7 +25,7 @@ class Job:
     Attributes:
         track: id. path: of the audio. label: label folder, "" for the trash pool.
         duration_s: measured from the packets. out: the feature folder.
-        measure: whether to measure the windows; a file that is only embedded needs no measures.
+        measure: whether to measure the windows; of a file that is only embedded, only silence is.
     """
 
     track: str
@@ -87,7 +87,10 @@ def read(job: Job, start_s: float) -> Window:
     inside = samples[:, lead : lead + round(length_s * rate)]
     mono = reading.mono_window(samples, rate, lead, length_s, spec.rate)
     mel = log_mel(torch.from_numpy(mono.copy())[None], spec)[0].to(torch.float16)
-    measured = measures.measure(inside, rate) if job.measure else {}
+    if job.measure:
+        measured = measures.measure(inside, rate)
+    else:
+        measured = {"silent_share": measures.silent_share(inside, rate)}
     return Window(start_s, len(mono) / spec.rate, mel, measured)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from subgenre.audio import reading
 from subgenre.audio.features import FeatureSpec
+from subgenre.audio.measures import SILENT
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
 from subgenre.dataset import chunking, folder
@@ -40,7 +41,7 @@ def embed_files(
     on_progress: Progress | None = None,
     **options: Any,
 ) -> FileVectors:
-    """Embed audio files from outside a library; one that can't be read is skipped.
+    """Embed audio files from outside a library; one that can't be read or is silent is skipped.
 
     Args:
         encoder, paths, config, options: as for `embed_each`.
@@ -142,6 +143,8 @@ def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]
     outcome = chunking.make_chunks(job)
     if not outcome.rows:
         raise AudioError(outcome.reason)
+    if np.mean([row["silent_share"] for row in outcome.rows]) >= SILENT:
+        raise AudioError("is silent")
     return probed, outcome.rows
 
 

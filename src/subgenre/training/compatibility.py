@@ -12,14 +12,13 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from subgenre import config
+from subgenre.audio.measures import SILENT
 from subgenre.config import LOSSES, BatchConfig, TrainConfig
 from subgenre.core.validation import check_tune, either
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.models import lora
 from subgenre.models.backbones import Backbone
-
-SILENT = 0.99  # share of silence in a track from which there is nothing to learn
 
 
 def _kind(settings: TrainConfig) -> str:
