@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,18 @@ def model(folder: Path) -> Path:
     return folder / "fully_trained_models_1"
 
 
+def at_home(home: Path) -> Path:
+    """Let the stored paths name the copy of the library; return its folder."""
+    stored, run = embeddings(model(home)), ModelFolder.open(model(home))
+    here = home / "WAV"
+    tracks = [replace(t, path=here / t.path.relative_to(made_at(home))) for t in run.tracks]
+    out, fingerprint = model(home) / workspace.EMBEDDINGS, stored.fingerprint
+    track_vectors.write_embeddings(
+        out, tracks, stored.vectors, split=stored.splits, fingerprint=fingerprint
+    )
+    return here
+
+
 def embeddings(run: Path) -> track_vectors.Embeddings:
     return track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
 
@@ -133,7 +146,7 @@ def test_a_file_is_decoded_once_whatever_command_embeds_it(
 
 
 def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, call: Call):
-    library = home / "WAV"
+    library = at_home(home)
     write_wav(library / "techno/dark/new.wav", 5.0, 99)
     code, result, _ = call("index", library, "--run", model(home))
     assert code == 0
@@ -179,10 +192,10 @@ def test_an_index_begins_with_the_tracks_of_the_training(home: Path, call: Call)
     assert {hit["subgenre"] for hit in call(*expand)[1]["hits"]} == {"emotional", ""}
     only = call(*expand, "--folder", other)[1]["hits"]
     assert [Path(hit["path"]).name for hit in only] == ["a.wav"]
-    # the training's library, indexed later: nothing is doubled, what is gone is forgotten
+    # a copy of the training's library, indexed later: nothing is doubled
     (home / "WAV/techno/dark/dark, ü 0.wav").unlink()
     result = call("index", home / "WAV", *run)[1]
-    assert (result["n_tracks"], result["embedded"], result["updated"]) == (9, 0, 7)
+    assert (result["n_tracks"], result["embedded"], result["updated"]) == (9, 0, 0)
     result = call("index", made_at(home), *run)[1]
     assert (result["n_tracks"], result["forgotten"], result["others"]) == (9, 0, 1)
     # another index holds the given library alone
@@ -235,6 +248,24 @@ def test_unlabelled_copies_keep_the_labels_of_the_training(home: Path, call: Cal
     assert (result["n_tracks"], result["others"]) == (8, 0)
     track = Index.open(place).get(copied)
     assert (track.path, track.subgenre) == (copy, "dark")
+
+
+def test_a_track_keeps_its_first_path_while_the_file_exists(home: Path, call: Call):
+    run, first, inbox = ["--run", model(home)], home / "first/a.wav", home / "inbox"
+    write_wav(first, 4.0, 50)
+    call("index", first.parent, *run)
+    for copy in (inbox / "a.wav", inbox / "techno/dark/a.wav"):  # without and with a label
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(first, copy)
+        for _ in range(2):
+            call("index", inbox, *run)
+            found = ModelFolder.open(model(home)).collection()
+            assert found.track(found.row(copy)).path == first
+    assert found.track(found.row(first)).subgenre == "dark"
+    first.unlink()
+    call("index", inbox, *run)
+    found = ModelFolder.open(model(home)).collection()
+    assert found.track(found.row("a.wav")).path == inbox / "techno/dark/a.wav"
 
 
 @pytest.mark.slow
@@ -309,7 +340,7 @@ def test_an_interrupted_index_keeps_what_was_embedded(home, call, monkeypatch):
 
 
 def test_a_library_that_has_moved_is_found_again(home: Path, call: Call):
-    call("index", home / "WAV", "--run", model(home))
+    call("index", at_home(home), "--run", model(home))
     (home / "WAV").rename(home / "moved")
     (home / "moved/techno/dark/dark, ü 0.wav").unlink()
     code, _, err = call("similar", "dark, ü 1", "--run", model(home))

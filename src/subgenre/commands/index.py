@@ -110,7 +110,7 @@ def index(
         return Indexed(path, store.count, relinked=relinked)
     tracks, unreadable = _describe(listed, store, workers, console)
     paths = _paths(tracks, store, source, listed, unreadable, replace=replace)
-    tracks = _keep_labels(tracks, store, source, replace=replace)
+    tracks = _keep_known(tracks, store, source, model.labels, replace=replace)
     plan = store.plan(tracks)
     gone = [track_id for track_id in plan.gone if not paths[track_id]]
     moved = _elsewhere(store, plan, paths)
@@ -242,25 +242,37 @@ def _describe(
         return scan.describe(entries, workers=workers, known=known, on_progress=bar)
 
 
-def _keep_labels(
-    tracks: Sequence[Track], store: Index, source: Path, *, replace: bool
+def _keep_known(
+    tracks: Sequence[Track],
+    store: Index,
+    source: Path,
+    labels: frozenset[tuple[str, str]],
+    *,
+    replace: bool,
 ) -> list[Track]:
-    """Give tracks without a label the label that another library or the training gave them.
+    """Keep the first path of a recording while its file exists, and labels that others gave.
 
-    The index then keeps the file that it has, while that exists. Tracks with a label come first,
-    because of two copies of a recording the index takes the first.
+    A label of the model, in `labels`, is replaced only by a library that has labels of the model.
+    Of two copies the index takes the first: one with a label, then the one that it has.
     """
-    has_labels = any(track.subgenre for track in tracks)
-    result = []
+    has_labels, known = any(track.subgenre for track in tracks), _casefold(labels)
+    shares = not known.isdisjoint(_casefold((t.genre, t.subgenre) for t in tracks))
+    result, paths = [], set()
     for track in tracks:
-        old = store.get(track.id) if store.collection.has(track.id) else None
-        if track.subgenre or old is None or (has_labels and _is_of(old.path, source)):
+        if not store.collection.has(track.id):
             result.append(track)
-        elif not old.subgenre or old.path == track.path or replace or not old.path.is_file():
-            result.append(dataclasses.replace(track, genre=old.genre, subgenre=old.subgenre))
+            continue
+        old = store.get(track.id)
+        paths.add(old.path)
+        is_own = _is_of(old.path, source)
+        is_kept = not shares and not known.isdisjoint(_casefold([(old.genre, old.subgenre)]))
+        stays = old.path != track.path and not (is_own or replace) and old.path.is_file()
+        if (stays and old.subgenre) or is_kept or not (track.subgenre or (has_labels and is_own)):
+            label = {"genre": old.genre, "subgenre": old.subgenre}
         else:
-            result.append(old)
-    return sorted(result, key=lambda track: not track.subgenre)
+            label = {"genre": track.genre, "subgenre": track.subgenre}
+        result.append(dataclasses.replace(old if stays else track, **label))
+    return sorted(result, key=lambda track: (not track.subgenre, track.path not in paths))
 
 
 def _is_of(path: Path, source: Path) -> bool:
