@@ -100,7 +100,7 @@ def index(
     if source is None and (root is None or replace):
         what = "replace the index by" if replace else "index"
         raise LibraryError(f"nothing to {what}: name a library, or its new folder with --root")
-    listed = None if source is None else listing(source, model.labels, maps)
+    listed = None if source is None else listing(source, maps)
     for note in listed.notes if listed else ():
         console.warn(note)
     store = _open(model, path, create=listed is not None)
@@ -165,11 +165,10 @@ def _report(
         )
 
 
-def listing(source: Path, labels: frozenset[tuple[str, str]], maps: Maps = ()) -> Found:
-    """List a library's files with the labels of their folders, if those are labels.
+def listing(source: Path, maps: Maps = ()) -> Found:
+    """List a library's files with their labels: ROOT/genre/subgenre/, a CSV or playlists.
 
-    Folders are labels if at least one genre/subgenre is in `labels`, those of the model. All other
-    audio below the folder follows without labels. Trash is left out of a folder with labels.
+    All other audio below a folder follows without labels. Trash is left out.
 
     Raises:
         LibraryError: no audio there.
@@ -184,9 +183,6 @@ def listing(source: Path, labels: frozenset[tuple[str, str]], maps: Maps = ()) -
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
         named = {entry.path.resolve() for entry in found.entries}
-        if not _casefold((e.genre, e.subgenre) for e in entries) & _casefold(labels):
-            entries = [Entry(e.path, "", "", origin=e.origin) for e in entries]
-            named = {entry.path.resolve() for entry in entries}
         below = sources.listing(source).entries
         entries += [entry for entry in below if entry.path.resolve() not in named]
     if not entries:
@@ -268,10 +264,11 @@ def _keep_known(
         is_kept = not shares and not known.isdisjoint(_casefold([(old.genre, old.subgenre)]))
         stays = old.path != track.path and not (is_own or replace) and old.path.is_file()
         if (stays and old.subgenre) or is_kept or not (track.subgenre or (has_labels and is_own)):
-            label = {"genre": old.genre, "subgenre": old.subgenre}
+            named = old
         else:
-            label = {"genre": track.genre, "subgenre": track.subgenre}
-        result.append(dataclasses.replace(old if stays else track, **label))
+            named = track
+        kept = old if stays else track
+        result.append(dataclasses.replace(kept, genre=named.genre, subgenre=named.subgenre))
     return sorted(result, key=lambda track: (not track.subgenre, track.path not in paths))
 
 
