@@ -658,6 +658,16 @@ def test_a_list_shows_what_like_and_unlike_changed(
     assert [int(row[column]) for row in body] == [hit["before"] for hit in hits]
 
 
+def test_a_name_of_two_tracks_is_not_called_missing(tmp_path: Path, call: Call):
+    run = ModelFolder.open(vector_run(tmp_path / "fully_trained_models_1"))
+    pair = [replace(t, path=tmp_path / f"{i}/same.wav") for i, t in enumerate(run.tracks[:2])]
+    Index.create(tmp_path / "index", dim=run.dim, fingerprint=run.fingerprint).upsert(
+        pair, run.embeddings.vectors[:2]
+    )
+    code, _, err = call("similar", "same", "--run", run.path, "--index", tmp_path / "index")
+    assert (code, "names 2 tracks" in err, "no such" in err) == (2, True, False)
+
+
 def test_few_tracks_are_ranked_by_cosine(tmp_path: Path, call: Call):
     run = vector_run(tmp_path / "fully_trained_models_1", each=4)
     found = call("similar", "dark 0", "--run", run)[1]
@@ -837,6 +847,10 @@ def test_runs_are_listed_with_their_figures(tmp_path, call, capsys):
     assert "0.750" in out
     assert f"subgenre evaluate --run {second}" in " ".join(out.split())
     assert call("runs", tmp_path / "fully_trained_models_1")[0] == 2
+    assert call("runs", tmp_path, "--quiet")[1] == result
+    for words in (["runs", tmp_path], ["similar", "dark 0", "--run", first]):
+        main([*map(str, words), "--quiet"])
+        assert not capsys.readouterr().out
 
 
 def test_compare_is_paired_by_track(tmp_path: Path, call: Call):

@@ -87,14 +87,14 @@ class Terminal:
         *,
         caption: str | None = None,
     ) -> None:
-        """Print a table, unless `as_json`.
+        """Print a table, unless quiet or `as_json`.
 
         It fits the width of the terminal; in a file or pipe it is as wide as its cells.
         """
         from rich.table import Table
         from rich.text import Text
 
-        if self.as_json or not self.first:
+        if self.quiet or self.as_json or not self.first:
             return
         cells = [[printable(cell) for cell in row] for row in (columns, *rows)]
         borders = 3 * len(columns) + 1

@@ -147,6 +147,8 @@ def doctor(
 def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
     """List the trained models of a folder with their figures on held-out tracks.
 
+    With --quiet there is no table, only warnings of damaged models.
+
     Example: subgenre runs
 
     Args:

@@ -31,7 +31,7 @@ class Common:
     json: bool = False
     "Print the result as one JSON object on standard output."
     quiet: bool = False
-    "Print only warnings and errors."
+    "Print only warnings and errors, and no table; --json is printed."
 
     def terminal(self, *, first: bool = True) -> Terminal:
         """Open the terminal; `first` as for `Terminal`."""

@@ -92,7 +92,7 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
         try:
             return tracks.track(tracks.row(name)).id
         except IndexStoreError as problem:
-            raise PlaylistError(f"{problem}; there is no such file") from problem
+            raise PlaylistError(f"{problem} of a track, or a file that exists") from problem
     if tracks.has_path(path):
         return tracks.track(tracks.row(path)).id
     from subgenre.audio import reading
