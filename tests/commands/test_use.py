@@ -668,6 +668,40 @@ def test_a_name_of_two_tracks_is_not_called_missing(tmp_path: Path, call: Call):
     assert (code, "names 2 tracks" in err, "no such" in err) == (2, True, False)
 
 
+def test_a_filter_that_leaves_too_few_tracks_is_named(tmp_path: Path, call: Call):
+    words = ["similar", "dark 0", "--run", vector_run(tmp_path / "fully_trained_models_1")]
+    some = ["--subgenre", "deep", "-k"]
+    found, err = call(*words, *some, 500)[1:]
+    assert f"only {len(found['hits'])} of the 500 asked for pass the filter" in err
+    assert "asked for" not in call(*words, *some, 2)[2]
+    assert "asked for" not in call(*words, "-k", 500)[2]
+
+
+def test_the_first_track_of_an_order_has_no_cosine_to_one_before(tmp_path, call, capsys):
+    run = ["--run", str(vector_run(tmp_path / "fully_trained_models_1"))]
+    for seeds in (["dark 0", "deep 0", "--journey"], ["dark 0", "--smooth"]):
+        words = ["playlist", *seeds]
+        first, *others = (hit["cosine"] for hit in call(*words, *run)[1]["hits"])
+        assert (first, None in others) == (None, False)
+        assert main([*words, *run]) == 0
+        head, body, *_ = [
+            [cell.strip() for cell in r.split("┃" if "┃" in r else "│")]
+            for r in table_rows(capsys.readouterr().out)
+        ]
+        assert body[head.index("cosine")] == "-"
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_figures_near_one_are_shown_apart_and_in_order(down: bool):
+    values = (1 - np.array([2e-6, 3e-6, 5e-5, 5e-5, 0.01])).tolist()
+    shown = [float(text) for text in use._distinct(values, down=down)]
+    assert shown == sorted(shown, reverse=True)
+    assert len(set(shown)) == 4
+    np.testing.assert_allclose(shown, values, atol=1e-6)
+    assert not down or all(a <= b for a, b in zip(shown, values, strict=True))
+    assert use._distinct([0.5, 0.25]) == ["0.500", "0.250"]
+
+
 def test_few_tracks_are_ranked_by_cosine(tmp_path: Path, call: Call):
     run = vector_run(tmp_path / "fully_trained_models_1", each=4)
     found = call("similar", "dark 0", "--run", run)[1]
@@ -768,7 +802,7 @@ def test_no_track_fits(tmp_path: Path, call: Call, capsys: pytest.CaptureFixture
         (["--expand", "dark", "--axis", "dark:deep"], "choose one"),
         (["dark 0", "--expand", "dark"], "takes no seeds"),
         (["dark 0", "--journey"], "two seeds"),
-        (["dark 0", "--like", "deep 1"], "a subgenre to expand"),
+        (["dark 0", "--like", "deep 1"], "need a subgenre"),
         ([], "no seed"),
         (["dark 0", "--out", "list.txt"], "no extension of a playlist"),
         (["--axis", "dark"], "no colon"),

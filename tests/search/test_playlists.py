@@ -196,7 +196,7 @@ def test_journey_follows_the_music_that_is_there():
     hits = journeys.journey(bent, "0", "299", Limits(k=12))
     rows = [h.row for h in hits]
     assert rows == sorted(rows)
-    assert 1 - min(h.cosine for h in hits) < 0.15 * (1 - x[0] @ x[-1])
+    assert 1 - min(h.cosine for h in hits[1:]) < 0.15 * (1 - x[0] @ x[-1])
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_no_journey_has_a_stronger_weakest_step(limits):
         else:
             hits = journeys.journey(small, "0", "4", limits)
             assert allowed([h.row for h in hits])
-            assert min(h.cosine for h in hits) == pytest.approx(best, abs=1e-6)
+            assert min(h.cosine for h in hits[1:]) == pytest.approx(best, abs=1e-6)
 
 
 def test_a_journey_takes_the_stepping_stones():
@@ -260,7 +260,7 @@ def test_a_journey_takes_the_stepping_stones():
     for count in (8, 20):
         hits = journeys.journey(library, "0", "47", Limits(k=count))
         assert len({h.row for h in hits}) == count
-        assert min(h.cosine for h in hits) == pytest.approx(widest[0, 47], abs=1e-6)
+        assert min(h.cosine for h in hits[1:]) == pytest.approx(widest[0, 47], abs=1e-6)
 
 
 def test_arc_keeps_its_pace_even_between_opposites():

@@ -278,7 +278,12 @@ def _placement_row(placement: Placement, chunk_s: float) -> list[str]:
 
 def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows, with the figure that ranks the list."""
-    figure = _FIGURES.get(ranking)
+    figure, figures = _FIGURES.get(ranking), None
+    if figure:
+        figures = _distinct([figure[1](hit.score) for hit in hits], down=ranking == "fits")
+    cosines = ["-" if math.isnan(hit.cosine) else f"{hit.cosine:.3f}" for hit in hits]
+    if ranking == "cosine" and "-" not in cosines:
+        cosines = _distinct([hit.cosine for hit in hits])
     places = any(hit.before for hit in hits)
     columns = ["", "track", "subgenre", *([figure[0]] if figure else []), "cosine"]
     columns += [*(["before"] if places else []), "bpm", "key", "length"]
@@ -287,8 +292,8 @@ def _hit_table(hits: Sequence[Hit], ranking: str) -> tuple[list[str], list[list[
             str(position),
             hit.track.name,
             hit.track.subgenre or "-",
-            *([figure[1](hit.score)] if figure else []),
-            f"{hit.cosine:.3f}",
+            *([] if figures is None else [figures[position - 1]]),
+            cosines[position - 1],
             *([str(hit.before)] if places else []),
             _tempo_text(hit.track),
             f"{keys.camelot(hit.track.key)} {hit.track.key}" if hit.track.key else "-",
@@ -308,18 +313,23 @@ def _tempo_text(track: Track) -> str:
     return f"{track.tempo:.0f}{octave}"
 
 
-def _fit_text(fit: float) -> str:
-    from subgenre.commands.playlist import fit_text
+def _distinct(values: Sequence[float], *, down: bool = False) -> list[str]:
+    """Write figures with as many decimals, 3 to 8, as different ones need to look different."""
+    for decimals in range(3, 9):
+        scale = 10**decimals
+        rounded = [math.floor(v * scale) / scale if down else v for v in values]
+        texts = [f"{value:.{decimals}f}" for value in rounded]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
 
-    return fit_text(fit)
 
-
-# the column of the figure that ranks a list, and how it is written
-_FIGURES: dict[str, tuple[str, Callable[[float], str]]] = {
-    "fits": ("fits", _fit_text),
-    "axis": ("position", "{:.3f}".format),
-    "agreement": ("agreement", "{:.4f}".format),
-    "mutual proximity": ("proximity", lambda score: f"{math.exp(score):.3f}"),
+# the column of the figure that ranks a list, and how it follows from the score
+_FIGURES: dict[str, tuple[str, Callable[[float], float]]] = {
+    "fits": ("fits", float),
+    "axis": ("position", float),
+    "agreement": ("agreement", float),
+    "mutual proximity": ("proximity", math.exp),
 }
 
 

@@ -188,7 +188,7 @@ def _row(hit: Hit) -> dict[str, Any]:
         "key": track.key,
         "camelot": track.key and keys.camelot(track.key),
         "duration_s": track.duration_s,
-        "cosine": round(hit.cosine, 6),
+        "cosine": None if math.isnan(hit.cosine) else round(hit.cosine, 6),
         "score": round(hit.score, 6),
         "before": hit.before,
     }

@@ -143,7 +143,7 @@ class TrackLine(BaseModel):
 class HitLine(TrackLine):
     """A track found by a search: its cosine, and the score that ranks it."""
 
-    cosine: float
+    cosine: float | None = Field(description="none where there is no track before")
     score: float
     before: int | None = Field(description="its place without `like` and `unlike`")
 

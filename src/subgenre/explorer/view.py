@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ class View:
         return [
             {
                 **self.summary(hit.track),
-                "cosine": round(hit.cosine, DECIMALS),
+                "cosine": None if math.isnan(hit.cosine) else round(hit.cosine, DECIMALS),
                 "score": round(hit.score, DECIMALS),
                 "before": hit.before,
             }

@@ -66,7 +66,7 @@ def journey(
 
     Returns:
         hits in order; the score is the position on the path (0 to 1), the cosine is that to the
-        track before.
+        track before, NaN for the first.
 
     Raises:
         PlaylistError: an unknown track; start and end the same; a length under two tracks;
@@ -85,7 +85,7 @@ def journey(
         raise PlaylistError(f"a journey needs at least 2 tracks, not {count}")
     rows = _smoothest(tracks, first, last, count, mask, limits)
     x = tracks.vectors(rows)
-    before = np.concatenate([[1.0], (x[1:] * x[:-1]).sum(axis=1)])
+    before = np.concatenate([[np.nan], (x[1:] * x[:-1]).sum(axis=1)])
     return hits_of(tracks, rows, before, [i / (len(rows) - 1) for i in range(len(rows))])
 
 

@@ -6,6 +6,7 @@ Every function takes a `Collection`, returns `Hit`s in order without the seeds, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +224,7 @@ def _fits(tracks: Collection, rows: Ints, classifier: Classifier, number: int) -
 def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = None) -> list[Hit]:
     """Order hits so that neighbours are similar; the first is the nearest to `first`, if given.
 
-    The cosines are then those to the track before.
+    The cosines are then those to the track before, NaN for the first.
     """
     rows = [hit.row for hit in hits]
     if first is not None and len(rows):
@@ -232,5 +233,5 @@ def smoothed(tracks: Collection, hits: Sequence[Hit], *, first: Seed | None = No
     by_row = {hit.row: hit for hit in hits}
     rows = smooth(tracks, rows, start=first is not None)
     x = tracks.vectors(rows)
-    cosines = [1.0, *(x[1:] * x[:-1]).sum(axis=1).tolist()]
+    cosines = [math.nan, *(x[1:] * x[:-1]).sum(axis=1).tolist()]
     return [replace(by_row[row], cosine=c) for row, c in zip(rows, cosines, strict=False)]

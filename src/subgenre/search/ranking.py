@@ -22,7 +22,8 @@ class Hit:
     """A track found by a search.
 
     Attributes:
-        cosine: to the query. score: what ranks it: the log of mutual proximity, the cosine, ...
+        cosine: to the query, or to the track before; NaN for the first of these.
+        score: what ranks it: the log of mutual proximity, the cosine, ...
         before: its place without the tracks that a person likes and does not like, from 1; None
             where there are none.
     """

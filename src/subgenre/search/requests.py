@@ -61,20 +61,20 @@ class PlaylistRequest:
     def __post_init__(self) -> None:
         kinds = [name for name in ("expand", "journey", "axis") if getattr(self, name)]
         if len(kinds) > 1:
-            raise PlaylistError(f"{kinds[0]} and {kinds[1]} are two kinds of list; choose one")
+            raise PlaylistError(f"--{kinds[0]} and --{kinds[1]} are two kinds of list; choose one")
         if kinds in (["expand"], ["axis"]) and len(self.seeds):
-            raise PlaylistError(f"a list by {kinds[0]} takes no seeds; remove them, or use like")
+            raise PlaylistError(f"a list by --{kinds[0]} takes no seeds; leave them out")
         if self.journey and len(self.seeds) != 2:
             raise PlaylistError(f"a journey needs two seeds, not {len(self.seeds)}")
         if (len(self.like) or len(self.unlike)) and not self.expand:
-            raise PlaylistError("like and unlike need a subgenre to expand; give expand")
+            raise PlaylistError("--like and --unlike need a subgenre; give --expand")
         if not kinds and not len(self.seeds):
-            raise PlaylistError("no seed is given; name a track, or use expand or axis")
+            raise PlaylistError("no seed is given; name a track, or use --expand or --axis")
         for name, value in (("tracks", self.tracks), ("minutes", self.minutes)):
             if value is not None and not value > 0:
                 raise PlaylistError(f"{name} is {value}; give more than 0")
         if self.per_artist < 0:
-            raise PlaylistError(f"per_artist is {self.per_artist}; give 0 for no limit, or more")
+            raise PlaylistError(f"--per-artist is {self.per_artist}; give 0 for no limit, or more")
 
     @property
     def limits(self) -> Limits:
@@ -167,11 +167,13 @@ def make(
 
 
 def notes(tracks: Collection, request: PlaylistRequest, hits: Sequence[Hit]) -> list[str]:
-    """Return where a list falls short, in sentences: a leap in a journey, gaps of an axis."""
+    """Return where a list falls short, in sentences: too few tracks, a leap, gaps of an axis."""
     if request.journey:
         return _leap(hits, journeys.leap(tracks, hits))
-    if not request.axis or not hits:
+    if not hits:
         return []
+    if not request.axis:
+        return _few(request, len(hits))
     said, between = [], request.between
     requested = journeys.length(tracks, request.limits)
     if len(hits) < requested:
@@ -184,6 +186,15 @@ def notes(tracks: Collection, request: PlaylistRequest, hits: Sequence[Hit]) -> 
         where = ", ".join(f"between {low:.2f} and {high:.2f}" for low, high in gaps)
         said.append(f"the library has a gap on this axis: no track {where}")
     return said
+
+
+def _few(request: PlaylistRequest, count: int) -> list[str]:
+    """Say that the filter leaves fewer tracks than the list has room for."""
+    number = request.limits.k
+    filtered = request.filter not in (None, Filter()) and not request.until_fit
+    if not filtered or number is None or count >= number or request.minutes is not None:
+        return []
+    return [f"only {count} of the {number} asked for pass the filter"]
 
 
 def _leap(hits: Sequence[Hit], place: int) -> list[str]:
