@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from subgenre import api
+from subgenre import api, config
 from subgenre.audio import tempo_key
 from subgenre.cli import main, use
 from subgenre.commands import classify as stage
-from subgenre.commands import explore, index
+from subgenre.commands import embed, explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import chunking, track_vectors
@@ -109,6 +110,17 @@ def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Pa
     at = [stored.ids.index(track_id) for track_id in found.ids]
     np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
     assert found.fingerprint == stored.fingerprint
+
+
+def test_the_size_of_a_joined_vector_has_its_parts(tmp_path: Path):
+    settings = config.load_recipe("laptop")
+    joined = settings.model
+    sizes = joined.embedding_size + joined.pca, joined.embedding_size, joined.pca
+    found = embed._size(ModelFolder(tmp_path, settings, {}))
+    assert [int(number) for number in re.findall(r"\d+", found)] == [*sizes]
+    alone = replace(settings, model=replace(joined, fusion=0.0))
+    found = embed._size(ModelFolder(tmp_path, alone, {}))
+    assert found == f"{joined.embedding_size} values"
 
 
 def test_a_file_is_decoded_once_whatever_command_embeds_it(

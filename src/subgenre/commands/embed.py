@@ -72,9 +72,7 @@ def embed(
         split=["test"] * len(tracks),
         fingerprint=encoder.fingerprint(opened.encoder),
     )
-    console.info(
-        f"{out}: {text.counted(len(tracks), 'held-out track')}, {vectors.shape[1]} values each"
-    )
+    console.info(f"{out}: {text.counted(len(tracks), 'held-out track')}, {_size(opened)} each")
     return Embedded(out, len(tracks), ())
 
 
@@ -92,7 +90,12 @@ def _embed_audio(
     tracks = [Track(i, path) for i, path in zip(found.ids, found.paths, strict=True)]
     fingerprint = encoder.fingerprint(opened.encoder)
     track_vectors.write_embeddings(out, tracks, found.vectors, fingerprint=fingerprint)
-    console.info(
-        f"{out}: {text.counted(len(tracks), 'file')}, {found.vectors.shape[1]} values each"
-    )
+    console.info(f"{out}: {text.counted(len(tracks), 'file')}, {_size(opened)} each")
     return Embedded(out, len(tracks), skipped)
+
+
+def _size(model: ModelFolder) -> str:
+    """Say how many values a vector has, and which of them are the joined principal axes."""
+    learnt = model.settings.model.embedding_size
+    axes = f" ({learnt} learnt, {model.dim - learnt} principal axes)" if model.dim > learnt else ""
+    return f"{model.dim} values{axes}"
