@@ -27,6 +27,7 @@ from subgenre.errors import AudioError, LibraryError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
+from subgenre.metrics import METRICS
 from subgenre.models import backbones, encoder
 from subgenre.models.cache import CACHE
 from subgenre.models.encoder import Encoder
@@ -966,6 +967,10 @@ def test_compare_names_the_model_that_is_not_evaluated(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "0.500 [0.400, 0.600]" in out
     assert "subgenre evaluate" not in err
+    assert main(["runs", str(tmp_path)]) == 0
+    out += capsys.readouterr().out
+    assert out.count(METRICS["centroid_accuracy"].title) == 3  # by the names of the report
+    assert not [name for name in METRICS if "_" in name and name in out]
 
 
 def test_a_model_without_vectors_names_the_next_step(tmp_path: Path, call: Call):

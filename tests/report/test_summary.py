@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from subgenre.metrics import Difference, Score, wilson
+from subgenre.evaluation.baselines import MODELS
+from subgenre.metrics import METRICS, Difference, Score, wilson
 from subgenre.report import ReportData, summary
 from subgenre.report.card import render_card
 from subgenre.report.wording import chance_note
+from subgenre.report.writer import Evaluated
 from tests.report.example import full_data, models, points
 
 
@@ -126,3 +129,12 @@ def test_a_baseline_that_the_model_does_not_reach_is_named_and_one_far_behind_is
 def test_chance_over_folds_is_an_average() -> None:
     assert "averaged over the folds" in chance_note(full_data())
     assert "averaged" not in chance_note(full_data(folds=0))
+
+
+def test_the_table_has_the_names_of_the_report():
+    score = {"value": 0.5, "low": 0.4, "high": 0.6, "chance": 0.1}
+    models = {name: dict.fromkeys(METRICS, score) for name in MODELS}
+    columns, rows = Evaluated(Path("run"), {"models": models}, []).table()
+    titles = {name: model.title for name, model in MODELS.items()}
+    assert columns == ["metric", *(t for n, t in titles.items() if n != "chance"), titles["chance"]]
+    assert [row[0] for row in rows] == [metric.title for metric in METRICS.values()]

@@ -155,10 +155,11 @@ def runs(folder: Path = Path(), *, common: Common | None = None) -> int:
         folder: where the models are; by default here.
     """
     from subgenre.commands import runs as stage
+    from subgenre.metrics import METRICS
 
     terminal = (common or Common()).terminal()
     rows = stage.runs(folder, console=terminal)
-    columns = ["run", "model", "train/test", *(name.replace("_", " ") for name in SHOWN)]
+    columns = ["run", "model", "train/test", *(METRICS[name].title for name in SHOWN)]
     no_scores = [row.path for row in rows if not row.scores]
     hint = f"-: not evaluated; run `subgenre evaluate --run {no_scores[0]}`" if no_scores else None
     terminal.table("Trained models", columns, [_run_row(row) for row in rows], caption=hint)
@@ -179,11 +180,15 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
         raise ConfigError("compare needs two models; name both folders")
     from subgenre.commands import runs as stage
     from subgenre.core.text import p_value
+    from subgenre.metrics import METRICS
 
     terminal = (common or Common()).terminal()
     compared = stage.compare(a, b)
-    names = [name for name in compared.scores[0] if name in compared.scores[1]]
-    table = [[name, *(_score(scores[name]) for scores in compared.scores)] for name in names]
+    names = [name for name in METRICS if all(name in scores for scores in compared.scores)]
+    table = [
+        [METRICS[name].title, *(_score(scores[name]) for scores in compared.scores)]
+        for name in names
+    ]
     if table:
         terminal.table("Each on its own held-out tracks", ["metric", a.name, b.name], table)
     for path in compared.unevaluated:
@@ -193,7 +198,7 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
         ["metric", a.name, b.name, "difference", "p"],
         [
             [
-                name,
+                METRICS[name].title,
                 f"{compared.first[name].value:.3f}",
                 f"{compared.second[name].value:.3f}",
                 f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",

@@ -85,7 +85,8 @@ class Tuned:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return columns and rows for people."""
-        columns, rows = ["recipe", *SHOWN, "seconds", "why"], [one.row() for one in self.trials]
+        titles = (metrics.METRICS[name].title for name in SHOWN)
+        columns, rows = ["recipe", *titles, "seconds", "why"], [one.row() for one in self.trials]
         if any(one.failed for one in self.trials):
             return columns, rows
         return columns[:-1], [row[:-1] for row in rows]

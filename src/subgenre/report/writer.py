@@ -15,6 +15,7 @@ from subgenre.core import csv_tables, files, workspace
 from subgenre.core.progress import Console
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.evaluation.audits.mislabels import csv_rows
+from subgenre.evaluation.baselines import MODELS
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.report import fonts, plots
 from subgenre.report.data import Point, ReportData
@@ -39,8 +40,8 @@ class Evaluated:
             cells = [_cell(scores.get(metric)) for scores in models.values()]
             # of the trained model, the last: the chance of NMI and ARI differs by model
             chance = next(s[metric]["chance"] for s in reversed(models.values()) if metric in s)
-            rows.append([metric, *cells, f"{chance:.3f}"])
-        return ["metric", *models, "chance"], rows
+            rows.append([metrics.METRICS[metric].title, *cells, f"{chance:.3f}"])
+        return ["metric", *(MODELS[name].title for name in models), MODELS["chance"].title], rows
 
 
 def write(
