@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from subgenre.evaluation.audits import (
     open_set,
     probe,
 )
-from subgenre.evaluation.audits.base import plain
+from subgenre.evaluation.audits.base import Interval, plain
 from subgenre.library.track import Track
 from subgenre.metrics.vectors import unit
 from subgenre.search import classifier
@@ -407,6 +408,17 @@ def test_a_single_split_shows_how_often_none_is_right() -> None:
     assert [r.subgenre for r in found.rows] == ["a", "b", "c", "d"]
     assert open_set.AUDIT.applies(context(x, y))
     assert found.none_right == pytest.approx(found.caught / (found.caught + found.known_error))
+
+
+def test_the_finding_is_about_the_score_that_classify_uses() -> None:
+    x, y = blobs(4, 20, apart=2.0)
+    given = context(x, y)
+    found = open_set.run(given)
+    better = replace(found["centroid"], auroc=Interval(1.0, 1.0, 1.0), text="of another score")
+    section = open_set.section(found | {"centroid": better}, given)
+    assert found[open_set.CLASSIFY_SCORE].text in section.finding
+    assert better.text not in section.finding
+    assert len(section.blocks[0].rows) == len(open_set.SCORES)
 
 
 def test_two_subgenres_are_too_few_for_an_open_set() -> None:
