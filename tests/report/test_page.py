@@ -103,6 +103,21 @@ def test_nothing_is_cut_and_nothing_overlaps(opened: Any) -> None:
         assert opened.evaluate(OVERLAPPING) == []
 
 
+def test_a_narrow_screen_starts_with_the_secondary_figures_folded(
+    browser: Any, report: Path
+) -> None:
+    for width in (1400, 400):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(report.as_uri())
+        page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+        for section in ("baselines", "mistakes", "training", "doctor"):
+            figures = page.locator(f"#{section} details.figures")
+            open_ones = page.locator(f"#{section} details.figures[open]")
+            assert figures.count()
+            assert open_ones.count() == (figures.count() if width == 1400 else 0)
+        page.close()
+
+
 def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
     tracks = opened.evaluate(
         "[...document.querySelectorAll('[data-preview]')].map(e => e.dataset.preview)"

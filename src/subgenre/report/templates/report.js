@@ -5,7 +5,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-  // ---- on a narrow screen the tables of the audits start folded; their findings stand above ----
+  // ---- on a narrow screen secondary figures start folded; their findings stand above ----
   if (matchMedia("(max-width: 600px)").matches) {
     for (const figures of document.querySelectorAll("details.figures")) figures.open = false;
   }
