@@ -62,6 +62,17 @@ def test_every_file_is_there_and_holds_what_the_call_gave(run: Path, found: dict
     assert header[:4] == ["track", "path", "kind", "subgenre"]
 
 
+def test_report_and_card_name_only_the_audits_that_are_left_out(
+    run: Path, found: dict[str, Any]
+) -> None:
+    card = (run / workspace.CARD).read_text()
+    assert "`" not in (run / workspace.REPORT).read_text().split("<main>")[1].split("</section>")[0]
+    assert "\\`" not in card
+    note = next(line for line in card.splitlines() if "one split" in line)
+    assert not [name for name in found["audits"] if name.replace("_", " ") in note]
+    assert "unknown" not in note
+
+
 def test_every_baseline_is_scored_with_interval_and_chance(found: dict[str, Any]) -> None:
     models = ["chance", "tempo_loudness", "mean_log_mel", "frozen", "probe", "trained"]
     assert list(found["models"]) == models

@@ -42,8 +42,8 @@ from subgenre.training import checkpoint, fit
 OUT = Path("evaluation")
 OPEN_SETS = ("frozen", "full")
 _ONE_SPLIT = (
-    "These figures come from one split. Run `subgenre evaluate --folds 5` to measure pairs, "
-    "learning curve, confounders, leakage and unknown subgenres too."
+    "These figures come from one split. The command subgenre evaluate --folds 5 also measures "
+    "pairs, learning curve, confounders and leakage."
 )
 _TEST_RUN = (
     "This model comes from a test run (a few tracks, one epoch): its figures show that the "
