@@ -15,11 +15,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
+from subgenre.core.text import percent
 from subgenre.dataset.splits import Split
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits import (
     calibration,
     confounders,
+    genre_levels,
     growth,
     hubness,
     learnability,
@@ -28,6 +30,7 @@ from subgenre.evaluation.audits import (
 )
 from subgenre.evaluation.audits.base import Interval, plain
 from subgenre.library.track import Track
+from subgenre.metrics import Score
 from subgenre.metrics.vectors import unit
 from subgenre.search import classifier
 from tests.evaluation.audit_context import context, folds_of
@@ -307,6 +310,8 @@ def test_a_subgenre_6_db_louder_is_named_and_nothing_else() -> None:
     assert found.columns[0].accuracy.low > 0.25
     assert [(s.column, s.subgenre) for s in found.standouts] == [("loudness_lufs", "Dark")]
     assert 5 < found.standouts[0].difference < 7
+    rows = confounders.section(found, None).blocks[0].rows
+    assert all(row[-1] for row in rows)
     assert found.notes[0].startswith("Loudness alone gives the subgenre of")
     assert "Dark is louder than the rest by" in found.notes[1]
     assert found.together.accuracy.value > 0.25
@@ -463,6 +468,19 @@ def test_calibration_finds_what_is_overconfident_and_passes_what_is_not(
     assert len(section.blocks[1].rows) == len(found.bins)
     with pytest.raises(EvaluationError, match="at least 20"):
         calibration.run(context(x[:12], y[:12]))
+
+
+# ---- genre levels
+
+
+def test_genre_levels_show_the_chance_of_each_level() -> None:
+    score = {
+        level: Score(0.5, 0.4, 0.6, 0.25 + i / 8) for i, level in enumerate(genre_levels.LEVELS)
+    }
+    levels = {level: {"trained": {"centroid_accuracy": one}} for level, one in score.items()}
+    table = genre_levels.section(levels, None).blocks[0]
+    chance = [row[table.columns.index("Chance")] for row in table.rows]
+    assert chance == [percent(one.chance) for one in score.values()]
 
 
 # ---- hubness

@@ -22,7 +22,7 @@ from subgenre.evaluation.audits.duplicates import Duplicate, Duplicates
 from subgenre.evaluation.audits.findings import KINDS
 from subgenre.evaluation.audits.probe import lda_scores
 from subgenre.library.track import Track
-from tests.evaluation.audit_context import folds_of
+from tests.evaluation.audit_context import context, folds_of
 
 
 def library(*, n: int = 24, apart: float = 1.4, seed: int = 0):
@@ -213,3 +213,11 @@ def test_a_track_alone_in_its_subgenre_is_not_judged() -> None:
     assert "0096" not in [f.track for f in found]
     with pytest.raises(EvaluationError, match="no track can be judged"):
         mislabels.oof_probabilities(x[:2], [0, 1], [(np.array([0]), np.array([1]))])
+
+
+@pytest.mark.parametrize("method", ["fingerprint", "features"])
+def test_the_section_says_where_copies_were_not_compared_by_fingerprint(method: str) -> None:
+    x, labels, _ = library()
+    given = context(x, labels, copies=Duplicates(method, (), ""))
+    explanation = mislabels.section([], given).explanation
+    assert (mislabels.COPIES in explanation) == (method == "features")

@@ -247,7 +247,7 @@ def section(found: Confounders, _: Context) -> Section:
             share_text(c.accuracy),
             percent(c.known_share),
             p_value(c.q_value),
-            "yes" if c.named else "",
+            "yes" if c.named else "not clearly",
         )
         for c in (found.together, *found.columns)
     )
@@ -258,7 +258,9 @@ def section(found: Confounders, _: Context) -> Section:
         "confounders",
         "Confounders",
         "How many held-out tracks does one property assign to the right subgenre? "
-        "The model may have learnt a property that is clearly above chance instead of the music.",
+        "The model may have learnt a property that is clearly above chance instead of the music: "
+        f"p is at most {LEVEL}, and the whole interval lies above chance "
+        f"({percent(found.together.accuracy.chance)}, the share of the largest subgenre).",
         " ".join(note for note in found.notes if note not in named),  # the table holds these
         (Table(columns, rows, "Confounders"),),
         remarkable[0] if remarkable else "",

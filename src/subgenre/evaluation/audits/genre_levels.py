@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from subgenre.core.text import percent
 from subgenre.evaluation import baselines
-from subgenre.evaluation.audits.base import Audit, Context, Section, Table, decimal_text, share_text
+from subgenre.evaluation.audits.base import (
+    ABSENT,
+    Audit,
+    Context,
+    Section,
+    Table,
+    decimal_text,
+    share_text,
+)
 from subgenre.metrics import Score
 
 LEVELS = {"within": "subgenres of one genre", "across": "genres"}
@@ -33,6 +42,10 @@ def run(context: Context) -> dict[str, Scores]:
     }
 
 
+def _chance(score: Score | None) -> str:
+    return ABSENT if score is None else percent(score.chance)
+
+
 def section(scores: Mapping[str, Scores], _: Context) -> Section:
     """Show a row for each level and model."""
     rows = tuple(
@@ -40,18 +53,20 @@ def section(scores: Mapping[str, Scores], _: Context) -> Section:
             LEVELS[level],
             baselines.MODELS[model].title,
             share_text(by_metric.get("centroid_accuracy")),
+            _chance(by_metric.get("centroid_accuracy")),
             share_text(by_metric.get("knn_accuracy")),
             decimal_text(by_metric.get("map_at_r")),
         )
         for level, models in scores.items()
         for model, by_metric in models.items()
     )
-    columns = ("Separates", "Model", "Centroid accuracy", "k-NN accuracy", "MAP@R")
+    columns = ("Separates", "Model", "Centroid accuracy", "Chance", "k-NN accuracy", "MAP@R")
     return Section(
         "views",
         "Within and between genres",
         "Can the model separate the subgenres of one genre, and can it separate the genres? There "
-        "are fewer choices than in the other sections, so chance is higher.",
+        "are fewer choices than in the other sections, so chance is higher; it is that of the "
+        "centroid accuracy.",
         "",
         (Table(columns, rows, "Within and between genres"),),
     )

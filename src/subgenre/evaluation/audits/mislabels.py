@@ -44,6 +44,11 @@ SURE = (
     f"{percent(LEAST_PRECISION)} of it is expected to be right."
 )
 
+COPIES = (  # where no fingerprints were compared
+    " Copies are searched by equal audio packets and near-identical features only; subgenre doctor "
+    "compares acoustic fingerprints too, where fpcalc is installed."
+)
+
 
 def oof_probabilities(vectors: ArrayLike, labels: ArrayLike, folds: Sequence[Fold]) -> Floats:
     """Return the probability of each subgenre for each track, by probes that haven't seen it.
@@ -310,11 +315,12 @@ def section(findings: Sequence[Finding], context: Context) -> Section:
     )
     columns = ("Problem", "Playlist", "How sure", "Best fit", "Fit")
     table = Suggestions(columns, rows, "Tracks to check")
+    compared = "" if context.copies.method == "fingerprint" else COPIES
     return Section(
         "doctor",
         "Tracks to check",
         "Which tracks may be in the wrong playlist, copies, outliers or broken recordings? Nothing "
-        f"was changed. {SURE}",
+        f"was changed. {SURE}{compared}",
         "" if rows else "No track stands out.",
         (table,) if rows else (),
     )
