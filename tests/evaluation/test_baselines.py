@@ -24,12 +24,13 @@ from subgenre.core import workspace
 from subgenre.dataset import folder as store
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError, EvaluationError, RunError
+from subgenre.errors import ConfigError, EvaluationError, RunError, SplitError
 from subgenre.evaluation import baselines, cross_validation
 from subgenre.evaluation.baselines import Fold
 from subgenre.metrics import Score
 from subgenre.report import summary
 from subgenre.report.data import ReportData
+from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
@@ -279,6 +280,25 @@ def test_a_misplaced_track_is_the_first_finding_of_the_doctor(
     assert "5 more in" in many.caption
     listed = csv.DictReader((out / workspace.DOCTOR).read_text().splitlines())
     assert stranger.id in [r["track"] for r in listed]
+
+
+@pytest.mark.parametrize(("n_tracks", "judged"), [(4, True), (1, False)])
+def test_the_doctor_draws_the_folds_that_a_small_library_allows(
+    n_tracks: int, judged: bool, tmp_path: Path
+) -> None:
+    small = make_folder(tmp_path / "features", tracks=n_tracks)
+    rows = pq.read_table(small.path / store.CHUNKS)
+    index = rows.schema.get_field_index("silent_share")
+    silent = rows.set_column(
+        index, rows.schema[index], pa.array([1.0] * len(rows), rows.schema[index].type)
+    )
+    pq.write_table(silent, small.path / store.CHUNKS)
+    console = RecordingConsole()
+    done = doctor.doctor(small.path, repeats=1, out=tmp_path / "doctor.csv", console=console)
+    assert sum(f.kind == "silent" for f in done.findings) == 3 * n_tracks
+    assert any("no wrong playlists" in line for line in console.messages) != judged
+    with pytest.raises(SplitError):
+        doctor.doctor(small.path, folds=5, out=tmp_path / "doctor.csv")
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def doctor(
     features: Path | None = None,
     run: Path | None = None,
     backbone: str | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     repeats: int = 3,
     out: Path = Path("doctor.csv"),
     seed: int = 0,
@@ -116,7 +116,8 @@ def doctor(
         features: the feature folder; by default preprocessed_features.
         run: a model folder, whose features and backbone are used.
         backbone: a hub name, a folder or musicnn; by default that of the features.
-        folds: number of folds; each track is judged by probes trained without it.
+        folds: number of folds; each track is judged by probes trained without it. By default 5,
+            or fewer in a small library.
         repeats: how often to draw the folds.
         out: the table, as CSV.
         seed: of the folds.

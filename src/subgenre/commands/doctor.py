@@ -17,9 +17,11 @@ from subgenre.core.progress import Console, Silent
 from subgenre.core.text import percent
 from subgenre.core.validation import check_output, check_range
 from subgenre.dataset.folder import FeatureFolder
+from subgenre.errors import SplitError
 from subgenre.evaluation.audits import duplicates, mislabels
 from subgenre.evaluation.audits.duplicates import Duplicates
 from subgenre.evaluation.audits.findings import Finding
+from subgenre.evaluation.audits.probe import Fold
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.report import writer
 from subgenre.training import fit
@@ -73,7 +75,7 @@ def doctor(
     *,
     run: Path | None = None,
     backbone: str | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     repeats: int = REPEATS,
     out: Path = OUT,
     seed: int = 0,
@@ -89,6 +91,8 @@ def doctor(
         features: as `preprocess` wrote them; with `run`, those of that model.
         run: a model folder, whose frozen backbone's cached output is used.
         backbone: by default the one that the features are made for.
+        folds: by default 5, or fewer where the largest subgenre has fewer tracks; without two
+            tracks in each subgenre only copies, outliers and broken files are listed.
         out: the table, as CSV.
 
     Raises:
@@ -108,13 +112,27 @@ def doctor(
         tracks.labels,
         tracks.folder.labels,
         tracks.folder.tracks,
-        mislabels.repeated_folds(tracks.folder.tracks, folds, repeats, seed),
+        _folds(tracks, folds, repeats, seed, console),
         copies,
         tracks.columns,
     )
     writer.write_doctor(out, findings)
     console.info(f"{out}: {len(findings)} findings in {len(tracks.ids)} tracks; {copies.text}")
     return Diagnosed(out, len(tracks.ids), tuple(findings), copies)
+
+
+def _folds(
+    tracks: EvaluationTracks, folds: int | None, repeats: int, seed: int, console: Console
+) -> list[Fold]:
+    """Draw the folds; by default as many as can be, or none."""
+    count = mislabels.most_folds(tracks.labels) if folds is None else folds
+    try:
+        return mislabels.repeated_folds(tracks.folder.tracks, count, repeats, seed)
+    except SplitError as problem:
+        if folds is not None:
+            raise
+        console.warn(f"no wrong playlists are listed: {problem}")
+        return []
 
 
 def frozen_output(

@@ -235,12 +235,15 @@ def diagnose(
 ) -> list[Finding]:
     """Return all findings by kind, in the order of `KINDS`, and within a kind the surest first.
 
+    Without folds no track is judged to be in the wrong playlist.
+
     Shapes: vectors [N, D], labels [N], names [C], N tracks in the same order, folds of positions.
 
     Raises: EvaluationError as `oof_probabilities`.
     """
+    judged = oof_probabilities(vectors, labels, folds) if folds else None
     found = [
-        *wrong_playlist(vectors, labels, names, tracks, oof_probabilities(vectors, labels, folds)),
+        *([] if judged is None else wrong_playlist(vectors, labels, names, tracks, judged)),
         *outliers(vectors, labels, names, tracks),
         *copies(duplicates, tracks),
         *broken(tracks, measures),
@@ -269,7 +272,7 @@ def _finding(
 
 def run(context: Context) -> list[Finding]:
     """Diagnose all tracks, over their own folds and at least three repeats."""
-    n_folds = context.n_folds or min(FOLDS, int(np.bincount(context.labels).max()))
+    n_folds = context.n_folds or most_folds(context.labels)
     repeats = max(context.repeats, REPEATS)
     folds = repeated_folds(context.tracks, n_folds, repeats, context.seed)
     return diagnose(
@@ -281,6 +284,11 @@ def run(context: Context) -> list[Finding]:
         context.copies,
         context.columns,
     )
+
+
+def most_folds(labels: Ints) -> int:
+    """Return the number of folds by default: `FOLDS`, or the tracks of the largest subgenre."""
+    return min(FOLDS, int(np.bincount(labels).max()))
 
 
 def repeated_folds(tracks: Sequence[Track], n_folds: int, repeats: int, seed: int) -> list[Fold]:
