@@ -40,8 +40,8 @@ FOLDS, REPEATS = 5, 3
 SURE = (
     "How sure: for a wrong playlist, the probability that the track does not belong where it is, "
     f"if {percent(WRONG_SHARE)} of all labels are wrong. Best fit: where else it would fit best, "
-    "with the probability of that subgenre. The list of wrong playlists ends where less than "
-    f"{percent(LEAST_PRECISION)} of it is expected to be right."
+    "with the probability of that subgenre. The list of wrong playlists is as long as the mean of "
+    f"“how sure” over its rows is at least {percent(LEAST_PRECISION)}; a row may be less sure."
 )
 
 COPIES = (  # where no fingerprints were compared
@@ -181,7 +181,10 @@ def outliers(
         spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
         z = (mean - np.median(mean)) / max(spread, 1e-12)
         for i in np.flatnonzero((z > OUTLIER_Z) & (mean > 1e-6)):
-            why = f"Unlike the other tracks of its playlist (robust z-score {z[i]:.1f})"
+            why = (
+                "Far from the other tracks of its playlist: its distance to the nearest of them is "
+                f"{z[i]:.1f} times the usual deviation above the median"
+            )
             sure = 1 - 1 / (1 + float(z[i]) ** 2)
             rows.append(_finding(tracks[own[i]], "outlier", names[c], "", sure, why))
     return rows
