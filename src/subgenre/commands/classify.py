@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from subgenre.search.classifier import Classifier, Placement
 
 NONE = "none of these"  # folder and playlist of rejected files
+NAMED = 5  # files in a warning
 RELIABLE_AUROC = 0.7  # chance is 0.5
 
 
@@ -92,9 +93,13 @@ def classify(
         console.warn("the model has no test tracks, so “fits” is too high")
     vectors = model.embed(listed.paths, workers=workers, console=console)
     placements = place(classifier, vectors)
-    count = sum(placement.track.id in model.train_ids for placement in placements)
-    if count:
-        console.warn(f"{text.counted(count, 'file')} of the training tracks: “fits” is too high")
+    names = [p.track.path.name for p in placements if p.track.id in model.train_ids]
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        console.warn(
+            f"the model was trained on {text.counted(len(names), 'file')}: “fits” is too high for "
+            f"{', '.join(names[:NAMED])}{more}"
+        )
     auroc = model.rejection.get("auroc", {}).get("value")
     if auroc is not None and auroc < RELIABLE_AUROC and not all(p.belongs for p in placements):
         console.warn(

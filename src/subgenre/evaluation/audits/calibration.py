@@ -80,15 +80,16 @@ def run(context: Context) -> Calibration:
     rng = np.random.default_rng(context.seed)
     draws = [calibration_error(best, rng.random(len(best)) < best) for _ in range(DRAWS)]
     error, usual = calibration_error(best, right), float(np.quantile(draws, 0.95))
-    verdict = "that many tracks show no fault" if error <= usual else "it is not right"
+    verdict = "no fault is shown" if error <= usual else "“fits” is not calibrated"
     return Calibration(
         n_tracks,
         error,
         usual,
         float(np.mean((every - belongs) ** 2)),
         reliability(every, belongs),
-        f"“fits” is off by {100 * error:.0f} points on {text.counted(n_tracks, 'held-out track')}: "
-        f"{verdict} (95 % of perfectly calibrated models show less than {100 * usual:.0f})",
+        f"On {text.counted(n_tracks, 'held-out track')}, “fits” differs from the share that is "
+        f"right by {100 * error:.0f} points on average. A calibrated “fits” differs by up to "
+        f"{100 * usual:.0f} points by chance: {verdict}",
     )
 
 
@@ -151,8 +152,8 @@ def section(found: Calibration, _: Context) -> Section:
         "calibration",
         "How well a track fits",
         "Does “fits”, the figure of classify, of playlist --expand and of the explorer, mean what "
-        "it says? Each held-out track is compared with each playlist; of the pairs of 70 %, 70 % "
-        "should belong.",
+        "it says? Each held-out track is compared with each playlist. Of all pairs of a track and "
+        "a playlist with a “fits” of 70 %, the track should belong to the playlist in 70 %.",
         f"{found.text}.",
         (curve, Table(("Fits", "Belong", "95 % interval", "Pairs"), rows, "Reliability")),
     )

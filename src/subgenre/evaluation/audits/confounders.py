@@ -35,12 +35,17 @@ STANDS_OUT = 0.9  # AUC of one subgenre against the rest, above which it is name
 TOGETHER = "all together"
 PHRASES = {  # name, more of it, less of it, unit
     "loudness_lufs": ("loudness", "louder", "quieter", "dB"),
-    "peak": ("peak level", "higher in peak level", "lower in peak level", ""),
-    "clipped_share": ("clipping", "more clipped", "less clipped", ""),
-    "silent_share": ("silence", "more silent", "less silent", ""),
+    "peak": ("peak level", "higher in peak level", "lower in peak level", "of full scale"),
+    "clipped_share": ("clipping", "more clipped", "less clipped", "of the samples"),
+    "silent_share": ("silence", "more silent", "less silent", "of the time"),
     "cutoff_hz": ("spectral cut-off", "brighter at the top", "duller at the top", "Hz"),
     "tempo_bpm": ("tempo", "faster", "slower", "bpm"),
-    "cancelled_share": ("cancelling channels", "more out of phase", "less out of phase", ""),
+    "cancelled_share": (
+        "cancelling channels",
+        "more out of phase",
+        "less out of phase",
+        "of the time",
+    ),
     "bpm": ("the bpm tag", "faster by its tags", "slower by its tags", "bpm"),
     "duration_s": ("duration", "longer", "shorter", "s"),
     "bit_rate": ("bit rate", "higher in bit rate", "lower in bit rate", "bit/s"),
@@ -181,7 +186,8 @@ def standouts(columns: Mapping[str, Column], labels: Ints, names: Sequence[str])
         if q > LEVEL or clear < STANDS_OUT:
             continue
         word, more, less, unit = PHRASES[column]
-        amount = f" by {abs(gap):.3g} {unit}".rstrip() if gap else ""
+        size = f"{100 * abs(gap):.3g} %" if unit.startswith("of ") else f"{abs(gap):.3g}"
+        amount = f" by {size} {unit}" if gap else ""
         text = (
             f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {word} alone "
             f"separates {percent(clear)} of its pairs with other tracks."
@@ -252,6 +258,12 @@ def section(found: Confounders, _: Context) -> Section:
         for c in (found.together, *found.columns)
     )
     columns = ("Property", "Held-out accuracy", "Known for", "p, corrected", "Above chance")
+    tables = [Table(columns, rows, "Confounders")]
+    if found.standouts:
+        lines = tuple((s.subgenre, PHRASES[s.column][0], s.text) for s in found.standouts)
+        tables.append(Table(("Subgenre", "Property", "Difference"), lines, "Subgenres that differ"))
+    # the tables hold the others
+    in_tables = [s.text for s in found.standouts[1:]] + [c.text for c in found.columns]
     named = [c.text for c in found.columns if c.named]
     remarkable = [one.text for one in found.standouts] + named
     return Section(
@@ -261,8 +273,8 @@ def section(found: Confounders, _: Context) -> Section:
         "The model may have learnt a property that is clearly above chance instead of the music: "
         f"p is at most {LEVEL}, and the whole interval lies above chance "
         f"({percent(found.together.accuracy.chance)}, the share of the largest subgenre).",
-        " ".join(note for note in found.notes if note not in named),  # the table holds these
-        (Table(columns, rows, "Confounders"),),
+        " ".join(note for note in found.notes if note not in in_tables),
+        tuple(tables),
         remarkable[0] if remarkable else "",
     )
 

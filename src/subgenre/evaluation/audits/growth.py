@@ -167,7 +167,8 @@ def _extrapolated(
     else:
         tracks = f"{gain.n_tracks:.0f} instead of {now:.0f} training tracks a subgenre"
         verdict, text = "rising", f"Twice the tracks ({tracks}) would add about"
-    text = f"{text} {points_text(gain)}."
+    amount = points_text(gain) if verdict == "uncertain" else f"{100 * gain.value:+.0f} points"
+    text = f"{text} {amount}, if the fitted curve goes on."
     return LearningCurve(points, forecasts, float(c[0]), gain, verdict, text)
 
 

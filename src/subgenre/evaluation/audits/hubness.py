@@ -90,7 +90,9 @@ def section(found: Hubness, context: Context) -> Section:
     """Compare both ways of searching, and name the most frequent tracks."""
     figures: dict[str, Callable[[Occurrence], str]] = {
         "Tracks in no list": lambda o: percent(o.never_share),
-        "Skewness of the number of lists a track is in (0: even)": lambda o: f"{o.skewness:.2f}",
+        "Skewness: 0 if all tracks are in equally many lists, more with hubs": lambda o: (
+            f"{o.skewness:.2f}"
+        ),
         "Lists that hold the most frequent track": lambda o: str(o.most),
         "Tracks in over five times their share of lists": lambda o: percent(o.hub_share),
         "Neighbours of the same subgenre": lambda o: percent(o.same_share),
