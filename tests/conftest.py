@@ -13,6 +13,7 @@ import pytest
 
 # One thread in each test process: with more, the processes wait for one another's cores.
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+os.environ.pop("COLUMNS", None)  # xdist sets it: tables would have the width of the terminal
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_OPTIONS = [
