@@ -22,7 +22,7 @@ export function groups() {
     if (!found.has(label)) found.set(label, []);
     found.get(label).push(i);
   });
-  const order = [-1, ...state.library.labels.keys(), WRONG]; // without a subgenre: below the others
+  const order = [...state.library.labels.keys(), -1, WRONG];
   return order.filter((label) => found.has(label)).map((label) => ({ label, rows: found.get(label) }));
 }
 
@@ -30,7 +30,7 @@ export const shown = (label) => !hidden.has(label);
 
 export function look(label) {
   if (label === WRONG) return { symbol: "x-thin-open", colour: styleOf("--wrong") };
-  return state.library.labels[label] || { symbol: "circle-open", colour: styleOf("--faint") };
+  return state.library.labels[label] || { symbol: "circle-open", colour: styleOf("--soft") };
 }
 
 // a shape of 3 pixels can't be recognised, and circles are three times as fast
@@ -50,7 +50,7 @@ function traces() {
   const made = traced.map(({ label, rows }) => ({
     type: "scattergl", mode: "markers", hoverinfo: "none", visible: shown(label),
     x: column(xs(), rows), y: column(ys(), rows),
-    marker: { symbol: many() && label !== WRONG ? "circle" : look(label).symbol, color: look(label).colour, size, opacity, line: { width: label === WRONG ? 2 : 0, color: look(label).colour } },
+    marker: { symbol: many() && label !== WRONG ? "circle" : look(label).symbol, color: look(label).colour, size, opacity, line: { width: state.library.labels[label] ? 0 : 2, color: look(label).colour } },
   }));
   return [...made, ...overlays()];
 }
