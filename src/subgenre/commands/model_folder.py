@@ -349,15 +349,8 @@ class ModelFolder:
         from subgenre.models import file_embedding
 
         with (console or Silent()).progress("embedding") as bar:
-            return file_embedding.embed_files(
-                self.encoder,
-                paths,
-                self.preprocess,
-                device=self._device,
-                workers=workers,
-                kept=self._kept,
-                on_progress=bar,
-            )
+            options = self._embedding(workers)
+            return file_embedding.embed_files(self.encoder, paths, on_progress=bar, **options)
 
     def embed_each(
         self, paths: Sequence[Path], *, workers: int | None = None
@@ -365,14 +358,16 @@ class ModelFolder:
         """Embed audio files one by one: yield the position and the vectors of each; loads torch."""
         from subgenre.models import file_embedding
 
-        return file_embedding.embed_each(
-            self.encoder,
-            paths,
-            self.preprocess,
-            device=self._device,
-            workers=workers,
-            kept=self._kept,
-        )
+        return file_embedding.embed_each(self.encoder, paths, **self._embedding(workers))
+
+    def _embedding(self, workers: int | None) -> dict[str, Any]:
+        """Return the options of `file_embedding.embed_each` for this model."""
+        return {
+            "config": self.preprocess,
+            "device": self._device,
+            "workers": workers,
+            "kept": self._kept,
+        }
 
     @property
     def _kept(self) -> Kept:
