@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +76,10 @@ def coordinates(fitted: Map, model: ModelFolder, tracks: Collection) -> NDArray[
 def _read(path: Path, key: dict[str, object], vectors: NDArray[np.floating]) -> Map | None:
     """Read a kept map; None if it is damaged or of other vectors."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+        with files.arrays(path) as kept:
             coordinates, known, text = (kept[name] for name in _ARRAYS)
         meta = json.loads(str(text))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         return None
     if (
         meta.get("key") != key

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import unicodedata
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,24 @@ def read_json(path: Path, *, version: int, error: type[SubgenreError]) -> dict[s
     if found != version:
         raise error(f"{path} has format version {found!r}; this program reads {version}")
     return value
+
+
+@contextmanager
+def arrays(path: Path) -> Iterator[Any]:
+    """Open an `.npz` file, whose arrays are read by name as they are used.
+
+    Raises:
+        OSError: it can't be opened. ValueError: it is damaged or lacks an array; also when one is
+            read inside the block.
+    """
+    import numpy as np
+
+    try:
+        # a path that holds no archive would be left open by numpy
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            yield found
+    except (KeyError, EOFError, zipfile.BadZipFile) as problem:
+        raise ValueError(f"{path} is damaged: {problem}") from problem
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,15 +227,12 @@ def write_proximity(folder: Path, header: Header, moments: Moments, spread: Spre
 def _read_proximity(folder: Path, header: Header) -> tuple[Moments, Spread] | None:
     """Read the cache; None where there is none, or one of another file of vectors."""
     try:
-        with (
-            (folder / PROXIMITY).open("rb") as file,
-            np.load(file, allow_pickle=False) as found,
-        ):
+        with files.arrays(folder / PROXIMITY) as found:
             if str(found["vectors"]) != header.vectors or found["mean"].shape != (header.dim,):
                 return None
             moments = Moments(int(found["count"]), found["mean"], found["second"])
             return moments, Spread(found["track_mean"], found["track_inverse"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError):
         return None
 
 
