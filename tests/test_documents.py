@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from subgenre import cli
 from tests import audio_files
+from tests.audio.test_tempo_key import RATE, cadence, clicks
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -47,15 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         samples = audio_files.music(seconds, 22_050, channels=1, seed=number)
         beat = np.sin(2 * np.pi * 2.0 ** (number % 3) * np.arange(samples.shape[1]) / 22_050)
         audio_files.write(folder / name, samples * np.clip(4 * beat, 0, 1), 22_050)
-    audio_files.write(folder / "MyMusic/c.mp3", a_minor(15.0, 22_050, bpm=125), 22_050)
+    in_a_minor = clicks(125, 16) + np.tile(cadence(9, True), 4)
+    audio_files.write(folder / "MyMusic/c.mp3", in_a_minor[None], RATE)
     return folder
-
-
-def a_minor(seconds: float, rate: int, *, bpm: float) -> NDArray:
-    """A chord of A minor that is struck at each beat, [1, n]."""
-    t = np.arange(round(seconds * rate)) / rate
-    chord = sum(np.sin(2 * np.pi * hertz * t) for hertz in (220.0, 261.63, 329.63, 440.0))
-    return (0.2 * chord * np.exp(-8 * (t % (60 / bpm)))).astype(np.float32)[None]
 
 
 def blocks(document: str, language: str = "") -> list[str]:

@@ -32,8 +32,7 @@ from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
 from subgenre.errors import FeatureError
-from subgenre.library import scan
-from subgenre.library.scan import Library
+from subgenre.library.scan import Library, stamp
 from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
 
@@ -191,7 +190,7 @@ def _work(
             job = plan.jobs[position]
             key = (job.track, job.label)
             track = plan.tracks[key]
-            if scan.stamp(job.path) != (track.size, track.mtime_ns):
+            if stamp(job.path) != (track.size, track.mtime_ns):
                 outcome = parallel.Failure("changed while it was read; run preprocess again")
             if isinstance(outcome, parallel.Failure):
                 chunking.remove(job)
