@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def join(rank: int, port: int) -> Group:
     return distributed.start("cpu")
 
 
+def two_processes(rank: Callable[..., None], *arguments: object) -> None:
+    """Run `rank(number, port, *arguments)` in two forks of this process: torch is there already."""
+    mp.start_processes(rank, args=(free_port(), *arguments), nprocs=2, start_method="fork")
+
+
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
@@ -76,7 +82,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    mp.spawn(work, args=(free_port(), tmp_path), nprocs=2)
+    two_processes(work, tmp_path)
     x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1)).double()
     model = net()
     loss = pairwise(model(x))

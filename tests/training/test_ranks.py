@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
+from subgenre import cli
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
 from subgenre.dataset.folder import FeatureFolder
@@ -22,7 +23,7 @@ from subgenre.training import checkpoint, distributed, fit, trainer
 from subgenre.training.distributed import Group
 from tests.folders import make_folder
 from tests.toy import make_ast_folder
-from tests.training.test_distributed import free_port, join
+from tests.training.test_distributed import free_port, join, two_processes
 from tests.training_runs import ids, recipe, weights
 
 
@@ -35,20 +36,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
 def test_torchrun_gives_one_model_and_an_error_ends_every_process(
     folder: FeatureFolder, tmp_path: Path
 ) -> None:
+    words = ["train", "--recipe", "thesis", "--backbone", "musicnn", "--tune", "head"]
+    words += ["--features", str(folder.path), "--epochs", "1", "--out", str(tmp_path / "model")]
+    words += ["--device", "cpu", "--json"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += [f"--master-port={free_port()}", "-m", "subgenre", "train", "--recipe", "thesis"]
-    command += ["--features", str(folder.path), "--backbone", "musicnn", "--tune", "head"]
-    command += ["--epochs", "1", "--out", str(tmp_path / "model"), "--device", "cpu", "--json"]
-    run = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 240, "check": False}
-    first = subprocess.run(command, **run)
-    assert first.returncode == 0, first.stderr
+    command += [f"--master-port={free_port()}", "-m", "subgenre", *words]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stderr
     assert (tmp_path / "model" / "config.toml").is_file()
-    assert first.stderr.count("epoch 1 of 1") == 1
-    assert json.loads(first.stdout)["run"] == str(tmp_path / "model")
-    second = subprocess.run(command, **run)
-    assert second.returncode != 0
-    assert "is not empty" in second.stderr
-    assert "another process of this run stopped" in second.stderr
+    assert found.stderr.count("epoch 1 of 1") == 1
+    assert json.loads(found.stdout)["run"] == str(tmp_path / "model")
+    two_processes(_fails, words, tmp_path)
+    texts = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert "is not empty" in texts[0]
+    assert "another process of this run stopped" in texts[1]
+
+
+def _fails(rank: int, port: int, words: list[str], out: Path) -> None:
+    """Run a command that fails in the first process; note the exit code and what it prints."""
+    join(rank, port)
+    with (out / f"{rank}.txt").open("w") as err, contextlib.redirect_stderr(err):
+        assert cli.main(words) == 2
 
 
 def _shared(world: int) -> TrainConfig:
@@ -109,7 +117,7 @@ def two_ranks(folder: FeatureFolder, tmp_path_factory: pytest.TempPathFactory) -
         root / "features", tracks=4, chunks=1, trash=2, spec=AST_SPEC, chunk_s=0.5
     ).path
     place = _Place(folder.path, make_ast_folder(root / "toy"), ast, root)
-    mp.spawn(_rank, args=(free_port(), place), nprocs=2)
+    two_processes(_rank, place)
     return place
 
 
@@ -168,5 +176,5 @@ def test_no_process_leaves_before_the_first_has_saved(
 ) -> None:
     """torchrun kills the others soon after one has left."""
     fit.fit(folder, ids(folder), _shared(1))  # the frozen backbone's output is cached
-    mp.spawn(_stopped_rank, args=(free_port(), folder.path, tmp_path), nprocs=2)
+    two_processes(_stopped_rank, folder.path, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["1", "1"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch.multiprocessing as mp
 
 from subgenre.commands import train as stage
 from subgenre.core import workspace
@@ -22,7 +21,7 @@ from subgenre.models import encoder
 from subgenre.training import fit, trainer
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
-from tests.training.test_distributed import free_port, join
+from tests.training.test_distributed import join, two_processes
 from tests.training_runs import recipe, same_models
 
 pytestmark = [pytest.mark.usefixtures("keyboard"), pytest.mark.slow]
@@ -185,10 +184,11 @@ def test_ctrl_c_ends_a_search_and_the_processes_that_it_started(
     search = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     mine, deadline = psutil.Process(search.pid), time.monotonic() + 120
     busy: list[psutil.Process] = []
-    while len(busy) < 2:  # their imports alone take some seconds
+    while len(busy) < 2:
         assert time.monotonic() < deadline
-        time.sleep(0.2)
-        busy = [c for c in mine.children(recursive=True) if c.cpu_times().user > 4]
+        time.sleep(0.1)
+        workers = [c for c in mine.children(recursive=True) if c.ppid() != search.pid]
+        busy = [c for c in workers if c.cpu_times().user > 1]
     started = [child.pid for child in mine.children(recursive=True)]
     search.send_signal(signal.SIGINT)
     output = search.communicate(timeout=60)[1]
@@ -223,6 +223,6 @@ def _pressed_in_one(rank: int, port: int, features: Path, out: Path) -> None:
 def test_ctrl_c_in_one_of_two_processes_in_the_last_epoch_leaves_the_model(
     folder: FeatureFolder, tmp_path: Path
 ) -> None:
-    mp.spawn(_pressed_in_one, args=(free_port(), folder.path, tmp_path), nprocs=2)
+    two_processes(_pressed_in_one, folder.path, tmp_path)
     assert (tmp_path / "m" / workspace.CONFIG).is_file()
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["trained", "pressed"]
