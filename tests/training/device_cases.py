@@ -101,7 +101,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_each_way_to_train(folder, device, name) -> None:
-    fitted = fit.fit(folder, ids(folder), recipe(**VARIANTS[name]), device=device)
+    fitted = fit.fit(folder, ids(folder)[::2], recipe(**VARIANTS[name]), device=device)
     assert all(np.isfinite(row.loss) for row in fitted.result.history)
 
 
@@ -114,8 +114,9 @@ def test_recipes_on_the_built_in_backbone(folder, device, name) -> None:
     assert {value.device.type for value in fitted.encoder.state_dict().values()} == {NAME}
 
 
-@pytest.mark.parametrize("tune", ["full", "last:1", "lora", "head"])
-@pytest.mark.parametrize("pooling", config.POOLINGS)
+@pytest.mark.parametrize(
+    ("tune", "pooling"), [("full", "mean"), ("last:1", "cls"), ("lora", "mean"), ("head", "cls")]
+)
 def test_recipe_gpu_on_a_transformer(ast, device, tune, pooling) -> None:
     if tune == "lora":
         pytest.importorskip("peft")
