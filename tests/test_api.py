@@ -118,6 +118,7 @@ def indexed_run(folder: Path) -> Path:
     return run.path
 
 
+@pytest.mark.slow
 def test_similar_of_an_indexed_track_loads_only_what_its_answer_needs(tmp_path: Path):
     run = indexed_run(tmp_path)
     heavy = "torch transformers sklearn pandas pyarrow scipy av umap"
@@ -133,6 +134,7 @@ except subgenre.SubgenreError:
     assert loaded(heavy, known, run) == ["scipy"]  # the tails of mutual proximity
 
 
+@pytest.mark.slow
 def test_the_explorers_first_page_loads_no_torch_and_no_scikit_learn(tmp_path: Path):
     run = vector_run(tmp_path / "fully_trained_models_1", each=3)
     code = """
@@ -148,6 +150,7 @@ create_app(map).state.explorer.view.warm()
     assert loaded("torch transformers sklearn pandas umap", code, run) == []
 
 
+@pytest.mark.slow
 def test_a_models_parts_are_read_without_symbolic_algebra_and_pandas(tmp_path: Path):
     run = vector_run(tmp_path / "fully_trained_models_1")
     code = """

@@ -98,6 +98,7 @@ def test_a_candidate_that_fails_is_recorded_and_the_others_go_on(
         )
 
 
+@pytest.mark.slow
 def test_equal_candidates_are_named(folder: FeatureFolder, places: dict[str, Any]) -> None:
     console, vary = RecordingConsole(), {"run.save_every": [1000]}  # trains the same
     tune.tune(folder.path, ["thesis"], vary, given=GIVEN, console=console, **places)

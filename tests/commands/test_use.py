@@ -124,6 +124,7 @@ def test_the_size_of_a_joined_vector_has_its_parts(tmp_path: Path):
     assert found == f"{joined.embedding_size} values"
 
 
+@pytest.mark.slow
 def test_a_file_is_decoded_once_whatever_command_embeds_it(
     home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ):
@@ -180,6 +181,7 @@ def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, call: Call):
     assert opened.collection.track(opened.collection.row("new.wav")).subgenre == "emotional"
 
 
+@pytest.mark.slow
 def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, call: Call):
     call("index", home / "WAV", "--run", model(home))
     other = home / "other"
@@ -197,6 +199,7 @@ def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, call: Call):
     assert call("index", other, "--run", model(home))[1]["n_tracks"] == 9
 
 
+@pytest.mark.slow
 def test_an_index_begins_with_the_tracks_of_the_training(home: Path, call: Call):
     """Indexing other music first does not take the learnt subgenres from the lists."""
     other, second = home / "other", home / "second"
@@ -489,6 +492,7 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, c
     assert call("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_silent_file_is_placed_nowhere(home: Path, call: Call):
     new, run = home / "new", ("--run", model(home))
     write_wav(new / "sound.wav", 7.0, 2)
@@ -1045,6 +1049,7 @@ def test_a_test_run_is_marked_and_used_only_without_another(
     assert workspace.find_run(None).name == "fully_trained_models_2"
 
 
+@pytest.mark.slow
 def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
     home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,6 +19,7 @@ def collect(fn, items, **options):
     return dict(map_files(fn, items, **{"workers": 2, "timeout_s": 30, **options}))
 
 
+@pytest.mark.slow
 def test_every_position_comes_once_with_its_result():
     assert collect(workers.double, range(25)) == {i: 2 * i for i in range(25)}
 
@@ -65,6 +66,7 @@ def test_dropping_the_generator_ends_the_workers(tmp_path: Path):
         os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers(tmp_path: Path):
     script = tmp_path / "run.py"
     script.write_text(
@@ -101,6 +103,7 @@ def _wait_for_mark(folder: Path, running: subprocess.Popen[bytes]) -> int:
     raise AssertionError("the worker never began")
 
 
+@pytest.mark.slow
 def test_a_failed_worker_start_is_reported_and_not_blamed_on_the_files():
     # a program read from standard input can't be imported by a spawned worker
     code = (
