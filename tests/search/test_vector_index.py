@@ -112,6 +112,19 @@ def test_limits_on_artists_and_minutes():
     assert sum(seconds) >= 1200 > sum(seconds[:-1])
 
 
+def test_a_tag_with_several_artists_counts_for_each():
+    tags = ["Ann", "Ann; Bob", "Bob feat. Cid", "Anna", "Various Artists", "VA"]
+    made = [Song(str(i), Path(f"/{i}.mp3"), artist=tag) for i, tag in enumerate(tags)]
+    tracks = Collection.of(made, unit_vectors(6, 8))
+    for name, rows in {"ann": [0, 1], "Bob": [1, 2], "cid": [2], "Ann; Bob": [1]}.items():
+        assert np.flatnonzero(tracks.allowed(Filter(artist=(name,)))).tolist() == rows, name
+    found = similar(tracks, [unit_vectors(1, 8, 3)[0]], Limits(k=6, per_artist=1))
+    kept = [h.row for h in found]
+    assert {3, 4, 5} < set(kept)
+    assert not {0, 1} <= set(kept)
+    assert not {1, 2} <= set(kept)
+
+
 def test_versions_are_collapsed_and_the_seed_left_out():
     made = [
         *songs(3),

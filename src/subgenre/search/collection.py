@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from subgenre.audio import keys
 from subgenre.core.validation import nearest
 from subgenre.errors import IndexStoreError
+from subgenre.library.artists import listed
 from subgenre.library.track import Track, tempo
 from subgenre.search import similarity
 from subgenre.search.similarity import Ints, Mask, Moments, Spread
@@ -256,7 +257,8 @@ class Collection:
     def _is(self, column: str, names: tuple[str, ...]) -> Mask:
         codes, values = self._codes[column]
         folded = {n.casefold() for n in names}
-        return np.array([value.casefold() in folded for value in values], dtype=bool)[codes]
+        has = [not folded.isdisjoint(_names_in(column, value)) for value in values]
+        return np.array(has, dtype=bool)[codes]
 
     def _known(self, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Check that a column has these names; a subgenre may be given as 'genre/subgenre'."""
@@ -269,7 +271,7 @@ class Collection:
         return names
 
     def _has(self, column: str, name: str) -> bool:
-        return any(value.casefold() == name.casefold() for value in self._codes[column][1])
+        return bool(self._is(column, (name,)).any())
 
     def durations_s(self) -> NDArray[np.float64]:
         """Return the known durations of the tracks, seconds."""
@@ -326,3 +328,8 @@ class Collection:
 
 def _between(values: NDArray[np.float64], limits: tuple[float, float]) -> Mask:
     return np.asarray((values >= limits[0]) & (values <= limits[1]))
+
+
+def _names_in(column: str, value: str) -> set[str]:
+    """Return what a filter may name a value; a tag with several artists has the name of each."""
+    return {value.casefold(), *(listed(value) if column == "artist" else [])}

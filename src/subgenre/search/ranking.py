@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.library.artists import NOBODY, listed
 from subgenre.library.track import Track
 from subgenre.search.collection import Collection
-from subgenre.search.versions import artist_key, recording_key
+from subgenre.search.versions import recording_key
 
 SAME_COSINE, SAME_S = 0.9995, 1.5  # two files as alike as this hold one recording
 UNKNOWN_S = 240.0  # what a track of unknown duration adds to a list measured in minutes
@@ -91,8 +92,8 @@ class Picker:
         if self.full or row in self._taken:
             return False
         track = self.tracks.track(row)
-        artist, cap = artist_key(track.artist), self.limits.per_artist
-        if cap and artist and self._artists[artist] >= cap:
+        cap = self.limits.per_artist
+        if cap and any(self._artists[name] >= cap for name in _artists(track)):
             return False
         if not self.limits.versions and self._is_version(row, track):
             return False
@@ -116,7 +117,7 @@ class Picker:
         track = self.tracks.track(row)
         self._taken.remove(row)
         self.seconds -= track.duration_s or UNKNOWN_S
-        self._artists[artist_key(track.artist)] -= 1
+        self._artists.subtract(_artists(track))
         self._songs[recording_key(track.artist, track.title, track.path)[1]].pop()
         self._seen.pop()
 
@@ -124,7 +125,7 @@ class Picker:
         self._taken.add(row)
         self.rows.append(row)
         self.seconds += track.duration_s or UNKNOWN_S
-        self._artists[artist_key(track.artist)] += 1
+        self._artists.update(_artists(track))
         self._remember(row, track)
 
     def _remember(self, row: int, track: Track) -> None:
@@ -154,3 +155,8 @@ def hits_of(
     """Describe rows with their cosines and scores, in order."""
     columns = zip(tracks.tracks(rows), rows, cosines, scores, strict=True)
     return [Hit(track, int(row), float(cosine), float(s)) for track, row, cosine, s in columns]
+
+
+def _artists(track: Track) -> list[str]:
+    """Return the artists whose tracks a limit counts, each once."""
+    return [name for name in dict.fromkeys(listed(track.artist)) if name not in NOBODY]

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from subgenre.library.artists import NOBODY, normal
+
 _EDITION_WORDS = (
     "12 7 album audio clean club digital dirty edit edition explicit extended full hd hq inch "
     "length lossless lyric lyrics main master mix mono official original radio re reedit release "
@@ -20,13 +22,12 @@ _BRACKET = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
 _DASH = re.compile(r"\s[-\u2013]\s([^-\u2013]*)$")
 _GUEST = re.compile(r"\s*[(\[]?\b(?:feat|ft|featuring)\b\.?[^()\[\]]*[)\]]?", re.IGNORECASE)
 _NUMBER = re.compile(r"^\s*\d{1,3}\s*[-._)]\s*")
-NOBODY = frozenset({"", "unknown", "unknown artist", "various artists", "various", "va"})
 
 
 def artist_key(artist: str) -> str:
     """Return an artist's name for comparison; \"\" for names such as 'Various Artists'."""
-    folded = " ".join(unicodedata.normalize("NFKC", artist).casefold().split())
-    return "" if folded in NOBODY else folded
+    name = normal(artist)
+    return "" if name in NOBODY else name
 
 
 def recording_key(artist: str, title: str, path: Path) -> tuple[str, str]:

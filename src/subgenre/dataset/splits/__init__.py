@@ -3,7 +3,7 @@
 A split with a recording, artist or album on both sides is neither written nor read.
 """
 
-from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, UNBOUND, LabelledTrack
+from subgenre.dataset.splits.grouping import BY_ARTIST, BY_TRACK, LabelledTrack
 from subgenre.dataset.splits.split import (
     Split,
     check,
@@ -18,7 +18,6 @@ from subgenre.dataset.splits.split import (
 __all__ = [
     "BY_ARTIST",
     "BY_TRACK",
-    "UNBOUND",
     "LabelledTrack",
     "Split",
     "check",

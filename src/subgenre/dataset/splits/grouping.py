@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import SplitError
+from subgenre.library.artists import NOBODY, listed, normal
 
 BY_TRACK = ("track", "recording")
 BY_ARTIST = ("track", "recording", "artist", "album")
-UNBOUND = frozenset({"", "unknown", "unknown artist", "various artists", "various", "va"})
-"""Placeholder names of artists and albums, without regard to case and spaces."""
 
-# separators that are part of no name, and those that may be
-_SURE = re.compile(r"\0|;|\s(?:feat|ft|vs)\.?\s|\s[(\[](?:feat|ft)\.?\s|\s(?:featuring|versus)\s")
+# what may separate two artists, or be part of a name
 _UNSURE = re.compile(r"(\s*/\s*|\s*&\s*|\s+[x\u00d7]\s+|,\s+)")
 
 
@@ -39,15 +36,6 @@ class LabelledTrack(Protocol):
     def album(self) -> str: ...  # noqa: D102
 
 
-def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _listed(artist: str) -> list[str]:
-    """Return what a tag lists, without the brackets around a name."""
-    return [name.strip(" ()[]<>") for name in _SURE.split(_normal(artist))]
-
-
 class Bonds:
     """What binds the tracks of a library together: recording, artists and album.
 
@@ -56,32 +44,32 @@ class Bonds:
     """
 
     def __init__(self, tracks: Iterable[LabelledTrack]) -> None:
-        tags = {(t.id, name) for t in tracks for name in _listed(t.artist)}
+        tags = {(t.id, name) for t in tracks for name in listed(t.artist)}
         self._tracks_of = Counter(name for _, name in tags)
 
     def of(self, track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yield the groups of a track as (kind, name)."""
         yield "recording", track.id
-        names = [("album", _normal(track.album))]
+        names = [("album", normal(track.album))]
         names += [("artist", name) for name in self._artists(track)]
         for kind, name in names:
-            if kind in grouped_by and name.strip(" ()[]<>") not in UNBOUND:
+            if kind in grouped_by and name.strip(" ()[]<>") not in NOBODY:
                 yield kind, name
 
     def _artists(self, track: LabelledTrack) -> Iterator[str]:
-        for listed in _listed(track.artist):
-            parts = _UNSURE.split(listed)  # names, with what separates them in between
+        for name in listed(track.artist):
+            parts = _UNSURE.split(name)  # names, with what separates them in between
             at = 0
             while at < len(parts):
                 ends = range(len(parts), at, -2)
-                end = next((end for end in ends if self._is_one(parts[at:end], listed)), at + 1)
+                end = next((end for end in ends if self._is_one(parts[at:end], name)), at + 1)
                 yield "".join(parts[at:end]).strip()
                 at = end + 1
 
-    def _is_one(self, parts: Sequence[str], listed: str) -> bool:
-        """Whether adjoining parts of the name `listed` are one artist."""
+    def _is_one(self, parts: Sequence[str], name: str) -> bool:
+        """Whether adjoining parts of `name` are one artist."""
         whole = "".join(parts).strip()
-        elsewhere = self._tracks_of[whole] > (whole == listed)
+        elsewhere = self._tracks_of[whole] > (whole == name)
         return elsewhere and not all(self._tracks_of[part.strip()] for part in parts[::2])
 
 
