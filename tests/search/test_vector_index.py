@@ -169,6 +169,7 @@ def test_recording_key(title, same):
 
 def test_names_of_tracks_and_labels():
     tracks = Collection.of(library(), unit_vectors(60, 8))
+    bare = Collection.of(songs(3), unit_vectors(3, 8))
     assert tracks.row("id7") == tracks.row("/music/b/deep/7.mp3") == tracks.row("title 7") == 7
     assert tracks.label("techno/acid") == ("Techno", "Acid")
     for find, message in (
@@ -176,6 +177,8 @@ def test_names_of_tracks_and_labels():
         (lambda: tracks.label("acid"), r"several genres.*House/Acid or Techno/Acid"),
         (lambda: tracks.allowed(Filter(subgenre=("Drak Techno",))), "mean 'Dark Techno'"),
         (lambda: tracks.allowed(Filter(artist=("Artst 3",))), "mean 'Artist 3'"),
+        (lambda: bare.allowed(Filter(bpm=(90, 99))), "known tempo; measure it: subgenre index"),
+        (lambda: bare.allowed(Filter(in_key=("8A",))), "known key; measure it: subgenre index"),
     ):
         with pytest.raises(IndexStoreError, match=message):
             find()

@@ -199,7 +199,8 @@ class Collection:
         """Return the rows that a filter allows, [N].
 
         Raises:
-            IndexStoreError: a genre, subgenre or artist that no track has. ConfigError: no key.
+            IndexStoreError: a genre, subgenre or artist that no track has, or no track has a tempo
+                or a key. ConfigError: no key.
         """
         mask = self.alive.copy()
         if filter is None:
@@ -220,7 +221,10 @@ class Collection:
             values = self._numbers("duration_s")
             mask &= _between(values, filter.duration_s) & (values > 0)
         if filter.bpm is not None:
+            _check_known("tempo", ~np.isnan(self._tempi))
             mask &= _between(self._tempi, filter.bpm)
+        if filter.key or filter.in_key:
+            _check_known("key", self._keys != "")
         if filter.key:
             mask &= np.isin(self._keys, [keys.parse(name) for name in filter.key])
         if filter.in_key:
@@ -328,6 +332,11 @@ class Collection:
 
 def _between(values: NDArray[np.float64], limits: tuple[float, float]) -> Mask:
     return np.asarray((values >= limits[0]) & (values <= limits[1]))
+
+
+def _check_known(what: str, known: Mask) -> None:
+    if not known.any():
+        raise IndexStoreError(f"no track has a known {what}; measure it: subgenre index LIBRARY")
 
 
 def _names_in(column: str, value: str) -> set[str]:

@@ -230,7 +230,7 @@ def _silent_tracks(folder: FeatureFolder) -> list[str]:
             "check that the recordings differ and run `subgenre preprocess` again"
         )
     if silent:
-        return [f"{silent} of {count} tracks are silent; `subgenre doctor` lists them"]
+        return [f"silent tracks: {silent} of {count}; `subgenre doctor` lists them"]
     return []
 
 
