@@ -339,8 +339,8 @@ def _facts(data: ReportData) -> dict[str, str]:
         "fingerprint of the data": data.fingerprint,
     }
     if data.backbone is not None:
-        parts = (data.backbone.name, data.backbone.licence, data.backbone.source)
-        facts["backbone"] = ", ".join(part for part in parts if part)
+        parts = (data.backbone.name, data.backbone.source, data.backbone.licence)
+        facts["backbone"] = ", ".join(part for part in dict.fromkeys(parts) if part)
     return {name: value for name, value in facts.items() if value}
 
 
