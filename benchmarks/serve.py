@@ -92,14 +92,12 @@ def bare_app(count: int, _folder: Path) -> Any:
 
 def run(make: Any, count: int, folder: Path, pipe: Any) -> None:
     """Serve in a process of its own and tell the address and the seconds it took to start."""
-    import uvicorn
-
-    from subgenre.explorer.server import bind
+    from subgenre.explorer.server import bind, make_server
 
     before = time.perf_counter()
     app, socket = make(count, folder), bind("127.0.0.1", 0)
     pipe.send((socket.getsockname()[1], time.perf_counter() - before))
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[socket])
+    make_server(app).run(sockets=[socket])
 
 
 def load(port: int, count: int, requests: int) -> list[float]:

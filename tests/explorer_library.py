@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from subgenre.audio import reading
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.explorer.app import create_app
-from subgenre.explorer.server import bind
+from subgenre.explorer.server import bind, make_server
 from subgenre.library.track import Track
 from subgenre.search import classifier
 from subgenre.search.collection import Collection
@@ -122,11 +121,11 @@ def make_library(folder: Path, **more: Any) -> Library:
 
 
 @contextmanager
-def served(library: Library) -> Iterator[tuple[str, Any]]:
+def served(library: Library, token: str = "") -> Iterator[tuple[str, Any]]:
     """Serve a library on loopback from a thread; yields the address and the application."""
-    app = create_app(library)
+    app = create_app(library, token=token)
     socket = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = make_server(app)
     thread = threading.Thread(target=lambda: server.run(sockets=[socket]), daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

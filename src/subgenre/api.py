@@ -303,8 +303,8 @@ class Model:
 
         Args:
             playlists: folder for saved playlists.
-            host: address to listen on; the page has no password. port: 0 takes a free one.
-            on_ready: receives the page's address.
+            host: address to listen on. port: 0 takes a free one.
+            on_ready: receives the page's address; on any host but loopback, with a token.
 
         Raises:
             MissingExtraError: the web extra is not installed. ConfigError: the address or port is

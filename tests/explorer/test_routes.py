@@ -12,13 +12,14 @@ from pathlib import Path
 import av
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from subgenre import explorer
 from subgenre.commands.explore import explore
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.errors import ConfigError, LibraryError, MissingExtraError, SubgenreError
-from subgenre.explorer import Correction, playback
+from subgenre.explorer import Correction, limits, playback
 from subgenre.explorer.security import Guard
 from subgenre.explorer.server import address, bind
 from subgenre.explorer.state import Corrections, Explorer
@@ -327,6 +328,29 @@ def test_a_wrong_request_gets_a_message(client, method, path, body, status, word
     assert words in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{", b"\xff\xfe{", b"[" * 100_000, b'{"ids": [NaN]}', b'{"k": 1e999}',
+     b'{"name": "\\ud800", "ids": ["\\ud800"]}', b"9" * 5000, bytes(5 * 2**20)],
+    ids=lambda body: f"{body[:12]!r}-{len(body)}",
+)  # fmt: skip
+def test_the_refusal_of_a_bad_body_is_described(client, body):
+    for path, methods in client.get("/api/openapi.json").json()["paths"].items():
+        for method in {"post", "put"} & methods.keys():
+            if path == "/api/refit":
+                continue
+            answer = client.request(
+                method,
+                path.replace("{track_id}", "a"),
+                content=body,
+                headers={"content-type": "application/json"},
+            )
+            assert 400 <= answer.status_code < 500
+            described = methods[method]["responses"][str(answer.status_code)]
+            assert described["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+            assert list(answer.json()) == ["detail"]
+
+
 def test_a_correction_to_an_unknown_subgenre_names_the_nearest(client, library):
     path = f"/api/corrections/{ids(library)[0]}"
     answer = client.put(path, json={"subgenre": "Deep Hose"})
@@ -356,8 +380,7 @@ def test_no_path_leads_out(client, path):
 
 
 def test_an_upload_that_is_no_audio_or_too_large_is_refused(
-    client, site, library,
-    monkeypatch,
+    client, library, monkeypatch
 ):  # fmt: skip
     def place(content, **headers):
         return client.post("/api/place?name=a.mp3", content=content, headers=CHANGE | headers)
@@ -371,7 +394,7 @@ def test_an_upload_that_is_no_audio_or_too_large_is_refused(
         )
         answer = line.recv(65_536).decode()
     assert answer.startswith("HTTP/1.1 413")
-    monkeypatch.setattr(site[1].state, "max_upload_bytes", 2**20)
+    monkeypatch.setattr(limits, "MAX_UPLOAD_BYTES", 2**20)
     streamed = place(iter([bytes(2**19)] * 4))  # without its length
     assert streamed.status_code == 413
     assert "larger than 1 MB" in streamed.json()["detail"]
@@ -415,7 +438,7 @@ def test_a_missing_file_is_reported(tmp_path):
     ],
 )  # fmt: skip
 def test_only_the_page_itself_is_answered(method, headers, passes):
-    assert (Guard(None, "m.home").refusal(method, headers) is None) == passes
+    assert (Guard(None, "m.home", "").refusal(method, headers) is None) == passes
 
 
 def test_refusals_reach_the_client_and_headers_are_strict(client):
@@ -520,7 +543,8 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 def test_the_server_knows_its_address_and_refuses_a_taken_port():
     with bind("127.0.0.1", 0) as taken, pytest.raises(ConfigError, match="--port"):
         bind("127.0.0.1", taken.getsockname()[1])
-    assert address("0.0.0.0", 80) == "http://127.0.0.1:80/"
+    own = {a.address for some in psutil.net_if_addrs().values() for a in some}
+    assert httpx.URL(address("0.0.0.0", 80)).host in own
     assert address("::1", 80) == "http://[::1]:80/"
 
 

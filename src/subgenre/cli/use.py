@@ -223,7 +223,7 @@ def explore(
 
     Args:
         playlists: folder for saved playlists.
-        host: address to listen on; the page has no password, so leave it on loopback.
+        host: address to listen on; on any but loopback, the printed address holds a token.
         port: to listen on; 0 takes a free one.
     """
     terminal = (common or Common()).terminal()

@@ -1,4 +1,4 @@
-"""The library as a map in the browser: a JSON API on loopback and a page that uses it.
+"""The library as a map in the browser: a JSON API and a page that uses it.
 
 `Library` is what the explorer shows. Encoding a file and refitting the model are functions in it,
 so this package needs no torch.

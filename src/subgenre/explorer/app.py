@@ -20,17 +20,20 @@ from threadpoolctl import threadpool_limits
 from subgenre.errors import SubgenreError
 from subgenre.explorer import routes, schemas
 from subgenre.explorer.content import Library
-from subgenre.explorer.routes import TooLargeError
+from subgenre.explorer.limits import Limits
 from subgenre.explorer.security import Guard
 from subgenre.explorer.state import BusyError, Explorer
 from subgenre.explorer.view import UnknownTrackError
 
-_STATUS = {UnknownTrackError: 404, BusyError: 409, TooLargeError: 413}  # all other errors: 422
+_STATUS: dict[type[Exception], int] = {
+    UnknownTrackError: 404,
+    BusyError: 409,
+}  # all other errors: 422
 _STYLES = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
 
 
-def create_app(library: Library, host: str = "localhost") -> FastAPI:
-    """Make the application; requests may name `host` besides `localhost` and IP addresses."""
+def create_app(library: Library, host: str = "localhost", token: str = "") -> FastAPI:
+    """Make the application; `security.Guard` describes `host` and `token`."""
     app = FastAPI(
         title="subgenre explorer",
         description="The functions of the explorer's page, as JSON.",
@@ -38,15 +41,15 @@ def create_app(library: Library, host: str = "localhost") -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
         lifespan=_lifespan,
-        responses={status: {"model": schemas.Problem} for status in (403, 404, 413, 422)},
+        responses=schemas.problems(400, 401, 403, 404, 408, 413, 422),
     )
     app.state.explorer = Explorer(library)
-    app.state.max_upload_bytes = routes.MAX_UPLOAD_BYTES
     app.include_router(routes.router, prefix="/api")
     app.add_exception_handler(SubgenreError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     _add_page(app)
-    app.add_middleware(Guard, host=host)
+    app.add_middleware(Limits)
+    app.add_middleware(Guard, host=host, token=token)
     return app
 
 

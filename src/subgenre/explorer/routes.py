@@ -16,16 +16,15 @@ from starlette.responses import FileResponse
 
 from subgenre.audio.extensions import EXTENSIONS
 from subgenre.core import files
-from subgenre.errors import AudioError, SubgenreError
+from subgenre.errors import AudioError
 from subgenre.explorer import playback, schemas
 from subgenre.explorer.content import Correction
+from subgenre.explorer.limits import MAX_UPLOAD_BYTES, MAX_UPLOADS
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import DECIMALS
 from subgenre.library import formats
 from subgenre.search import journeys, ordering, requests
 from subgenre.search.requests import PlaylistRequest
-
-MAX_UPLOAD_BYTES = 200 * 2**20
 
 router = APIRouter()
 
@@ -179,7 +178,7 @@ def order(explorer: Current, request: schemas.OrderRequest) -> dict[str, Any]:
     return {"tracks": view.summaries(ordered)}
 
 
-@router.post("/playlists", response_model=schemas.Saved)
+@router.post("/playlists", response_model=schemas.Saved, responses=schemas.problems(409))
 def save(explorer: Current, request: schemas.SaveRequest) -> dict[str, Any]:
     """Save a playlist in the playlists folder."""
     view = explorer.view
@@ -237,7 +236,7 @@ def uncorrect(explorer: Current, track_id: str) -> dict[str, Any]:
     return dict(corrections(explorer))
 
 
-@router.post("/refit", response_model=schemas.Refitted)
+@router.post("/refit", response_model=schemas.Refitted, responses=schemas.problems(409))
 def refit(explorer: Current) -> dict[str, Any]:
     """Refit the model with the corrections; tracks move on the map."""
     view = explorer.refit()
@@ -247,49 +246,41 @@ def refit(explorer: Current) -> dict[str, Any]:
 # Files from outside
 
 
-class TooLargeError(SubgenreError):
-    """An upload over the limit."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        super().__init__(f"'{name}' is larger than {limit // 2**20} MB, the limit of an upload")
-
-
 _AUDIO_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
-@router.post("/place", response_model=schemas.Placed, openapi_extra=_AUDIO_BODY)
+@router.post(
+    "/place",
+    response_model=schemas.Placed,
+    responses=schemas.problems(429),
+    openapi_extra=_AUDIO_BODY,
+)
 async def place(
     explorer: Current, request: Request, name: Annotated[str, Query(max_length=300)] = "file"
 ) -> dict[str, Any]:
     """Place an audio file, sent as the body, on the map; the file is not kept."""
-    limit = request.app.state.max_upload_bytes
     shown = files.safe_name(Path(name.replace("\\", "/")).name or "file", 120)
-    if int(request.headers.get("content-length", "0")) > limit:
-        raise TooLargeError(shown, limit)
+    if explorer.uploads.locked():
+        raise HTTPException(429, f"{MAX_UPLOADS} files are being placed; wait until one is done")
     folder = explorer.view.library.cache / "uploads"
-    async with _stored(request.stream(), folder, shown, limit) as path:
+    async with explorer.uploads, _stored(request.stream(), folder, shown) as path:
         return dict(await run_in_threadpool(explorer.place, path, shown))
 
 
 @asynccontextmanager
-async def _stored(
-    stream: AsyncIterator[bytes], folder: Path, name: str, limit: int
-) -> AsyncIterator[Path]:
+async def _stored(stream: AsyncIterator[bytes], folder: Path, name: str) -> AsyncIterator[Path]:
     """Write an upload to a temporary file, part by part, and remove it in the end."""
     suffix = Path(name).suffix.lower()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(
         suffix if suffix in EXTENSIONS else "", prefix=".upload-", dir=folder
     )
-    path, size = Path(temporary), 0
+    path = Path(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
             async for part in stream:
-                size += len(part)
-                if size > limit:
-                    raise TooLargeError(name, limit)
                 file.write(part)
-        if not size:
+        if not path.stat().st_size:
             raise AudioError(f"'{name}' is an empty file")
         yield path
     finally:

@@ -317,6 +317,11 @@ class Problem(BaseModel):
     detail: str
 
 
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the refusals of a route for FastAPI."""
+    return {status: {"model": Problem} for status in statuses}
+
+
 def _between(low: float | None, high: float | None) -> tuple[float, float] | None:
     if low is None and high is None:
         return None

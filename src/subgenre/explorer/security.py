@@ -3,16 +3,19 @@
 Only the page itself may change playlists and corrections. So requests must name a known host
 (against DNS rebinding) and changes must come from the same origin: browsers report the origin of a
 request (`Origin`, `Sec-Fetch-Site`), and a page of another site can't send a custom header without
-a preflight request, which is never granted.
+a preflight request, which is never granted. Where other machines reach the server, a request also
+needs the token: as `Authorization: Bearer`, or in the cookie that the printed address sets.
 """
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,7 +23,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 HEADER = "x-subgenre"  # the page sends it with every change
-MAX_BODY_BYTES = 4 * 2**20  # of JSON; uploads have a limit of their own
+HOW_TO_ENTER = (
+    "a token is needed: open the address that 'subgenre explore' printed, or send the header "
+    "'Authorization: Bearer TOKEN'"
+)
 # 'unsafe-eval': the map's WebGL library compiles its draw calls with `Function`. The hash is that
 # of an empty style element, which plotly fills through the CSSOM.
 POLICY = "; ".join(
@@ -48,41 +54,45 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Guard:
-    """ASGI middleware that refuses requests of other sites and sets the security headers.
+    """ASGI middleware that refuses who may not enter and sets the security headers.
 
-    `host` is the name of the server, allowed besides IP addresses.
+    `host` is the name of the server, allowed besides IP addresses. `token`: "" asks for none.
     """
 
-    def __init__(self, app: Any, host: str) -> None:
+    def __init__(self, app: Any, host: str, token: str) -> None:
         self.app = app
         self.hosts = frozenset({"localhost", host.lower()})
+        self.token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {key.decode("latin-1"): v.decode("latin-1") for key, v in scope["headers"]}
-        refusal = self.refusal(scope["method"], headers, scope.get("scheme", "http"))
-        length = int(headers.get("content-length", "0")) if refusal is None else 0
-        if length > MAX_BODY_BYTES and scope["path"] != "/api/place":
-            refusal = 413, f"the request is larger than {MAX_BODY_BYTES // 2**20} MB"
+        answer = self._answer(Request(scope)) if scope["type"] == "http" else None
+        await (answer or self.app)(scope, receive, _with_headers(send))
+
+    def _answer(self, request: Request) -> Response | None:
+        """Return the answer to a request that may not enter, or that brings the token."""
+        refusal = self.refusal(request.method, request.headers, request.scope["scheme"])
         if refusal is not None:
-            status, detail = refusal
-            answer = JSONResponse({"detail": detail}, status)
-            await answer(scope, receive, _with_headers(send))
-            return
-        if scope["path"] != "/api/place":
-            receive = _limited(receive)
-        await self.app(scope, receive, _with_headers(send))
+            return JSONResponse({"detail": refusal[1]}, refusal[0])
+        cookie = f"subgenre-{request.scope['server'][1]}"  # browsers send a cookie to every port
+        kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = bearer if kind.lower() == "bearer" else request.cookies.get(cookie, "")
+        if self._is_token(given):
+            return None
+        if request.scope["path"] == "/" and self._is_token(request.query_params.get("token", "")):
+            page = RedirectResponse("/", 303, {"cache-control": "no-store"})
+            page.set_cookie(cookie, self.token, httponly=True, samesite="lax")
+            return page
+        return JSONResponse({"detail": HOW_TO_ENTER}, 401, {"www-authenticate": "Bearer"})
+
+    def _is_token(self, given: str) -> bool:
+        return not self.token or hmac.compare_digest(given.encode(), self.token.encode())
 
     def refusal(
-        self, method: str, headers: dict[str, str], scheme: str = "http"
+        self, method: str, headers: Mapping[str, str], scheme: str = "http"
     ) -> tuple[int, str] | None:
         """Return why a request is refused, as status and sentence; None if it is allowed."""
         host = headers.get("host", "")
-        if not headers.get("content-length", "0").isdecimal():
-            return 400, "content-length is not a number"
         if not self._known(host):
             return 400, f"unknown host '{host[:80]}'; use localhost or an IP address"
         if headers.get("sec-fetch-site") == "cross-site" and (
@@ -108,19 +118,6 @@ class Guard:
         except ValueError:
             return False
         return True
-
-
-def _limited(receive: Receive) -> Receive:
-    """End a request whose body is too large, even if it does not state its length."""
-    size = 0
-
-    async def counted() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if size > MAX_BODY_BYTES else message
-
-    return counted
 
 
 def _with_headers(send: Send) -> Send:

@@ -3,46 +3,81 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from subgenre.errors import ConfigError
 from subgenre.explorer.app import create_app
 from subgenre.explorer.content import Library
+from subgenre.explorer.limits import MAX_CONNECTIONS, Connection
 
 
 def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the explorer of a library until it is interrupted.
 
-    Port 0 takes a free one. `on_ready` is called with the page's address.
+    Port 0 takes a free one. `on_ready` is called with the page's address. On any address but
+    loopback it holds the token that every request needs.
     """
-    app = create_app(library, host)
     with bind(host, port) as bound:
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        on_ready(address(host, bound.getsockname()[1]))
-        uvicorn.Server(config).run(sockets=[bound])
+        ip, number = bound.getsockname()[:2]
+        token = "" if ipaddress.ip_address(ip).is_loopback else secrets.token_urlsafe()
+        server = make_server(create_app(library, host, token))
+        on_ready(address(host, number) + (f"?token={token}" if token else ""))
+        server.run(sockets=[bound])
+
+
+def make_server(app: Any) -> uvicorn.Server:
+    """Make the server of an application, with the limits of a connection."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+    )
+    return uvicorn.Server(config)
 
 
 def bind(host: str, port: int) -> socket.socket:
     """Listen on an address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        bound = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as problem:
         raise ConfigError(
             f"can't listen on {host} port {port} ({problem}); give another --port, or 0 for a "
             "free one"
         ) from problem
+    # its connections inherit this; without it each answer waits 40 ms for the client's delayed ACK
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def address(host: str, port: int) -> str:
-    """Return the page's address; for a host that stands for all interfaces, that of loopback."""
+    """Return the page's address; for a host that stands for all interfaces, that of one of them."""
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
         return f"http://{host}:{port}/"
     if ip.is_unspecified:
-        ip = ipaddress.ip_address("::1" if ip.version == 6 else "127.0.0.1")
+        ip = ipaddress.ip_address(_outward(ip.version))
     return f"http://[{ip}]:{port}/" if ip.version == 6 else f"http://{ip}:{port}/"
+
+
+def _outward(version: int) -> str:
+    """Return the address of this machine in its network, or loopback without one."""
+    family, other = (
+        (socket.AF_INET6, "2001:db8::1") if version == 6 else (socket.AF_INET, "192.0.2.1")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((other, 9))  # chooses an interface and sends nothing
+        except OSError:
+            return "::1" if version == 6 else "127.0.0.1"
+        return str(probe.getsockname()[0])

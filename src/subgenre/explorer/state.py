@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from subgenre.core import files
 from subgenre.errors import AudioError, LibraryError, SubgenreError
 from subgenre.explorer import playback
 from subgenre.explorer.content import Correction, Library
+from subgenre.explorer.limits import MAX_UPLOADS
 from subgenre.explorer.view import DECIMALS, View
 from subgenre.library.track import Track
 from subgenre.search.playlists import similar
@@ -33,6 +35,7 @@ class Explorer:
     Attributes:
         view: the current state; a refit replaces it.
         corrections: of the person, by track.
+        uploads: the files that may be placed at once.
         fitted: the corrections that `view` was fitted with; none before the first refit.
     """
 
@@ -40,6 +43,7 @@ class Explorer:
         self.view = View(library, 1)
         self.corrections = Corrections(library.corrections)
         self.fitted: dict[str, Correction] = {}
+        self.uploads = asyncio.Semaphore(MAX_UPLOADS)
         self._encoding = threading.Lock()
         self._refitting = threading.Lock()
 
