@@ -3,13 +3,14 @@
 # make test-fast  the tests without those marked slow, browser or corpus
 # make check  what CI runs: lint, types, rooms, tests
 # make bench  each figure against its peer, in one run each
+# make soak   the explorer under load for 30 minutes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check bench clean
+.PHONY: help demo test test-fast lint check bench soak clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -48,7 +49,10 @@ lint: $(VENV)/.dev
 check: lint test
 
 bench: $(VENV)/.dev
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out %/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
