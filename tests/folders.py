@@ -45,7 +45,7 @@ def make_folder(
                 rows.append(_write(path, track, subgenre, index, values))
     settings = {"spec": spec.to_dict(), "config": validation.to_dict(config)}
     described = folder.dataset_json(
-        root=path.parent,
+        root=str(path.parent),
         settings=settings,
         labels=[(subgenre, genre, subgenre) for genre, subgenre in labels],
         rows=rows,

@@ -390,9 +390,17 @@ def load_recipe(name: str) -> TrainConfig:
 def load_settings(path: Path) -> TrainConfig:
     """Read the `config.toml` of a model folder; one of an earlier version is readable.
 
-    Raises ConfigError: no TOML, an unknown key, a bad value, an option that was removed.
+    Raises ConfigError: no TOML, an unknown key, a bad value, an option that was removed, or a
+    section that is missing: every version writes each of them.
     """
-    return from_plain(validation.load_toml(path), str(path))
+    values = validation.load_toml(path)
+    settings = from_plain(values, str(path))
+    missing = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in values]
+    if missing:
+        raise ConfigError(
+            f"{path} is cut: it has no {missing[0]}; copy the whole folder again, or train again"
+        )
+    return settings
 
 
 def from_plain(values: Mapping[str, Any], where: str) -> TrainConfig:

@@ -14,10 +14,10 @@ import pytest
 from subgenre import metrics
 from subgenre.commands import evaluate, train
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import workspace
+from subgenre.core import files, workspace
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import EvaluationError, FeatureError
+from subgenre.errors import EvaluationError, FeatureError, RunError
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.models import encoder
 from subgenre.models.cache import CACHE
@@ -57,7 +57,7 @@ def found(run: Path) -> dict[str, Any]:
 
 def test_every_file_is_there_and_holds_what_the_call_gave(run: Path, found: dict[str, Any]) -> None:
     assert all((run / name).stat().st_size > 0 for name in FILES)
-    assert json.loads((run / workspace.METRICS).read_text()) == found
+    assert files.read_json(run / workspace.METRICS, version=1, error=RunError) == found
     header = next(csv.reader((run / workspace.DOCTOR).read_text().splitlines()))
     assert header[:4] == ["track", "path", "kind", "subgenre"]
 
@@ -142,7 +142,7 @@ def test_features_that_are_gone_are_named_with_what_to_do(
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
     data = json.loads((moved / workspace.DATA).read_text())
-    (moved / workspace.DATA).write_text(json.dumps({**data, "features": str(tmp_path / "gone")}))
+    files.write_json(moved / workspace.DATA, {**data, "features": str(tmp_path / "gone")})
     with pytest.raises(FeatureError, match=r"gone from .*--features"):
         evaluate.evaluate(moved)
     assert evaluate.evaluate(moved, features=folder.path, max_mb=0, quick=True).metrics["models"]

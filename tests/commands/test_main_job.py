@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from subgenre import cli
-from subgenre.core import workspace
+from subgenre.core import files, workspace
+from subgenre.errors import RunError
 from subgenre.models import encoder
 from tests import audio_files
 
@@ -80,7 +81,7 @@ def test_run_does_the_whole_job_and_opens_the_report(
     out, err = capsys.readouterr()
     found = json.loads(out)
     run = tmp_path / found.pop("run")
-    assert found == json.loads((run / workspace.METRICS).read_text())
+    assert found == files.read_json(run / workspace.METRICS, version=1, error=RunError)
     assert opened == [(run / workspace.REPORT).as_uri()]
     comparison = found["comparisons"]["trained_vs_frozen"]["centroid_accuracy"]
     scores = [found["models"][m]["centroid_accuracy"]["value"] for m in ("trained", "frozen")]
@@ -98,7 +99,7 @@ def test_train_evaluate_and_embed(
     assert run.name.startswith(workspace.RUN_PREFIX)
     assert cli.main(["evaluate", "--json", "--quiet"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures == json.loads((run / workspace.METRICS).read_text())
+    assert figures == files.read_json(run / workspace.METRICS, version=1, error=RunError)
     for model in ("frozen", "trained"):
         for metric in ("centroid_accuracy", "precision_at_1", "nmi"):
             score = figures["models"][model][metric]

@@ -1015,7 +1015,7 @@ def test_outside_files_are_cut_by_the_settings_of_the_run(tmp_path: Path):
     del data["preprocess"]
     features = tmp_path / "features"
     features.mkdir()
-    old = {"config": validation.to_dict(run.preprocess) | {"chunk_s": 5.0}}
+    old = {"format_version": 1, "config": validation.to_dict(run.preprocess) | {"chunk_s": 5.0}}
     files.write_json(features / "dataset.json", old)
     files.write_json(run.path / workspace.DATA, data | {"features": str(features)})
     assert ModelFolder.open(run.path).preprocess.chunk_s == 5.0

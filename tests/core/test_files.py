@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgenre.core import files
-from subgenre.errors import RunError
+from subgenre.core import files, validation
+from subgenre.errors import ConfigError, RunError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -70,3 +71,71 @@ def test_a_safe_name_stays_in_its_folder(text: str) -> None:
 )
 def test_safe_names(text: str, name: str) -> None:
     assert files.safe_name(text) == name
+
+
+def test_a_flipped_bit_of_json_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"format_version": 1, "x": 0.1 + 0.2, "names": ["Æther", "a\nb"], "deep": {"7": None}}
+    files.write_json(path, value)
+    assert files.read_json(path, version=1, error=RunError) == value
+    data, refused = path.read_bytes(), 0
+    for bit in range(0, 8 * len(data), 3):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = files.read_json(path, version=1, error=RunError)
+            assert {name: found[name] for name in value} == value
+        except RunError:
+            refused += 1
+    assert refused > 2 * len(data)  # the others are blanks and the key of the checksum
+    path.write_text(json.dumps(value))  # as a person or an earlier version writes it
+    assert files.read_json(path, version=1, error=RunError) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a":' * 100_000, "nested more than 32 levels"),
+        ('{"a":' * 40 + "1" + "}" * 40, "nested more than 32 levels"),
+        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": 1' + "0" * 5000 + "}", "can't be read"),
+    ],
+)
+def test_deep_and_odd_json_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        files.read_json(tmp_path / "a.json", version=1, error=RunError)
+
+
+def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole: it takes no room
+    with pytest.raises(RunError, match="larger than 65536 KiB"):
+        files.read_json(path, version=1, error=RunError)
+    with pytest.raises(ConfigError, match="larger than 64 KiB"):
+        validation.load_toml(path)
+
+
+def test_a_deep_recipe_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    for text in ("a = " + "[" * 50_000, "a" + ".a" * 30_000 + " = 1", "['a'" + " . 'a'" * 9_000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"a\.toml can't be read: it is nested"):
+            validation.load_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "text"),
+    [
+        ("/home/ann/WAV", "/home/ann/features", "../WAV"),
+        ("/home/ann/features", "/home/ann/features", "."),
+        ("/music/WAV", "/home/ann/features", "/music/WAV"),
+        (os.fsdecode(b"/home/ann/\xff"), "/home/ann/features", "bytes:../%FF"),
+    ],
+)
+def test_a_path_is_relative_where_both_lie_in_one_folder(path: str, folder: str, text: str) -> None:
+    assert files.portable(Path(path), Path(folder)) == text
+    assert files.located(text, Path(folder)) == Path(path)
+    assert files.located(path, Path(folder)) == Path(path)  # as earlier versions wrote it

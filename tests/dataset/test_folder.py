@@ -23,6 +23,7 @@ from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
 from subgenre.library.track import Track
+from tests import small_library
 
 SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=8, hop=256, normalise="none")
 CONFIG = PreprocessConfig(chunk_s=1.0)
@@ -60,7 +61,9 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
     store.write_chunks(out, rows)
     store.write_tracks(out, tracks, root)
     counts = {"n_tracks": 4, "n_trash": 1, "n_skipped": 0}
-    dataset = store.dataset_json(root=root, settings=settings, labels=LABELS, rows=rows, **counts)
+    dataset = store.dataset_json(
+        root=str(root), settings=settings, labels=LABELS, rows=rows, **counts
+    )
     files.write_json(out / store.DATASET, dataset)
     return stored
 
@@ -102,8 +105,8 @@ def test_a_folder_is_read_as_written(tmp_path: Path) -> None:
 
 def test_features_from_before_a_measure_are_read_and_keep_their_fingerprint(folder: Path) -> None:
     known = FeatureFolder.open(folder)
-    table = pq.read_table(folder / "chunks.parquet").drop_columns(["cancelled_share"])
-    pq.write_table(table, folder / "chunks.parquet")
+    table = pq.read_table(folder / "chunks.parquet").drop_columns(["cancelled_share", "crc32"])
+    pq.write_table(table.replace_schema_metadata(None), folder / "chunks.parquet")
     earlier = FeatureFolder.open(folder)
     assert earlier.fingerprint == known.fingerprint
     assert np.isnan(earlier.chunks["cancelled_share"].to_numpy()).all()
@@ -166,6 +169,7 @@ def test_an_unknown_track_is_named(folder: Path) -> None:
 def _edit_json(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
     def edit(folder: Path) -> None:
         dataset = json.loads((folder / "dataset.json").read_text())
+        del dataset["checksum"]
         change(dataset)
         (folder / "dataset.json").write_text(json.dumps(dataset))
 
@@ -174,7 +178,7 @@ def _edit_json(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], o
 
 def _edit_rows(**values: Any) -> Callable[[Path], object]:
     def edit(folder: Path) -> None:
-        table = pq.read_table(folder / "chunks.parquet")
+        table = pq.read_table(folder / "chunks.parquet").replace_schema_metadata(None)
         rows = table.to_pylist()
         rows[3] |= values
         pq.write_table(table.from_pylist(rows, schema=table.schema), folder / "chunks.parquet")
@@ -210,6 +214,88 @@ def test_a_damaged_folder_is_refused(folder, damage, message) -> None:
     damage(folder)
     with pytest.raises(FeatureError, match=message):
         FeatureFolder.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("m2", -1.0), ("m2", float("nan")), ("mean", float("inf")), ("count", -5), ("n_frames", -1)],
+)
+def test_numbers_that_no_chunk_has_are_refused(folder: Path, name: str, value: float) -> None:
+    _edit_rows(**{name: value})(folder)
+    with pytest.raises(
+        FeatureError, match=rf"chunks\.parquet is damaged \({name} of .* is {value}"
+    ):
+        FeatureFolder.open(folder)
+
+
+@pytest.mark.parametrize("key", ["root", "spec", "config", "labels", "backbone", "checksums"])
+@pytest.mark.parametrize("value", [None, 3, [1], [[]], {"a": {}}])
+def test_other_types_in_dataset_json_are_one_clear_error(
+    folder: Path, key: str, value: Any
+) -> None:
+    if key == "checksums" and isinstance(value, dict):
+        return  # a table is what stands there
+    _edit_json(lambda d: d.update({key: value}))(folder)
+    with pytest.raises(FeatureError, match=r"dataset\.json is damaged"):
+        FeatureFolder.open(folder)
+
+
+def test_tables_of_another_folder_are_refused_by_name(root: Path, tmp_path: Path, inline) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    small_library.run(root, one)
+    (root / "techno" / "dark" / "b.wav").unlink()
+    small_library.run(root, other)
+    for name, refused in (
+        ("chunks.parquet", "chunks"),
+        ("tracks.parquet", "tracks"),
+        ("dataset.json", "chunks"),
+    ):
+        shutil.copytree(one, tmp_path / name)
+        shutil.copy(other / name, tmp_path / name / name)
+        with pytest.raises(FeatureError, match=rf"{refused}\.parquet is not the table"):
+            FeatureFolder.open(tmp_path / name)
+
+
+def test_a_flipped_bit_of_a_chunk_file_is_noticed(root: Path, tmp_path: Path, inline) -> None:
+    small_library.run(root, tmp_path / "f")
+    opened = FeatureFolder.open(tmp_path / "f")
+    path = tmp_path / "f" / opened.chunks["file"][1].as_py()
+    data, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in rng.integers(len(data), size=100):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        with pytest.raises(FeatureError, match="is damaged"):
+            opened.load([1])
+    shutil.copy(tmp_path / "f" / opened.chunks["file"][0].as_py(), path)
+    with pytest.raises(FeatureError, match="is damaged"):
+        opened.load([1])
+    path.unlink()
+    small_library.run(root, tmp_path / "f")
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", ["chunks.parquet", "tracks.parquet"])
+def test_preprocess_mends_damaged_tables(root: Path, tmp_path: Path, inline, name: str) -> None:
+    small_library.run(root, tmp_path / "whole")
+    small_library.run(root, tmp_path / "f")
+    for damage in (Path.unlink, lambda path: path.write_bytes(b"")):
+        damage(tmp_path / "f" / name)
+        with pytest.raises(FeatureError, match="run `subgenre preprocess` again"):
+            FeatureFolder.open(tmp_path / "f")
+        small_library.run(root, tmp_path / "f")
+        small_library.same_folders(tmp_path / "f", tmp_path / "whole")
+
+
+def test_a_moved_library_and_its_features_are_the_same(tmp_path: Path, inline) -> None:
+    small_library.make_library(tmp_path / "here" / "WAV")
+    small_library.run(tmp_path / "here" / "WAV", tmp_path / "here" / "features")
+    before = FeatureFolder.open(tmp_path / "here" / "features")
+    (tmp_path / "here").rename(tmp_path / "there")
+    after = FeatureFolder.open(tmp_path / "there" / "features")
+    assert after.fingerprint == before.fingerprint
+    assert after.root == tmp_path / "there" / "WAV"
+    assert all(track.path.is_file() for track in (*after.tracks, *after.trash))
 
 
 def _save(content: Any) -> Callable[[Path], object]:
@@ -256,5 +342,5 @@ def test_a_damaged_chunk_is_refused(folder, damage, message) -> None:
 )
 def test_paths_survive_the_table(path: str, text: str) -> None:
     root = Path("/music/WAV")
-    assert store.path_to_text(Path(path), root) == text
-    assert root / store.path_from_text(text) == Path(path)
+    assert files.path_to_text(Path(path), root) == text
+    assert root / files.path_from_text(text) == Path(path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from subgenre import config
+from subgenre.core import files
 from subgenre.dataset.splits import (
     BY_ARTIST,
     BY_TRACK,
@@ -320,7 +321,7 @@ def test_a_leak_is_refused_when_written_and_when_read(tmp_path: Path) -> None:
         save(found, path, rows)
         record = json.loads(path.read_text())
         record |= {k: list(getattr(bad, k)) for k in ("train", "test", "grouped_by")}
-        path.write_text(json.dumps(record))
+        files.write_json(path, record)
         with pytest.raises(SplitError, match=message):
             load(path, rows)
 
@@ -338,6 +339,6 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, object], me
     rows = library()
     path = tmp_path / "split.json"
     save(split(rows), path, rows)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    files.write_json(path, json.loads(path.read_text()) | change)
     with pytest.raises(SplitError, match=message):
         load(path, rows)

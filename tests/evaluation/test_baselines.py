@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from subgenre import metrics
 from subgenre.commands import doctor
 from subgenre.commands import evaluate as stage
-from subgenre.core import workspace
+from subgenre.core import files, workspace
 from subgenre.dataset import folder as store
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
@@ -228,7 +227,7 @@ def run(folder: FeatureFolder, out: Path, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> None:
-    assert json.loads((out / workspace.METRICS).read_text()) == found
+    assert files.read_json(out / workspace.METRICS, version=1, error=RunError) == found
     pictures = (workspace.MAP, workspace.CONFUSION)
     for name in (workspace.REPORT, workspace.CARD, workspace.DOCTOR, *pictures):
         assert (out / name).stat().st_size > 0

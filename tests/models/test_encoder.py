@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 
 from subgenre.audio.features import Statistics
+from subgenre.core import files
 from subgenre.errors import ConfigError, RunError
 from subgenre.models import backbones, encoder
 from subgenre.models.backbones import Backbone
@@ -234,7 +235,7 @@ def saved(toy, tmp_path) -> Path:
 
 
 def edit_json(path: Path, **values) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    files.write_json(path, {**json.loads(path.read_text()), **values})
 
 
 def json_with(**values) -> Callable[[Path], None]:

@@ -18,7 +18,7 @@ from subgenre import config
 from subgenre.about import VERSION
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
-from subgenre.core import hardware, tables, validation, workspace
+from subgenre.core import hardware, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.dataset import track_vectors
@@ -214,6 +214,7 @@ def _figures(models: _Models, found: _Found) -> dict[str, Any]:
     }
     if not found.folds:
         figures |= {"n_train": len(scored[0].train), "n_test": len(scored[0].test)}
+        figures["encoder"] = models.fingerprint
     return figures
 
 
@@ -309,8 +310,8 @@ def _read_model(run: ModelFolder, console: Console) -> _Models:
         trained=[vectors],
         pooled=[pooled],
         backbone=Backbone(run.settings.model.backbone, backbone.licence, backbone.source),
-        history=tuple(tables.read(run.path / workspace.HISTORY).to_pylist()),
-        train_s=run.data["train_s"],
+        history=run.history,
+        train_s=run.data.get("train_s", 0.0),
         fingerprint=encoder.fingerprint(run.encoder),
         is_test_run=run.is_test_run,
     )

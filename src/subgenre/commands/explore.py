@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from subgenre.commands import model_map, refit
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.core import csv_tables, tables, text, workspace
+from subgenre.core import csv_tables, text, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.findings import Finding
@@ -79,7 +78,7 @@ def library(
         playlists=playlists.absolute(),
         corrections=model.path / _CORRECTIONS,
         cache=model.path / _CACHE,
-        root=Path(model.data.get("root") or Path.cwd()),
+        root=model.root or Path.cwd(),
         title=model.path.name,
         note=fitted.note,
         classifier=classifier,
@@ -186,12 +185,7 @@ def _findings(path: Path) -> tuple[Finding, ...]:
 
 def _chunk_starts(model: ModelFolder) -> dict[str, tuple[float, ...]]:
     """Read where the chunks of each track start, in seconds; empty without the feature folder."""
-    try:
-        path = Path(model.data["features"]) / "chunks.parquet"
-        columns = tables.read(path, ["track", "start_s"]).to_pydict()
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return {}
     starts: dict[str, list[float]] = {}
-    for track_id, start_s in zip(columns["track"], columns["start_s"], strict=True):
-        starts.setdefault(track_id, []).append(float(start_s))
+    for row in model.feature_rows("chunks.parquet", "track", "start_s"):
+        starts.setdefault(row["track"], []).append(float(row["start_s"]))
     return {track_id: tuple(np.unique(values).tolist()) for track_id, values in starts.items()}

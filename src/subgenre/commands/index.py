@@ -161,7 +161,7 @@ def _report(
     if own and not _casefold(model.labels) & _casefold(store.collection.labels):
         console.warn(
             "No track in the index has a subgenre of the model, so --expand and --axis find "
-            f"nothing. Run: subgenre index {model.data.get('root') or 'LIBRARY'}"
+            f"nothing. Run: subgenre index {model.root or 'LIBRARY'}"
         )
 
 

@@ -6,9 +6,8 @@ only for chunks and audio.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from subgenre import config
 from subgenre.config import PreprocessConfig, TrainConfig
-from subgenre.core import files, workspace
+from subgenre.core import files, validation, workspace
 from subgenre.core.progress import Console, Silent
-from subgenre.errors import FeatureError, RunError
+from subgenre.errors import ConfigError, FeatureError, RunError
 from subgenre.library.track import Track
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 INDEX = "index"  # in the model folder
 _TRACKS = "tracks.parquet"  # of a feature folder
+_COPY = "copy the whole folder again, or train again"
 _TAGS = ("artist", "album", "title", "label", "year", "bpm", "duration_s", "size", "mtime_ns")
 
 
@@ -74,8 +74,21 @@ class ModelFolder:
             RunError: no model there, or a damaged one. ConfigError: damaged settings.
         """
         path = workspace.find_run(path, console, vectors=vectors)
-        data = files.read_json(path / workspace.DATA, version=1, error=RunError)
-        return cls(path, config.load_settings(path / workspace.CONFIG), data, features)
+        data = _read_data(path / workspace.DATA)
+        _check_file(path / workspace.CONFIG, data)
+        settings = config.load_settings(path / workspace.CONFIG)
+        return cls(path, settings, data, features)
+
+    @cached_property
+    def features_path(self) -> Path:
+        """Where the feature folder is, or was."""
+        return self.moved_features or files.located(self.data["features"], self.path)
+
+    @cached_property
+    def root(self) -> Path | None:
+        """The folder of the library that it was trained on; None if it is unknown."""
+        root = self.data.get("root")
+        return files.located(root, self.path) if root else None
 
     @property
     def is_test_run(self) -> bool:
@@ -90,7 +103,16 @@ class ModelFolder:
             RunError: the file is damaged.
         """
         path = self.path / workspace.METRICS
-        return files.read_json(path, version=1, error=RunError) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        way_out = f"run `subgenre evaluate --run {self.path}`"
+        figures = files.read_json(path, version=1, error=RunError, way_out=way_out)
+        try:
+            _check_figures(figures)
+        except ConfigError as problem:
+            raise RunError(f"{path} is damaged ({problem}); {way_out}") from problem
+        self._check_same(path, figures.get("encoder"), way_out)
+        return figures
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -107,7 +129,7 @@ class ModelFolder:
         """
         from subgenre.dataset.folder import FeatureFolder
 
-        path = self.moved_features or Path(self.data["features"])
+        path = self.features_path
         if not path.is_dir():
             raise FeatureError(
                 f"the features of {self.path} are gone from {path}; run `subgenre preprocess` "
@@ -116,6 +138,12 @@ class ModelFolder:
         folder = FeatureFolder.open(path)
         if list(folder.labels) != self.data["labels"]:
             raise FeatureError(f"{path} has other subgenres than {self.path} was trained on")
+        cut = self.data.get("preprocess", folder.config.to_dict())
+        if PreprocessConfig.from_dict(cut) != folder.config:
+            raise FeatureError(
+                f"{path} has chunks of other settings than {self.path} was trained on; run "
+                "`subgenre preprocess` with those again, or train again"
+            )
         return folder
 
     @cached_property
@@ -123,10 +151,12 @@ class ModelFolder:
         """The training and test tracks, checked against `features`.
 
         Raises:
-            SplitError: the file is missing or damaged, or the split leaks.
+            SplitError: the file is missing or damaged, or the split leaks. RunError: it is not
+                the split that the model was trained with.
         """
         from subgenre.dataset import splits
 
+        _check_file(self.path / workspace.SPLIT, self.data)
         return splits.load(self.path / workspace.SPLIT, self.features.tracks)
 
     @cached_property
@@ -179,17 +209,48 @@ class ModelFolder:
         )
 
     def _tags(self) -> dict[str, dict[str, Any]]:
-        """Read the tags by track id from the feature folder; empty where they can't be read."""
+        """Read the tags by track id from the feature folder; empty if that is gone."""
+        rows = self.feature_rows(_TRACKS, "id", *_TAGS)
+        return {row.pop("id"): row for row in rows}
+
+    def feature_rows(self, name: str, *columns: str) -> list[dict[str, Any]]:
+        """Read columns of a table of the feature folder; no row if the folder is gone.
+
+        Raises:
+            FeatureError: the folder is there, and the table is missing or damaged.
+        """
         import pyarrow as pa
 
         from subgenre.core import tables
 
-        path = Path(self.data.get("features", "")) / _TRACKS
+        path = self.features_path
         try:
-            rows = tables.read(path, ["id", *_TAGS]).to_pylist()
-        except (OSError, ValueError, KeyError, pa.ArrowException):
-            return {}
-        return {row.pop("id"): row for row in rows}
+            rows: list[dict[str, Any]] = tables.read(path / name, columns).to_pylist()
+        except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
+            if isinstance(problem, OSError) and not (path / workspace.DATASET).exists():
+                return []
+            raise FeatureError(
+                f"{path / name} is damaged ({problem}); run `subgenre preprocess` again"
+            ) from problem
+        return rows
+
+    @cached_property
+    def history(self) -> tuple[dict[str, Any], ...]:
+        """The epochs of the training.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        import pyarrow as pa
+
+        from subgenre.core import tables
+
+        path = self.path / workspace.HISTORY
+        _check_file(path, self.data)
+        try:
+            return tuple(tables.read(path).to_pylist())
+        except (OSError, ValueError, pa.ArrowException) as problem:
+            raise RunError(f"{path} is damaged ({problem}); {_COPY}") from problem
 
     @cached_property
     def labels(self) -> frozenset[tuple[str, str]]:
@@ -210,13 +271,13 @@ class ModelFolder:
         loaded = encoder.load(self.path)
         path = self.path / encoder.STRUCTURE
         found = files.read_json(path, version=encoder.FORMAT_VERSION, error=RunError)["fingerprint"]
-        self._check_same(path, found, "copy the whole folder again, or train again")
+        self._check_same(path, found, _COPY)
         return loaded
 
-    def _check_same(self, path: Path, found: str, way_out: str) -> None:
-        """Refuse a file that belongs to another model than `data.json`."""
+    def _check_same(self, path: Path, found: str | None, way_out: str) -> None:
+        """Refuse a file that belongs to another model than `data.json`; None: it names none."""
         expected = self.data.get("encoder", found)
-        if found != expected:
+        if found not in (None, expected):
             raise RunError(
                 f"{path} is of model {found}, {workspace.DATA} beside it of {expected}; {way_out}"
             )
@@ -243,11 +304,10 @@ class ModelFolder:
         """How tracks were cut into chunks for training; other files are cut the same way."""
         plain = self.data.get("preprocess")
         if plain is None:
-            try:
-                text = (Path(self.data["features"]) / workspace.DATASET).read_text(encoding="utf-8")
-                plain = json.loads(text)["config"]
-            except (OSError, ValueError, KeyError):
+            path = self.features_path / workspace.DATASET
+            if not path.is_file():
                 return PreprocessConfig(chunk_strategy="spaced")
+            plain = files.read_json(path, version=1, error=FeatureError).get("config", {})
         return PreprocessConfig.from_dict(plain, str(self.path / workspace.DATA))
 
     @property
@@ -381,3 +441,61 @@ class ModelFolder:
         from subgenre.core import hardware
 
         return hardware.pick_device(self.settings.run.device)
+
+
+def _read_data(path: Path) -> dict[str, Any]:
+    """Read `data.json` and check the types of its values."""
+    data = files.read_json(path, version=1, error=RunError, way_out=_COPY)
+    texts = tuple[str, ...]
+    try:
+        validation.check_kinds(
+            data, workspace.DATA, features=str, root=str, fingerprint=str, encoder=str,
+            labels=texts, genres=texts, preprocess=dict, checksums=dict, train_s=float,
+            test_run=bool,
+        )  # fmt: skip
+        if len(data["labels"]) != len(data["genres"]):
+            raise ConfigError("labels and genres differ in number")
+        data["features"]  # every model names it
+    except (ConfigError, KeyError) as problem:
+        raise RunError(f"{path} is damaged ({problem}); {_COPY}") from problem
+    return data
+
+
+def _check_figures(figures: Mapping[str, Any]) -> None:
+    """Refuse figures of other types than `evaluate` writes.
+
+    Raises:
+        ConfigError: the key, the value and the type.
+    """
+    where, number = workspace.METRICS, float | None
+    validation.check_kinds(
+        figures,
+        where,
+        models=dict,
+        audits=dict,
+        encoder=str,
+        n_train=int | None,
+        n_test=int | None,
+    )
+    for name, scores in figures.get("models", {}).items():
+        validation.check_kinds({name: scores}, where, **{name: dict})
+        for metric, score in scores.items():
+            validation.check_kinds({metric: score}, where, **{metric: dict})
+            validation.check_kinds(score, where, **dict.fromkeys(score, number))
+    validation.check_kinds(figures.get("audits", {}), where, open_set=dict, open_set_trained=dict)
+
+
+def _check_file(path: Path, data: Mapping[str, Any]) -> None:
+    """Refuse a file of the model folder that is not the one that `data.json` names."""
+    expected = data.get("checksums", {}).get(path.name)
+    if expected is None:
+        return
+    try:
+        found = files.checksum(path.read_bytes())
+    except OSError as problem:
+        raise RunError(f"{path} can't be read ({problem.strerror}); {_COPY}") from problem
+    if found != expected:
+        raise RunError(
+            f"{path} is damaged or of another model: its checksum differs from that in "
+            f"{workspace.DATA}; {_COPY}"
+        )

@@ -17,7 +17,6 @@ from subgenre import config
 from subgenre.audio import reading
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
-from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
@@ -33,7 +32,7 @@ RECIPE = "laptop"  # takes seconds, which a person can wait
 
 def obstacle(model: ModelFolder) -> str:
     """Return why the head can't be refitted, and what to do; "" if it can be."""
-    features = Path(model.data.get("features") or workspace.FEATURES)
+    features = model.features_path
     if not features.is_dir():
         return (
             f"the features are gone from {features}; compute them again with the `subgenre "
@@ -78,7 +77,7 @@ def refit(
     from subgenre.models.cache import CACHE
     from subgenre.training import fit
 
-    plain = FeatureFolder.open(Path(model.data["features"]))
+    plain = FeatureFolder.open(model.features_path)
     known = {track.id for track in plain.tracks}
     added = [track for track in indexed if track.id in moved and track.id not in known]
     stored = model.embeddings

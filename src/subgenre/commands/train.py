@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pyarrow import parquet
 
 from subgenre import config
 from subgenre.config import TrainConfig
-from subgenre.core import files, hardware, validation, workspace
+from subgenre.core import files, hardware, tables, validation, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import versions
 from subgenre.core.validation import check_output
@@ -266,14 +265,14 @@ def _write(
     workspace.clear(run, _WRITTEN)
     encoder.save(fitted.encoder, run)
     splits.save(split, run / workspace.SPLIT, folder.tracks)
+    toml = validation.to_toml(settings).encode()
     rows = [dataclasses.asdict(epoch) for epoch in fitted.result.history]
-    with files.atomic_path(run / workspace.HISTORY) as temporary:
-        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+    tables.write(run / workspace.HISTORY, pa.Table.from_pylist(rows))
     data = {
         "format_version": 1,
-        "features": str(folder.path.resolve()),
+        "features": files.portable(folder.path.resolve(), run),
         "fingerprint": folder.fingerprint,
-        "root": str(folder.root),
+        "root": files.portable(folder.root, run),
         "n_trash": len(folder.trash),
         "test_run": test_run,
         "labels": list(folder.labels),
@@ -284,10 +283,17 @@ def _write(
         "versions": versions(),
         "encoder": encoder.fingerprint(fitted.encoder),
         "preprocess": folder.config.to_dict(),
+        "checksums": {
+            workspace.CONFIG: files.checksum(toml),
+            **{
+                name: files.checksum((run / name).read_bytes())
+                for name in (workspace.SPLIT, workspace.HISTORY)
+            },
+        },
     }
     files.write_json(run / workspace.DATA, data)
     _write_vectors(run, fitted, folder, split)
-    validation.save_toml(run / workspace.CONFIG, settings)
+    files.write_bytes(run / workspace.CONFIG, toml)
 
 
 def _write_vectors(

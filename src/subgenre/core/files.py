@@ -1,4 +1,8 @@
-"""Atomic writing and safe names: never half a file, never a name outside its folder."""
+"""Atomic writing, checksums and safe names: never half a file, never a name outside its folder.
+
+A checksum is a CRC-32. A JSON file that we write has one in its last key; a file of an earlier
+version, or one that a person writes, has none and is read without.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,19 @@ import re
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from subgenre.errors import SubgenreError
 
 TEMPORARY = ".tmp-"  # what is being written has this before its name
+CHECKSUM = "checksum"  # key of a JSON file
+_MAX_BYTES = 2**26  # of a JSON file
+_MAX_DEPTH = 32  # of lists and tables inside one another
 _RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))} | {
     f"lpt{i}" for i in range(1, 10)
 }
@@ -55,29 +64,137 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON with a final newline, atomically; NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum and a final newline, atomically; NaN is refused."""
+    record = with_checksum(value)
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, version: int, error: type[SubgenreError]) -> dict[str, Any]:
-    """Read a JSON object and check its `format_version`.
+def read_json(
+    path: Path, *, version: int, error: type[SubgenreError], way_out: str = "copy it again"
+) -> dict[str, Any]:
+    """Read a JSON object; check its `format_version` and, where it has one, its checksum.
+
+    Args:
+        way_out: what to do about a damaged file, for the message.
 
     Raises:
-        error: the file is missing, is no JSON object, or has another version.
+        error: the file is missing, damaged, larger than 64 MiB, nested too deeply, no JSON object,
+            or of another version.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
-        raise error(f"{path} can't be read: {problem}") from problem
+    value = read_plain(path, _parse_json, error=error, max_bytes=_MAX_BYTES, way_out=way_out)
     if not isinstance(value, dict):
-        raise error(f"{path} holds no JSON object")
+        raise error(f"{path} holds no JSON object; {way_out}")
     found = value.get("format_version")
     if found != version:
-        raise error(f"{path} has format version {found!r}; this program reads {version}")
+        raise error(f"{path} has format version {found!r:.80}; this program reads {version}")
+    if not whole(value):
+        raise error(
+            f"{path} is damaged: its checksum differs; {way_out}, or, if you have edited it "
+            f'yourself, remove its line "{CHECKSUM}"'
+        )
+    value.pop(CHECKSUM, None)
     return value
+
+
+def read_plain(
+    path: Path,
+    parse: Callable[[str], Any],
+    *,
+    error: type[SubgenreError],
+    max_bytes: int,
+    way_out: str = "give another file",
+) -> Any:
+    """Read a text file of plain values, such as JSON, within limits of size and depth.
+
+    Args:
+        parse: turns the text into lists, tables and values; a `ValueError` if it can't.
+
+    Raises:
+        error: the file is missing, can't be read, or is larger or deeper than the limits.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise ValueError(f"it is larger than {max_bytes // 1024} KiB")
+        value = parse(data.decode("utf-8"))
+        level, depth = [value], 0
+        while level := [inner for outer in level for inner in _inner(outer)]:
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise RecursionError
+    except FileNotFoundError:
+        raise error(f"{path} does not exist; {way_out}") from None
+    except RecursionError:
+        reason = f"it is nested more than {_MAX_DEPTH} levels deep"
+        raise error(f"{path} can't be read: {reason}; {way_out}") from None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path} can't be read: {problem}; {way_out}") from problem
+    return value
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _parse_json(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON number")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def checksum(data: bytes | memoryview, start: int = 0) -> int:
+    """Return the CRC-32 of some bytes; `start` is that of the bytes before them."""
+    return zlib.crc32(data, start)
+
+
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with the checksum of their JSON text."""
+    content = {key: part for key, part in value.items() if key != CHECKSUM}
+    return {**content, CHECKSUM: checksum(json.dumps(content).encode())}
+
+
+def whole(value: Mapping[str, Any]) -> bool:
+    """Return whether plain values have the checksum that they name, if they name one."""
+    return CHECKSUM not in value or with_checksum(value)[CHECKSUM] == value[CHECKSUM]
+
+
+def path_to_text(path: Path, root: Path) -> str:
+    """Return a path as text with `/`, relative to `root` if inside it.
+
+    A name that is not UTF-8 (Linux allows any bytes) is percent-encoded after `bytes:`.
+    """
+    text = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    if text.startswith("bytes:") or text.encode("utf-8", "replace").decode("utf-8") != text:
+        return "bytes:" + quote(text.encode("utf-8", "surrogateescape"))
+    return text
+
+
+def path_from_text(text: str) -> Path:
+    """Invert `path_to_text`."""
+    if text.startswith("bytes:"):
+        return Path(unquote_to_bytes(text[6:]).decode("utf-8", "surrogateescape"))
+    return Path(text)
+
+
+def portable(path: Path, folder: Path) -> str:
+    """Return the text of a path for a file in `folder`.
+
+    Where both lie in one folder it is relative, so that the text stays right if that one is moved;
+    else it is absolute.
+    """
+    here, path = folder.resolve(), path.absolute()
+    inside = path.is_relative_to(here.parent)
+    return path_to_text(Path(os.path.relpath(path, here)) if inside else path, here)
+
+
+def located(text: str, folder: Path) -> Path:
+    """Invert `portable`: the absolute path."""
+    return Path(os.path.normpath(folder.resolve() / path_from_text(text)))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tempfile
 import tomllib
 import types
@@ -18,7 +19,11 @@ from subgenre.core import files
 from subgenre.errors import ConfigError
 
 T = TypeVar("T")
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TYPES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+_TYPES |= {str: "text", dict: "a table"}
+_MAX_BYTES = 2**16  # of a TOML file
+# more parts of a key than any table of ours has; `tomllib` takes the square of their number
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){16}""")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -108,19 +113,39 @@ def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        ConfigError: missing, or no TOML.
+        ConfigError: missing, no TOML, larger than 64 KiB, or nested too deeply.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{path} can't be read as TOML: {problem}") from problem
+    read: dict[str, Any] = files.read_plain(
+        path, _parse_toml, error=ConfigError, max_bytes=_MAX_BYTES
+    )
+    return read
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError
+    return tomllib.loads(text)
+
+
+def to_toml(config: Any) -> str:
+    """Return a configuration as TOML."""
+    return tomli_w.dumps(to_dict(config))
 
 
 def save_toml(path: Path, config: Any) -> None:
     """Write a configuration as TOML, atomically."""
-    files.write_text(path, tomli_w.dumps(to_dict(config)))
+    files.write_text(path, to_toml(config))
+
+
+def check_kinds(values: Mapping[str, Any], where: str, **kinds: Any) -> None:
+    """Refuse a value of another type than `kinds` gives for its key; a missing one is none.
+
+    Raises:
+        ConfigError: the key, the value and the type.
+    """
+    for name, kind in kinds.items():
+        if name in values:
+            _convert(kind, values[name], f"{where}: {name}")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -132,7 +157,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where} is {value!r}; it must be a list")
+            raise ConfigError(f"{where} is {value!r:.80}; it must be a list")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
     kinds = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -140,7 +165,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if any(type(value) is kind for kind in kinds):
         return value
     expected = " or ".join(_TYPES[kind] for kind in kinds if kind in _TYPES)
-    raise ConfigError(f"{where} is {value!r}; it must be {expected}")
+    raise ConfigError(f"{where} is {value!r:.80}; it must be {expected}")
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from subgenre.core import files
 from subgenre.core.files import TEMPORARY
 from subgenre.core.progress import Console
 from subgenre.core.validation import check_output
@@ -99,10 +99,9 @@ def runs(root: Path) -> list[Path]:
 def is_trial(run: Path) -> bool:
     """Return whether a model is of `train --test-run`; one whose `data.json` is damaged is not."""
     try:
-        data = json.loads((run / DATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return files.read_json(run / DATA, version=1, error=RunError).get("test_run") is True
+    except RunError:
         return False
-    return isinstance(data, dict) and data.get("test_run") is True
 
 
 def find_run(run: Path | None, console: Console | None = None, *, vectors: bool = False) -> Path:

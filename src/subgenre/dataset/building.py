@@ -157,7 +157,7 @@ def preprocess(
 
 def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path) -> None:
     """Write `skipped.csv`: path (relative to `root` if inside it) and reason."""
-    rows = ([folder.path_to_text(item.path, root), item.reason] for item in skipped)
+    rows = ([files.path_to_text(item.path, root), item.reason] for item in skipped)
     csv_tables.write(path, [["path", "reason"], *rows])
 
 
@@ -223,14 +223,19 @@ def _write_tables(
     labels = [(f, g, s) for (g, s), f in plan.folders.items() if f in present]
     n_trash = sum(track.trash for track in tracks)
     failures = sorted((*key, reason) for key, reason in plan.reasons.items())
+    checksums = {
+        folder.CHUNKS: folder.write_chunks(out, rows),
+        folder.TRACKS: folder.write_tracks(out, tracks, library.root),
+    }
     dataset = folder.dataset_json(
-        root=library.root.absolute(),
+        root=files.portable(library.root, out),
         settings=settings,
         labels=labels,
         rows=rows,
         n_tracks=len(tracks) - n_trash,
         n_trash=n_trash,
         n_skipped=len(skipped),
+        checksums=checksums,
         failures=[{"track": t, "label": label, "reason": why} for t, label, why in failures],
         versions={
             "subgenre": VERSION,
@@ -238,8 +243,6 @@ def _write_tables(
             **{name: metadata.version(name) for name in ("av", "numpy", "soxr", "torch")},
         },
     )
-    folder.write_chunks(out, rows)
-    folder.write_tracks(out, tracks, library.root)
     write_skipped(out / folder.SKIPPED, skipped, library.root)
     files.write_json(out / folder.DATASET, dataset)
 
@@ -264,19 +267,23 @@ def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> K
         _check_settings(out, dataset, settings)
         for entry in dataset.get("failures", []):
             known.reasons[entry["track"], entry["label"]] = entry["reason"]
-        for row in folder.read_chunks(out).to_pylist():
-            known.rows.setdefault((row["track"], row["label"]), []).append(row)
+        with suppress(FeatureError):  # without a readable table, each track is done again
+            for row in folder.read_chunks(out).to_pylist():
+                known.rows.setdefault((row["track"], row["label"]), []).append(row)
+    known.interrupted = (out / JOURNAL).exists()
     header, entries = journal.read(out / JOURNAL)
     if header:
-        known.interrupted = True
         _check_settings(out, header, settings)
-    for entry in entries:
-        key = (entry["track"], entry["label"])
-        if entry["rows"]:
-            known.rows[key] = entry["rows"]
-        else:
-            known.reasons[key] = entry["reason"]
-    known.files = {row["file"] for rows in known.rows.values() for row in rows}
+    try:
+        for entry in entries:
+            key = (entry["track"], entry["label"])
+            if entry["rows"]:
+                known.rows[key] = entry["rows"]
+            else:
+                known.reasons[key] = entry["reason"]
+        known.files = {row["file"] for rows in known.rows.values() for row in rows}
+    except (KeyError, TypeError) as problem:
+        raise FeatureError(f"{out / JOURNAL} is damaged; {folder.ANEW}") from problem
     folder.check_files(out / JOURNAL, known.files)
     return known
 
@@ -306,7 +313,7 @@ def _discard(out: Path) -> None:
     named: set[str] = set()
     with suppress(FeatureError):
         named.update(folder.read_chunks(out)["file"].to_pylist())
-    with suppress(FeatureError):
+    with suppress(FeatureError, KeyError, TypeError):
         entries = journal.read(out / JOURNAL)[1]
         listed = {row["file"] for entry in entries for row in entry["rows"]}
         folder.check_files(out / JOURNAL, listed)
@@ -343,7 +350,7 @@ def _make_plan(
             plan.skipped.append(Skipped(track.path, reason))
             continue
         if key in plan.tracks:
-            same = folder.path_to_text(plan.tracks[key].path, library.root)
+            same = files.path_to_text(plan.tracks[key].path, library.root)
             plan.skipped.append(Skipped(track.path, f"is the same recording as {same}"))
             continue
         plan.tracks[key] = track

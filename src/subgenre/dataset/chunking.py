@@ -133,7 +133,7 @@ def remove(job: Job) -> None:
 def _write(job: Job, index: int, window: Window) -> dict[str, Any]:
     """Write one chunk file and return its row, with statistics of the stored values."""
     stored = folder.pad(window.log_mel, folder.window_frames(job.spec, job.config))
-    folder.write_chunk(
+    crc = folder.write_chunk(
         job.out / job.file(index), stored, start_s=window.start_s, track_id=job.track
     )
     statistics = Statistics.of(window.log_mel)
@@ -148,4 +148,5 @@ def _write(job: Job, index: int, window: Window) -> dict[str, Any]:
         "mean": statistics.mean,
         "m2": statistics.m2,
         **window.measured,
+        "crc32": crc,
     }

@@ -17,17 +17,16 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -35,7 +34,8 @@ from torch import Tensor
 from subgenre.audio import measures
 from subgenre.audio.features import MUSICNN_SPEC, PAD_VALUE, FeatureSpec, Statistics
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
-from subgenre.core import files, tables, workspace
+from subgenre.core import files, tables, validation, workspace
+from subgenre.core.files import path_from_text, path_to_text
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.library.track import Track
 
@@ -44,6 +44,7 @@ DATASET, SKIPPED = workspace.DATASET, "skipped.csv"
 TRASH_FOLDER = "trash"
 CHUNKS, TRACKS = "chunks.parquet", "tracks.parquet"
 AGAIN = "run `subgenre preprocess` again"
+ANEW = "run `subgenre preprocess --overwrite`"
 
 CHUNK_SCHEMA = pa.schema(
     [
@@ -57,9 +58,11 @@ CHUNK_SCHEMA = pa.schema(
         ("mean", pa.float64()),
         ("m2", pa.float64()),
         *((name, pa.float64()) for name in measures.COLUMNS),
+        ("crc32", pa.int64()),
     ]
 )
-_ADDED = "cancelled_share"  # a measure that earlier features do not have
+# columns that earlier features do not have, and what stands there instead
+_ADDED: dict[str, float | None] = {"cancelled_share": math.nan, "crc32": None}
 _TRACK_KINDS = {"str": pa.string(), "Path": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
 TRACK_SCHEMA = pa.schema(
     [
@@ -75,13 +78,17 @@ def chunk_file(label: str, path: Path, track_id: str, index: int) -> str:
     return f"{label or TRASH_FOLDER}/{files.safe_name(path.stem)}-{track_id[:8]}_chunk{index}.pt"
 
 
-def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) -> None:
-    """Write one chunk [T, F] as float16, atomically; `torch.load(weights_only=True)` reads it."""
+def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) -> int:
+    """Write one chunk [T, F] as float16, atomically; return the file's checksum.
+
+    `torch.load(weights_only=True)` reads it.
+    """
     # torch.save would write the whole storage of a view
     stored = features.to(torch.float16).clone(memory_format=torch.contiguous_format)
     buffer = io.BytesIO()
     torch.save({"input_values": stored, "start_s": float(start_s), "track": track_id}, buffer)
     files.write_bytes(path, buffer.getvalue())
+    return files.checksum(buffer.getbuffer())
 
 
 def pad(features: Tensor, n_frames: int) -> Tensor:
@@ -134,15 +141,17 @@ class FeatureFolder:
         path = Path(path)
         dataset = read_dataset(path)
         try:
-            root = Path(dataset["root"])
+            root = files.located(dataset["root"], path)
             spec = FeatureSpec.from_dict(dataset["spec"])
             config = PreprocessConfig.from_dict(dataset["config"])
             folders = {(d["genre"], d["subgenre"]): d["folder"] for d in dataset["labels"]}
             genre_of = {d["folder"]: d["genre"] for d in dataset["labels"]}
             backbone = backbone_of(dataset)
-        except (ConfigError, KeyError, TypeError) as problem:
-            raise FeatureError(f"{path / DATASET} is damaged ({problem}); {AGAIN}") from problem
-        chunks, everyone = read_chunks(path), read_tracks(path, root)
+        except (ConfigError, KeyError, ValueError) as problem:
+            raise _damaged(path / DATASET, problem, ANEW) from problem
+        recorded = dataset.get("checksums", {})
+        chunks = read_chunks(path, recorded.get(CHUNKS))
+        everyone = read_tracks(path, root, recorded.get(TRACKS))
         tracks = tuple(t for t in everyone if not t.trash)
         trash = tuple(t for t in everyone if t.trash)
         labels = tuple(sorted(genre_of))
@@ -195,8 +204,8 @@ class FeatureFolder:
         T = window_frames(self.spec, self.config)
         out = torch.empty((np.size(rows), T, self.spec.n_mels), dtype=torch.float32)
         for i, row in enumerate(np.asarray(rows, dtype=np.int64).ravel().tolist()):
-            file, track = self.chunks["file"][row].as_py(), self.chunks["track"][row].as_py()
-            out[i] = read_chunk(self.path / file, (T, self.spec.n_mels), track)
+            file, track, crc = (self.chunks[n][row].as_py() for n in ("file", "track", "crc32"))
+            out[i] = read_chunk(self.path / file, (T, self.spec.n_mels), track, crc)
         return out
 
     def n_frames(self, rows: ArrayLike) -> NDArray[np.int64]:
@@ -214,7 +223,7 @@ class FeatureFolder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spec, config and chunks, without the location and the file names."""
-        kept = [name for name in self.chunks.column_names if name not in ("file", _ADDED)]
+        kept = [name for name in self.chunks.column_names if name not in ("file", *_ADDED)]
         content = self.chunks.select(kept).to_pydict()
         settings = [self.spec.to_dict(), self.config.to_dict(), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
@@ -223,14 +232,20 @@ class FeatureFolder:
         return np.asarray(self.chunks[name].to_numpy())
 
 
-def read_chunk(path: Path, shape: tuple[int, int], track_id: str) -> Tensor:
+def read_chunk(path: Path, shape: tuple[int, int], track_id: str, crc: int | None = None) -> Tensor:
     """Read one chunk file: float16 [T, F] of the track `track_id`, finite.
+
+    Args:
+        crc: the checksum that the file was written with; None: of an earlier version.
 
     Raises:
         FeatureError: missing, damaged, or not this chunk.
     """
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        data = path.read_bytes()
+        if crc is not None and files.checksum(data) != crc:
+            raise ValueError("its checksum differs")
+        stored = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         values, track = stored["input_values"], stored["track"]
     except FileNotFoundError:
         raise FeatureError(f"{path} is missing; {AGAIN}") from None
@@ -257,7 +272,25 @@ def read_dataset(path: Path) -> dict[str, Any]:
         FeatureError: the folder or the file is missing, damaged or of another version.
     """
     workspace.check_features(path)
-    return files.read_json(path / DATASET, version=FORMAT_VERSION, error=FeatureError)
+    file = path / DATASET
+    dataset = files.read_json(file, version=FORMAT_VERSION, error=FeatureError, way_out=ANEW)
+    entries = tuple[dict, ...]  # type: ignore[type-arg]
+    try:
+        validation.check_kinds(
+            dataset, DATASET, root=str, spec=dict, config=dict, backbone=str, checksums=dict,
+            labels=entries, failures=entries,
+        )  # fmt: skip
+        validation.check_kinds(dataset["spec"], DATASET, front_end=str)
+        for entry in (*dataset.get("labels", ()), *dataset.get("failures", ())):
+            validation.check_kinds(entry, DATASET, **dict.fromkeys(entry, str))
+    except (ConfigError, KeyError) as problem:
+        raise _damaged(file, problem, ANEW) from problem
+    return dataset
+
+
+def _damaged(path: Path, problem: Exception, way_out: str = AGAIN) -> FeatureError:
+    missing = f"{problem} is missing" if isinstance(problem, KeyError) else problem
+    return FeatureError(f"{path} is damaged ({missing}); {way_out}")
 
 
 def backbone_of(dataset: Mapping[str, Any]) -> str:
@@ -272,7 +305,7 @@ def backbone_of(dataset: Mapping[str, Any]) -> str:
 
 def dataset_json(
     *,
-    root: Path,
+    root: str,
     settings: Mapping[str, Any],
     labels: Iterable[tuple[str, str, str]],
     rows: list[dict[str, Any]],
@@ -281,12 +314,17 @@ def dataset_json(
     n_skipped: int,
     **more: Any,
 ) -> dict[str, Any]:
-    """Build `dataset.json`; `labels` are (folder, genre, subgenre), `rows` the chunk rows."""
+    """Build `dataset.json`.
+
+    Args:
+        root: of the library, as `files.portable` gives it.
+        labels: (folder, genre, subgenre). rows: of the chunks.
+    """
     everything = Statistics.merged(Statistics(r["count"], r["mean"], r["m2"]) for r in rows)
     named = [{"folder": f, "genre": g, "subgenre": s} for f, g, s in sorted(labels)]
     return {
         "format_version": FORMAT_VERSION,
-        "root": str(root),
+        "root": root,
         **settings,
         "labels": named,
         "genres": sorted({label["genre"] for label in named}),
@@ -301,14 +339,25 @@ def dataset_json(
     }
 
 
-def read_chunks(path: Path) -> pa.Table:
+def read_chunks(path: Path, recorded: int | None = None) -> pa.Table:
     """Read `chunks.parquet`; every `file` is `<folder>/<name>.pt` inside the feature folder.
 
+    Args:
+        recorded: its checksum in `dataset.json`, where there is one.
+
     Raises:
-        FeatureError: missing or damaged, or a file outside the folder.
+        FeatureError: missing, damaged or of another folder, a file outside the folder, or numbers
+            that no chunk has.
     """
-    table = _read_table(path / CHUNKS, CHUNK_SCHEMA)
+    table = _read_table(path / CHUNKS, CHUNK_SCHEMA, recorded)
     check_files(path / CHUNKS, table["file"].to_pylist())
+    for name in ("index", "start_s", "n_frames", "count", "mean", "m2"):
+        values = np.asarray(table[name].to_numpy())
+        wrong = ~np.isfinite(values) | ((values < 0) & (name != "mean"))
+        if wrong.any():
+            row = int(wrong.argmax())
+            problem = ValueError(f"{name} of {table['file'][row]} is {values[row]}")
+            raise _damaged(path / CHUNKS, problem)
     return table
 
 
@@ -322,67 +371,51 @@ def check_files(source: Path, names: Iterable[str]) -> None:
             raise FeatureError(f"{source} names a file that is not a chunk: {name!r}")
 
 
-def write_chunks(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write `chunks.parquet`, atomically."""
-    _write_table(path / CHUNKS, pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA))
+def write_chunks(path: Path, rows: list[dict[str, Any]]) -> int:
+    """Write `chunks.parquet`, atomically; return the checksum of its content."""
+    return tables.write(path / CHUNKS, pa.Table.from_pylist(rows, schema=CHUNK_SCHEMA))
 
 
-def read_tracks(path: Path, root: Path) -> list[Track]:
-    """Read `tracks.parquet`; paths start from `root`.
+def read_tracks(path: Path, root: Path, recorded: int | None = None) -> list[Track]:
+    """Read `tracks.parquet`; paths start from `root`, `recorded` is as of `read_chunks`.
 
     Raises:
-        FeatureError: missing or damaged.
+        FeatureError: missing, damaged or of another folder.
     """
-    rows = _read_table(path / TRACKS, TRACK_SCHEMA).to_pylist()
+    rows = _read_table(path / TRACKS, TRACK_SCHEMA, recorded).to_pylist()
     return [Track(**{**row, "path": root / path_from_text(row["path"])}) for row in rows]
 
 
-def write_tracks(path: Path, tracks: Iterable[Track], root: Path) -> None:
-    """Write `tracks.parquet`, atomically; paths inside `root` are relative to it."""
+def write_tracks(path: Path, tracks: Iterable[Track], root: Path) -> int:
+    """Write `tracks.parquet`, atomically; paths inside `root` are relative to it.
+
+    Returns:
+        the checksum of its content.
+    """
     rows = [
         {name: _plain(getattr(track, name)) for name in TRACK_SCHEMA.names}
         | {"path": path_to_text(track.path, root)}
         for track in tracks
     ]
-    _write_table(path / TRACKS, pa.Table.from_pylist(rows, schema=TRACK_SCHEMA))
+    return tables.write(path / TRACKS, pa.Table.from_pylist(rows, schema=TRACK_SCHEMA))
 
 
-def path_to_text(path: Path, root: Path) -> str:
-    """Return a path as text with `/`, relative to `root` if inside it.
-
-    A name that is not UTF-8 (Linux allows any bytes) is percent-encoded after `bytes:`.
-    """
-    text = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-    if text.startswith("bytes:") or _plain(text) != text:
-        return "bytes:" + quote(text.encode("utf-8", "surrogateescape"))
-    return text
-
-
-def path_from_text(text: str) -> Path:
-    """Invert `path_to_text`."""
-    if text.startswith("bytes:"):
-        return Path(unquote_to_bytes(text[6:]).decode("utf-8", "surrogateescape"))
-    return Path(text)
-
-
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema, recorded: int | None) -> pa.Table:
     try:
         table = tables.read(path)
-        if _ADDED in schema.names and _ADDED not in table.column_names:
-            table = table.append_column(_ADDED, pa.array(np.full(len(table), np.nan)))
+        found = tables.recorded_checksum(table)
+        for name in set(_ADDED).intersection(schema.names).difference(table.column_names):
+            table = table.append_column(name, pa.array([_ADDED[name]] * len(table)))
         table = table.select(schema.names).cast(schema)
     except FileNotFoundError:
         raise FeatureError(f"{path} does not exist; {AGAIN}") from None
     except (OSError, KeyError, ValueError, pa.ArrowException) as problem:
-        raise FeatureError(f"{path} is damaged ({problem}); {AGAIN}") from problem
-    if any(column.null_count for column in table.columns):
+        raise _damaged(path, problem) from problem
+    if recorded not in (None, found):
+        raise FeatureError(f"{path} is not the table that {DATASET} beside it names; {AGAIN}")
+    if any(table[name].null_count for name in schema.names if name != "crc32"):
         raise FeatureError(f"{path} has empty fields; {AGAIN}")
     return table
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with files.atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A journal of finished work: one JSON line per entry, flushed to disk before the next.
 
-After a power cut or `kill -9`, at most the last line is incomplete; it is removed.
+Each line has its checksum. The first line that is incomplete or damaged ends the journal; what
+follows is removed, and done again. After a power cut or `kill -9` that is at most the last line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from subgenre.core import files
 from subgenre.errors import FeatureError
 
 FORMAT_VERSION = 1
@@ -25,6 +27,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     try:
         lines = [json.loads(line) for line in _complete_lines(path.read_bytes())]
+        for line in lines:
+            line.pop(files.CHECKSUM, None)
     except FileNotFoundError:
         return {}, []
     except OSError as problem:
@@ -54,7 +58,7 @@ class Journal:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one line and flush it to disk."""
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.write(json.dumps(files.with_checksum(entry)).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -71,12 +75,13 @@ class Journal:
 
 
 def _complete_lines(data: bytes) -> list[bytes]:
-    """Return the lines before the first incomplete one."""
+    """Return the lines before the first that is incomplete or damaged."""
     lines = []
     for line in data.splitlines(keepends=True):
         try:
-            complete = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except ValueError:
+            entry = json.loads(line)
+            complete = line.endswith(b"\n") and isinstance(entry, dict) and files.whole(entry)
+        except (ValueError, RecursionError):
             complete = False
         if not complete:
             break

@@ -10,10 +10,9 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from subgenre.core import files, tables
+from subgenre.core import tables
 from subgenre.errors import RunError
 from subgenre.metrics.vectors import standardisation, standardised, unit
 
@@ -143,8 +142,7 @@ def write_embeddings(
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1]))
     header = {"format_version": str(FORMAT_VERSION), "fingerprint": fingerprint}
     table = pa.table(columns, names=[*TEXTS, "vector"]).replace_schema_metadata(header)
-    with files.atomic_path(Path(path)) as temporary:
-        pq.write_table(table, temporary)
+    tables.write(Path(path), table)
 
 
 def read_embeddings(path: Path) -> Embeddings:

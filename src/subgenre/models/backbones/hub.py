@@ -16,6 +16,7 @@ import torch
 
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import DEFAULT_BACKBONE
+from subgenre.core import files
 from subgenre.errors import BackboneError
 
 MODEL_TYPE = "audio-spectrogram-transformer"
@@ -35,6 +36,7 @@ STRUCTURE = (  # what the saved model keeps of the hub's configuration
     "max_length",
     "num_mel_bins",
 )
+_MAX_BYTES = 2**22  # of a JSON file
 WAYS_ON = "give a folder that save_pretrained wrote, or use --backbone musicnn, which is built in"
 
 
@@ -170,12 +172,9 @@ def _check_front_end(folder: Path, name: str, config: Any) -> None:
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any] | None:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError) as problem:
-        raise BackboneError(f"{path.name} of {name} can't be read: {problem}") from problem
+    values = files.read_plain(path, json.loads, error=BackboneError, max_bytes=_MAX_BYTES)
     if not isinstance(values, dict):
         raise BackboneError(f"{path.name} of {name} holds no JSON object")
     return values
