@@ -255,9 +255,11 @@ def test_a_damaged_cache_of_proximity_is_made_again(index, damage):
 def test_a_damaged_table_of_tempo_and_key_is_one_clear_error(index, measured):
     index.upsert(songs(1), unit_vectors(1, 8))
     with contextlib.closing(sqlite3.connect(index.path / storage.DATABASE)) as db, db:
-        db.execute("CREATE TABLE IF NOT EXISTS measures (id PRIMARY KEY, tempo_bpm, key)")
         db.execute("INSERT INTO measures VALUES ('id000000', ?, ?)", measured)
-    with pytest.raises(IndexStoreError, match="the index is damaged"):
+    with pytest.raises(IndexStoreError, match=r"can't be used .*'measures' differs"):
+        Index.open(index.path)
+    without_checksums(index.path)
+    with pytest.raises(IndexStoreError, match=r"can't be used .*the tempo"):
         Index.open(index.path)
 
 
@@ -494,11 +496,118 @@ def test_tempo_and_key_stay_with_the_recording(index):
     assert set(index.collection.measured) == {"id000001"}
 
 
-def test_an_index_without_measures_is_read_and_can_get_them(index):
-    index.upsert(songs(2), unit_vectors(2, 8))  # writes no table of measures
-    with storage._open(index.path / storage.DATABASE) as db:
-        assert not storage._has(db, "measures")
+def without_checksums(path, *tables):
+    """Make the index one of an earlier version, without these tables."""
+    with contextlib.closing(sqlite3.connect(path / storage.DATABASE)) as db, db:
+        db.execute("ALTER TABLE tracks DROP COLUMN crc")
+        db.execute("DELETE FROM meta WHERE name IN ('seal', 'copies', 'measures')")
+        db.execute("UPDATE meta SET value = 2 WHERE name = 'format_version'")
+        for name in tables:
+            db.execute(f"DROP TABLE {name}")
+
+
+def test_an_index_of_an_earlier_version_is_read_and_gets_what_it_lacks(index):
+    index.upsert(songs(2), unit_vectors(2, 8))
+    without_checksums(index.path, "copies", "measures")
     old = Index.open(index.path)
+    assert contents(old) == contents(index)
     assert [old.get(f"id00000{i}").tempo_bpm for i in range(2)] == [None, None]
     old.set_measured({"id000001": (99.5, None)})
     assert Index.open(index.path).get("id000001").tempo_bpm == 99.5
+    assert contents(Index.open(index.path)) == contents(index)
+    vectors = next(index.path.glob("vectors-*"))
+    vectors.write_bytes(bytes(vectors.stat().st_size))
+    with pytest.raises(IndexStoreError, match="the checksums of 2 tracks differ"):
+        Index.open(index.path)
+
+
+def everything(path):
+    c = Index.open(path).collection
+    vectors = map(tuple, c.vectors(c.live).tolist())
+    tracks = {t.id: (t, v) for t, v in zip(c.tracks(c.live), vectors, strict=True)}
+    return tracks, c.copies
+
+
+@pytest.fixture
+def full(index):
+    """An index with copies, tempo and key, a hole, and a cached proximity."""
+    index.upsert(songs(30, artist="Æther"), unit_vectors(30, 8))
+    index.set_copies({"id000002": ["/music/a.mp3", "/music/b.mp3"], "id000004": ["/x.mp3"]})
+    index.set_measured({f"id{i:06d}": (120.5 + i, "Am") for i in range(20)})
+    index.delete(["id000007"])
+    index.keep_proximity()
+    return index.path
+
+
+def test_a_flipped_bit_of_an_index_is_noticed_or_changes_nothing(full):
+    expected = everything(full)
+    rng, refused = np.random.default_rng(0), 0
+    for name in (storage.DATABASE, "vectors-1.f32", storage.PROXIMITY):
+        data = (full / name).read_bytes()
+        for at in rng.integers(len(data), size=80):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << rng.integers(8)
+            (full / name).write_bytes(damaged)
+            try:
+                assert everything(full) == expected
+            except IndexStoreError:
+                refused += 1
+        (full / name).write_bytes(data)
+    assert refused > 80
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM tracks WHERE place = 3",
+        "DELETE FROM copies",
+        "DELETE FROM measures WHERE rowid = 2",
+        "DROP TABLE copies",
+        "UPDATE tracks SET title = 'x' WHERE place = 3",
+        "UPDATE tracks SET place = place + 1 WHERE place = 29",
+        "UPDATE tracks SET place = 7 WHERE place = 8",
+        "UPDATE meta SET value = value - 1 WHERE name = 'places'",
+        "UPDATE meta SET value = 'model-b' WHERE name = 'fingerprint'",
+        "DELETE FROM meta WHERE name = 'seal'",
+        "DELETE FROM meta WHERE name = 'dim'",
+    ],
+)
+def test_rows_of_another_state_are_noticed(full, statement):
+    with contextlib.closing(sqlite3.connect(full / storage.DATABASE)) as db, db:
+        db.execute(statement)
+    with pytest.raises(IndexStoreError, match="can't be used"):
+        Index.open(full)
+
+
+def test_files_of_another_index_are_noticed(full, tmp_path):
+    other = Index.create(tmp_path / "other", dim=8, fingerprint="model-a")
+    other.upsert(songs(30), unit_vectors(30, 8, seed=1))
+    other.keep_proximity()
+    expected = everything(full), Index.open(full).collection.proximity[0].mean
+    shutil.copy(other.path / storage.PROXIMITY, full)  # a cache: it is made again
+    assert everything(full) == expected[0]
+    np.testing.assert_allclose(Index.open(full).collection.proximity[0].mean, expected[1])
+    vectors = (full / "vectors-1.f32").read_bytes()
+    shutil.copy(other.path / "vectors-1.f32", full)
+    with pytest.raises(IndexStoreError, match="the checksums of 29 tracks differ"):
+        Index.open(full)
+    (full / "vectors-1.f32").write_bytes(vectors)
+    (full / storage.DATABASE).unlink()
+    assert storage.exists(full)  # the tracks of the training do not take its place
+    with pytest.raises(IndexStoreError, match=r"index\.sqlite is missing"):
+        Index.open(full)
+
+
+def test_an_index_moves_with_its_library(tmp_path):
+    work = tmp_path / "here"
+    index = Index.create(work / "fully_trained_models_1" / "index", dim=8, fingerprint="m")
+    inside, outside = work / "WAV" / "a.mp3", tmp_path / "music" / "b.mp3"
+    tracks = [Song("id1", inside), Song("id2", outside)]
+    index.upsert(tracks, unit_vectors(2, 8))
+    index.set_copies({"id1": [str(work / "copy.mp3")], "id2": [str(outside)]})
+    index.update(tracks)
+    work.rename(tmp_path / "there")
+    moved = Index.open(tmp_path / "there" / "fully_trained_models_1" / "index").collection
+    assert moved.tracks(moved.live)[0].path == tmp_path / "there" / "WAV" / "a.mp3"
+    assert moved.tracks(moved.live)[1].path == outside
+    assert moved.copies == {"id1": (str(tmp_path / "there" / "copy.mp3"),), "id2": (str(outside),)}

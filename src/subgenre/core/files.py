@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote_to_bytes
 from subgenre.errors import SubgenreError
 
 TEMPORARY = ".tmp-"  # what is being written has this before its name
+checksum = zlib.crc32  # of bytes; a second argument is that of the bytes before them
 CHECKSUM = "checksum"  # key of a JSON file
 _MAX_BYTES = 2**26  # of a JSON file
 _MAX_DEPTH = 32  # of lists and tables inside one another
@@ -145,11 +146,6 @@ def _parse_json(text: str) -> Any:
         raise ValueError(f"{name} is no JSON number")
 
     return json.loads(text, parse_constant=refuse)
-
-
-def checksum(data: bytes | memoryview, start: int = 0) -> int:
-    """Return the CRC-32 of some bytes; `start` is that of the bytes before them."""
-    return zlib.crc32(data, start)
 
 
 def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,11 @@
     vectors-<n>.f32    [places, D] float32 of unit norm, read as a memory map
     proximity.npz      a cache: moments of all vectors, and the spread of each
 
+Each track has a checksum of its row and its vector, and `meta` has one of each other table and one
+of everything; `read` compares them. An index of format version 2 has none, and gets them with the
+first change. Paths in the work folder, the one around the model folder, are stored as ./..., so
+that it can be moved.
+
 A writer appends vectors, syncs the file, and then commits the rows that point at them. After a
 crash the committed rows are whole; the next writer overwrites what was appended but not committed.
 A reader maps the file as far as its transaction sees. A deleted row leaves a hole; when more than
@@ -21,33 +26,35 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from subgenre.audio import keys
 from subgenre.core import files
 from subgenre.errors import IndexStoreError
 from subgenre.search.collection import Collection
 from subgenre.search.similarity import Floats, Mask, Moments, Spread
-from subgenre.search.track_rows import SCHEMA, Measured, Rows, rows_of, take
+from subgenre.search.track_rows import SCHEMA, TEXTS, Measured, Rows, rows_of, take
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_WITHOUT_CHECKSUMS = 2
 DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
 _EARLIER = "index.json"  # in an index of format version 1
 _BLOCK = 65_536  # vectors copied at a time
 _WAIT_S = 60.0  # how long a reader or a writer waits for another one
 
 _NAMES = ", ".join(SCHEMA)
-_MARKS = ", ".join("?" * len(SCHEMA))
-_CHANGES = ", ".join(f"{name} = ?" for name in SCHEMA)
+_MARKS = ", ".join("?" * (len(SCHEMA) + 1))
+_CHANGES = ", ".join(f"{name} = ?" for name in (*SCHEMA, "crc"))
 # the statements hold names of columns; values are always bound
-_CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, UNIQUE (id))"
-_CREATE_COPIES = "CREATE TABLE IF NOT EXISTS copies (id, path)"
-_SELECT_COPIES = "SELECT id, path FROM copies WHERE id IN (SELECT id FROM tracks) ORDER BY rowid"
-_CREATE_MEASURES = "CREATE TABLE IF NOT EXISTS measures (id PRIMARY KEY, tempo_bpm, key)"
-_SELECT_MEASURES = "SELECT id, tempo_bpm, key FROM measures WHERE id IN (SELECT id FROM tracks)"
-_SELECT = f"SELECT place, {_NAMES} FROM tracks ORDER BY place"  # noqa: S608
-_INSERT = f"INSERT OR REPLACE INTO tracks (place, {_NAMES}) VALUES (?, {_MARKS})"  # noqa: S608
+_CREATE = f"CREATE TABLE tracks (place INTEGER PRIMARY KEY, {_NAMES}, crc, UNIQUE (id))"
+_CREATE_MORE = {
+    "copies": "CREATE TABLE IF NOT EXISTS copies (id, path)",
+    "measures": "CREATE TABLE IF NOT EXISTS measures (id PRIMARY KEY, tempo_bpm, key)",
+}
+_INSERT = f"INSERT OR REPLACE INTO tracks (place, {_NAMES}, crc) VALUES (?, {_MARKS})"  # noqa: S608
 _UPDATE = f"UPDATE tracks SET {_CHANGES} WHERE id = ?"  # noqa: S608
 
 
@@ -58,7 +65,7 @@ class Header:
     Attributes:
         dim: D. fingerprint: of the model that made the vectors.
         vectors: name of the file of vectors. places: vectors in it that are committed.
-        version: number of the last change.
+        version: number of the last change. format_version: of the index.
     """
 
     dim: int
@@ -66,11 +73,13 @@ class Header:
     vectors: str = "vectors-1.f32"
     places: int = 0
     version: int = 0
+    format_version: int = FORMAT_VERSION
 
 
 def exists(folder: Path) -> bool:
-    """Whether a folder holds an index, of this format or of an earlier one."""
-    return (folder / DATABASE).is_file() or (folder / _EARLIER).is_file()
+    """Whether a folder holds an index, of this format or an earlier one, or a part of it."""
+    known = (folder / DATABASE, folder / _EARLIER, *folder.glob("vectors-*.f32"))
+    return any(path.is_file() for path in known)
 
 
 def create(folder: Path, dim: int, fingerprint: str) -> None:
@@ -80,8 +89,10 @@ def create(folder: Path, dim: int, fingerprint: str) -> None:
         raise IndexStoreError(f"{folder} holds an index already; open it or remove it")
     with files.atomic_path(folder / DATABASE) as temporary, _open(temporary) as db:
         db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
-        db.execute(_CREATE)
-        _set(db, format_version=FORMAT_VERSION, **vars(Header(dim, fingerprint)))
+        for statement in (_CREATE, *_CREATE_MORE.values()):
+            db.execute(statement)
+        _set(db, **vars(Header(dim, fingerprint)), **dict.fromkeys(_CREATE_MORE, _checksum([])))
+        _set(db, seal=_seal(db))
 
 
 def read_header(folder: Path) -> Header:
@@ -94,35 +105,128 @@ def read(folder: Path) -> tuple[Header, Collection]:
     """Open an index: the rows in memory, the vectors as a memory map; a hole has empty fields."""
     with _transaction(folder) as db:  # a writer can't commit, and so remove a file, meanwhile
         header = _header(db)
-        records = db.execute(_SELECT).fetchall()
-        copies, measured = _copies(db), _measures(db)
+        places, rows, crcs = _tracks(db)
+        copies, measures = (_all(db, name) for name in _CREATE_MORE)
         vectors = _map(folder, header)
-    try:
-        places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
-        rows = rows_of(dict(zip(SCHEMA, columns, strict=True)))
+        if header.format_version != _WITHOUT_CHECKSUMS:
+            _check(db, crcs, _checksums(rows, vectors[places]), copies, measures)
         alive = np.zeros(header.places, dtype=bool)
-        alive[np.array(places, dtype=np.int64)] = True
-        rows = _with_holes(rows, alive)
-    except (IndexError, OverflowError, TypeError, ValueError) as problem:
-        raise _damaged(folder, problem) from problem
-    stored = _read_proximity(folder, header)
-    return header, Collection(vectors, rows, alive, stored, copies, measured)
+        alive[places] = True
+        known = set(rows["id"].tolist())
+        more = _copies([row for row in copies if row[0] in known], folder)
+        measured = _measures([row for row in measures if row[0] in known])
+    rows["path"] = np.array(_located(rows["path"].tolist(), folder), object)
+    stored = _read_proximity(folder, header, vectors)
+    return header, Collection(vectors, _with_holes(rows, alive), alive, stored, more, measured)
+
+
+def _tracks(db: sqlite3.Connection) -> tuple[NDArray[np.int64], Rows, list[int]]:
+    """Read places, rows as they are stored, and their checksums, if they have any."""
+    records = db.execute("SELECT * FROM tracks ORDER BY place").fetchall()
+    places, *columns = list(zip(*records, strict=True)) or [()] * (1 + len(SCHEMA))
+    rows = rows_of(dict(zip(SCHEMA, columns, strict=False)))
+    return np.array(places, np.int64), rows, [crc for (*_, crc) in records]
+
+
+def _all(db: sqlite3.Connection, name: str) -> list[tuple[Any, ...]]:
+    """Read a table; an index that was made before there was one has no row of it."""
+    has = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return db.execute(f"SELECT * FROM {name} ORDER BY rowid").fetchall() if has else []  # noqa: S608
+
+
+def _checksums(rows: Rows, vectors: Floats) -> list[int]:
+    """Return a checksum of the fields and the vector of each row as it is stored."""
+    if not len(vectors):
+        return []
+    numbers = [rows[name] for name in SCHEMA if name not in TEXTS]
+    parts = [np.ascontiguousarray(part).view(np.uint8) for part in (*numbers, vectors)]
+    packed = np.hstack([part.reshape(len(vectors), -1) for part in parts])
+    texts = zip(*(rows[name].tolist() for name in TEXTS), strict=True)
+    return [
+        files.checksum(values, files.checksum("\0".join(text).encode()))
+        for text, values in zip(texts, packed, strict=True)
+    ]
+
+
+def _checksum(rows: Sequence[object]) -> int:
+    """Return a checksum of rows of plain values."""
+    return files.checksum(repr(rows).encode())
+
+
+def _seal(db: sqlite3.Connection) -> int:
+    """Return a checksum of `meta` and of the checksums of all tracks."""
+    meta = db.execute("SELECT name, value FROM meta WHERE name != 'seal' ORDER BY name")
+    tracks = db.execute("SELECT count(*), sum(crc) FROM tracks")
+    return _checksum([*meta.fetchall(), *tracks.fetchall()])
+
+
+def _check(
+    db: sqlite3.Connection,
+    recorded: Sequence[int],
+    found: Sequence[int],
+    copies: Sequence[object],
+    measures: Sequence[object],
+) -> None:
+    """Compare all checksums.
+
+    Args:
+        recorded, found: of the tracks. copies, measures: the rows of these tables.
+
+    Raises:
+        ValueError: one differs.
+    """
+    if recorded != found:
+        wrong = sum(one != other for one, other in zip(recorded, found, strict=True))
+        raise ValueError(f"the checksums of {wrong} tracks differ")
+    meta = dict(db.execute("SELECT name, value FROM meta"))
+    for name, value in (
+        ("copies", _checksum(copies)),
+        ("measures", _checksum(measures)),
+        ("seal", _seal(db)),
+    ):
+        if meta.get(name) != value:
+            raise ValueError(f"the checksum '{name}' differs")
+
+
+def _located(paths: Sequence[str], folder: Path) -> list[str]:
+    """Return the absolute paths of paths as they are stored."""
+    start = _work_folder(folder)
+    return [start + p[2:].replace("/", os.sep) if p[:2] == "./" else p for p in paths]
+
+
+def _stored(paths: Sequence[str], folder: Path) -> list[str]:
+    """Invert `_located`."""
+    start = _work_folder(folder)
+    return [
+        "./" + p[len(start) :].replace(os.sep, "/") if p.startswith(start) else p for p in paths
+    ]
+
+
+def _work_folder(folder: Path) -> str:
+    """Return the folder around the model folder of an index, with a separator at its end."""
+    return os.path.join(os.path.abspath(folder.parent.parent), "")  # noqa: PTH100, PTH118
+
+
+def _as_stored(rows: Rows, folder: Path) -> Rows:
+    return {**rows, "path": np.array(_stored(rows["path"].tolist(), folder), object)}
 
 
 def write(folder: Path, rows: Rows, vectors: Floats) -> Header:
     """Add rows with vectors [n, D], replacing those with a known id; return the header after it."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header = _header(db)
+    with _change(folder) as (db, header):
         # over what a killed writer may have left behind the committed vectors
+        added = np.ascontiguousarray(vectors, dtype="<f4")
         with (folder / header.vectors).open("r+b" if header.places else "wb") as out:
             out.seek(header.places * header.dim * 4)
-            out.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+            out.write(added.tobytes())
             out.truncate()
             out.flush()
             os.fsync(out.fileno())
         places = range(header.places, header.places + len(vectors))
-        db.executemany(_INSERT, zip(places, *_columns(rows), strict=True))
-        _set(db, places=header.places + len(vectors), version=header.version + 1)
+        rows = _as_stored(rows, folder)
+        crcs = _checksums(rows, added)
+        db.executemany(_INSERT, zip(places, *_columns(rows), crcs, strict=True))
+        _set(db, places=header.places + len(vectors))
     _shrink(folder)
     return read_header(folder)
 
@@ -139,73 +243,57 @@ def extended(folder: Path, before: Collection, header: Header, rows: Rows) -> Co
 
 def update(folder: Path, rows: Rows) -> None:
     """Replace the fields of tracks that are in the index; their vectors stay."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header, before = _header(db), db.total_changes
+    with _change(folder) as (db, header):
         ids = rows["id"].tolist()
-        db.executemany(_UPDATE, zip(*_columns(rows), ids, strict=True))
-        if db.total_changes - before != len(ids):
+        place_of = dict(db.execute("SELECT id, place FROM tracks"))
+        if not place_of.keys() >= set(ids):
             raise IndexStoreError(f"a track to update is not in the index {folder}; add it first")
-        _set(db, version=header.version + 1)
+        rows = _as_stored(rows, folder)
+        crcs = _checksums(rows, _map(folder, header)[[place_of[i] for i in ids]])
+        db.executemany(_UPDATE, zip(*_columns(rows), crcs, ids, strict=True))
 
 
 def set_copies(folder: Path, copies: Mapping[str, Sequence[str]]) -> None:
     """Replace the copies of tracks by id; tracks that are not named keep theirs."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header = _header(db)
-        db.execute(_CREATE_COPIES)
+    with _change(folder) as (db, _):
         db.executemany("DELETE FROM copies WHERE id = ?", [(track_id,) for track_id in copies])
-        pairs = [(track_id, path) for track_id, paths in copies.items() for path in paths]
-        db.executemany("INSERT INTO copies VALUES (?, ?)", pairs)
-        _set(db, version=header.version + 1)
+        ids = [track_id for track_id, paths in copies.items() for _ in paths]
+        stored = _stored([path for paths in copies.values() for path in paths], folder)
+        db.executemany("INSERT INTO copies VALUES (?, ?)", zip(ids, stored, strict=True))
+        _set(db, copies=_checksum(_all(db, "copies")))
 
 
-def _copies(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
-    """Read the copies by track id; an index that was made before there were any has none."""
-    if not _has(db, "copies"):
-        return {}
+def _copies(rows: Sequence[tuple[Any, ...]], folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the copies by track id."""
     found: dict[str, tuple[str, ...]] = {}
-    for track_id, path in db.execute(_SELECT_COPIES):
+    for (track_id, _), path in zip(rows, _located([p for _, p in rows], folder), strict=True):
         found[track_id] = (*found.get(track_id, ()), path)
     return found
 
 
 def set_measured(folder: Path, measured: Mapping[str, Measured]) -> None:
     """Store tempo and key by track id; other tracks keep theirs."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header = _header(db)
-        db.execute(_CREATE_MEASURES)
+    with _change(folder) as (db, _):
         rows = [(track_id, *values) for track_id, values in measured.items()]
         db.executemany("INSERT OR REPLACE INTO measures VALUES (?, ?, ?)", rows)
-        _set(db, version=header.version + 1)
+        _set(db, measures=_checksum(_all(db, "measures")))
 
 
-def _measures(db: sqlite3.Connection) -> dict[str, Measured]:
-    """Read tempo and key by track id; an index that was made before there were any has none."""
-    if not _has(db, "measures"):
-        return {}
-    found = {track_id: (tempo, key) for track_id, tempo, key in db.execute(_SELECT_MEASURES)}
-    for tempo, key in found.values():
-        if not isinstance(tempo, float | None) or key not in (None, *keys.MAJOR, *keys.MINOR):
-            raise IndexStoreError(
-                f"the index is damaged: a track has the tempo {tempo!r} and the key {key!r}; "
-                "delete its folder and run: subgenre index LIBRARY"
-            )
-    return found
-
-
-def _has(db: sqlite3.Connection, table: str) -> bool:
-    found = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,))
-    return found.fetchone() is not None
+def _measures(rows: Sequence[tuple[Any, ...]]) -> dict[str, Measured]:
+    """Return tempo and key by track id."""
+    known = {None, *keys.MAJOR, *keys.MINOR}
+    for _, tempo, key in rows:
+        if not isinstance(tempo, float | None) or key not in known:
+            raise ValueError(f"a track has the tempo {tempo!r} and the key {key!r}")
+    return {track_id: (tempo, key) for track_id, tempo, key in rows}
 
 
 def delete(folder: Path, ids: Sequence[str]) -> int:
     """Delete tracks by id; return how many there were."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header = _header(db)
+    with _change(folder) as (db, _):
         before = db.total_changes
         db.executemany("DELETE FROM tracks WHERE id = ?", [(track_id,) for track_id in ids])
         count = db.total_changes - before
-        _set(db, version=header.version + 1)
     _shrink(folder)
     return count
 
@@ -215,7 +303,7 @@ def write_proximity(folder: Path, header: Header, moments: Moments, spread: Spre
     with files.atomic_path(folder / PROXIMITY) as temporary, temporary.open("wb") as out:
         np.savez(
             out,
-            vectors=np.array(header.vectors),
+            crc=np.uint32(_first(_map(folder, header), len(spread.mean))),
             count=np.int64(moments.count),
             mean=moments.mean,
             second=moments.second,
@@ -224,16 +312,23 @@ def write_proximity(folder: Path, header: Header, moments: Moments, spread: Spre
         )
 
 
-def _read_proximity(folder: Path, header: Header) -> tuple[Moments, Spread] | None:
-    """Read the cache; None where there is none, or one of another file of vectors."""
+def _first(vectors: Floats, count: int) -> int:
+    """Return a checksum of the first vectors, which no change but `_shrink` touches."""
+    first: Any = np.ascontiguousarray(vectors[:count])
+    return files.checksum(first)
+
+
+def _read_proximity(folder: Path, header: Header, vectors: Floats) -> tuple[Moments, Spread] | None:
+    """Read the cache; None where there is none, or one of other vectors."""
     try:
-        with files.arrays(folder / PROXIMITY) as found:
-            if str(found["vectors"]) != header.vectors or found["mean"].shape != (header.dim,):
+        with files.arrays(folder / PROXIMITY) as found:  # a zip file: it has its own checksums
+            spread = Spread(found["track_mean"], found["track_inverse"])
+            if int(found["crc"]) != _first(vectors, len(spread.mean)):
                 return None
             moments = Moments(int(found["count"]), found["mean"], found["second"])
-            return moments, Spread(found["track_mean"], found["track_inverse"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
+    return (moments, spread) if moments.mean.shape == (header.dim,) else None
 
 
 @contextlib.contextmanager
@@ -246,14 +341,41 @@ def _open(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
+def _change(folder: Path) -> Iterator[tuple[sqlite3.Connection, Header]]:
+    """Run a transaction that changes the index, and renew its version and its last checksum."""
+    with _transaction(folder, "IMMEDIATE") as db:
+        header = _header(db)
+        if header.format_version == _WITHOUT_CHECKSUMS:
+            _add_checksums(db, folder, header)
+        yield db, header
+        _set(db, version=header.version + 1, format_version=FORMAT_VERSION)
+        _set(db, seal=_seal(db))
+
+
+def _add_checksums(db: sqlite3.Connection, folder: Path, header: Header) -> None:
+    """Add the checksums to an index that has none."""
+    places, rows, _ = _tracks(db)
+    crcs = _checksums(rows, _map(folder, header)[places])
+    db.execute("ALTER TABLE tracks ADD COLUMN crc")
+    db.executemany(
+        "UPDATE tracks SET crc = ? WHERE place = ?", zip(crcs, places.tolist(), strict=True)
+    )
+    for name, statement in _CREATE_MORE.items():
+        db.execute(statement)
+        _set(db, **{name: _checksum(_all(db, name))})
+
+
+@contextlib.contextmanager
 def _transaction(folder: Path, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
     """Run one transaction; an error inside it changes nothing."""
     if not (folder / DATABASE).is_file():
-        if exists(folder):
+        if (folder / _EARLIER).is_file():
             raise IndexStoreError(
                 f"{folder} holds an index of an earlier format; "
                 "delete that folder and run: subgenre index LIBRARY"
             )
+        if exists(folder):
+            raise _damaged(folder, f"{DATABASE} is missing")
         raise IndexStoreError(f"{folder} holds no index; make one with: subgenre index LIBRARY")
     try:
         with _open(folder / DATABASE) as db:
@@ -264,7 +386,7 @@ def _transaction(folder: Path, kind: str = "DEFERRED") -> Iterator[sqlite3.Conne
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-    except sqlite3.Error as problem:
+    except (sqlite3.Error, ArithmeticError, LookupError, TypeError, ValueError) as problem:
         raise _damaged(folder, problem) from problem
 
 
@@ -277,12 +399,9 @@ def _damaged(folder: Path, problem: object) -> IndexStoreError:
 
 def _header(db: sqlite3.Connection) -> Header:
     meta = dict(db.execute("SELECT name, value FROM meta"))
-    if meta.pop("format_version", None) != FORMAT_VERSION:
+    if meta.get("format_version") not in (FORMAT_VERSION, _WITHOUT_CHECKSUMS):
         raise IndexStoreError("the index is of another format version; update subgenre")
-    try:
-        return Header(**meta)
-    except TypeError as problem:
-        raise sqlite3.DatabaseError(str(problem)) from problem
+    return Header(**{name: meta[name] for name in vars(Header(0, ""))})
 
 
 def _set(db: sqlite3.Connection, **values: object) -> None:
@@ -315,11 +434,11 @@ def _map(folder: Path, header: Header) -> Floats:
 
 def _shrink(folder: Path) -> None:
     """Copy the vectors to a new file where more than half of the old one is holes."""
-    with _transaction(folder, "IMMEDIATE") as db:
-        header = _header(db)
+    with _transaction(folder) as db:
         (count,) = db.execute("SELECT count(*) FROM tracks").fetchone()
-        if 2 * count >= header.places:
+        if 2 * count >= _header(db).places:
             return
+    with _change(folder) as (db, header):
         places = [place for (place,) in db.execute("SELECT place FROM tracks ORDER BY place")]
         number = int(header.vectors.removeprefix("vectors-").removesuffix(".f32")) + 1
         name, old = f"vectors-{number}.f32", _map(folder, header)
@@ -330,7 +449,7 @@ def _shrink(folder: Path) -> None:
             os.fsync(out.fileno())
         # places only move down, in ascending order, so no two rows ever share one
         db.executemany("UPDATE tracks SET place = ? WHERE place = ?", enumerate(places))
-        _set(db, vectors=name, places=len(places), version=header.version + 1)
+        _set(db, vectors=name, places=len(places))
     for path in folder.glob("vectors-*.f32"):
         if path.name != name:
             with contextlib.suppress(OSError):  # Windows keeps a file that a reader maps
