@@ -302,6 +302,11 @@ def test_bad_files_are_refused_with_a_reason(tmp_path):
 
 
 def test_samples_that_are_not_finite_are_refused(tmp_path):
+    samples = files.music(3.0).T.astype(np.float64)
+    samples[-files.RATE, 1] = 1e300  # finite in 64 bits
+    soundfile.write(tmp_path / "double.wav", samples, files.RATE, subtype="DOUBLE")
+    with pytest.raises(AudioError, match="not finite"):
+        read_window(tmp_path / "double.wav", 0, 3)
     files.write_bad_inside(tmp_path)
     for name in ("nan.wav", "infinite.wav"):
         with pytest.raises(AudioError, match="NaN or infinite"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import shutil
 import wave
 from pathlib import Path
@@ -203,3 +204,45 @@ def test_real_recordings(corpus: Path, tmp_path: Path) -> None:
     written = pq.read_table(tmp_path / "chunks.parquet")
     assert written.num_rows == len(paths)
     assert store.read_dataset(tmp_path)["counts"]["chunks"] == len(paths)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    ("spoil", "value"),
+    [("log_mel", math.nan), ("log_mel", math.inf), ("log_mel", 6e4), ("measure", math.nan)],
+)
+def test_a_file_with_values_of_no_music_is_listed_and_counts_nowhere(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str, value: float
+) -> None:
+    """The values of one file go wrong after its samples were found to be right."""
+    bad = root / "house/deep/c.wav"
+    everyone = library_of(root)
+    without = [track for track in everyone.tracks if track.path != bad]
+    others = dataclasses.replace(everyone, tracks=tuple(without))
+    run(root, tmp_path / "expected", library=others)
+    real_read, real_mel, real_measure = chunking.read, chunking.log_mel, measures.measure
+    now: list[Path] = []
+
+    def read(job, start_s):
+        now[:] = [job.path]
+        return real_read(job, start_s)
+
+    def mel(samples, spec):
+        values = real_mel(samples, spec)
+        if now == [bad] and spoil == "log_mel":
+            values[0, 3, 7] = value
+        return values
+
+    def measure(samples, rate):
+        spoilt = {"tempo_bpm": value} if now == [bad] and spoil == "measure" else {}
+        return real_measure(samples, rate) | spoilt
+
+    monkeypatch.setattr(chunking, "read", read)
+    monkeypatch.setattr(chunking, "log_mel", mel)
+    monkeypatch.setattr(measures, "measure", measure)
+    summary = run(root, tmp_path / "out")
+    assert bad in [skipped.path for skipped in summary.skipped]
+    for table in (store.CHUNKS, store.TRACKS):
+        assert pq.read_table(tmp_path / "out" / table) == pq.read_table(
+            tmp_path / "expected" / table
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import torch
 from subgenre.audio import features, reading
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
+from subgenre.core import parallel
 from subgenre.dataset import folder as store
 from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError, RunError
+from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.library.track import Track
 from subgenre.models import backbones, embedding, file_embedding
 from subgenre.models.encoder import Encoder
@@ -279,3 +281,33 @@ def test_vectors_of_outside_files(tmp_path) -> None:
     mean = found.chunks.mean(0)
     np.testing.assert_allclose(found.vectors[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert file_embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)
+
+
+def test_a_file_without_finite_vectors_is_skipped(tmp_path, monkeypatch) -> None:
+    net = Encoder(
+        backbones.load("musicnn"), head=(), embedding_size=8, generator=torch.Generator()
+    ).eval()
+    paths = [tmp_path / f"{i}.wav" for i in range(3)]
+    for i, path in enumerate(paths):
+        write_wav(path, 4.0, i)
+    real = net.forward
+    calls: list[int] = []
+
+    def forward(chunks):
+        calls.append(len(chunks))
+        return real(chunks) * (torch.nan if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(net, "forward", forward)
+    monkeypatch.setattr(parallel, "map_files", lambda fn, items, **_: enumerate(map(fn, items)))
+    config = PreprocessConfig(chunk_s=4.0, max_chunks=1)
+    found = file_embedding.embed_files(net, paths, config)
+    assert found.paths == (paths[0], paths[2])
+    assert [s.path for s in found.skipped] == [paths[1]]
+
+
+def test_a_network_that_gives_no_numbers_is_refused_by_the_file(encoder, folder, tmp_path) -> None:
+    damaged = copy.deepcopy(encoder)
+    with torch.no_grad():
+        next(damaged.backbone.parameters()).fill_(torch.nan)
+    with pytest.raises(BackboneError, match=r"0\.pt"):
+        embedding.pooled_vectors(damaged, folder, [0, 1], cache=tmp_path)

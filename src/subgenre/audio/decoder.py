@@ -199,7 +199,8 @@ def to_float(frame: av.AudioFrame) -> Float32:
     samples: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
-    scaled: Float32 = samples.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # of 64-bit samples: infinite, and refused
+        scaled: Float32 = samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:
         scaled -= 128
         scaled /= 128

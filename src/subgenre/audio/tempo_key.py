@@ -45,7 +45,7 @@ def tempo(mono: Float32, rate: int) -> float | None:
     """
     envelope, frame_rate = onset_envelope(mono, rate)
     bpm, score, correlation = beat(envelope, frame_rate)
-    if score < _BEAT:
+    if not score >= _BEAT:  # also NaN
         return None
     fine = bpm * np.linspace(0.99, 1.01, 401)
     period = 60 * frame_rate / fine

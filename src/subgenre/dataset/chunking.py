@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from subgenre.dataset import folder, starts
 from subgenre.errors import AudioError
 
 SHORT_S = 0.25  # a window may be this much shorter than expected: codecs round
+_LARGEST = 1000.0  # of a log-mel value, in any unit of level: music lies within 25
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read(job: Job, start_s: float) -> Window:
     """Decode, measure and transform one window of a track.
 
     Raises:
-        AudioError: the window can't be decoded or has samples that are not finite.
+        AudioError: the window can't be decoded, or what follows from it is no music.
     """
     length_s, spec = job.config.chunk_s, job.spec
     samples, rate, lead = reading.read_window(
@@ -91,7 +93,20 @@ def read(job: Job, start_s: float) -> Window:
         measured = measures.measure(inside, rate)
     else:
         measured = {"silent_share": measures.silent_share(inside, rate)}
+    _check(mel, measured, start_s)
     return Window(start_s, len(mono) / spec.rate, mel, measured)
+
+
+def _check(mel: Tensor, measured: dict[str, float], start_s: float) -> None:
+    """Refuse values that would spoil the statistics of a whole library."""
+    extreme = float(mel.abs().max()) if mel.numel() else 0.0
+    if not extreme <= _LARGEST:  # also NaN
+        raise AudioError(
+            f"has features of {extreme:.0e} at {start_s:.1f} s; at most {_LARGEST:g} is plausible"
+        )
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise AudioError(f"its {name} at {start_s:.1f} s is {value}, not finite")
 
 
 def make_chunks(job: Job) -> Outcome:

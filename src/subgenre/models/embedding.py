@@ -14,7 +14,7 @@ from torch import Tensor
 
 from subgenre.audio.features import Statistics
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import ConfigError
+from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones import Backbone
 from subgenre.models.cache import ArrayCache
 from subgenre.models.cache import key as cache_key
@@ -171,9 +171,20 @@ def _batch_size(device: Device) -> int:
 def _run(
     network: Callable[[Tensor], Tensor], folder: FeatureFolder, rows: Ints, device: Device
 ) -> Floats:
-    """Load some chunks and run the network on them."""
+    """Load some chunks and run the network on them.
+
+    Raises:
+        BackboneError: a value is not finite.
+    """
     with torch.inference_mode():
         output: Floats = network(folder.load(rows).to(device)).float().cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(output.reshape(len(rows), -1)).all(axis=1))
+    if len(bad):
+        file = folder.chunks["file"][int(rows[bad[0]])].as_py()
+        raise BackboneError(
+            f"the network gives values that are not finite for {folder.path / file}; its weights "
+            "are damaged: copy or download them again, or train again"
+        )
     return output
 
 

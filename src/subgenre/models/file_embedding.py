@@ -99,11 +99,14 @@ def embed_each(
         if len(tasks) == 1:  # a process would take longer to start than to decode
             results = ((0, parallel.attempt(_chunk_file, task)) for task in tasks)
         for i, result in results:
-            if isinstance(result, parallel.Failure):
-                skipped = Skipped(tasks[i].path, result.reason)
-                yield i, replace(_joined([], encoder.size), skipped=(skipped,))
-            else:
-                yield i, _embed_one(encoder, tasks[i], *result, device, batch_size)
+            try:
+                if isinstance(result, parallel.Failure):
+                    raise AudioError(result.reason)
+                found = _embed_one(encoder, tasks[i], *result, device, batch_size)
+            except AudioError as problem:
+                skipped = Skipped(tasks[i].path, str(problem))
+                found = replace(_joined([], encoder.size), skipped=(skipped,))
+            yield i, found
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,11 @@ def _embed_one(
         with torch.inference_mode():
             parts.append(encoder(features.float().to(device)).cpu().numpy())
     shutil.rmtree(task.out)
+    chunks = np.concatenate(parts)
+    if not np.isfinite(chunks).all():
+        raise AudioError("has vectors that are not finite")
     start_s = np.array([row["start_s"] for row in rows], dtype=np.float64)
-    found = FileVectors.of(task.path, probe.id, probe.duration_s, np.concatenate(parts), start_s)
+    found = FileVectors.of(task.path, probe.id, probe.duration_s, chunks, start_s)
     if task.kept:
         task.kept.write(found)
     return found
