@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
 from pathlib import Path
+
+import numpy as np
 
 STATE: list[str] = []
 
@@ -26,9 +29,15 @@ def misbehave(what: str) -> str:
         time.sleep(1000)
     if what == "raise":
         raise ValueError("two\nlines of \udcff text")
+    if what == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if what == "leave":
         raise SystemExit(2)
     return what
+
+
+def allocate(size: int) -> int:
+    return np.empty(size, np.uint8).nbytes
 
 
 def process_id(_: int) -> int:

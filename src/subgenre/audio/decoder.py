@@ -210,7 +210,9 @@ def to_float(frame: av.AudioFrame) -> Float32:
 
 
 def _reason(problem: Exception) -> str:
+    """Describe an error of the library; its own texts name system calls that never happened."""
+    if isinstance(problem, av.DecoderNotFoundError):
+        return "holds sound of an unknown codec"
     if isinstance(problem, av.InvalidDataError):
         return "has no audio in a supported format"
-    text = " ".join(str(getattr(problem, "strerror", None) or problem).split())
-    return f"has no readable audio ({text})"
+    return "is damaged: no audio in it can be read"

@@ -7,6 +7,7 @@ by another signal.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -125,7 +126,9 @@ def _reason(problem: OSError) -> str:
         return f"{reason}; check the paths and the free space"
     path = Path(os.fsdecode(name))
     path = path.parent if path.name.startswith(TEMPORARY) else path
-    return f"{path}: {problem.strerror}; choose another place or repair this one"
+    full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    here = "free some space" if full else "repair this one"
+    return f"{path}: {problem.strerror}; choose another place or {here}"
 
 
 def _dashed(word: str) -> str:

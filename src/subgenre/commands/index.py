@@ -380,7 +380,13 @@ def _measure(store: Index, workers: int | None, console: Console) -> list[Skippe
         return []
     skipped, unsaved, saved_at = [], {}, time.monotonic()
     workers = min(len(todo), parallel.worker_count(workers))
-    results = parallel.map_files(_tempo_key, todo, workers=workers, timeout_s=_MEASURE_TIMEOUT_S)
+    results = parallel.map_files(
+        _tempo_key,
+        todo,
+        workers=workers,
+        timeout_s=_MEASURE_TIMEOUT_S,
+        initializer=parallel.limit_memory,
+    )
     with console.progress("measuring tempo and key") as bar:
         for done, (position, result) in enumerate(results, start=1):
             track = todo[position]

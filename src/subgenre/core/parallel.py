@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import itertools
 import multiprocessing
 import os
@@ -25,6 +26,9 @@ R = TypeVar("R")
 
 MAX_REASON = 300  # characters; a library's message on a broken file can be a page long
 CRASHED = "the reader crashed on this file"
+FAILED = "an unexpected error; please report it with the file"
+MEMORY = 4 * 2**30  # bytes that a worker may take for one file
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no file's fault
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,17 @@ def worker_count(workers: int | None = None) -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
+
+
+def limit_memory() -> None:
+    """Limit a worker that reads files, so that a hostile one costs no more than itself."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
 def map_files(
@@ -60,6 +75,7 @@ def map_files(
 
     Raises:
         SubgenreError: no worker process can start.
+        OSError: the disk is full or read-only.
     """
     waiting: Iterator[tuple[int, T]] = iter(enumerate(items))
     workers = max(1, workers)
@@ -83,8 +99,14 @@ def attempt(fn: Callable[[T], R], item: T) -> R | Failure:
     """Apply `fn` in this process, for one item that is not worth starting a process."""
     try:
         return fn(item)
-    except Exception as problem:  # noqa: BLE001  as in a worker: whatever a library raises
+    except Exception as problem:  # as in a worker: whatever a library raises
+        if _no_room(problem):
+            raise
         return _failure(problem, 0.0)
+
+
+def _no_room(problem: BaseException) -> bool:
+    return isinstance(problem, OSError) and problem.errno in _NO_ROOM
 
 
 class _Run:
@@ -151,7 +173,7 @@ class _Run:
     def _finish(self, done: set[concurrent.futures.Future[Any]]) -> Iterator[tuple[int, Any]]:
         for future in sorted(done, key=lambda future: self.pending[future][0]):
             problem = future.exception()
-            if isinstance(problem, BrokenProcessPool):
+            if problem and (isinstance(problem, BrokenProcessPool) or _no_room(problem)):
                 raise problem
             position, _ = self.pending.pop(future)
             yield position, _failure(problem, self.timeout_s) if problem else future.result()
@@ -188,16 +210,16 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _failure(problem: BaseException, timeout_s: float) -> Failure:
-    """Turn an error into one readable line."""
+    """Turn an error into one sentence for a person."""
     if isinstance(problem, ProcessExpired):
         return Failure(CRASHED)
     if isinstance(problem, concurrent.futures.TimeoutError):
         return Failure(f"took longer than {timeout_s:g} s")
     if isinstance(problem, MemoryError):
-        return Failure("needs more memory than there is")
+        return Failure("needs too much memory")
     if isinstance(problem, SubgenreError):
         return Failure(_one_line(problem))
-    return Failure(f"{type(problem).__name__}: {_one_line(problem)}"[:MAX_REASON])
+    return Failure(FAILED)
 
 
 def _one_line(problem: BaseException) -> str:

@@ -418,7 +418,6 @@ def _probe(spec: FeatureSpec, config: PreprocessConfig) -> tuple[float, int]:
         _write_probe(path, probe_s + 1.0)
         job = Job("0" * 32, path, "probe", probe_s, Path(temporary), spec, config)
         with hardware.one_thread():  # as in a worker
-            chunking.start_worker()
             for _ in range(2):  # the first round includes imports and tables
                 began = time.perf_counter()
                 chunking.make_chunks(job)
@@ -433,7 +432,7 @@ def _write_probe(path: Path, length_s: float) -> None:
     t = np.arange(round(length_s * _PROBE_RATE)) / _PROBE_RATE
     beats = np.sin(2 * np.pi * 60 * t) * np.exp(-(t % 0.5) * 12)
     stereo = 0.5 * beats[:, None] + generator.normal(0, 0.02, (len(t), 2))
-    with wave.open(str(path), "wb") as file:
+    with files.named(path), wave.open(str(path), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)
         file.setframerate(_PROBE_RATE)

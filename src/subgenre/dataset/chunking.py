@@ -13,6 +13,7 @@ from torch import Tensor
 from subgenre.audio import measures, reading
 from subgenre.audio.features import FeatureSpec, Statistics, log_mel
 from subgenre.config import PreprocessConfig
+from subgenre.core import parallel
 from subgenre.dataset import folder, starts
 from subgenre.errors import AudioError
 
@@ -72,7 +73,8 @@ class Window:
 
 
 def start_worker() -> None:
-    """Limit the worker to one thread: workers share the cores, and sums keep their order."""
+    """Limit a worker's memory, and its threads to one: sums keep their order."""
+    parallel.limit_memory()
     torch.set_num_threads(1)
 
 

@@ -58,9 +58,10 @@ class Journal:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Write one line and flush it to disk."""
-        self._file.write(json.dumps(files.with_checksum(entry)).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with files.named(Path(self._file.name)):
+            self._file.write(json.dumps(files.with_checksum(entry)).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Journal:
         return self

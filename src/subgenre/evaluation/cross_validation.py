@@ -21,7 +21,7 @@ from subgenre.core.text import duration
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
-from subgenre.errors import RunError, SubgenreError, TrainingError
+from subgenre.errors import RunError, TrainingError
 from subgenre.evaluation.tracks import embed_tracks
 from subgenre.training import checkpoint, fit
 
@@ -218,7 +218,7 @@ def _train_in_process(one: Job) -> Exception | None:
     """Train one job and return its error, so that its class reaches the parent process."""
     try:
         train_one(one)
-    except (SubgenreError, OSError) as problem:
+    except Exception as problem:  # noqa: BLE001  the parent process raises it
         return problem
     return None
 

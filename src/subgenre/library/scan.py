@@ -92,7 +92,13 @@ def describe(
             described[path] = track
     unread = [path for path in paths if path not in described]
     count = min(parallel.worker_count(workers), max(1, len(unread)))
-    results = parallel.map_files(_describe, unread, workers=count, timeout_s=PROBE_TIMEOUT_S)
+    results = parallel.map_files(
+        _describe,
+        unread,
+        workers=count,
+        timeout_s=PROBE_TIMEOUT_S,
+        initializer=parallel.limit_memory,
+    )
     for position, result in results:
         reason_or_track = result.reason if isinstance(result, parallel.Failure) else result
         described[unread[position]] = reason_or_track

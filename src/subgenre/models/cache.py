@@ -74,7 +74,7 @@ class ArrayCache:
         """
         missing = self._missing(rows)
         if len(missing) or not self._values_path.exists():
-            with files.locked(self._lock_path):
+            with files.named(self._values_path), files.locked(self._lock_path):
                 missing = self._missing(rows)  # another process may have computed some meanwhile
                 if check_room:
                     check_room(len(missing) * math.prod(self.shape[1:]) * self.dtype.itemsize)

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from subgenre.audio.features import Statistics
@@ -275,10 +276,10 @@ def save(encoder: Encoder, folder: Path) -> None:
     tensors = {
         name: value.detach().to("cpu").contiguous() for name, value in encoder.state_dict().items()
     }
-    with files.atomic_path(Path(folder) / WEIGHTS) as temporary:
-        save_file(tensors, temporary, {"format_version": str(FORMAT_VERSION)})
+    # its own writer turns a full disk into an error of another kind
+    files.write_bytes(folder / WEIGHTS, serialise(tensors, {"format_version": str(FORMAT_VERSION)}))
     description = {**_describe(encoder), "fingerprint": fingerprint(encoder)}
-    files.write_json(Path(folder) / STRUCTURE, {"format_version": FORMAT_VERSION, **description})
+    files.write_json(folder / STRUCTURE, {"format_version": FORMAT_VERSION, **description})
 
 
 def load(folder: Path) -> Encoder:

@@ -22,6 +22,7 @@ from subgenre.core import parallel
 from subgenre.dataset import chunking, folder
 from subgenre.dataset.chunking import Job
 from subgenre.errors import AudioError
+from subgenre.library.scan import stamp
 from subgenre.library.sources import Skipped
 from subgenre.models.encoder import Encoder, evaluating
 from subgenre.models.file_vectors import FileVectors, Kept
@@ -31,6 +32,7 @@ Device = torch.device | str
 Progress = Callable[[int, int], None]
 
 FILE_TIMEOUT_S = 600.0
+_SMALL = 100_000_000  # bytes
 
 
 def embed_files(
@@ -96,7 +98,8 @@ def embed_each(
             timeout_s=timeout_s,
             initializer=chunking.start_worker,
         )
-        if len(tasks) == 1:  # a process would take longer to start than to decode
+        # of a small file, a process would take longer to start than to decode
+        if len(tasks) == 1 and stamp(tasks[0].path)[0] < _SMALL:
             results = ((0, parallel.attempt(_chunk_file, task)) for task in tasks)
         for i, result in results:
             try:

@@ -87,12 +87,15 @@ def create(folder: Path, dim: int, fingerprint: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if exists(folder):
         raise IndexStoreError(f"{folder} holds an index already; open it or remove it")
-    with files.atomic_path(folder / DATABASE) as temporary, _open(temporary) as db:
-        db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
-        for statement in (_CREATE, *_CREATE_MORE.values()):
-            db.execute(statement)
-        _set(db, **vars(Header(dim, fingerprint)), **dict.fromkeys(_CREATE_MORE, _checksum([])))
-        _set(db, seal=_seal(db))
+    try:
+        with files.atomic_path(folder / DATABASE) as temporary, _open(temporary) as db:
+            db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
+            for statement in (_CREATE, *_CREATE_MORE.values()):
+                db.execute(statement)
+            _set(db, **vars(Header(dim, fingerprint)), **dict.fromkeys(_CREATE_MORE, _checksum([])))
+            _set(db, seal=_seal(db))
+    except sqlite3.Error as problem:
+        raise _damaged(folder, problem) from problem
 
 
 def read_header(folder: Path) -> Header:
@@ -378,7 +381,7 @@ def _transaction(folder: Path, kind: str = "DEFERRED") -> Iterator[sqlite3.Conne
             raise _damaged(folder, f"{DATABASE} is missing")
         raise IndexStoreError(f"{folder} holds no index; make one with: subgenre index LIBRARY")
     try:
-        with _open(folder / DATABASE) as db:
+        with files.named(folder), _open(folder / DATABASE) as db:
             db.execute(f"BEGIN {kind}")
             try:
                 yield db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,11 +32,10 @@ def save(folder: Path, state: Mapping[str, Any], fingerprint: Mapping[str, str])
     `fingerprint` must be the same to resume: `section.option` and its value as text, or a name
     (`data`, `split`) and a hash.
     """
-    path = folder / NAME
-    with files.atomic_path(path) as temporary:
-        torch.save(
-            {"format_version": FORMAT_VERSION, "fingerprint": dict(fingerprint), **state}, temporary
-        )
+    path, buffer = folder / NAME, io.BytesIO()
+    whole = {"format_version": FORMAT_VERSION, "fingerprint": dict(fingerprint), **state}
+    torch.save(whole, buffer)  # its own writer turns a full disk into an error of another kind
+    files.write_bytes(path, buffer.getbuffer())
     return path
 
 

@@ -18,22 +18,25 @@ _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C ag
 
 @contextmanager
 def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
-    """After Ctrl-C name the checkpoint, if the model is not finished; remove an empty `folder`.
+    """After Ctrl-C or on a full disk name the checkpoint, if the model is not finished.
+
+    An empty folder is removed.
 
     Args:
         folder: of the checkpoint. run: the model folder. own: whether this process writes both.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):
         finished = own and (run / workspace.CONFIG).is_file()
         if (folder / checkpoint.NAME).is_file() and not finished:
             console.warn(f"the checkpoint under {folder} stays: {Interrupted.go_on}")
         raise
     finally:
         if own:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
+            for place in (folder, run):
+                with suppress(OSError):  # it is not empty
+                    place.rmdir()
 
 
 @contextmanager
