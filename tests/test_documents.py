@@ -7,6 +7,7 @@ absolute paths by paths in the folder. `subgenre explore` is started on a free p
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
@@ -110,6 +111,7 @@ def test_the_commands_of_the_thesis(folder: Path, monkeypatch: pytest.MonkeyPatc
         if script.startswith("Preprocess"):
             given = ["--backbone", "musicnn"]
         monkeypatch.setattr(sys, "argv", [script, *given])
+        monkeypatch.setattr(os, "_exit", sys.exit)
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(str(REPOSITORY / script), run_name="__main__")
         assert stop.value.code in (0, None), script

@@ -230,8 +230,10 @@ def test_of_several_processes_the_first_prints_and_each_prints_its_error(
 
 
 @pytest.mark.parametrize("torchrun", [{}, {"TORCHELASTIC_RUN_ID": "a"}])
-@pytest.mark.parametrize(("words", "code"), [("--version >&-", 0), ("runs --run 2>&-", 2)])
-def test_a_closed_stream_changes_no_exit_code(tmp_path, torchrun, words, code) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"), [("--version >&-", 0), ("runs --run 2>&-", 2), ("--version >/dev/full", 2)]
+)
+def test_only_a_full_stream_changes_the_exit_code(tmp_path, torchrun, words, code) -> None:
     command = ["sh", "-c", f"{sys.executable} -m subgenre {words}"]
     found = subprocess.run(command, cwd=tmp_path, env={**os.environ, **torchrun}, timeout=60)
     assert found.returncode == code

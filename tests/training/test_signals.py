@@ -43,7 +43,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(
 def test_a_signal_stops_the_backbone_and_its_output_is_kept(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "f")
     places = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
-    with pytest.raises(trainer.Interrupted, match=r"backbone: 8 of \d+.*same command again"):
+    with pytest.raises(trainer.Interrupted, match="before the first step; the same command again"):
         stage.train(
             folder.path,
             recipe(),
@@ -88,7 +88,7 @@ def test_ctrl_c_saves_the_step_and_the_resumed_run_has_the_same_weights(
 def test_a_second_ctrl_c_stops_at_once(
     folder: FeatureFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(_self: trainer.Trainer, *, last: bool) -> None:
+    def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
@@ -96,6 +96,28 @@ def test_a_second_ctrl_c_stops_at_once(
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
     assert not list((tmp_path / "c").glob("*/checkpoint.pt"))
+
+
+@pytest.mark.usefixtures("keyboard")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["load_backbone", "_source", "Trainer"])
+def test_a_signal_before_the_first_step_stops_at_once(
+    folder: FeatureFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    phase: str,
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+        pytest.fail("the phase was finished")
+
+    monkeypatch.setattr(fit, phase, work)
+    stopped = KeyboardInterrupt if number == signal.SIGINT else trainer.Interrupted
+    with pytest.raises(stopped):
+        stage.train(folder.path, recipe(), out=tmp_path / "m", checkpoints=tmp_path / "c")
+    assert not (tmp_path / "m").exists()
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_a_stop_requested_in_another_process_stays_a_stop() -> None:
@@ -107,6 +129,7 @@ def test_a_job_that_ignores_ctrl_c_still_does() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with signals.stop_signals(fit.Silent()) as requested:
+            assert not requested()
             signal.raise_signal(signal.SIGINT)
             assert not requested()
     finally:

@@ -61,13 +61,14 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             # a character that the terminal's encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     code = main(arguments)
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        sys.exit(code)
-    # While the interpreter shuts down, a thread of torch sometimes aborts the process. torchrun
-    # would then report a failure, although the model is written.
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # none, full, or closed
+        try:
             stream.flush()
+        except (AttributeError, BrokenPipeError, ValueError):  # none, or closed
+            pass
+        except OSError:  # full: the result is lost
+            code = code or 2
+    # The interpreter would take seconds to free torch, one of whose threads may abort the process.
     os._exit(code)
 
 

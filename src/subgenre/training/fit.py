@@ -28,7 +28,7 @@ from subgenre.training import batches, distributed, inputs
 from subgenre.training.compatibility import check_compatibility
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import ActivationSource, FeatureSource, Source, VectorSource
-from subgenre.training.messages import StoppableConsole, report_estimate, training_progress
+from subgenre.training.messages import report_estimate, training_progress
 from subgenre.training.run_state import Callbacks, Result
 from subgenre.training.trainer import Trainer
 
@@ -104,7 +104,7 @@ def fit(
     Args:
         backbone: already loaded, and not changed; by default `settings.model.backbone` is loaded.
         checkpoints, resume, fingerprint: see `Trainer`.
-        stop_requested: called between steps, and between batches of the frozen backbone.
+        stop_requested: called between steps.
         only: rows of the chunks to use; by default all.
 
     Raises:
@@ -123,8 +123,7 @@ def fit(
     encoder = new_encoder(backbone, settings.model, folder, rows, settings.run.seed)
     fit_ids, val_ids = _hold_out(folder, ids, settings, chunks, console)
     table = batches.learnt_chunks(folder, fit_ids, settings.batch, settings.loss.name, only=only)
-    stoppable = StoppableConsole(console, stop_requested)
-    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, stoppable)
+    source, pooled = _source(encoder, folder, rows, chunks, settings, device, group, console)
     if settings.model.tune == "lora":
         lora.add(backbone, rank=settings.model.lora_rank, seed=settings.run.seed)
     on_estimate = partial(

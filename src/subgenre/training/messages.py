@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from subgenre.config import TrainConfig
-from subgenre.core.progress import Console, Progress
+from subgenre.core.progress import Console
 from subgenre.core.text import counted, duration, percent
-from subgenre.errors import Interrupted
 from subgenre.models.backbones import Backbone
 from subgenre.training.run_state import Epoch, Estimate, Result
 
@@ -75,26 +74,3 @@ def training_progress(
                 )
 
         yield on_step, on_epoch
-
-
-class StoppableConsole:
-    """A console whose progress bars raise `Interrupted` once a stop is requested."""
-
-    def __init__(self, console: Console, stop_requested: Callable[[], bool]) -> None:
-        self.info, self.warn = console.info, console.warn
-        self.console, self.stop_requested = console, stop_requested
-
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        """Open a bar."""
-        with self.console.progress(title) as bar:
-
-            def step(done: int, total: int) -> None:
-                bar(done, total)
-                if self.stop_requested():
-                    raise Interrupted(
-                        f"stopped ({title}: {done} of {total}); run the same command again: what "
-                        "is computed so far is kept"
-                    )
-
-            yield step

@@ -16,6 +16,10 @@ from subgenre.training import checkpoint
 _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C again stops at once"
 
 
+class _Stopped(BaseException):
+    """A signal came; no library catches this as an error of its own."""
+
+
 @contextmanager
 def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) -> Iterator[None]:
     """After Ctrl-C or on a full disk name the checkpoint, if the model is not finished.
@@ -43,16 +47,27 @@ def tidy_checkpoints(folder: Path, run: Path, console: Console, *, own: bool) ->
 def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGTERM, SIGUSR1 (a cluster) or Ctrl-C came.
 
+    Before its first call, a signal stops the work at once: there is no step to be saved.
+
     Raises:
         KeyboardInterrupt: after the checkpoint, or at once on a second Ctrl-C; after the block
             if there was no step left to stop at.
+        Interrupted: another signal came before the first call.
     """
     received: list[int] = []
+    called = False
+
+    def requested() -> bool:
+        nonlocal called
+        called = True
+        return bool(received)
 
     def note(number: int, _frame: object) -> None:
         pressed = number == signal.SIGINT
-        if pressed and number in received:
+        if pressed and (number in received or not called):
             raise KeyboardInterrupt
+        if not called:
+            raise _Stopped
         received.append(number)  # before the message: that can fail, or wait for a lock
         if pressed:
             threading.Thread(target=console.warn, args=(_STOPPING,), daemon=True).start()
@@ -66,7 +81,10 @@ def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
         caught.remove(signal.SIGINT)
     before = {number: signal.signal(number, note) for number in caught}
     try:
-        yield lambda: bool(received)
+        yield requested
+    except _Stopped:
+        again = "the same command again goes on with what is computed"
+        raise Interrupted(f"stopped before the first step; {again}") from None
     except Interrupted as problem:
         if signal.SIGINT in received:
             raise KeyboardInterrupt from problem

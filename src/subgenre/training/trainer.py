@@ -188,9 +188,9 @@ class Trainer:
             if len(self.unread) >= self.read_every:
                 self._read_figures()
             self.callbacks.on_step(state.epoch, state.step, len(every))
-            last = state.step == len(every)
+            stop, last = self.callbacks.stop_requested(), state.step == len(every)
             if last or state.step % settings.batch.accumulate == 0:
-                self._save_if_due(last=last)
+                self._save_if_due(stop=stop, last=last)
 
     def _step(self, batch: Batch, loaded: Tensor, places: Tensor | None, *, steps: int) -> None:
         """Encode this process's share, compute the loss of the whole batch, update the weights.
@@ -292,10 +292,9 @@ class Trainer:
         if self.group.first:
             self.callbacks.on_epoch(row)
 
-    def _save_if_due(self, *, last: bool) -> None:
+    def _save_if_due(self, *, stop: bool, last: bool) -> None:
         """Save every `save_every` steps, and before a stop that was requested."""
         state, every = self.state, self.config.run.save_every
-        stop = self.callbacks.stop_requested()
         if self.group.world > 1:  # processes compare requests only at steps that all of them know
             compared = last or state.done % self.read_every == 0
             stop = compared and distributed.any_process(stop, self.group, self.device)
