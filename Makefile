@@ -2,6 +2,7 @@
 # make test   sets itself up and runs the tests
 # make test-fast  the tests without those marked slow, browser or corpus
 # make check  what CI runs: lint, types, rooms, tests
+# make crash  breaks each stage at 200 moments (kills, full disk, ...) and runs it again
 # make bench  each figure against its peer, in one run each
 # make soak   the explorer under load for 30 minutes
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check bench soak clean
+.PHONY: help demo test test-fast lint check crash bench soak clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -47,6 +48,9 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 check: lint test
+
+crash: $(VENV)/.dev
+	$(BIN)/python -m tests.crashes --cases 200
 
 bench: $(VENV)/.dev
 	@for file in $(filter-out %/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.audio import tempo_key
+from subgenre.audio import reading, tempo_key
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import parallel, text
 from subgenre.core.progress import Console, Silent
-from subgenre.errors import LibraryError
+from subgenre.errors import AudioError, LibraryError
 from subgenre.library import scan, sources
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
@@ -357,6 +358,8 @@ def _embed(
             for position, vectors in model.embed_each([t.path for t in tracks], workers=workers):
                 if vectors.skipped:
                     skipped += vectors.skipped
+                elif vectors.ids[0] != tracks[position].id:
+                    skipped.append(Skipped(tracks[position].path, scan.CHANGED))
                 else:
                     count += 1
                     unsaved.append((tracks[position], vectors.vectors[0]))
@@ -372,7 +375,8 @@ def _embed(
 def _measure(store: Index, workers: int | None, console: Console) -> list[Skipped]:
     """Measure tempo and key of each track of the index once, and save them every few seconds.
 
-    A track that can't be measured has neither, and is not tried again; one whose file is away is.
+    A track that can't be measured has neither, and is not tried again; one whose file is away, or
+    is replaced meanwhile, is.
     """
     known, every = store.collection.measured, store.collection.tracks(store.collection.live)
     todo = [track for track in every if track.id not in known and track.path.is_file()]
@@ -390,10 +394,13 @@ def _measure(store: Index, workers: int | None, console: Console) -> list[Skippe
     with console.progress("measuring tempo and key") as bar:
         for done, (position, result) in enumerate(results, start=1):
             track = todo[position]
-            if isinstance(result, parallel.Failure):
+            if not _is_still(track):
+                skipped.append(Skipped(track.path, scan.CHANGED))
+            elif isinstance(result, parallel.Failure):
                 skipped.append(Skipped(track.path, f"no tempo and key: {result.reason}"))
-                result = (None, None)
-            unsaved[track.id] = result
+                unsaved[track.id] = (None, None)
+            else:
+                unsaved[track.id] = result
             bar(done, len(todo))
             if done == len(todo) or time.monotonic() - saved_at > SAVE_EVERY_S:
                 store.set_measured(unsaved)
@@ -404,3 +411,12 @@ def _measure(store: Index, workers: int | None, console: Console) -> list[Skippe
 def _tempo_key(track: Track) -> Measured:
     """Measure one track; runs in a worker."""
     return tempo_key.measure_file(track.path, track.duration_s)
+
+
+def _is_still(track: Track) -> bool:
+    """Whether a file holds this recording, perhaps with other tags."""
+    if scan.stamp(track.path) == (track.size, track.mtime_ns):
+        return True
+    with contextlib.suppress(AudioError):
+        return reading.probe(track.path).id == track.id
+    return False

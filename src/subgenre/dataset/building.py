@@ -32,7 +32,7 @@ from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
 from subgenre.errors import FeatureError
-from subgenre.library.scan import Library, stamp
+from subgenre.library.scan import CHANGED, Library, stamp
 from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
 
@@ -191,7 +191,7 @@ def _work(
             key = (job.track, job.label)
             track = plan.tracks[key]
             if stamp(job.path) != (track.size, track.mtime_ns):
-                outcome = parallel.Failure("changed while it was read; run preprocess again")
+                outcome = parallel.Failure(CHANGED)
             if isinstance(outcome, parallel.Failure):
                 chunking.remove(job)
                 plan.skipped.append(Skipped(job.path, outcome.reason))

@@ -18,6 +18,7 @@ from subgenre.library.track import Track
 from subgenre.library.uris import Maps
 
 PROBE_TIMEOUT_S = 120.0
+CHANGED = "changed while it was read; run the same command again"
 
 
 @dataclass(frozen=True)

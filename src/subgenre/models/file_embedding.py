@@ -22,7 +22,7 @@ from subgenre.core import parallel
 from subgenre.dataset import chunking, folder
 from subgenre.dataset.chunking import Job
 from subgenre.errors import AudioError
-from subgenre.library.scan import stamp
+from subgenre.library.scan import CHANGED, stamp
 from subgenre.library.sources import Skipped
 from subgenre.models.encoder import Encoder, evaluating
 from subgenre.models.file_vectors import FileVectors, Kept
@@ -128,6 +128,7 @@ def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]
 
     There are no rows of a file whose vectors are kept.
     """
+    before = stamp(task.path)
     probed = reading.probe(task.path)
     if task.kept and task.kept.read(task.path, probed):
         return probed, ()
@@ -151,6 +152,8 @@ def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]
         raise AudioError(outcome.reason)
     if np.mean([row["silent_share"] for row in outcome.rows]) >= SILENT:
         raise AudioError("is silent")
+    if stamp(task.path) != before:  # the id may be another recording's
+        raise AudioError(CHANGED)
     return probed, outcome.rows
 
 
