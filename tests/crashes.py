@@ -73,8 +73,6 @@ FAULTS = (
 )
 ENDS = {0, 1, 2}  # exit codes of `subgenre`
 CRASHED = 70  # one that it does not have
-
-
 TRACKS = 6
 
 

@@ -382,7 +382,9 @@ def _measure(store: Index, workers: int | None, console: Console) -> list[Skippe
     todo = [track for track in every if track.id not in known and track.path.is_file()]
     if not todo:
         return []
-    skipped, unsaved, saved_at = [], {}, time.monotonic()
+    skipped: list[Skipped] = []
+    unsaved: dict[str, Measured] = {}
+    saved_at = time.monotonic()
     workers = min(len(todo), parallel.worker_count(workers))
     results = parallel.map_files(
         _tempo_key,
