@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# In continuous integration, where CI is set, the same examples each time.
+settings.register_profile(
+    "subgenre", max_examples=40, deadline=None, derandomize="CI" in os.environ
+)
+settings.load_profile("subgenre")
 
 # One thread in each test process: with more, the processes wait for one another's cores.
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}

@@ -54,6 +54,28 @@ def test_windows_overlap_only_when_spaced(duration_s, chunk_s, max_chunks, strat
         assert (np.diff(found) >= chunk_s - 1e-6).all()
 
 
+@given(duration_s=st.integers(1, 40), chunk_s=st.integers(1, 12), max_chunks=st.integers(1, 9))
+def test_starts_are_those_of_the_loops(duration_s, chunk_s, max_chunks):
+    options = {"chunk_s": chunk_s, "max_chunks": max_chunks}
+    first, start = [], 0
+    while start == 0 or (start + chunk_s <= duration_s and len(first) < max_chunks):
+        first.append(start)
+        start += chunk_s
+    assert draw(duration_s, **options, strategy="sequential") == first
+    spaced = draw(duration_s, **options, strategy="spaced")
+    steps = np.diff([*spaced, duration_s - chunk_s])[:-1]
+    if duration_s > chunk_s:  # even steps from the beginning to the end
+        assert len(spaced) == max_chunks
+        np.testing.assert_allclose(steps, steps[:1].repeat(len(steps)), atol=1e-9)
+        assert max_chunks == 1 or spaced[-1] + chunk_s == pytest.approx(duration_s)
+    # as many chunks as fill the track leave no second out
+    many = draw(
+        duration_s, chunk_s=chunk_s, max_chunks=-(-duration_s // chunk_s), strategy="spaced"
+    )
+    heard = {second for s in many for second in range(int(s), int(np.ceil(s + chunk_s)))}
+    assert heard >= set(range(duration_s))
+
+
 def test_random_depends_on_the_seed_and_the_track_alone():
     assert draw(200) == draw(200)
     assert draw(200) != draw(200, seed=1)

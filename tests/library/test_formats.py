@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from subgenre.errors import PlaylistError
@@ -80,7 +80,6 @@ names = st.text(
 ).filter(lambda s: s not in {".", ".."} and len(s.encode()) < 200)
 
 
-@settings(max_examples=150, deadline=None)
 @given(names=st.lists(names, min_size=1, max_size=4))
 def test_any_name_comes_back_from_m3u8(tmp_path_factory, names):
     folder = tmp_path_factory.mktemp("names")
