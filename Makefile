@@ -5,13 +5,16 @@
 # make crash  breaks each stage at 200 moments (kills, full disk, ...) and runs it again
 # make bench  each figure against its peer, in one run each
 # make soak   the explorer under load for 30 minutes
+# make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
+# make sbom   sbom.json, what a release depends on, in the format CycloneDX
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check crash bench soak clean
+.PHONY: help demo test test-fast lint check crash bench soak lock sbom clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -58,5 +61,19 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py
 
+$(TOOLS)/.made: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q uv==0.13.9 cyclonedx-bom==7.5.0
+	@touch $@
+
+lock: $(TOOLS)/.made
+	$(TOOLS)/bin/uv pip compile pyproject.toml --extra web --extra lora --constraints constraints.txt \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --custom-compile-command "make lock" --quiet --output-file requirements-lock.txt
+
+sbom: $(TOOLS)/.made
+	$(TOOLS)/bin/cyclonedx-py requirements requirements-lock.txt --pyproject pyproject.toml \
+	  --output-reproducible --output-file sbom.json
+
 clean:
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TOOLS) sbom.json build .mypy_cache .ruff_cache .pytest_cache

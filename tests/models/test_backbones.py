@@ -329,6 +329,20 @@ def test_ast_refuses_other_settings(tmp_path, file, values, word) -> None:
             act(str(folder))
 
 
+def test_a_folder_with_code_is_refused_and_its_code_is_not_run(tmp_path) -> None:
+    folder = make_ast_folder(tmp_path / "ast")
+    ran = tmp_path / "ran"
+    (folder / "modeling.py").write_text(f"open({str(ran)!r}, 'w')\nfrom transformers import *")
+    known = json.loads((folder / "config.json").read_text())
+    code = {"auto_map": {"AutoConfig": "modeling.ASTConfig", "AutoModel": "modeling.ASTModel"}}
+    (folder / "config.json").write_text(json.dumps({**known, **code}))
+    for act in (ast.load, ast.feature_spec):
+        with pytest.raises(BackboneError, match="brings code of its own") as caught:
+            act(str(folder))
+        assert "\n" not in str(caught.value)
+    assert not ran.exists()
+
+
 def test_feature_specs_by_name(tmp_path) -> None:
     assert backbones.feature_spec(DEFAULT_BACKBONE) == AST_SPEC  # no file, no network
     folder = make_ast_folder(tmp_path / "ast", num_mel_bins=64)

@@ -128,6 +128,8 @@ def _read_config(folder: Path, name: str) -> Any:
         raise BackboneError(
             f"{name} is of type {values.get('model_type')!r}, not an AST ({MODEL_TYPE}); {WAYS_ON}"
         )
+    if "auto_map" in values:
+        raise BackboneError(f"{name} brings code of its own (auto_map), never run; {WAYS_ON}")
     config = make_config({key: values[key] for key in STRUCTURE if key in values}, name)
     _check_front_end(folder, name, config)
     return config
