@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
+import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import httpx
@@ -266,4 +270,37 @@ def test_the_server_stops_while_clients_keep_their_connections(library, logged, 
             assert httpx.get(f"{url}/api/library").status_code == 200
             start = time.monotonic()
         assert time.monotonic() - start < 2
+    assert all(record.exc_info is None for record in logged.records)
+
+
+def test_ctrl_c_waits_for_no_refit(library, keyboard, logged):
+    begun, end = threading.Event(), threading.Event()
+
+    def refit(_corrections):
+        begun.set()
+        end.wait(20)
+        return library
+
+    def ask_and_interrupt(url):
+        with closing(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))) as line:
+            line.sendall(b"POST /api/refit HTTP/1.1\r\nhost: localhost\r\nx-subgenre: 1\r\n\r\n")
+            begun.wait(20)
+            started.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+            end.wait(20)
+
+    started: list[float] = []
+    slow = dataclasses.replace(library, refit=refit)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                server.serve(
+                    slow,
+                    host="127.0.0.1",
+                    port=0,
+                    on_ready=lambda url: pool.submit(ask_and_interrupt, url),
+                )
+            assert time.monotonic() - started[0] < 2
+        finally:
+            end.set()
     assert all(record.exc_info is None for record in logged.records)

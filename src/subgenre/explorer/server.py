@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import uvicorn
 from subgenre.errors import ConfigError
 from subgenre.explorer.app import create_app
 from subgenre.explorer.content import Library
-from subgenre.explorer.limits import MAX_CONNECTIONS, Connection
+from subgenre.explorer.limits import MAX_CONNECTIONS, STOP_S, Connection
 
 
 def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
@@ -27,7 +28,21 @@ def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], N
         token = "" if ipaddress.ip_address(ip).is_loopback else secrets.token_urlsafe()
         server = make_server(create_app(library, host, token))
         on_ready(address(host, number) + (f"?token={token}" if token else ""))
-        server.run(sockets=[bound])
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                server.run([bound])
+            finally:
+                ended.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        try:
+            while not ended.wait(0.5):  # on Windows, Ctrl-C ends no wait
+                pass
+        finally:
+            server.should_exit = True
+            ended.wait(STOP_S + 0.5)  # no longer: a refit may take minutes
 
 
 def make_server(app: Any) -> uvicorn.Server:
