@@ -217,11 +217,13 @@ def test_explore_serves_the_map_and_prints_the_address(tmp_path, monkeypatch, ca
 
         client = TestClient(create_app(library), base_url="http://127.0.0.1")
         received.update(client.get("/api/library").json(), host=host, port=port)
-        on_ready("http://127.0.0.1:1/")
+        on_ready("http://127.0.0.1:1/?token=a")
 
     monkeypatch.setattr("subgenre.explorer.server.serve", serve)
-    assert main(["explore", "--run", str(path), "--port", "0", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"address": "http://127.0.0.1:1/"}
+    assert main(["explore", "--run", str(path), "--port", "0", "--json", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"address": "http://127.0.0.1:1/?token=a"}
+    assert "http://127.0.0.1:1/?token=a" in printed.err
     assert (received["host"], received["port"]) == ("127.0.0.1", 0)
     assert received["can_place"] is True
     assert received["can_refit"] is False

@@ -229,7 +229,8 @@ def explore(
     terminal = (common or Common()).terminal()
 
     def ready(address: str) -> None:
-        terminal.info(f"the map is at {address} (stop with Ctrl+C)")
+        say = terminal.warn if "?token=" in address else terminal.info  # no --quiet hides a token
+        say(f"the map is at {address} (stop with Ctrl+C)")
         terminal.result({"address": address})
 
     (source or Source()).load(terminal).explore(
