@@ -242,6 +242,19 @@ def json_with(**values) -> Callable[[Path], None]:
     return lambda run: edit_json(run / "encoder.json", **values)
 
 
+def sizes(**values) -> Callable[[Path], None]:
+    """Change sizes, of the structure or of the backbone."""
+
+    def damage(run: Path) -> None:
+        described = json.loads((run / "encoder.json").read_text())
+        for name, value in values.items():
+            part = described["structure"]
+            (part if name in part else described["backbone"]["config"])[name] = value
+        edit_json(run / "encoder.json", **described)
+
+    return damage
+
+
 def tensors_with(edit) -> Callable[[Path], None]:
     def damage(run: Path) -> None:
         tensors = load_file(run / "model.safetensors")
@@ -268,6 +281,17 @@ def tensors_with(edit) -> Callable[[Path], None]:
         ),
         (tensors_with(lambda t: t.update(stray=torch.zeros(1))), "unknown tensor stray"),
         (tensors_with(lambda t: t["mean"].add_(1)), "not of one model"),
+        (sizes(head=[10**12]), r"head\.0\.weight has shape .* \[1000000000000, 32\] is expected"),
+        (sizes(head=[10**30]), "describes no encoder"),
+        (sizes(head=[8] * 100_000), "describes no encoder: 100000 layers"),
+        (sizes(embedding_size=-5), "describes no encoder"),
+        (sizes(pca=10**9), "describes no encoder"),
+        (sizes(hidden_size=2**40), "is expected|describes no encoder"),
+        (sizes(num_hidden_layers=10**9), "describes no encoder: 1000000000 layers"),
+        (sizes(num_hidden_layers="many"), "describes no encoder"),
+        (sizes(max_length=2**60), "is expected|describes no encoder"),
+        (json_with(backbone={"kind": "ast", "config": 5}), "describes no encoder"),
+        (json_with(structure=[]), "describes no encoder"),
     ],
 )
 def test_a_damaged_folder_is_refused(saved, damage, word) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from subgenre.cli.options import Common, Recipe
 from subgenre.core import workspace
+from subgenre.core.text import counted
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,6 +93,26 @@ def show_evaluation(evaluated: Evaluated, terminal: Terminal) -> None:
         terminal.info(sentence)
     if not evaluated.metrics["folds"]:
         terminal.info(f"next: subgenre classify NEW_FILES --run {evaluated.run}")
+
+
+def check(path: Path, *, common: Common | None = None) -> int:
+    """Read every file of a feature folder, a model folder or an index, and list damaged ones.
+
+    Example: subgenre check preprocessed_features
+
+    Args:
+        path: a feature folder, a model folder (with its index), or an index.
+    """
+    from subgenre.commands import check as stage
+
+    terminal = (common or Common()).terminal()
+    checked = stage.check(path, console=terminal)
+    for bad in checked.bad:
+        terminal.warn(f"{bad.path}: {bad.reason}; to mend it: {bad.command}")
+    good = counted(checked.n_files - len(checked.bad), "file")
+    terminal.info(f"{path}: {good} checked and whole, {len(checked.bad)} damaged or missing")
+    terminal.result(checked.to_dict())
+    return 1 if checked.bad else 0
 
 
 def doctor(

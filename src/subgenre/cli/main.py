@@ -38,6 +38,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (  # in the order of the job
     learn.run,
     learn.preprocess,
     judge.doctor,
+    judge.check,
     learn.train,
     judge.evaluate,
     learn.tune,

@@ -156,8 +156,18 @@ class ModelFolder:
         """
         from subgenre.dataset import splits
 
-        _check_file(self.path / workspace.SPLIT, self.data)
+        self.check_split()
         return splits.load(self.path / workspace.SPLIT, self.features.tracks)
+
+    def check_split(self) -> None:
+        """Check that the file of the split is whole and the one that the model was trained with.
+
+        Raises:
+            RunError: it is not.
+        """
+        path = self.path / workspace.SPLIT
+        files.read_json(path, version=1, error=RunError, way_out=_COPY)
+        _check_file(path, self.data)
 
     @cached_property
     def frozen_encoder(self) -> Encoder:

@@ -290,14 +290,18 @@ def load(folder: Path) -> Encoder:
             another shape, or the two files are not of one model.
     """
     folder = Path(folder)
-    description = files.read_json(folder / STRUCTURE, version=FORMAT_VERSION, error=RunError)
-    try:
-        kind, config = description["backbone"]["kind"], description["backbone"]["config"]
-        structure = _structure(description["structure"])
-        encoder = Encoder(backbones.build(kind, config), **vars(structure))
-    except (KeyError, TypeError, ValueError, ConfigError, BackboneError) as problem:
-        raise RunError(f"{folder / STRUCTURE} describes no encoder: {problem}") from problem
-    encoder.load_state_dict(_read_weights(folder / WEIGHTS, encoder.state_dict()), strict=True)
+    description = files.read_json(
+        folder / STRUCTURE,
+        version=FORMAT_VERSION,
+        error=RunError,
+        way_out="copy the whole folder again, or train again",
+    )
+    tensors = _read_weights(folder / WEIGHTS)
+    with torch.device("meta"):  # takes no memory, whatever the sizes
+        planned = _build(folder / STRUCTURE, description, n_tensors=len(tensors))
+    _check_shapes(folder / WEIGHTS, tensors, planned.state_dict())
+    encoder = _build(folder / STRUCTURE, description, n_tensors=len(tensors))
+    encoder.load_state_dict(tensors, strict=True)
     found, expected = fingerprint(encoder), description.get("fingerprint")
     if found != expected:
         raise RunError(
@@ -305,6 +309,23 @@ def load(folder: Path) -> Encoder:
             "the two are not of one model; copy the whole folder again, or train again"
         )
     return encoder.eval()
+
+
+def _build(path: Path, description: Mapping[str, Any], n_tensors: int) -> Encoder:
+    """Build the encoder that `encoder.json` describes, of at most `n_tensors` layers."""
+    try:
+        kind, config = description["backbone"]["kind"], description["backbone"]["config"]
+        structure = _structure(description["structure"])
+        n_layers = max(int(config.get("num_hidden_layers", 0)), len(structure.head))
+        if n_layers > n_tensors:
+            raise ConfigError(f"{n_layers} layers, and {n_tensors} tensors in {WEIGHTS}")
+        return Encoder(backbones.build(kind, config), **vars(structure))
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError),
+        *(ConfigError, BackboneError),
+    ) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise RunError(f"{path} describes no encoder: {reason}") from problem
 
 
 def _structure(values: Mapping[str, Any]) -> Structure:
@@ -355,14 +376,19 @@ def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
     return {"kind": backbone.kind, "config": backbone.config_dict()}
 
 
-def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors of `expected`, all of them and of the right shapes."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file."""
     if not path.is_file():
         raise RunError(f"{path} does not exist; copy the whole folder again, or train again")
     try:
-        found = load_file(path)
-    except (OSError, ValueError, SafetensorError) as problem:
+        found: dict[str, Tensor] = load_file(path)
+    except (OSError, ValueError, LookupError, SafetensorError) as problem:
         raise RunError(f"{path} is damaged ({problem}); copy it again, or train again") from problem
+    return found
+
+
+def _check_shapes(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors other than those of `expected`, or of other shapes."""
     for name, value in expected.items():
         if name not in found:
             raise RunError(f"{path} has no tensor {name}; copy it again, or train again")
@@ -373,7 +399,6 @@ def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
             )
     if more := sorted(set(found) - set(expected)):
         raise RunError(f"{path} holds the unknown tensor {more[0]}; it belongs to another model")
-    return found
 
 
 def _hash(module: nn.Module, description: Mapping[str, Any]) -> str:

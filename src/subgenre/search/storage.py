@@ -123,6 +123,19 @@ def read(folder: Path) -> tuple[Header, Collection]:
     return header, Collection(vectors, _with_holes(rows, alive), alive, stored, more, measured)
 
 
+def check(folder: Path) -> None:
+    """Read an index, and check the structure of its database.
+
+    Raises:
+        IndexStoreError: missing or damaged.
+    """
+    read(folder)
+    with _transaction(folder) as db:
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise ValueError(found)
+
+
 def _tracks(db: sqlite3.Connection) -> tuple[NDArray[np.int64], Rows, list[int]]:
     """Read places, rows as they are stored, and their checksums, if they have any."""
     records = db.execute("SELECT * FROM tracks ORDER BY place").fetchall()
