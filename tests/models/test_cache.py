@@ -105,3 +105,29 @@ def test_a_killed_process_loses_only_what_it_had_not_saved(tmp_path: Path) -> No
     arguments = [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "values.npy")]
     assert subprocess.run(arguments).returncode == 9
     assert fill(tmp_path) == [4, 5]
+
+
+def npy(header: str) -> bytes:
+    text = header.encode() + b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def described(shape: str) -> bytes:
+    return npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}")
+
+
+@pytest.mark.filterwarnings("ignore:Reading:UserWarning")
+@pytest.mark.parametrize("name", ["k.npy", "k.done.npy"])
+def test_a_file_that_is_no_array_is_computed_again(tmp_path: Path, name: str) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    cache = ArrayCache(tmp_path, "k", values.shape, np.float32)
+    cache.fill(np.arange(6), values.__getitem__, batch_size=2)
+    whole = (tmp_path / name).read_bytes()
+    hostile = [b"", b"\x93NUMPY", b"PK\x03\x04" + bytes(50), npy("(" * 3000), npy("-" * 5000)]
+    hostile += [described(f"({'9' * 30}, 4)"), described("(100000000000,)"), described("(-6, 4)")]
+    hostile += [whole[:at] for at in range(0, len(whole), 9)]
+    hostile += [whole[:at] + b"(" + whole[at + 1 :] for at in range(0, len(whole), 5)]
+    for data in hostile:
+        (tmp_path / name).write_bytes(data)
+        found = cache.fill(np.arange(6), values.__getitem__, batch_size=3)
+        np.testing.assert_array_equal(found, values)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import tempfile
+import tokenize
 import unicodedata
 import zipfile
 import zlib
@@ -215,11 +217,32 @@ def arrays(path: Path) -> Iterator[Any]:
     """
     import numpy as np
 
+    # a path that holds no archive would be left open by numpy
+    with _damage(path), path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+        yield found
+
+
+def mapped_array(path: Path) -> Any:
+    """Map an `.npy` file for reading.
+
+    Raises:
+        OSError: it can't be opened. ValueError: it is damaged.
+    """
+    import numpy as np
+
+    with _damage(path):
+        return np.lib.format.open_memmap(path, mode="r")
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn all that numpy raises at a damaged file into a ValueError."""
     try:
-        # a path that holds no archive would be left open by numpy
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            yield found
-    except (KeyError, EOFError, zipfile.BadZipFile) as problem:
+        yield
+    except (
+        *(LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError, EOFError),
+        *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
+    ) as problem:
         raise ValueError(f"{path} is damaged: {problem}") from problem
 
 

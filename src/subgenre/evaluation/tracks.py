@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from subgenre.audio import measures
 from subgenre.audio.features import Statistics
-from subgenre.core import files, hardware
+from subgenre.core import hardware
 from subgenre.core.progress import Console
 from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
@@ -22,7 +22,7 @@ from subgenre.evaluation.baselines import Fold, column_vectors, probe_vectors
 from subgenre.metrics.vectors import Floats, Ints
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
-from subgenre.models.cache import CACHE
+from subgenre.models.cache import CACHE, ArrayCache, key
 from subgenre.models.encoder import Encoder
 
 _READ_AT_ONCE = 64  # chunks
@@ -140,24 +140,20 @@ class EvaluationTracks:
 
     def _moments(self) -> Floats:
         """Return mean and mean square of each band of each chunk, [n, 2 F]; cached on disk."""
-        name = f"log_mel-v{_MOMENTS_VERSION}-{self.folder.fingerprint}.npy"
-        path, n_frames = self.folder.path / CACHE / name, self.folder.n_frames(self.rows)
+        n_frames = self.folder.n_frames(self.rows)
         shape = (len(self.rows), 2 * self.folder.spec.n_mels)
-        try:
-            known = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # missing or damaged
-            known = np.empty(0)
-        if known.shape == shape and known.dtype == np.float64 and np.isfinite(known).all():
-            return np.asarray(known)
-        moments = np.empty(shape)
-        for at in range(0, len(self.rows), _READ_AT_ONCE):
-            part = self.rows[at : at + _READ_AT_ONCE]
-            for i, chunk in enumerate(self.folder.load(part).numpy().astype(np.float64), start=at):
-                music = chunk[: max(int(n_frames[i]), 1)]
-                moments[i] = np.concatenate([music.mean(axis=0), (music**2).mean(axis=0)])
-        with files.atomic_path(path) as temporary:
-            np.save(temporary, moments, allow_pickle=False)
-        return moments
+
+        def compute(some: Ints) -> Floats:
+            moments = np.empty((len(some), shape[1]))
+            chunks = self.folder.load(self.rows[some]).numpy().astype(np.float64)
+            for out, chunk, n in zip(moments, chunks, n_frames[some], strict=True):
+                music = chunk[: max(int(n), 1)]
+                out[:] = np.concatenate([music.mean(axis=0), (music**2).mean(axis=0)])
+            return moments
+
+        name = key(log_mel=_MOMENTS_VERSION, features=self.folder.fingerprint)
+        cache = ArrayCache(self.folder.path / CACHE, name, shape, np.float64)
+        return np.asarray(cache.fill(np.arange(shape[0]), compute, batch_size=_READ_AT_ONCE))
 
 
 def embed_tracks(

@@ -148,14 +148,14 @@ class ArrayCache:
     def _open(self) -> tuple[np.memmap | None, Ints]:
         """Map the values and read which rows are done; None if either can't be used."""
         try:
-            values = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
-            done = np.load(self._done_path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            values = files.mapped_array(self._values_path)
+            done = files.mapped_array(self._done_path)
+        except (OSError, ValueError):
             return None, np.empty(0, np.int64)
         expected = values.shape == self.shape and values.dtype == self.dtype
         if not expected or done.shape != self.shape[:1] or done.dtype != np.int64:
             return None, np.empty(0, np.int64)
-        return values, done
+        return values, np.array(done)
 
     def _create(self) -> np.memmap:
         """Make an array of zeros; a process that maps the old one keeps it."""
