@@ -79,12 +79,12 @@ class ModelFolder:
         settings = config.load_settings(path / workspace.CONFIG)
         return cls(path, settings, data, features)
 
-    @cached_property
+    @property
     def features_path(self) -> Path:
         """Where the feature folder is, or was."""
         return self.moved_features or files.located(self.data["features"], self.path)
 
-    @cached_property
+    @property
     def root(self) -> Path | None:
         """The folder of the library that it was trained on; None if it is unknown."""
         root = self.data.get("root")
