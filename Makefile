@@ -4,6 +4,7 @@
 # make check  what CI runs: lint, types, rooms, tests
 # make crash  breaks each stage at 200 moments (kills, full disk, ...) and runs it again
 # make bench  each figure against its peer, in one run each
+# make damage damages each kind of file in 2000 ways: the same answers, or one clear error
 # make soak   the explorer under load for 30 minutes
 # make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
 # make sbom   sbom.json, what a release depends on, in the format CycloneDX
@@ -14,7 +15,7 @@ TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check crash bench soak lock sbom clean
+.PHONY: help demo test test-fast lint check crash damage bench soak lock sbom clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -54,6 +55,9 @@ check: lint test
 
 crash: $(VENV)/.dev
 	$(BIN)/python -m tests.crashes --cases 200
+
+damage: $(VENV)/.dev
+	SUBGENRE_DAMAGE=2000 $(BIN)/python -m pytest tests/test_damage.py
 
 bench: $(VENV)/.dev
 	@for file in $(filter-out %/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from subgenre.audio import tempo_key
 from subgenre.cli.main import main
 from subgenre.commands.check import check
 from subgenre.commands.index import index
@@ -134,6 +135,7 @@ def twin(path: Path, work: Path, other: Path) -> bytes:
 def works(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     patch = pytest.MonkeyPatch()
     small_library.replace_workers(patch)
+    patch.setattr(tempo_key, "measure_file", lambda *_: (120.0, "Am"))  # it takes seconds
     both = tmp_path_factory.mktemp("damage")
     for seed, name in enumerate(("one", "other")):
         make(both / name, seed)

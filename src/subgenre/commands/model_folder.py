@@ -152,12 +152,20 @@ class ModelFolder:
 
         Raises:
             SplitError: the file is missing or damaged, or the split leaks. RunError: it is not
-                the split that the model was trained with.
+                the split that the model was trained with. FeatureError: the features of its
+                tracks are not those that the model was trained on.
         """
         from subgenre.dataset import splits
 
         self.check_split()
-        return splits.load(self.path / workspace.SPLIT, self.features.tracks)
+        split = splits.load(self.path / workspace.SPLIT, self.features.tracks)
+        found = self.features.fingerprint_of((*split.train, *split.test))
+        if found != self.data.get("tracks", found):
+            raise FeatureError(
+                f"{self.features.path} has other chunks of the tracks than {self.path} was trained "
+                "on; name the features that it was trained on with --features, or train again"
+            )
+        return split
 
     def check_split(self) -> None:
         """Check that the file of the split is whole and the one that the model was trained with.
@@ -229,14 +237,12 @@ class ModelFolder:
         Raises:
             FeatureError: the folder is there, and the table is missing or damaged.
         """
-        import pyarrow as pa
-
         from subgenre.core import tables
 
         path = self.features_path
         try:
             rows: list[dict[str, Any]] = tables.read(path / name, columns).to_pylist()
-        except (OSError, ValueError, KeyError, pa.ArrowException) as problem:
+        except (OSError, ValueError, KeyError) as problem:
             if isinstance(problem, OSError) and not (path / workspace.DATASET).exists():
                 return []
             raise FeatureError(
@@ -251,15 +257,13 @@ class ModelFolder:
         Raises:
             RunError: the file is missing or damaged.
         """
-        import pyarrow as pa
-
         from subgenre.core import tables
 
         path = self.path / workspace.HISTORY
         _check_file(path, self.data)
         try:
             return tuple(tables.read(path).to_pylist())
-        except (OSError, ValueError, pa.ArrowException) as problem:
+        except (OSError, ValueError) as problem:
             raise RunError(f"{path} is damaged ({problem}); {_COPY}") from problem
 
     @cached_property

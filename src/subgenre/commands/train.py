@@ -273,6 +273,7 @@ def _write(
         "format_version": 1,
         "features": files.portable(folder.path.resolve(), run),
         "fingerprint": folder.fingerprint,
+        "tracks": folder.fingerprint_of((*split.train, *split.test)),
         "root": files.portable(folder.root, run),
         "n_trash": len(folder.trash),
         "test_run": test_run,

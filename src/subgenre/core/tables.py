@@ -35,14 +35,18 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     The whole file is read and compared with its checksum; one of an earlier version has none.
 
     Raises:
-        KeyError: a column is missing. OSError, ValueError, pa.ArrowException: the file is missing
-            or damaged.
+        FileNotFoundError: no such file. KeyError: a column is missing. ValueError: it is damaged.
     """
-    with pq.ParquetFile(path) as file:
-        table = file.read()
-    recorded = recorded_checksum(table)
-    if recorded is not None and recorded != _checksum(table):
-        raise ValueError("its checksum differs")
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        recorded = recorded_checksum(table)
+        if recorded is not None and recorded != _checksum(table):
+            raise ValueError("its checksum differs")
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as problem:  # of several lines
+        raise ValueError(str(problem).partition("\n")[0]) from problem
     return table if columns is None else table.select(columns)
 
 

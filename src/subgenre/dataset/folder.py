@@ -223,8 +223,15 @@ class FeatureFolder:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of spec, config and chunks, without the location and the file names."""
-        kept = [name for name in self.chunks.column_names if name not in ("file", *_ADDED)]
-        content = self.chunks.select(kept).to_pydict()
+        return self._hash(self.chunks)
+
+    def fingerprint_of(self, track_ids: Iterable[str]) -> str:
+        """Return the `fingerprint` that the folder would have with these tracks alone."""
+        return self._hash(self.chunks.take(self.rows(track_ids)))
+
+    def _hash(self, chunks: pa.Table) -> str:
+        kept = [name for name in chunks.column_names if name not in ("file", *_ADDED)]
+        content = chunks.select(kept).to_pydict()
         settings = [self.spec.to_dict(), self.config.to_dict(), content]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
