@@ -2,10 +2,12 @@
 # make test   sets itself up and runs the tests
 # make test-fast  the tests without those marked slow, browser or corpus
 # make check  what CI runs: lint, types, rooms, tests
-# make crash  breaks each stage at 200 moments (kills, full disk, ...) and runs it again
 # make bench  each figure against its peer, in one run each
+# make crash  breaks each stage at 200 moments (kills, full disk, ...) and runs it again
 # make damage damages each kind of file in 2000 ways: the same answers, or one clear error
+# make fuzz   preprocesses and indexes all hostile files of the tests' generator
 # make soak   the explorer under load for 30 minutes
+# make stop   Ctrl-C and SIGTERM in each stage: the seconds to the end
 # make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
 # make sbom   sbom.json, what a release depends on, in the format CycloneDX
 PYTHON ?= python3
@@ -15,7 +17,7 @@ TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check crash damage bench soak lock sbom clean
+.PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop lock sbom clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -53,22 +55,23 @@ lint: $(VENV)/.dev
 
 check: lint test
 
+bench: $(VENV)/.dev
+	@for file in $(filter-out %/soak.py %/stopping.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
 crash: $(VENV)/.dev
 	$(BIN)/python -m tests.crashes --cases 200
 
 damage: $(VENV)/.dev
 	SUBGENRE_DAMAGE=2000 $(BIN)/python -m pytest tests/test_damage.py
 
-bench: $(VENV)/.dev
-	@for file in $(filter-out %/soak.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+fuzz: $(VENV)/.dev
+	SUBGENRE_HOSTILE=0 $(BIN)/python -m pytest tests/commands/test_hostile_audio.py
 
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py
 
-$(TOOLS)/.made: Makefile
-	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install -q uv==0.13.9 cyclonedx-bom==7.5.0
-	@touch $@
+stop: $(VENV)/.dev
+	$(BIN)/python benchmarks/stopping.py
 
 lock: $(TOOLS)/.made
 	$(TOOLS)/bin/uv pip compile pyproject.toml --extra web --extra lora --constraints constraints.txt \

@@ -37,6 +37,7 @@ _PCM = ("wav", "w64", "aiff", "caf", "au")
 _OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")  # the first page of a logical stream
 _RATES_HZ = (2_000, 768_000)
 _MAX_CHANNELS = 64
+_NO_CODEC = "holds sound of an unknown codec"
 _RESTARTS = 64  # attempts to continue after damage that stops the reader
 
 
@@ -53,6 +54,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
                 if not container.streams.audio:
                     raise AudioError("holds no audio stream")
                 stream = container.streams.audio[0]
+                if stream.codec_context is None:
+                    raise AudioError(_NO_CODEC)
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.FFmpegError as problem:
@@ -212,7 +215,7 @@ def to_float(frame: av.AudioFrame) -> Float32:
 def _reason(problem: Exception) -> str:
     """Describe an error of the library; its own texts name system calls that never happened."""
     if isinstance(problem, av.DecoderNotFoundError):
-        return "holds sound of an unknown codec"
+        return _NO_CODEC
     if isinstance(problem, av.InvalidDataError):
         return "has no audio in a supported format"
     return "is damaged: no audio in it can be read"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from subgenre.search.vector_index import Index, Plan, Relinked
 
 SAVE_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _SAVE_EVERY = 256  # tracks
+_NO_TEXT = "its path is not valid UTF-8; rename it to have it in the index"
 _MEASURE_TIMEOUT_S = 120.0  # a track
 
 
@@ -183,13 +185,25 @@ def listing(source: Path, maps: Maps = ()) -> Found:
         found = Found([Entry(path, "", "") for path in files.paths], list(files.skipped))
     entries = [entry for entry in found.entries if not entry.trash]
     if source.is_dir():
-        named = {entry.path.resolve() for entry in found.entries}
+        # `Path.resolve` fails on a link to itself
+        named = {os.path.realpath(entry.path) for entry in found.entries}
         below = sources.listing(source).entries
-        entries += [entry for entry in below if entry.path.resolve() not in named]
+        entries += [entry for entry in below if os.path.realpath(entry.path) not in named]
     if not entries:
         raise LibraryError(f"{sources.shown(source)} holds no audio; name another folder")
     paths = {entry.path for entry in entries}
-    return Found(entries, [s for s in found.skipped if s.path not in paths], found.notes)
+    skipped = [s for s in found.skipped if s.path not in paths]
+    # the index is a database of text
+    skipped += [Skipped(entry.path, _NO_TEXT) for entry in entries if not _is_text(entry.path)]
+    return Found([entry for entry in entries if _is_text(entry.path)], skipped, found.notes)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _casefold(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
