@@ -16,6 +16,7 @@ import pytest
 
 from subgenre.audio import reading
 from subgenre.cli.main import main
+from subgenre.commands import index
 from subgenre.core import csv_tables, parallel
 from subgenre.dataset import folder as store
 from subgenre.errors import AudioError
@@ -82,10 +83,10 @@ def test_hostile_files_cost_no_other_file_anything(
         assert (text in skipped) != (text in tracks) or path.is_dir(), text
     bad = {p: r for p, r in skipped.items() if NO_SENTENCE.search(r) or parallel.FAILED in r}
     assert not bad
-    index = Index.open(run / "index").collection
-    indexed = {str(path) for path in index.paths().values() for path in path}
+    held = Index.open(run / "index").collection
+    indexed = {path for paths in held.paths().values() for path in paths}
     assert {str(root / name) for name in GOOD} <= indexed
-    assert np.isfinite(index.vectors(index.live)).all()
+    assert np.isfinite(held.vectors(held.live)).all()
 
 
 def test_a_window_of_a_hostile_file_is_that_part_of_the_whole(tmp_path: Path) -> None:
@@ -104,3 +105,22 @@ def test_a_window_of_a_hostile_file_is_that_part_of_the_whole(tmp_path: Path) ->
             np.testing.assert_allclose(part, expected, atol=2e-3, err_msg=path.name)
             compared += 1
     assert compared > 5
+
+
+def test_a_link_to_itself_and_a_name_that_is_no_text_stop_no_index(root: Path) -> None:
+    loop, named = root / "h" / "two" / "loop.mp3", root / "h" / "two" / os.fsdecode(b"caf\xe9.wav")
+    loop.symlink_to(loop.name)
+    audio_files.write(named, audio_files.music(1.0))
+    found = index.listing(root)
+    assert {str(root / name) for name in GOOD} < {str(entry.path) for entry in found.entries}
+    assert named in [skipped.path for skipped in found.skipped]
+    assert named not in [entry.path for entry in found.entries]
+
+
+def test_a_wav_of_an_unknown_codec_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = audio_files.write(tmp_path / "a.wav", audio_files.music(1.0))
+    data = bytearray(path.read_bytes())
+    data[20:22] = b"\xff\x7f"
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="unknown codec"):
+        reading.probe(path)
