@@ -229,6 +229,20 @@ def test_of_several_processes_the_first_prints_and_each_prints_its_error(
     assert "failed" in err
 
 
+def test_ctrl_c_while_the_program_is_imported_prints_no_traceback() -> None:
+    code = """if True:
+        import runpy, sys
+        class Pressed:
+            def find_spec(name, *_):
+                if name == "cyclopts":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Pressed)
+        runpy.run_module("subgenre", run_name="__main__")
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (found.returncode, found.stderr) == (130, b"")
+
+
 @pytest.mark.parametrize("torchrun", [{}, {"TORCHELASTIC_RUN_ID": "a"}])
 @pytest.mark.parametrize(
     ("words", "code"), [("--version >&-", 0), ("runs --run 2>&-", 2), ("--version >/dev/full", 2)]
