@@ -90,7 +90,8 @@ class Client:
         self.tally.refusals += 1
         kind = answer.headers.get("content-type", "")
         detail = answer.json().get("detail", "") if kind == "application/json" else ""
-        expected = answer.status_code == 429 or "is gone" in detail or not good
+        gone = answer.status_code == 422 and route in ("audio", "peaks")
+        expected = answer.status_code == 429 or gone or not good
         if answer.status_code >= 500 or not detail or not expected:
             self.tally.errors.append(f"{route}: {answer.status_code} {answer.text[:200]}")
         return None

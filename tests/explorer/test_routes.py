@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import av
 import httpx
 import numpy as np
@@ -411,6 +412,37 @@ def test_a_missing_file_is_reported(tmp_path):
             answer = client.get(f"/api/tracks/{one}/{rest}")
             assert answer.status_code == 422
             assert "gone" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("moment", ["stat", "open"])
+def test_a_file_that_goes_away_while_it_is_asked_for_is_reported(
+    client, library, monkeypatch, moment
+):
+    track = library.collection.track(1)
+    away = track.path.with_suffix(".away")
+    if moment == "stat":
+        playable = playback.playable
+
+        def removed(*arguments, **options):
+            result = playable(*arguments, **options)
+            track.path.rename(away)
+            return result
+
+        monkeypatch.setattr(playback, "playable", removed)
+    else:
+        opened = anyio.open_file
+
+        async def removed(path, *arguments, **options):
+            track.path.rename(away)
+            return await opened(path, *arguments, **options)
+
+        monkeypatch.setattr(anyio, "open_file", removed)
+    try:
+        answer = client.get(f"/api/tracks/{track.id}/audio", headers={"range": "bytes=10-20"})
+    finally:
+        away.rename(track.path)
+    assert answer.status_code == 422
+    assert f"{track.path.name} is gone" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

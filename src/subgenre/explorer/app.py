@@ -46,6 +46,7 @@ def create_app(library: Library, host: str = "localhost", token: str = "") -> Fa
     app.state.explorer = Explorer(library)
     app.include_router(routes.router, prefix="/api")
     app.add_exception_handler(SubgenreError, _refused)
+    app.add_exception_handler(FileNotFoundError, _gone)
     app.add_exception_handler(RequestValidationError, _invalid)
     _add_page(app)
     app.add_middleware(Limits)
@@ -66,6 +67,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(_request: Request, problem: Exception) -> Response:
     return JSONResponse({"detail": str(problem)}, _STATUS.get(type(problem), 422))
+
+
+async def _gone(_request: Request, problem: Any) -> Response:
+    """Name a file that was removed while it was read."""
+    name = Path(problem.filename or "the file").name
+    return JSONResponse({"detail": f"{name} is gone; index the library again"}, 422)
 
 
 async def _invalid(_request: Request, problem: Any) -> Response:

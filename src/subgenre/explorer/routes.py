@@ -20,6 +20,7 @@ from subgenre.errors import AudioError
 from subgenre.explorer import playback, schemas
 from subgenre.explorer.content import Correction
 from subgenre.explorer.limits import MAX_UPLOAD_BYTES, MAX_UPLOADS
+from subgenre.explorer.security import Message, Receive, Scope, Send
 from subgenre.explorer.state import Explorer
 from subgenre.explorer.view import DECIMALS
 from subgenre.library import formats
@@ -27,6 +28,24 @@ from subgenre.search import journeys, ordering, requests
 from subgenre.search.requests import PlaylistRequest
 
 router = APIRouter()
+
+
+class LateResponse(FileResponse):  # type: ignore[misc]  # mypy skips starlette
+    """A file that may go away: the answer begins when its first bytes are read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        head: list[Message] = []
+
+        async def late(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                head.append(message)
+                return
+            if head:
+                await send(head.pop())
+            await send(message)
+
+        await super().__call__(scope, receive, late)
 
 
 async def _explorer(request: Request) -> Explorer:
@@ -121,7 +140,8 @@ def audio(
     view = explorer.view
     path = view.library.collection.track(view.row(track_id)).path
     file, media_type = playback.playable(path, view.library.cache, track_id, as_mp3=mp3)
-    return FileResponse(file, media_type=media_type, headers={"cache-control": "no-cache"})
+    caching = {"cache-control": "no-cache"}
+    return LateResponse(file, media_type=media_type, headers=caching, stat_result=file.stat())
 
 
 # Lists
@@ -207,7 +227,7 @@ def download(explorer: Current, file: str) -> FileResponse:
     path = explorer.view.library.playlists / file
     types = {".m3u8": "audio/x-mpegurl", ".csv": "text/csv", ".xml": "application/xml"}
     media_type = types.get(path.suffix, "application/octet-stream")
-    return FileResponse(path, media_type=media_type, filename=file)
+    return LateResponse(path, media_type=media_type, filename=file, stat_result=path.stat())
 
 
 # Corrections
