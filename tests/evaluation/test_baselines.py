@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from subgenre import metrics
 from subgenre.commands import doctor
 from subgenre.commands import evaluate as stage
-from subgenre.core import files, workspace
+from subgenre.core import files, tables, workspace
 from subgenre.dataset import folder as store
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
@@ -181,7 +181,7 @@ def planted(path: Path) -> FeatureFolder:
     tempo = table.column_names.index("tempo_bpm")
     table = table.set_column(column, "loudness_lufs", pa.array(loud))
     table = table.set_column(tempo, "tempo_bpm", pa.array(rng.uniform(90, 150, len(loud))))
-    pq.write_table(table, path / store.CHUNKS)
+    tables.write(path / store.CHUNKS, table)
     original, copy = (folder.rows([track]) for track in copies(folder))
     for a, b in zip(original, copy, strict=True):
         write(folder, int(b), folder.load([a])[0], copies(folder)[1])
@@ -291,7 +291,7 @@ def test_the_doctor_draws_the_folds_that_a_small_library_allows(
     silent = rows.set_column(
         index, rows.schema[index], pa.array([1.0] * len(rows), rows.schema[index].type)
     )
-    pq.write_table(silent, small.path / store.CHUNKS)
+    tables.write(small.path / store.CHUNKS, silent)
     console = RecordingConsole()
     done = doctor.doctor(small.path, repeats=1, out=tmp_path / "doctor.csv", console=console)
     assert sum(f.kind == "silent" for f in done.findings) == 3 * n_tracks

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from subgenre.commands import evaluate as stage
-from subgenre.core import workspace
+from subgenre.core import tables, workspace
 from subgenre.dataset import folder as store
 from subgenre.dataset.folder import FeatureFolder
 from tests.evaluation.test_baselines import write
@@ -40,7 +40,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
     names = [f"artist {n // 3}" for n in range(36)]
     names += [f"nobody {n}" for n in range(len(table) - 36)]
     column = table.column_names.index("artist")
-    pq.write_table(table.set_column(column, "artist", pa.array(names)), path / store.TRACKS)
+    tables.write(path / store.TRACKS, table.set_column(column, "artist", pa.array(names)))
     return FeatureFolder.open(path)
 
 
