@@ -23,7 +23,7 @@ from subgenre.commands import embed, explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import chunking, track_vectors
-from subgenre.errors import AudioError, LibraryError
+from subgenre.errors import AudioError, ConfigError, LibraryError, RunError, SubgenreError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
 from subgenre.library.track import Track
@@ -1020,6 +1020,58 @@ def test_outside_files_are_cut_by_the_settings_of_the_run(tmp_path: Path):
     files.write_json(features / "dataset.json", old)
     files.write_json(run.path / workspace.DATA, data | {"features": str(features)})
     assert ModelFolder.open(run.path).preprocess.chunk_s == 5.0
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [1], {"a": [2]}])
+@pytest.mark.parametrize("key", ["features", "labels", "genres", "preprocess", "encoder", "root"])
+def test_other_types_in_data_json_are_one_error(tmp_path: Path, key: str, value: Any):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    if isinstance(value, str) and key in ("features", "root"):
+        return  # a text is what stands there
+    data = json.loads((run / workspace.DATA).read_text())
+    files.write_json(run / workspace.DATA, data | {key: value})
+    with pytest.raises(SubgenreError, match=r"data\.json|of model eeee"):
+        assert [(model := ModelFolder.open(run)).preprocess, model.embeddings]
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"models": []},
+        {"models": {"trained": 5}},
+        {"models": {"trained": {"map_at_r": "x"}}},
+        {"models": {"trained": {"map_at_r": {"value": "x"}}}},
+        {"audits": 3},
+        {"audits": {"open_set": [1]}},
+        {"n_test": "many"},
+        {"encoder": "f" * 32},
+    ],
+)
+def test_other_types_in_metrics_json_are_one_error(tmp_path: Path, figures: dict[str, Any]):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    files.write_json(run / workspace.METRICS, {"format_version": 1, **figures})
+    with pytest.raises(RunError, match=r"metrics\.json .*subgenre evaluate --run"):
+        assert ModelFolder.open(run).figures
+
+
+def test_settings_that_are_cut_or_changed_are_refused(tmp_path: Path):
+    run = vector_run(tmp_path / "fully_trained_models_1")
+    whole = (run / workspace.CONFIG).read_text()
+    sections = [
+        at for at in range(len(whole)) if whole.startswith("[", at) and whole[at - 1] == "\n"
+    ]
+    for at in (0, *sections):
+        (run / workspace.CONFIG).write_text(whole[:at])
+        with pytest.raises(ConfigError, match=r"config\.toml is cut"):
+            ModelFolder.open(run)
+    data = json.loads((run / workspace.DATA).read_text())
+    known = {workspace.CONFIG: files.checksum(whole.encode())}
+    files.write_json(run / workspace.DATA, data | {"checksums": known})
+    (run / workspace.CONFIG).write_text(whole)
+    ModelFolder.open(run)
+    (run / workspace.CONFIG).write_text(whole.replace("epochs = 2", "epochs = 3"))
+    with pytest.raises(RunError, match=r"config\.toml is damaged or of another model"):
+        ModelFolder.open(run)
 
 
 def test_a_model_without_vectors_does_not_hide_the_one_in_use(tmp_path, monkeypatch) -> None:

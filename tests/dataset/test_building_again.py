@@ -225,6 +225,15 @@ def test_the_journal_ends_at_a_torn_line(tmp_path: Path, torn: bytes) -> None:
     assert entries == [{"a": 1}, {"a": 0.1 + 0.2}, {"a": 3}]
 
 
+def test_the_journal_ends_at_a_changed_digit(tmp_path: Path) -> None:
+    with journal.Journal(tmp_path / "journal", {}) as opened:
+        for number in (11, 12, 13):
+            opened.append({"a": number})
+    data = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(data.replace(b'"a": 12', b'"a": 92'))
+    assert journal.read(tmp_path / "journal")[1] == [{"a": 11}]
+
+
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     assert journal.read(tmp_path / "none") == ({}, [])
     (tmp_path / "journal").write_text(json.dumps({"format_version": 9}) + "\n")

@@ -57,9 +57,9 @@ def folder(tmp_path_factory) -> FeatureFolder:
     for row, number in enumerate(track):
         shape = (store.window_frames(AST_SPEC, config), 128)
         x = torch.randn(shape, generator=generator) * 4 - 5 + float(number)
-        store.write_chunk(path / f"{row}.pt", x, start_s=0.0, track_id=f"t{number}")
+        crc = store.write_chunk(path / f"{row}.pt", x, start_s=0.0, track_id=f"t{number}")
         found = Statistics.of(x)
-        stats = {"count": found.count, "mean": found.mean, "m2": found.m2}
+        stats = {"count": found.count, "mean": found.mean, "m2": found.m2, "crc32": crc}
         rows.append({"file": f"{row}.pt", "track": f"t{number}", "n_frames": shape[0], **stats})
     tracks = tuple(Track(f"t{i}", Path(f"{i}.mp3"), "g", "s") for i in range(N_TRACKS))
     label, table = np.zeros(len(track), np.int64), pa.Table.from_pylist(rows)
