@@ -96,6 +96,12 @@ def test_quadruplet_loss_is_the_loop() -> None:
     result = make("quadruplet", trash_weight=0.7).explicit(torch.stack([a, p, n, t], dim=1))
     assert result.value.item() == pytest.approx(np.mean(naive), abs=1e-12)
     assert result.n == 14
+    hinges = [
+        distance(x, y) - distance(x, z) + margin > 0
+        for others, margin in ((n, 0.2), (t, 0.5))
+        for x, y, z in zip(a, p, others, strict=True)
+    ]
+    assert result.active == pytest.approx(np.mean(hinges))
 
 
 @pytest.mark.parametrize("case", ["equal", "zero", "tiny"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,11 +12,23 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, ttest_rel, wilcoxon
 from sklearn import metrics as sk
+from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestCentroid
 
 from subgenre import metrics
 from subgenre.errors import EvaluationError
-from subgenre.metrics import METRICS, VIEWS, Measured, Metric, Score, combine, measure, wilson
+from subgenre.metrics import (
+    METRICS,
+    VIEWS,
+    Measured,
+    Metric,
+    Score,
+    combine,
+    evaluation,
+    intervals,
+    measure,
+    wilson,
+)
 from subgenre.metrics.clusters import cosine_distances, kmeans, silhouettes
 from subgenre.metrics.influence import precisions_without, silhouettes_without, triplets_without
 from subgenre.metrics.intervals import Z95
@@ -26,6 +39,7 @@ from subgenre.metrics.retrieval import (
     similarity_ranks,
     triplet_shares,
 )
+from subgenre.metrics.vectors import standardisation, standardised
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -463,3 +477,137 @@ def test_a_fold_that_one_model_could_not_be_scored_on_is_left_out() -> None:
     assert found["centroid_accuracy"].n == 3
     assert found["centroid_accuracy"].difference == 0.0
     assert metrics.compare(first[:1], first[1:]) == {}
+
+
+@pytest.mark.parametrize("seed", [3, 100, 2**32 + 100])
+def test_k_means_of_any_seed_is_scikit_learns(seed: int) -> None:
+    rows = unit(points(60, spread=3.0)[0])
+    peer = KMeans(n_clusters=4, n_init=10, random_state=seed % 2**32).fit_predict(rows)
+    assert kmeans(rows, 4, seed).tolist() == peer.tolist()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_number_that_is_not_finite_is_refused_by_every_function(bad: float) -> None:
+    vectors, labels = points(20)
+    vectors[7, 1] = bad
+    with pytest.raises(EvaluationError, match=r"test vector 7 \(1 in all\)"):
+        metrics.map_at_r(vectors, labels)
+    with pytest.raises(EvaluationError, match=r"training vector 7 \(1 in all\)"):
+        metrics.nearest_labels(vectors, labels, vectors[:3])
+    with pytest.raises(EvaluationError, match="whole numbers from 0"):
+        metrics.map_at_r(points(20)[0], labels * 1.0)
+
+
+def test_an_interval_of_a_share_holds_95_of_100_draws() -> None:
+    low, high = metrics.share_interval(0.5, np.linspace(0, 1, 1001), 10)
+    assert (low, high) == pytest.approx((0.025, 0.975))
+
+
+def test_intervals_have_the_width_of_the_normal_distribution() -> None:
+    """Of many bootstraps: 1.96 standard errors either way."""
+    rng = np.random.default_rng(0)
+    values, other = rng.random(40), rng.random(40)
+    error = [np.std(v) / 40**0.5 for v in (values, values - other)]
+    ends = []
+    for seed in range(6):
+        score = combine([by_track(values.tolist())], seed=seed)["map_at_r"]
+        pair = [by_track(values.tolist())], [by_track(other.tolist())]
+        gap = metrics.compare(*pair, seed=seed)["map_at_r"]
+        ends.append(
+            [
+                (score.value - score.low) * 3 / error[0],
+                (score.high - score.value) * 3 / error[0],
+                (gap.difference - gap.low) * 3 / error[1],
+                (gap.high - gap.difference) * 3 / error[1],
+            ]
+        )
+    np.testing.assert_allclose(np.mean(ends, axis=0), Z95, atol=0.1)
+
+
+def test_parts_count_by_their_tracks() -> None:
+    parts = [by_track([1.0, 0.0, 1.0], 0), by_track([0.0] * 5, 1)]
+    parts[1] = replace(
+        parts[1], clusters=np.zeros(5, np.int64), chance={**parts[1].chance, "map_at_r": 0.5}
+    )
+    scores = combine(parts)
+    assert scores["centroid_accuracy"].value == pytest.approx(2 / 8)
+    assert scores["map_at_r"].chance == pytest.approx((3 * 0.1 + 5 * 0.5) / 8)
+    assert scores["nmi"].value == scores["ari"].value == pytest.approx(3 / 8)
+    # a track of several parts: the mean of its values, without those that it lacks
+    lacking = {**parts[0].by_track, "map_at_r": np.array([0.0, np.nan, 1 / 3])}
+    again = replace(parts[0], by_track=lacking)
+    found = combine([parts[0], again])
+    assert found["map_at_r"].value == pytest.approx(np.mean([1 / 6, 0, 1 / 3]))
+    # weighed by the tracks that have a value
+    assert found["map_at_r"].chance == pytest.approx(0.1)
+    other = replace(again, chance={**again.chance, "map_at_r": 0.6})
+    assert combine([parts[0], other])["map_at_r"].chance == pytest.approx((3 * 0.1 + 2 * 0.6) / 5)
+
+
+def test_clusters_of_two_models_are_judged_by_their_replicates() -> None:
+    good = by_track([1.0] * 40)
+    bad = replace(good, clusters=np.arange(40) // 2 % 2)
+    better, same = metrics.compare([good], [bad]), metrics.compare([good], [good])
+    for name in ("nmi", "ari"):
+        assert (same[name].difference, same[name].p, same[name].n) == (0.0, 1.0, 40)
+        assert better[name].p == pytest.approx(2 / 1001)
+        assert better[name].low <= better[name].difference <= better[name].high
+        assert better[name].difference == pytest.approx(1.0, abs=0.03)
+
+
+def test_one_change_is_no_evidence_and_rounding_is_no_change() -> None:
+    assert metrics.paired_p(np.array([0.0, 0.0, 1.0])) == 1.0
+    assert metrics.paired_p(np.array([1.0, 1.0, 1e-14])) == pytest.approx(0.5)
+    assert metrics.paired_p(np.array([-1.0] * 6)) == pytest.approx(2 / 2**6)
+    half = np.array([0.5] * 6)
+    assert metrics.paired_p(half) == pytest.approx(2 / 2**6)
+
+
+def test_replicates_of_clusters_are_scikit_learns_scores_of_the_drawn_tracks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intervals, "REPLICATES", 100)
+    rng = np.random.default_rng(1)
+    labels, clusters = rng.integers(0, 3, (2, 15))
+    part = replace(by_track([1.0] * 15), clusters=clusters, labels=labels)
+    drawn = np.random.default_rng([4, 100]).multinomial(15, np.full(15, 1 / 15), 100)
+    found = combine([part], seed=4)
+    place = np.array([sorted(part.ids).index(name) for name in part.ids])
+    for name, peer in (
+        ("nmi", sk.normalized_mutual_info_score),
+        ("ari", sk.adjusted_rand_score),
+    ):
+        scores = [peer(labels.repeat(c[place]), clusters.repeat(c[place])) for c in drawn]
+        centred = np.clip(scores - np.mean(scores) + peer(labels, clusters), -1, 1)
+        centred = centred if name == "ari" else np.maximum(centred, 0)
+        ends = found[name].low, found[name].high
+        assert ends == pytest.approx(tuple(np.percentile(centred, [2.5, 97.5])))
+
+
+def test_chance_is_the_mean_over_the_number_of_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SHUFFLES", 2)
+    test, labels = points(20)
+    rng = np.random.default_rng([0, 2])
+    shuffled = rng.permuted(np.tile(labels, (2, 1)), axis=1)
+    chance = measure(test, labels, test, labels, genres=GENRES)[0].chance
+    for name in ("r_precision", "map_at_r", "triplet_accuracy", "silhouette"):
+        expected = np.mean([among(test, row)[name] for row in shuffled])
+        assert chance[name] == pytest.approx(expected)
+    nearest = metrics.nearest_labels(test, labels, test)[:, 0]
+    expected = np.mean([(nearest == rng.permutation(labels)).mean() for _ in range(2)])
+    assert chance["precision_at_1"] == pytest.approx(expected)
+
+
+def test_standardisation_is_that_of_double_precision() -> None:
+    exact = np.random.default_rng(0).normal(1000, 1, (200, 4))
+    exact[:, 3] = 0.1  # constant, but for rounding in float32
+    rows = exact.astype(np.float32)
+    mean, std = standardisation(rows)
+    np.testing.assert_allclose(mean, rows.astype(np.float64).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std[:3], rows[:, :3].astype(np.float64).std(axis=0), rtol=1e-12)
+    assert std[3] == 0.0
+    scaled = standardised(rows, mean, std)
+    np.testing.assert_allclose(scaled[:, :3].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(scaled[:, :3].std(axis=0), 1)
+    assert not scaled[:, 3].any()
+    assert standardisation([[1], [3]])[1].tolist() == [1.0]
