@@ -316,3 +316,10 @@ def test_losses_over_whole_batches_refuse_drawn_triplets() -> None:
     for name in set(LOSSES) - {"triplet", "quadruplet"}:
         with pytest.raises(ConfigError, match=f"'{name}' compares whole batches"):
             make(name).explicit(torch.zeros(2, 3, 6))
+
+
+def test_a_triplet_on_the_margin_is_not_active() -> None:
+    same = torch.ones(2, 4, 6)
+    assert make("triplet", margin=0.0).explicit(same[:, :3]).active == 0.0
+    result = make("quadruplet", negative_margin=0.0, trash_margin=0.5).explicit(same)
+    assert result.active == 0.5
