@@ -611,3 +611,15 @@ def test_standardisation_is_that_of_double_precision() -> None:
     np.testing.assert_allclose(scaled[:, :3].std(axis=0), 1)
     assert not scaled[:, 3].any()
     assert standardisation([[1], [3]])[1].tolist() == [1.0]
+
+
+def test_replicates_add_the_mean_influence_of_the_drawn_tracks() -> None:
+    vectors, labels = points(30)
+    (part,) = measure(vectors, labels, vectors, labels, genres=GENRES)
+    score = combine([part], seed=4)["map_at_r"]
+    of_id = dict(zip(part.ids, part.influence["map_at_r"], strict=True))
+    influence = [of_id[name] for name in sorted(of_id)]
+    drawn = np.random.default_rng([4, 1000]).multinomial(30, np.full(30, 1 / 30), 1000)
+    replicates = [score.value + np.average(influence, weights=counts) for counts in drawn]
+    ends = np.percentile(np.clip(replicates, 0, 1), [2.5, 97.5])
+    assert (score.low, score.high) == pytest.approx(tuple(ends))
