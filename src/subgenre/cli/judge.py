@@ -108,7 +108,8 @@ def check(path: Path, *, common: Common | None = None) -> int:
     terminal = (common or Common()).terminal()
     checked = stage.check(path, console=terminal)
     for bad in checked.bad:
-        terminal.warn(f"{bad.path}: {bad.reason}; to mend it: {bad.command}")
+        file = "" if str(bad.path) in bad.reason else f"{bad.path}: "
+        terminal.warn(f"{file}{bad.reason}; to mend it: {bad.command}")
     good = counted(checked.n_files - len(checked.bad), "file")
     terminal.info(f"{path}: {good} checked and whole, {len(checked.bad)} damaged or missing")
     terminal.result(checked.to_dict())

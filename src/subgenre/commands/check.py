@@ -71,7 +71,8 @@ def check(path: Path, *, console: Console | None = None) -> Checked:
             try:
                 read()
             except SubgenreError as problem:
-                bad.append(Bad(file, str(problem), command))
+                reason = str(problem).split("; ")[0]  # what mends it follows there too
+                bad.append(Bad(file, reason, command))
             bar(done, len(todo))
     return Checked(path, len(todo), tuple(bad))
 
