@@ -33,6 +33,8 @@ from subgenre.models.cache import CACHE
 from tests import small_library
 from tests.training_runs import recipe
 
+pytestmark = pytest.mark.slow
+
 MANY = os.environ.get("SUBGENRE_DAMAGE")
 STATES = int(MANY or 100)
 FEATURES, RUN = "preprocessed_features", "fully_trained_models_1"

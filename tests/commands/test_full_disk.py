@@ -21,6 +21,8 @@ from tests.folders import make_folder
 from tests.runs import sounding_run
 from tests.small_library import make_library, replace_workers, run, same_folders
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:

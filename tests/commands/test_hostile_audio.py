@@ -25,6 +25,8 @@ from tests import audio_files, hostile_audio
 from tests.runs import sounding_run
 from tests.small_library import replace_workers
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("SUBGENRE_HOSTILE", "40")) or None  # 0: all
 GOOD = {"g/one/a.wav": 1, "g/one/b.flac": 2, "h/two/c.mp3": 3, "h/two/d.ogg": 4}
 # what the decoder makes of damaged frames depends on where it started

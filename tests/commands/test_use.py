@@ -43,6 +43,8 @@ from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.search.test_vector_index import without_checksums
 from tests.small_library import replace_workers, write_wav
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., tuple[int, Any, str]]
 
 
@@ -97,7 +99,6 @@ def embeddings(run: Path) -> track_vectors.Embeddings:
     return track_vectors.read_embeddings(run / workspace.EMBEDDINGS)
 
 
-@pytest.mark.slow
 def test_embed_writes_vectors_and_lists_what_it_skipped(made: Path, tmp_path: Path, call: Call):
     (tmp_path / "bad.mp3").write_text("no music")
     source = made / "WAV" / "techno" / "dark"
@@ -125,7 +126,6 @@ def test_the_size_of_a_joined_vector_has_its_parts(tmp_path: Path):
     assert found == f"{joined.embedding_size} values"
 
 
-@pytest.mark.slow
 def test_a_file_is_decoded_once_whatever_command_embeds_it(
     home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ):
@@ -182,7 +182,6 @@ def test_index_adds_new_tracks_and_removes_missing_ones(home: Path, call: Call):
     assert opened.collection.track(opened.collection.row("new.wav")).subgenre == "emotional"
 
 
-@pytest.mark.slow
 def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, call: Call):
     call("index", home / "WAV", "--run", model(home))
     other = home / "other"
@@ -200,7 +199,6 @@ def test_an_index_keeps_the_tracks_of_other_libraries(home: Path, call: Call):
     assert call("index", other, "--run", model(home))[1]["n_tracks"] == 9
 
 
-@pytest.mark.slow
 def test_an_index_begins_with_the_tracks_of_the_training(home: Path, call: Call):
     """Indexing other music first does not take the learnt subgenres from the lists."""
     other, second = home / "other", home / "second"
@@ -289,7 +287,6 @@ def test_a_track_keeps_its_first_path_while_the_file_exists(home: Path, call: Ca
     assert found.track(found.row("a.wav")).path.is_relative_to(inbox)
 
 
-@pytest.mark.slow
 def test_a_track_lies_wherever_its_recording_does(home: Path, call: Call):
     """`--folder` and the sentence on other libraries agree, and no index forgets a path."""
     run = ["--run", model(home)]
@@ -340,7 +337,6 @@ def test_audio_anywhere_below_a_folder_is_indexed(home: Path, call: Call):
     assert {hit["subgenre"] for hit in hits} == {"dark"}
 
 
-@pytest.mark.slow
 def test_an_interrupted_index_keeps_what_was_embedded(home, call, monkeypatch):
     for n in range(3):
         write_wav(home / f"WAV/techno/dark/new {n}.wav", 4.0, 60 + n)
@@ -442,7 +438,6 @@ def test_similar_of_files_and_names(made: Path, tmp_path: Path, call: Call):
         assert (code, refusal in err) == (2, True)
 
 
-@pytest.mark.slow
 def test_a_journey_reports_ends_that_are_not_in_the_index(made: Path, tmp_path: Path, call: Call):
     outside = [tmp_path / f"outside {n}.wav" for n in range(2)]
     for n, path in enumerate(outside):
@@ -493,7 +488,6 @@ def test_classify_sorts_without_touching_the_files(made: Path, tmp_path: Path, c
     assert call("classify", new, "--run", model(made), "--out", tmp_path / "x.txt")[0] == 2
 
 
-@pytest.mark.slow
 def test_a_silent_file_is_placed_nowhere(home: Path, call: Call):
     new, run = home / "new", ("--run", model(home))
     write_wav(new / "sound.wav", 7.0, 2)
@@ -618,7 +612,6 @@ def test_playlists_of_every_kind(tmp_path: Path, call: Call):
     assert {h["id"] for h in smooth} == {h["id"] for h in plain}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -727,7 +720,6 @@ def test_few_tracks_are_ranked_by_cosine(tmp_path: Path, call: Call):
     assert all(hit["score"] == hit["cosine"] for hit in found["hits"])
 
 
-@pytest.mark.slow
 def test_commands_report_the_model_that_they_choose(home, call, capsys, monkeypatch):
     monkeypatch.chdir(home)
     shutil.copytree(model(home), home / "fully_trained_models_0")  # older by its name
@@ -1102,7 +1094,6 @@ def test_a_test_run_is_marked_and_used_only_without_another(
     assert workspace.find_run(None).name == "fully_trained_models_2"
 
 
-@pytest.mark.slow
 def test_index_measures_tempo_and_key_once_and_lists_filter_by_them(
     home: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ):

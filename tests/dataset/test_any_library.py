@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from subgenre.dataset.splits import BY_ARTIST, Split, folds, split, validation
 from subgenre.errors import SplitError
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Row:

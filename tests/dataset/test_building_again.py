@@ -23,6 +23,8 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
 from tests.small_library import CONFIG, library_of, run, same_folders, stat_of, write_wav
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_second_run_decodes_nothing(root: Path, tmp_path: Path, inline: list[str]) -> None:
     first = run(root, tmp_path / "out")
@@ -178,7 +180,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_two_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline) -> None:
     whole, out = tmp_path / "whole", tmp_path / "killed"

@@ -18,6 +18,8 @@ import pytest
 from subgenre.explorer import limits, server
 from tests.explorer_library import make_library, served
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-of-the-tests"
 CHANGE = {"x-subgenre": "1"}
 UPLOAD = b"POST /api/place?name=a.mp3 HTTP/1.1\r\nhost: localhost\r\nx-subgenre: 1\r\n"

@@ -14,6 +14,8 @@ from subgenre.library.formats import read_playlist, write_playlist
 from subgenre.library.rekordbox import read_rekordbox, write_rekordbox
 from subgenre.library.track import Track
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     *("=1+1.mp3", "+a.wav", "-a.mp3", "@SUM(A1).mp3", "\t=1.mp3", "'=1.mp3", "''a.mp3", "'a.mp3"),
     *('a"b.mp3', "a,b;c.mp3", "a\rb.mp3", "a\nb.mp3", "a\r\nb.mp3", " a.mp3", "a.mp3 ", "#a.mp3"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ from subgenre.metrics.retrieval import (
 )
 from subgenre.metrics.vectors import unit
 from tests.metrics.test_metrics import library_scores
+
+pytestmark = pytest.mark.slow
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
