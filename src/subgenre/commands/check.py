@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -65,19 +65,19 @@ def check(path: Path, *, console: Console | None = None) -> Checked:
         parts = [_index(path)]
     else:
         raise ConfigError(f"{path} holds no features, no model and no index; name another folder")
-    bad, todo = [], list(parts)
+    bad = []
     with (console or Silent()).progress("checking") as bar:
-        for done, (file, read, command) in enumerate(todo, start=1):
+        for done, (file, read, command) in enumerate(parts, start=1):
             try:
                 read()
             except SubgenreError as problem:
                 reason = str(problem).split("; ")[0]  # what mends it follows there too
                 bad.append(Bad(file, reason, command))
-            bar(done, len(todo))
-    return Checked(path, len(todo), tuple(bad))
+            bar(done, len(parts))
+    return Checked(path, len(parts), tuple(bad))
 
 
-def _features(path: Path) -> Iterator[Part] | list[Part]:
+def _features(path: Path) -> list[Part]:
     from subgenre.dataset import folder
 
     try:
@@ -89,12 +89,11 @@ def _features(path: Path) -> Iterator[Part] | list[Part]:
         return [(file or path / folder.DATASET, partial(_fail, problem), mend)]
     again = _preprocess(opened)
     tables = (folder.DATASET, folder.CHUNKS, folder.TRACKS)
-    chunks = zip(opened.chunks["file"].to_pylist(), range(len(opened.chunks)), strict=True)
     return [
         *((path / name, lambda: None, again) for name in tables),  # `open` has read them
         *(
             (path / name, partial(opened.load, [row]), f"rm {_quoted(path / name)} && {again}")
-            for name, row in chunks
+            for row, name in enumerate(opened.chunks["file"].to_pylist())
         ),
     ]
 
