@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from subgenre.core import validation
+from subgenre.core import validation, workspace
 from subgenre.core.validation import check_choice, check_ranges, check_tune, either
 from subgenre.errors import ConfigError
 
@@ -397,9 +397,7 @@ def load_settings(path: Path) -> TrainConfig:
     settings = from_plain(values, str(path))
     missing = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in values]
     if missing:
-        raise ConfigError(
-            f"{path} is cut: it has no {missing[0]}; copy the whole folder again, or train again"
-        )
+        raise ConfigError(f"{path} is cut: it has no {missing[0]}; {workspace.COPY_AGAIN}")
     return settings
 
 

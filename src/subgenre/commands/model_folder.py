@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 INDEX = "index"  # in the model folder
 _TRACKS = "tracks.parquet"  # of a feature folder
-_COPY = "copy the whole folder again, or train again"
 _TAGS = ("artist", "album", "title", "label", "year", "bpm", "duration_s", "size", "mtime_ns")
 
 
@@ -174,7 +173,7 @@ class ModelFolder:
             RunError: it is not.
         """
         path = self.path / workspace.SPLIT
-        files.read_json(path, version=1, error=RunError, way_out=_COPY)
+        files.read_json(path, version=1, error=RunError, way_out=workspace.COPY_AGAIN)
         _check_file(path, self.data)
 
     @cached_property
@@ -264,7 +263,7 @@ class ModelFolder:
         try:
             return tuple(tables.read(path).to_pylist())
         except (OSError, ValueError) as problem:
-            raise RunError(f"{path} is damaged ({problem}); {_COPY}") from problem
+            raise RunError(f"{path} is damaged ({problem}); {workspace.COPY_AGAIN}") from problem
 
     @cached_property
     def labels(self) -> frozenset[tuple[str, str]]:
@@ -285,7 +284,7 @@ class ModelFolder:
         loaded = encoder.load(self.path)
         path = self.path / encoder.STRUCTURE
         found = files.read_json(path, version=encoder.FORMAT_VERSION, error=RunError)["fingerprint"]
-        self._check_same(path, found, _COPY)
+        self._check_same(path, found, workspace.COPY_AGAIN)
         return loaded
 
     def _check_same(self, path: Path, found: str | None, way_out: str) -> None:
@@ -459,7 +458,7 @@ class ModelFolder:
 
 def _read_data(path: Path) -> dict[str, Any]:
     """Read `data.json` and check the types of its values."""
-    data = files.read_json(path, version=1, error=RunError, way_out=_COPY)
+    data = files.read_json(path, version=1, error=RunError, way_out=workspace.COPY_AGAIN)
     texts = tuple[str, ...]
     try:
         validation.check_kinds(
@@ -471,7 +470,7 @@ def _read_data(path: Path) -> dict[str, Any]:
             raise ConfigError("labels and genres differ in number")
         data["features"]  # every model names it
     except (ConfigError, KeyError) as problem:
-        raise RunError(f"{path} is damaged ({problem}); {_COPY}") from problem
+        raise RunError(f"{path} is damaged ({problem}); {workspace.COPY_AGAIN}") from problem
     return data
 
 
@@ -507,9 +506,11 @@ def _check_file(path: Path, data: Mapping[str, Any]) -> None:
     try:
         found = files.checksum(path.read_bytes())
     except OSError as problem:
-        raise RunError(f"{path} can't be read ({problem.strerror}); {_COPY}") from problem
+        raise RunError(
+            f"{path} can't be read ({problem.strerror}); {workspace.COPY_AGAIN}"
+        ) from problem
     if found != expected:
         raise RunError(
             f"{path} is damaged or of another model: its checksum differs from that in "
-            f"{workspace.DATA}; {_COPY}"
+            f"{workspace.DATA}; {workspace.COPY_AGAIN}"
         )

@@ -30,6 +30,8 @@ DOCTOR = "doctor.csv"
 DATA = "data.json"
 DATASET = "dataset.json"  # of a feature folder
 
+COPY_AGAIN = "copy the whole folder again, or train again"  # out of a damaged model folder
+
 
 def stamp() -> str:
     """Return the present local time as a run's name carries it: YYYYMMDD_HHMMSS."""

@@ -24,7 +24,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from subgenre.audio.features import Statistics
-from subgenre.core import files, validation
+from subgenre.core import files, validation, workspace
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.losses.cosine import unit
 from subgenre.metrics.vectors import CONSTANT
@@ -294,7 +294,7 @@ def load(folder: Path) -> Encoder:
         folder / STRUCTURE,
         version=FORMAT_VERSION,
         error=RunError,
-        way_out="copy the whole folder again, or train again",
+        way_out=workspace.COPY_AGAIN,
     )
     tensors = _read_weights(folder / WEIGHTS)
     with torch.device("meta"):  # takes no memory, whatever the sizes
@@ -306,7 +306,7 @@ def load(folder: Path) -> Encoder:
     if found != expected:
         raise RunError(
             f"{folder / WEIGHTS} has fingerprint {found}, {STRUCTURE} was written with {expected}: "
-            "the two are not of one model; copy the whole folder again, or train again"
+            f"the two are not of one model; {workspace.COPY_AGAIN}"
         )
     return encoder.eval()
 
@@ -379,7 +379,7 @@ def _describe_backbone(backbone: Backbone) -> dict[str, Any]:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a file."""
     if not path.is_file():
-        raise RunError(f"{path} does not exist; copy the whole folder again, or train again")
+        raise RunError(f"{path} does not exist; {workspace.COPY_AGAIN}")
     try:
         found: dict[str, Tensor] = load_file(path)
     except (OSError, ValueError, LookupError, SafetensorError) as problem:
