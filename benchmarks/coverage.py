@@ -23,8 +23,8 @@ from scipy import stats
 
 from subgenre import metrics
 from subgenre.metrics import evaluation, retrieval
-from subgenre.metrics.clusters import contingency, cosine_distances, kmeans
-from subgenre.metrics.intervals import OF_CLUSTERS, share_interval
+from subgenre.metrics.clusters import OF_CLUSTERS, contingency, cosine_distances, kmeans
+from subgenre.metrics.intervals import share_interval
 from subgenre.metrics.vectors import Floats, Ints, unit
 
 SUBGENRES, SIZE, TRAIN = 5, 16, 30  # training tracks a subgenre

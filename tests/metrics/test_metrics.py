@@ -6,11 +6,13 @@ import warnings
 from dataclasses import replace
 from itertools import product
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, ttest_rel, wilcoxon
+from scipy.stats import t as student
 from sklearn import metrics as sk
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestCentroid
@@ -25,11 +27,10 @@ from subgenre.metrics import (
     Score,
     combine,
     evaluation,
-    intervals,
     measure,
     wilson,
 )
-from subgenre.metrics.clusters import cosine_distances, kmeans, silhouettes
+from subgenre.metrics.clusters import REDRAWS, cosine_distances, kmeans, redrawn, silhouettes
 from subgenre.metrics.influence import precisions_without, silhouettes_without, triplets_without
 from subgenre.metrics.intervals import Z95
 from subgenre.metrics.retrieval import (
@@ -205,7 +206,7 @@ def test_scores_lie_in_their_intervals_and_are_repeatable() -> None:
     scores = evaluate(*both, seed=4)
     for score in scores.values():
         assert score.low <= score.value <= score.high
-        assert score.high - score.low < 0.5
+        assert score.high - score.low < 0.6
     assert scores == evaluate(*both, seed=4)
 
 
@@ -429,12 +430,13 @@ def test_a_registered_function_is_scored_with_interval_and_chance(
 
 
 def by_track(values: list[float], fold: int = 0) -> Measured:
-    """One part with a share of right tracks and a rank among all, and no clusters of use."""
+    """One part with a share of right tracks, a rank among all, and an NMI that is that share."""
     n = len(values)
     own = {"centroid_accuracy": np.array(values), "map_at_r": np.array(values) / 3}
-    labels = np.arange(n) % 2
+    share = dict.fromkeys(("nmi", "ari"), float(np.mean(values)))
+    draws = {name: value + np.linspace(-0.1, 0.1, REDRAWS) for name, value in share.items()}
     chance = {"centroid_accuracy": 0.5, "map_at_r": 0.1, "nmi": 0.0, "ari": 0.0}
-    return Measured(tuple(f"{fold}-{i}" for i in range(n)), own, {}, labels, labels, chance)
+    return Measured(tuple(f"{fold}-{i}" for i in range(n)), own, {}, share, draws, chance)
 
 
 def test_the_difference_of_two_models_is_judged_in_pairs() -> None:
@@ -526,13 +528,11 @@ def test_intervals_have_the_width_of_the_normal_distribution() -> None:
 
 def test_parts_count_by_their_tracks() -> None:
     parts = [by_track([1.0, 0.0, 1.0], 0), by_track([0.0] * 5, 1)]
-    parts[1] = replace(
-        parts[1], clusters=np.zeros(5, np.int64), chance={**parts[1].chance, "map_at_r": 0.5}
-    )
+    parts[1] = replace(parts[1], chance={**parts[1].chance, "map_at_r": 0.5})
     scores = combine(parts)
     assert scores["centroid_accuracy"].value == pytest.approx(2 / 8)
     assert scores["map_at_r"].chance == pytest.approx((3 * 0.1 + 5 * 0.5) / 8)
-    assert scores["nmi"].value == scores["ari"].value == pytest.approx(3 / 8)
+    assert scores["nmi"].value == scores["ari"].value == pytest.approx(2 / 8)
     # a track of several parts: the mean of its values, without those that it lacks
     lacking = {**parts[0].by_track, "map_at_r": np.array([0.0, np.nan, 1 / 3])}
     again = replace(parts[0], by_track=lacking)
@@ -544,15 +544,20 @@ def test_parts_count_by_their_tracks() -> None:
     assert combine([parts[0], other])["map_at_r"].chance == pytest.approx((3 * 0.1 + 2 * 0.6) / 5)
 
 
-def test_clusters_of_two_models_are_judged_by_their_replicates() -> None:
-    good = by_track([1.0] * 40)
-    bad = replace(good, clusters=np.arange(40) // 2 % 2)
-    better, same = metrics.compare([good], [bad]), metrics.compare([good], [good])
-    for name in ("nmi", "ari"):
-        assert (same[name].difference, same[name].p, same[name].n) == (0.0, 1.0, 40)
-        assert better[name].p == pytest.approx(2 / 1001)
-        assert better[name].low <= better[name].difference <= better[name].high
-        assert better[name].difference == pytest.approx(1.0, abs=0.03)
+def test_clusters_of_two_models_are_judged_by_students_t() -> None:
+    one, other = by_track([1.0, 0.0] * 20), by_track([1.0, 1.0, 1.0, 0.0] * 10)
+    rng = np.random.default_rng(2)
+    one.redrawn["nmi"], other.redrawn["nmi"] = rng.normal(0.5, 0.1, (2, REDRAWS))
+    found = metrics.compare([one], [other])["nmi"]
+    error = np.std(one.redrawn["nmi"] - other.redrawn["nmi"], ddof=1)
+    peer = student(REDRAWS - 1, loc=found.difference, scale=error)
+    assert found.difference == pytest.approx(-0.25)
+    assert found.p == pytest.approx(2 * min(peer.cdf(0), peer.sf(0)))
+    assert [found.low, found.high] == pytest.approx(peer.interval(0.95))
+    same = metrics.compare([one], [one])["ari"]
+    assert (same.difference, same.low, same.high, same.p, same.n) == (0.0, 0.0, 0.0, 1.0, 40)
+    certain = metrics.compare([one], [other])["ari"]  # each draw agrees
+    assert (certain.low, certain.high, certain.p) == pytest.approx((-0.25, -0.25, 0.0))
 
 
 def test_one_change_is_no_evidence_and_rounding_is_no_change() -> None:
@@ -563,25 +568,39 @@ def test_one_change_is_no_evidence_and_rounding_is_no_change() -> None:
     assert metrics.paired_p(half) == pytest.approx(2 / 2**6)
 
 
-def test_replicates_of_clusters_are_scikit_learns_scores_of_the_drawn_tracks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(intervals, "REPLICATES", 100)
-    rng = np.random.default_rng(1)
-    labels, clusters = rng.integers(0, 3, (2, 15))
-    part = replace(by_track([1.0] * 15), clusters=clusters, labels=labels)
-    drawn = np.random.default_rng([4, 100]).multinomial(15, np.full(15, 1 / 15), 100)
-    found = combine([part], seed=4)
-    place = np.array([sorted(part.ids).index(name) for name in part.ids])
+def test_draws_of_clusters_are_scikit_learns_scores_of_the_drawn_tracks() -> None:
+    """The draws whose clusters are plain, since two labels lie far apart."""
+    vectors, labels = points(40, n_labels=2, spread=0.05)
+    rows = unit(vectors)
+    clusters = KMeans(2, n_init=10, random_state=0).fit_predict(rows)
+    labels[:6] = 1 - labels[:6]  # so that neither score is 1
+    ids = [f"track {i}" for i in range(40)]
+    again = redrawn(rows, labels, ids)
+    counts = np.array([np.random.default_rng(crc32(i.encode())).poisson(1, REDRAWS) for i in ids]).T
     for name, peer in (
         ("nmi", sk.normalized_mutual_info_score),
         ("ari", sk.adjusted_rand_score),
     ):
-        scores = [peer(labels.repeat(c[place]), clusters.repeat(c[place])) for c in drawn]
-        centred = np.clip(scores - np.mean(scores) + peer(labels, clusters), -1, 1)
-        centred = centred if name == "ari" else np.maximum(centred, 0)
-        ends = found[name].low, found[name].high
-        assert ends == pytest.approx(tuple(np.percentile(centred, [2.5, 97.5])))
+        scores = [peer(labels.repeat(c), clusters.repeat(c)) for c in counts]
+        assert again[name] == pytest.approx(np.array(scores))
+        # a track has its draws by its id, whatever its place
+        assert redrawn(rows[::-1], labels[::-1], ids[::-1])[name] == pytest.approx(again[name])
+
+
+def test_interval_of_clusters_is_students_t_of_the_draws() -> None:
+    part = by_track([1.0, 0.0] * 10)
+    found = combine([part])["nmi"]
+    half = student.ppf(0.975, REDRAWS - 1) * np.std(part.redrawn["nmi"], ddof=1)
+    assert [found.low, found.high] == pytest.approx([0.5 - half, 0.5 + half])
+    # of two folds: the draws are averaged by the folds' sizes; the ends stay in the score's range
+    small = replace(by_track([1.0] * 5, 1), redrawn={"nmi": np.ones(REDRAWS)}, chance={"nmi": 0.0})
+    small.redrawn["ari"] = small.redrawn["nmi"]
+    found = combine([part, small])["nmi"]
+    assert found.high - found.value == pytest.approx(half * 20 / 25)
+    wide = by_track([1.0] * 9)
+    assert combine([wide])["ari"].high == 1.0
+    low = replace(by_track([0.0] * 9), redrawn={**wide.redrawn})
+    assert combine([low])["nmi"].low == 0.0 > combine([low])["ari"].low > -1.0
 
 
 def test_chance_is_the_mean_over_the_number_of_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,30 +7,62 @@ ARI: Hubert, Arabie, "Comparing Partitions" (1985), equation 5. Silhouette: Rous
 from __future__ import annotations
 
 import warnings
+import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from subgenre.metrics.vectors import Floats, Ints, one_hot, similarities, times
 
+REDRAWS = 40
 
-def kmeans(rows: Floats, k: int, seed: int) -> Ints:
-    """Return the cluster of each unit vector [N]: k-means, best of 10 restarts, by scikit-learn."""
+
+def kmeans(
+    rows: Floats, k: int, seed: int, *, restarts: int = 10, weights: Floats | None = None
+) -> Ints:
+    """Return the cluster of each unit vector [N]: k-means, best of the restarts, by scikit-learn.
+
+    `weights` [N]: how often each vector counts.
+    """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    model = KMeans(n_clusters=k, n_init=10, random_state=seed % 2**32)
+    model = KMeans(n_clusters=k, n_init=restarts, random_state=seed % 2**32)
     with warnings.catch_warnings():
         # fewer different points than clusters: a collapsed embedding, which scores as such
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return np.asarray(model.fit_predict(rows), dtype=np.int64)
+        return np.asarray(model.fit_predict(rows, sample_weight=weights), dtype=np.int64)
 
 
-def contingency(clusters: Ints, labels: Ints) -> Floats:
+def redrawn(rows: Floats, labels: Ints, ids: Sequence[str]) -> dict[str, Floats]:
+    """Return NMI and ARI of 40 draws of the tracks, each clustered anew, [40] each.
+
+    A draw counts each track 0, 1, 2, ... times, by a Poisson distribution of mean 1 (Hanley,
+    MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies", 2006). The
+    counts come from the track's id alone, so splits and models that share tracks share draws.
+    With one start of k-means the spread is too wide, with ten too narrow where subgenres lie apart:
+    see "Which interval holds the true value" in `docs/experiments.md`.
+    """
+    streams = [np.random.default_rng(zlib.crc32(name.encode())) for name in ids]
+    drawn = np.array([stream.poisson(1.0, REDRAWS) for stream in streams], dtype=np.float64).T
+    drawn[~drawn.any(axis=1)] = 1.0  # a draw of no track at all
+    tables = []
+    for number, counts in enumerate(drawn):
+        k = len(np.unique(labels[counts > 0]))
+        clusters = kmeans(rows, k, number, restarts=3, weights=counts)
+        tables.append(contingency(clusters, labels, counts))
+    return {name: np.array([score(t) for t in tables]) for name, score in OF_CLUSTERS.items()}
+
+
+def contingency(clusters: Ints, labels: Ints, counts: Floats | None = None) -> Floats:
     """Return how many tracks each cluster has of each label.
 
     `clusters` [N]; `labels` [N] give [K, C], or several labellings [S, N] give [S, K, C].
+    `counts` [N]: how often each track counts.
     """
     hot_clusters = one_hot(clusters, int(clusters.max()) + 1)
+    if counts is not None:
+        hot_clusters = hot_clusters * counts[:, None]
     hot_labels = one_hot(labels, int(labels.max()) + 1)
     return np.asarray(hot_clusters.T @ hot_labels)
 
@@ -93,3 +125,7 @@ def _entropy(shares: Floats) -> Floats:
 
 def _pairs(counts: Floats) -> Floats:
     return counts * (counts - 1) / 2
+
+
+# scores of a contingency table of clusters against labels
+OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}

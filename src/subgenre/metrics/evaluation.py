@@ -14,14 +14,21 @@ from numpy.typing import ArrayLike
 
 from subgenre.errors import EvaluationError
 from subgenre.metrics import retrieval
-from subgenre.metrics.clusters import contingency, cosine_distances, kmeans, silhouettes
+from subgenre.metrics.clusters import (
+    OF_CLUSTERS,
+    contingency,
+    cosine_distances,
+    kmeans,
+    redrawn,
+    silhouettes,
+)
 from subgenre.metrics.influence import (
     influences,
     precisions_without,
     silhouettes_without,
     triplets_without,
 )
-from subgenre.metrics.intervals import OF_CLUSTERS, Measured
+from subgenre.metrics.intervals import Measured
 from subgenre.metrics.registry import METRICS
 from subgenre.metrics.vectors import Floats, Ints, check_pair, need_classes
 
@@ -127,7 +134,10 @@ def _measure(
         for metric in METRICS
         if metric not in by_track and metric not in OF_CLUSTERS
     )
-    return Measured(ids, by_track, influence, among.clusters, labels, chance, notes)
+    table = contingency(among.clusters, labels)
+    of_clusters = {name: float(score(table)) for name, score in OF_CLUSTERS.items()}
+    again = redrawn(test, labels, ids)
+    return Measured(ids, by_track, influence, of_clusters, again, chance, notes)
 
 
 class _Among:

@@ -8,27 +8,27 @@ and weights each track by its count; a track has one count in all its splits.
 - Scores among the test tracks: the score plus the weighted mean of the tracks' influences, since a
   track is query and neighbour at once (`influence`).
 - Where all tracks are right, or all wrong, the replicates are equal: the interval is Wilson's.
-- NMI and ARI: computed anew from the weighted table of the same clusters against labels. Copies of
-  a track agree, so these replicates are a little too high: their mean is moved onto the score.
+- NMI and ARI: other tracks give other clusters, so each of 40 draws is clustered anew (`redrawn`).
+  The interval is the score +- Student's t times the standard deviation of the draws. (Their mean is
+  too high, since copies of a track agree; their spread is not.)
+
+`benchmarks/coverage.py` measures how often these intervals hold the true value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from subgenre.metrics.clusters import ari_of, contingency, nmi_of
+from subgenre.metrics.clusters import OF_CLUSTERS, REDRAWS
 from subgenre.metrics.registry import METRICS
 from subgenre.metrics.vectors import Floats, Ints
 
 REPLICATES = 1000
 Z95 = 1.959964  # of the normal distribution, 95 % on both sides
-
-# scores of a contingency table of clusters against labels
-OF_CLUSTERS: dict[str, Callable[[Floats], Floats]] = {"nmi": nmi_of, "ari": ari_of}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Measured:
     Attributes:
         by_track: metric -> value of each track; NaN where it has none.
         influence: metric -> influence of each track on the score, if it is more than its value.
-        clusters, labels: k-means cluster and label of each track.
+        of_clusters: NMI and ARI. redrawn: the same of each draw [40] of `clusters.redrawn`.
         chance: metric -> chance level.
         notes: what could not be scored, and why.
     """
@@ -71,8 +71,8 @@ class Measured:
     ids: tuple[str, ...]
     by_track: dict[str, Floats]
     influence: dict[str, Floats]
-    clusters: Ints
-    labels: Ints
+    of_clusters: dict[str, float]
+    redrawn: dict[str, Floats]
     chance: dict[str, float]
     notes: tuple[str, ...] = ()
 
@@ -107,19 +107,22 @@ def combine(parts: Sequence[Measured], *, seed: int = 0) -> dict[str, Score]:
     drawn = rng.multinomial(n, np.full(n, 1 / n), REPLICATES).astype(float)
     scores = {}
     for metric, one in METRICS.items():
-        found = _resampled(parts, rows, drawn, metric)
-        if found is None:
-            continue
-        value, replicates, means = found
-        if metric in OF_CLUSTERS or one.lowest < 0:  # 0 is no end of its range
-            low, high = np.percentile(replicates, [2.5, 97.5])
+        if metric in OF_CLUSTERS:
+            value, draws = _of_clusters(parts, metric)
+            low, high = np.clip(_by_t(value, draws), one.lowest, 1.0)
         else:
-            low, high = share_interval(value, replicates, int(np.isfinite(means).sum()))
+            found = _resampled(parts, rows, drawn, metric)
+            if found is None:
+                continue
+            value, replicates, means = found
+            if one.lowest < 0:  # 0 is no end of its range
+                low, high = np.percentile(replicates, [2.5, 97.5])
+            else:
+                low, high = share_interval(value, replicates, int(np.isfinite(means).sum()))
         chance = [part.chance[metric] for part in parts if metric in part.chance]
         weights = [_size(part, metric) for part in parts if metric in part.chance]
-        # replicates of one cluster are all equal but for those of one label: the value lies outside
-        low, high = float(min(low, value)), float(max(high, value))
-        scores[metric] = Score(value, low, high, float(np.average(chance, weights=weights)))
+        average = float(np.average(chance, weights=weights))
+        scores[metric] = Score(value, float(low), float(high), average)
     return scores
 
 
@@ -131,7 +134,7 @@ def compare(
     The replicates of both models draw the same tracks, as many from each part as it has
     (stratified bootstrap; Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
     section 3.2). p is that of `paired_p` where the tracks' values are independent, else that of
-    the bootstrap.
+    the bootstrap; of NMI and ARI, that of Student's t.
     """
     common = {part.ids for part in first} & {part.ids for part in second}
     if not common:
@@ -142,6 +145,12 @@ def compare(
     drawn = _stratified(rows, n, rng)
     differences = {}
     for metric in METRICS:
+        if metric in OF_CLUSTERS:
+            values, draws = zip(*(_of_clusters(parts, metric) for parts in pair), strict=True)
+            difference, spread = values[0] - values[1], draws[0] - draws[1]
+            ends = _by_t(difference, spread)
+            differences[metric] = Difference(difference, *ends, _p_by_t(difference, spread), n)
+            continue
         found_a, found_b = (_resampled(parts, rows, drawn, metric) for parts in pair)
         if found_a is None or found_b is None:
             continue
@@ -151,13 +160,12 @@ def compare(
         low, high = np.percentile(replicates, [2.5, 97.5])
         by_track = means_a - means_b
         by_track = by_track[np.isfinite(by_track)]
-        if metric in OF_CLUSTERS or any(metric in part.influence for part in pair[0]):
+        if any(metric in part.influence for part in pair[0]):
             tail = min((replicates <= 0).sum(), (replicates >= 0).sum())
             p = min(1.0, 2 * (tail + 1) / (REPLICATES + 1))
         else:
             p = paired_p(by_track, seed=seed)
-        size = len(by_track) or n
-        differences[metric] = Difference(a - b, float(low), float(high), float(p), size)
+        differences[metric] = Difference(a - b, float(low), float(high), float(p), len(by_track))
     return differences
 
 
@@ -217,8 +225,6 @@ def _resampled(
     parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
 ) -> tuple[float, Floats, Floats] | None:
     """Return a score, its replicates [R] and its values by track [n]; NaN where there is none."""
-    if metric in OF_CLUSTERS:
-        return *_of_clusters(parts, rows, drawn, metric), np.full(drawn.shape[1], np.nan)
     found = [(part, at) for part, at in zip(parts, rows, strict=True) if metric in part.by_track]
     if not found:
         return None
@@ -247,20 +253,27 @@ def _by_id(columns: Sequence[tuple[Floats, Ints]], n: int) -> Floats:
     return np.where(times > 0, total / np.maximum(times, 1.0), np.nan)
 
 
-def _of_clusters(
-    parts: Sequence[Measured], rows: Sequence[Ints], drawn: Floats, metric: str
-) -> tuple[float, Floats]:
-    """Return NMI or ARI, averaged over the parts by their size, and its replicates."""
-    score = OF_CLUSTERS[metric]
-    sizes = np.array([len(part.ids) for part in parts], dtype=np.float64)
-    values = [float(score(contingency(part.clusters, part.labels))) for part in parts]
-    replicates = np.zeros(len(drawn))
-    for part, at, size in zip(parts, rows, sizes, strict=True):
-        n_clusters, n_labels = int(part.clusters.max()) + 1, int(part.labels.max()) + 1
-        cells = np.zeros((len(part.ids), n_clusters * n_labels))
-        cells[np.arange(len(part.ids)), part.clusters * n_labels + part.labels] = 1.0
-        replicates += size * score((drawn[:, at] @ cells).reshape(-1, n_clusters, n_labels))
-    replicates /= sizes.sum()
-    value = float(np.average(values, weights=sizes))
-    centred = replicates - replicates.mean() + value
-    return value, np.clip(centred, METRICS[metric].lowest, 1.0)
+def _of_clusters(parts: Sequence[Measured], metric: str) -> tuple[float, Floats]:
+    """Return NMI or ARI, averaged over the parts by their size, and the same of each draw."""
+    sizes = [len(part.ids) for part in parts]
+    value = float(np.average([part.of_clusters[metric] for part in parts], weights=sizes))
+    draws = np.average([part.redrawn[metric] for part in parts], axis=0, weights=sizes)
+    return value, np.asarray(draws)
+
+
+def _by_t(value: float, draws: Floats) -> tuple[float, float]:
+    """Return value +- Student's t times the standard deviation of its draws."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(REDRAWS - 1, 0.975) * draws.std(ddof=1))
+    return value - half, value + half
+
+
+def _p_by_t(value: float, draws: Floats) -> float:
+    """Return the two-sided p of a value against 0, by Student's t."""
+    from scipy.special import stdtr
+
+    error = draws.std(ddof=1)
+    if error == 0.0:
+        return float(value == 0.0)
+    return float(2 * stdtr(REDRAWS - 1, -abs(value) / error))
