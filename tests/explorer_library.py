@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from subgenre.audio import reading
+from subgenre.core.progress import Console
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.explorer.app import create_app
@@ -103,8 +104,10 @@ def make_library(folder: Path, **more: Any) -> Library:
     }
     library = Library(**values | more)
 
-    def refit(corrections: Mapping[str, Correction]) -> Library:
+    def refit(corrections: Mapping[str, Correction], console: Console) -> Library:
         """Move each corrected track to its new centre; all others keep their vectors."""
+        with console.progress("training") as bar:
+            bar(3, 4)
         moved = unit.copy()
         relabelled = list(tracks)
         for i, track in enumerate(tracks):

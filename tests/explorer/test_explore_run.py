@@ -14,6 +14,7 @@ from subgenre.cli import main
 from subgenre.commands import explore, refit
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import validation, workspace
+from subgenre.core.progress import Silent
 from subgenre.dataset import track_vectors
 from subgenre.errors import AudioError, EvaluationError
 from subgenre.evaluation.audits.findings import Finding
@@ -103,9 +104,9 @@ def test_a_refit_survives_music_that_was_only_indexed(run, tmp_path, monkeypatch
     everything = Collection.of([*run.tracks, *more], vectors)
     monkeypatch.setattr(ModelFolder, "collection", lambda *_: everything)
     shown = explore.library(run, playlists=tmp_path)
-    plain = shown.refit({})
-    moved = plain.refit({more[0].id: Correction("b", "three")})
-    undone = moved.refit({})
+    plain = shown.refit({}, Silent())
+    moved = plain.refit({more[0].id: Correction("b", "three")}, Silent())
+    undone = moved.refit({}, Silent())
     row = len(run.tracks)
     assert len(moved.collection) == len(everything)
     assert moved.collection.track(row).subgenre == "three"
@@ -125,7 +126,7 @@ def test_a_refit_survives_music_that_was_only_indexed(run, tmp_path, monkeypatch
     )
     paths[0].unlink()
     with pytest.raises(AudioError, match=r"new 3\.wav"):
-        shown.refit({more[0].id: Correction("b", "three")})
+        shown.refit({more[0].id: Correction("b", "three")}, Silent())
 
 
 def test_other_vectors_are_carried_along_by_a_refit():
@@ -180,7 +181,7 @@ def test_the_explorer_shows_the_model(run, tmp_path):
     with pytest.raises(AudioError, match=r"bad\.wav"):
         shown.encode(tmp_path / "bad.wav")
     assert shown.refit is not None
-    new = shown.refit({run.embeddings.ids[0]: Correction("b", "three")})
+    new = shown.refit({run.embeddings.ids[0]: Correction("b", "three")}, Silent())
     assert new.collection.tracks([0])[0].subgenre == "three"
     assert new.refit is not None
     assert not np.allclose(new.coordinates, shown.coordinates)

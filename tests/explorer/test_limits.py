@@ -278,7 +278,7 @@ def test_the_server_stops_while_clients_keep_their_connections(library, logged, 
 def test_ctrl_c_waits_for_no_refit(library, keyboard, logged):
     begun, end = threading.Event(), threading.Event()
 
-    def refit(_corrections):
+    def refit(_corrections, _console):
         begun.set()
         end.wait(20)
         return library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -298,7 +299,16 @@ def test_a_dropped_file_is_placed_with_its_neighbours(page, library, tmp_path):
     page.refusals.clear()
 
 
-def test_a_correction_and_a_refit_move_the_map(page, library):
+def test_a_correction_and_a_refit_move_the_map(page, site, library):
+    release = threading.Event()
+
+    def held(corrections, console):
+        with console.progress("training") as bar:
+            bar(3, 4)
+            release.wait(30)
+        return library.refit(corrections, console)
+
+    site[1].state.explorer = Explorer(dataclasses.replace(library, refit=held))
     moved = track(library, 0, 2)
     open_found(page, moved.title)
     page.wait_for_selector("#move-to")
@@ -322,7 +332,11 @@ def test_a_correction_and_a_refit_move_the_map(page, library):
     page.wait_for_selector("#track .correction button:has-text('Undo')")
     before = page.evaluate(PLACE, moved.id)
     page.click("#refit")
+    page.wait_for_selector("#refit-progress:not([hidden])")
+    assert page.locator("#refit-progress").evaluate("bar => bar.position") == 3 / 4
+    release.set()
     page.wait_for_selector("body[data-revision='2']", timeout=30_000)
+    assert page.locator("#refit-progress").is_hidden()
     page.evaluate(POINTS)
     after = page.evaluate(PLACE, moved.id)
     assert abs(after[1] - before[1]) > 100  # from the upper half to the lower one

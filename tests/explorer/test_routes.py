@@ -271,7 +271,9 @@ def test_corrections_are_kept_and_used_by_a_refit(client, site, library):
 def test_a_second_refit_is_refused(library):
     begun, end = threading.Event(), threading.Event()
 
-    def slow(corrections):
+    def slow(_corrections, console):
+        with console.progress("training") as bar:
+            bar(3, 4)
         begun.set()
         end.wait(20)
         return library
@@ -282,6 +284,7 @@ def test_a_second_refit_is_refused(library):
         begun.wait(20)
         with pytest.raises(SubgenreError, match="running already"):
             at_work.refit()
+        assert vars(at_work.refitting) == {"stage": "training", "done": 3, "total": 4}
         end.set()
     assert first.result().revision == at_work.view.revision == 2
 

@@ -108,17 +108,19 @@ def _encoder(model: ModelFolder) -> Callable[[Path], Encoded]:
     return encode
 
 
-def _refitter(model: ModelFolder, shown: Library) -> Callable[[Mapping[str, Correction]], Library]:
+def _refitter(
+    model: ModelFolder, shown: Library
+) -> Callable[[Mapping[str, Correction], Console], Library]:
     """Return the function that refits the head with the corrections.
 
     Each call starts from the model as it was trained, so that a correction can be taken back.
     """
 
-    def refitted(corrections: Mapping[str, Correction]) -> Library:
+    def refitted(corrections: Mapping[str, Correction], console: Console) -> Library:
         moved = {i: (c.genre, c.subgenre) for i, c in corrections.items() if c.subgenre}
         wrong = frozenset(i for i, c in corrections.items() if c.wrong)
         before = shown.collection.tracks(shown.collection.live)
-        new = refit.refit(model, moved, wrong, indexed=before)
+        new = refit.refit(model, moved, wrong, indexed=before, console=console)
         fitted = model_map.fit(new)
         tracks = _after(model, new, shown.collection, moved)
         estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))

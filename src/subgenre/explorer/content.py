@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from subgenre.core.progress import Console
 from subgenre.errors import LibraryError
 from subgenre.search.classifier import Classifier
 from subgenre.search.collection import Collection
@@ -66,7 +67,8 @@ class Library:
         chunk_starts: by track id, where its chunks start, in seconds.
         chunk_s: length of a chunk, seconds.
         encode: encodes a file, or raises `AudioError`; None: no file can be dropped.
-        refit: corrections by track id -> the library after a refit; None: no refit.
+        refit: corrections by track id, and a console for its progress -> the library after a
+            refit; None: no refit.
     """
 
     collection: Collection
@@ -84,7 +86,7 @@ class Library:
     chunk_starts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     chunk_s: float = 10.0
     encode: Callable[[Path], Encoded] | None = None
-    refit: Callable[[Mapping[str, Correction]], Library] | None = None
+    refit: Callable[[Mapping[str, Correction], Console], Library] | None = None
 
     def __post_init__(self) -> None:
         """Check the coordinates."""

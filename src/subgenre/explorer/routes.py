@@ -263,6 +263,12 @@ def refit(explorer: Current) -> dict[str, Any]:
     return {"revision": view.revision, "corrections": len(explorer.corrections.by_track)}
 
 
+@router.get("/refit", response_model=schemas.Refitting)
+def refitting(explorer: Current) -> dict[str, Any]:
+    """Return how far the running refit is."""
+    return vars(explorer.refitting)
+
+
 # Files from outside
 
 

@@ -304,6 +304,14 @@ class Corrections(BaseModel):
     pending: bool
 
 
+class Refitting(BaseModel):
+    """How far the running refit is; zeros before its first stage."""
+
+    stage: str
+    done: int
+    total: int
+
+
 class Refitted(BaseModel):
     """The map after a refit."""
 

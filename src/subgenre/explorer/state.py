@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 
 from subgenre.audio import reading
 from subgenre.core import files
+from subgenre.core.progress import Progress, Silent
 from subgenre.errors import AudioError, LibraryError, SubgenreError
 from subgenre.explorer import playback
 from subgenre.explorer.content import Correction, Library
@@ -37,12 +40,14 @@ class Explorer:
         corrections: of the person, by track.
         uploads: the files that may be placed at once.
         fitted: the corrections that `view` was fitted with; none before the first refit.
+        refitting: how far the running refit is.
     """
 
     def __init__(self, library: Library) -> None:
         self.view = View(library, 1)
         self.corrections = Corrections(library.corrections)
         self.fitted: dict[str, Correction] = {}
+        self.refitting = Refitting()
         self.uploads = asyncio.Semaphore(MAX_UPLOADS)
         self._encoding = threading.Lock()
         self._refitting = threading.Lock()
@@ -65,7 +70,9 @@ class Explorer:
             if before.library.refit is None:
                 raise SubgenreError("this library can't be refitted: open it with its trained run")
             corrections = self.corrections.by_track
-            after = View(before.library.refit(corrections), before.revision + 1)
+            self.refitting = Refitting()
+            library = before.library.refit(corrections, self.refitting)
+            after = View(library, before.revision + 1)
             after.warm()
             self.view, self.fitted = after, corrections
             return after
@@ -103,6 +110,27 @@ class Explorer:
             "neighbours": view.hits(near),
             "peaks": {"count": len(peaks), "peaks": playback.packed(peaks)},
         }
+
+
+class Refitting(Silent):
+    """How far a refit is.
+
+    Attributes:
+        stage: what it does now; "" before the first bar.
+        done, total: of the stage.
+    """
+
+    def __init__(self) -> None:
+        self.stage, self.done, self.total = "", 0, 0
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Keep the figures of a bar for the page to ask."""
+
+        def keep(done: int, total: int) -> None:
+            self.stage, self.done, self.total = title, done, total
+
+        yield keep
 
 
 class Corrections:

@@ -1,6 +1,6 @@
 // The legend: a button for each subgenre shows or hides it, and takes tracks dropped on it.
 
-import { post } from "./api.js";
+import { get, post } from "./api.js";
 import { busy, byId, counted, make, mark } from "./dom.js";
 import { show, shown } from "./map.js";
 import { WRONG, countsOf, crossed, moveTo, on, state, emit } from "./store.js";
@@ -80,6 +80,18 @@ function drawCorrections() {
 }
 
 async function refit() {
+  const timer = setInterval(drawProgress, 300);
   const done = await busy(byId("refit"), "Refitting", () => post("/refit"));
+  clearInterval(timer);
+  byId("refit-progress").hidden = true;
   if (done) emit("refitted", done);
+}
+
+async function drawProgress() {
+  const bar = byId("refit-progress"), { stage, done, total } = await get("/refit");
+  if (!byId("refit").hasAttribute("aria-busy")) return; // it ended meanwhile
+  bar.hidden = !total;
+  bar.max = total || 1;
+  bar.value = done;
+  bar.title = stage;
 }
