@@ -54,12 +54,16 @@ def corpus() -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Debian's chromium, started once."""
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Debian's chromium, started once, with a profile that keeps the code that V8 has compiled."""
     need(shutil.which(CHROMIUM) is not None, "chromium is not installed")
     api = pytest.importorskip("playwright.sync_api")
+    profile = tmp_path_factory.mktemp("chromium")
+    size = {"width": 1400, "height": 900}
     with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        opened = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=CHROMIUM_OPTIONS, viewport=size
+        )
         yield opened
         opened.close()
 

@@ -55,22 +55,19 @@ def library(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(browser, library):
-    """The server's address, its application, and a browser context for all tests."""
-    with served(library) as (url, app):
-        context = browser.new_context()
-        yield url, app, context
-        context.close()
+def site(library):
+    """The server's address and its application."""
+    with served(library) as found:
+        yield found
 
 
 @pytest.fixture
-def page(site, library):
+def page(browser, site, library):
     """The page, ready; no request may leave loopback and nothing may be shown as an error."""
-    url, app, context = site
+    url, app = site
     library.corrections.unlink(missing_ok=True)
     app.state.explorer = Explorer(library)
-    opened = context.new_page()
-    opened.set_viewport_size({"width": 1400, "height": 900})
+    opened = browser.new_page()
     requests = []
     wrong = []
     opened.on("request", lambda request: requests.append(request.url))
@@ -78,7 +75,7 @@ def page(site, library):
     opened.on("pageerror", lambda problem: wrong.append(str(problem)))
     opened.refusals = wrong
     opened.goto(url)
-    opened.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    ready(opened)
     opened.evaluate(POINTS)
     yield opened
     assert len(requests) > 10
@@ -86,6 +83,13 @@ def page(site, library):
     assert wrong == []
     assert opened.evaluate("window.broken") is None
     opened.close()
+
+
+def ready(page):
+    """Wait for the map; a turn of the wheel requests it at once."""
+    page.wait_for_selector("#wait", state="hidden")
+    page.dispatch_event("body", "wheel")
+    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
 
 
 def track(library, label, n):
@@ -242,13 +246,13 @@ def test_the_list_survives_a_reload(page, library):
       sessionStorage.setItem(k, JSON.stringify([...JSON.parse(v), "gone", 7])); }"""
     page.evaluate(gone)
     page.reload()
-    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    ready(page)
     assert page.locator("#list-count").text_content() == "2"
     assert ids_of(page, "#list") == listed
     page.click("#tab-list")
     page.click("#list button:has-text('Clear')")
     page.reload()
-    page.wait_for_selector("#plot[data-ready]", timeout=60_000)
+    ready(page)
     assert page.locator("#list-count").text_content() == "0"
 
 
@@ -437,7 +441,7 @@ def test_the_axis_is_reloaded_after_a_refit(page, library):
 def test_a_map_that_can_t_be_refitted_says_what_to_do(browser, library):
     with served(dataclasses.replace(library, refit=None)) as (url, app):
         app.state.explorer.correct(track(library, 0, 1).id, "Deep House", False)
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened = browser.new_page()
         opened.goto(url)
         opened.wait_for_selector("#corrections:not([hidden])")
         assert opened.locator("#refit").is_hidden()

@@ -25,7 +25,7 @@ def test_the_first_map_answers_until_plotly_takes_over_in_the_same_places(
 ):
     library = make_library(tmp_path)
     with served(library) as (url, _):
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page()
         if pixels:  # the marks of a large library
             page.route("**/map.js", lambda route: route.fulfill(**_of_many(route.fetch())))
         held = []

@@ -76,8 +76,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[Any]:
     """A page with the report; no request may leave the file, nothing may go wrong in it."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    page = context.new_page()
+    page = browser.new_page()
     asked: list[str] = []
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -89,7 +88,7 @@ def opened(browser: Any, report: Path) -> Iterator[Any]:
     assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
     assert wrong == []
     assert page.evaluate("window.broken") is None
-    context.close()
+    page.close()
 
 
 def test_nothing_is_cut_and_nothing_overlaps(opened: Any) -> None:
@@ -107,7 +106,8 @@ def test_a_narrow_screen_starts_with_the_secondary_figures_folded(
     browser: Any, report: Path
 ) -> None:
     for width in (1400, 400):
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
         page.goto(report.as_uri())
         page.wait_for_selector("#plot[data-ready]", timeout=60_000)
         for section in ("baselines", "mistakes", "training", "doctor"):
