@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ MEASURED = "#along:not([aria-busy]) .track"
 # the rings of what is picked, of neighbours and of the current track
 RINGS = """() => document.getElementById('plot').data.slice(-4, -1)
   .map((t) => ({ symbol: t.marker.symbol, count: t.x.length }))"""
+SILENCE = "() => { const a = document.getElementById('audio'); a.pause(); a.currentTime = 0; }"
 HEARD = "document.getElementById('audio').currentTime > 0.2"
 
 
@@ -61,28 +63,65 @@ def site(library):
         yield found
 
 
+@contextmanager
+def opened(browser, url):
+    """The page, ready, with what it requests and what it shows as an error."""
+    tab = browser.new_page()
+    tab.requests, tab.wrong = [], []
+    tab.on("request", lambda request: tab.requests.append(request.url))
+    tab.on("console", lambda m: tab.wrong.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda problem: tab.wrong.append(str(problem)))
+    tab.goto(url)
+    ready(tab)
+    tab.evaluate(POINTS)
+    yield tab
+    assert len(tab.requests) > 10
+    tab.close()
+
+
+def check(tab, url):
+    """No request leaves loopback, nothing is shown as an error, and no title becomes markup."""
+    assert [u for u in tab.requests if not u.startswith((url, "blob:", "data:"))] == []
+    assert tab.wrong == []
+    assert tab.evaluate("window.broken") is None
+
+
+@pytest.fixture(scope="module")
+def shared(browser, site):
+    with opened(browser, site[0]) as tab:
+        yield tab
+
+
 @pytest.fixture
-def page(browser, site, library):
-    """The page, ready; no request may leave loopback and nothing may be shown as an error."""
+def page(shared, site):
+    """One page for all tests that leave the map as it is: with an empty list, at its full width."""
+    shared.wrong.clear()
+    shared.evaluate(SILENCE)
+    shared.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    shared.set_viewport_size({"width": 1400, "height": 900})
+    shared.click("#tab-list")
+    clear = shared.locator("#list button:has-text('Clear')")
+    if clear.count():
+        clear.click()
+    shared.click("#tab-track")
+    shared.fill("#query", "")
+    shared.wait_for_selector("#found [data-id]", state="detached")
+    shared.evaluate("document.activeElement.blur()")
+    yield shared
+    check(shared, site[0])
+
+
+@pytest.fixture
+def fresh(browser, site, library):
+    """A page and a state of its own."""
     url, app = site
     library.corrections.unlink(missing_ok=True)
     app.state.explorer = Explorer(library)
-    opened = browser.new_page()
-    requests = []
-    wrong = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
-    opened.on("pageerror", lambda problem: wrong.append(str(problem)))
-    opened.refusals = wrong
-    opened.goto(url)
-    ready(opened)
-    opened.evaluate(POINTS)
-    yield opened
-    assert len(requests) > 10
-    assert [u for u in requests if not u.startswith((url, "blob:", "data:"))] == []
-    assert wrong == []
-    assert opened.evaluate("window.broken") is None
-    opened.close()
+    with opened(browser, url) as tab:
+        yield tab
+        check(tab, url)
+    library.corrections.unlink(missing_ok=True)
+    app.state.explorer = Explorer(library)
 
 
 def ready(page):
@@ -231,29 +270,29 @@ def test_lasso_order_and_save_give_a_playlist_of_exactly_those(page, library):
     assert Path(download.value.path()).read_bytes() == files[0].read_bytes()
 
 
-def test_the_list_survives_a_reload(page, library):
+def test_the_list_survives_a_reload(fresh, library):
     for n in (4, 1):
-        page.fill("#query", track(library, 2, n).title)
-        page.wait_for_selector(f"#found [data-id='{track(library, 2, n).id}']")
-        page.keyboard.press("Enter")
-        page.wait_for_function(
+        fresh.fill("#query", track(library, 2, n).title)
+        fresh.wait_for_selector(f"#found [data-id='{track(library, 2, n).id}']")
+        fresh.keyboard.press("Enter")
+        fresh.wait_for_function(
             "n => document.querySelector('#track h2')?.textContent.endsWith(n)", arg=f"-{n}"
         )
-        page.click("#track button:has-text('Add to the list')")
+        fresh.click("#track button:has-text('Add to the list')")
     listed = [track(library, 2, 4).id, track(library, 2, 1).id]
-    assert ids_of(page, "#list") == listed
+    assert ids_of(fresh, "#list") == listed
     gone = """() => { for (const [k, v] of Object.entries(sessionStorage))
       sessionStorage.setItem(k, JSON.stringify([...JSON.parse(v), "gone", 7])); }"""
-    page.evaluate(gone)
-    page.reload()
-    ready(page)
-    assert page.locator("#list-count").text_content() == "2"
-    assert ids_of(page, "#list") == listed
-    page.click("#tab-list")
-    page.click("#list button:has-text('Clear')")
-    page.reload()
-    ready(page)
-    assert page.locator("#list-count").text_content() == "0"
+    fresh.evaluate(gone)
+    fresh.reload()
+    ready(fresh)
+    assert fresh.locator("#list-count").text_content() == "2"
+    assert ids_of(fresh, "#list") == listed
+    fresh.click("#tab-list")
+    fresh.click("#list button:has-text('Clear')")
+    fresh.reload()
+    ready(fresh)
+    assert fresh.locator("#list-count").text_content() == "0"
 
 
 def test_a_playlist_is_overwritten_only_on_request(page, library):
@@ -271,39 +310,39 @@ def test_a_playlist_is_overwritten_only_on_request(page, library):
     page.wait_for_selector("#list form a")
     assert len(read_m3u(library.playlists / "Twice.m3u8")) == 1
     (library.playlists / "Twice.m3u8").unlink()
-    assert len(page.refusals) == 1  # the browser itself reports the refusal
-    page.refusals.clear()
+    assert len(page.wrong) == 1  # the browser itself reports the refusal
+    page.wrong.clear()
 
 
-def test_a_dropped_file_is_placed_with_its_neighbours(page, library, tmp_path):
+def test_a_dropped_file_is_placed_with_its_neighbours(fresh, library, tmp_path):
     write_tone(tmp_path / "new one.wav", 815.0, 4.0)
-    transfer = page.evaluate_handle(
+    transfer = fresh.evaluate_handle(
         """async (text) => { const d = new DataTransfer();
         const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
         d.items.add(new File([bytes], "new one.wav", {type: "audio/wav"})); return d; }""",
         base64.b64encode((tmp_path / "new one.wav").read_bytes()).decode(),
     )
-    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
-    page.wait_for_selector("#drop:not([hidden])")
-    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    page.wait_for_function("document.querySelector('#track h2')?.textContent === 'new one.wav'")
-    near = ids_of(page, "#track")
+    fresh.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    fresh.wait_for_selector("#drop:not([hidden])")
+    fresh.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    fresh.wait_for_function("document.querySelector('#track h2')?.textContent === 'new one.wav'")
+    near = ids_of(fresh, "#track")
     assert set(near[:5]) <= {track(library, 3, n).id for n in range(EACH)}
-    assert "Acid, House" in page.locator("#track .bars li").first.text_content()
+    assert "Acid, House" in fresh.locator("#track .bars li").first.text_content()
     star = "document.getElementById('plot').data.at(-1)"
-    placed = page.evaluate(f"[{star}.x[0], {star}.y[0]]")
+    placed = fresh.evaluate(f"[{star}.x[0], {star}.y[0]]")
     assert placed == pytest.approx([3, -2], abs=0.2)
-    page.wait_for_function(HEARD)
+    fresh.wait_for_function(HEARD)
     (tmp_path / "text.mp3").write_text("no sound at all")
-    page.set_input_files("#file", tmp_path / "text.mp3")
-    page.wait_for_selector("#toasts .bad")
-    assert "text.mp3' can't be placed" in page.locator("#toasts").text_content()
+    fresh.set_input_files("#file", tmp_path / "text.mp3")
+    fresh.wait_for_selector("#toasts .bad")
+    assert "text.mp3' can't be placed" in fresh.locator("#toasts").text_content()
     assert not list((library.cache / "uploads").iterdir())  # nothing is kept
-    assert len(page.refusals) == 1  # the browser itself reports the refusal
-    page.refusals.clear()
+    assert len(fresh.wrong) == 1  # the browser itself reports the refusal
+    fresh.wrong.clear()
 
 
-def test_a_correction_and_a_refit_move_the_map(page, site, library):
+def test_a_correction_and_a_refit_move_the_map(fresh, site, library):
     release = threading.Event()
 
     def held(corrections, console):
@@ -314,68 +353,67 @@ def test_a_correction_and_a_refit_move_the_map(page, site, library):
 
     site[1].state.explorer = Explorer(dataclasses.replace(library, refit=held))
     moved = track(library, 0, 2)
-    open_found(page, moved.title)
-    page.wait_for_selector("#move-to")
-    assert "Deep House" in page.locator("#track .doctor").text_content()
-    page.drag_and_drop(
+    open_found(fresh, moved.title)
+    fresh.wait_for_selector("#move-to")
+    assert "Deep House" in fresh.locator("#track .doctor").text_content()
+    fresh.drag_and_drop(
         "#track .head", "#labels button:has-text('Deep House')", source_position={"x": 8, "y": 8}
     )
-    page.wait_for_selector("#corrections:not([hidden])")
+    fresh.wait_for_selector("#corrections:not([hidden])")
     word = "Deep House (corrected)"
-    page.wait_for_function(
+    fresh.wait_for_function(
         "w => document.querySelector('#track .head').textContent.includes(w)", arg=word
     )
-    assert word in page.locator("#now-by").text_content()
+    assert word in fresh.locator("#now-by").text_content()
     counts = "all => all.map((e) => e.textContent)"
     now = {"Dark Techno": EACH - 1, "Deep House": EACH + 1}
     for name, count in now.items():
-        own = page.eval_on_selector_all(f"#labels button:has-text('{name}') small", counts)
+        own = fresh.eval_on_selector_all(f"#labels button:has-text('{name}') small", counts)
         assert own == [str(count)]
-    assert "1 correction" in page.locator("#correction-count").text_content()
+    assert "1 correction" in fresh.locator("#correction-count").text_content()
     assert "Deep House" in library.corrections.read_text()
-    page.wait_for_selector("#track .correction button:has-text('Undo')")
-    before = page.evaluate(PLACE, moved.id)
-    page.click("#refit")
-    page.wait_for_selector("#refit-progress:not([hidden])")
-    assert page.locator("#refit-progress").evaluate("bar => bar.position") == 3 / 4
+    fresh.wait_for_selector("#track .correction button:has-text('Undo')")
+    before = fresh.evaluate(PLACE, moved.id)
+    fresh.click("#refit")
+    fresh.wait_for_selector("#refit-progress:not([hidden])")
+    assert fresh.locator("#refit-progress").evaluate("bar => bar.position") == 3 / 4
     release.set()
-    page.wait_for_selector("body[data-revision='2']", timeout=30_000)
-    assert page.locator("#refit-progress").is_hidden()
-    page.evaluate(POINTS)
-    after = page.evaluate(PLACE, moved.id)
+    fresh.wait_for_selector("body[data-revision='2']", timeout=30_000)
+    fresh.evaluate(POINTS)
+    after = fresh.evaluate(PLACE, moved.id)
     assert abs(after[1] - before[1]) > 100  # from the upper half to the lower one
-    own = page.locator("#labels button:has-text('Deep House') small")
+    own = fresh.locator("#labels button:has-text('Deep House') small")
     assert own.text_content() == str(EACH + 1)
-    assert word in page.locator("#track .head").text_content()
-    assert page.locator("#refit").is_disabled()  # nothing is pending
-    page.click("#track .correction button:has-text('Undo')")
-    page.wait_for_selector("#refit.main:enabled")  # the map still shows what was taken back
+    assert word in fresh.locator("#track .head").text_content()
+    assert fresh.locator("#refit").is_disabled()  # nothing is pending
+    fresh.click("#track .correction button:has-text('Undo')")
+    fresh.wait_for_selector("#refit.main:enabled")  # the map still shows what was taken back
     assert moved.path.exists()
 
 
-def test_the_mark_wrong_can_be_undone(page, library):
-    open_found(page, track(library, 1, 1).title)
-    page.click("#wrong")
-    undo = page.locator("#track .correction button:has-text('Undo')")
+def test_the_mark_wrong_can_be_undone(fresh, library):
+    open_found(fresh, track(library, 1, 1).title)
+    fresh.click("#wrong")
+    undo = fresh.locator("#track .correction button:has-text('Undo')")
     undo.wait_for()
     assert '"wrong": true' in library.corrections.read_text()
-    assert "Emotional Techno (marked wrong)" in page.locator("#track .head").text_content()
-    own = page.locator("#labels button:has-text('Emotional Techno') small")
+    assert "Emotional Techno (marked wrong)" in fresh.locator("#track .head").text_content()
+    own = fresh.locator("#labels button:has-text('Emotional Techno') small")
     assert own.text_content() == str(EACH - 1)
-    page.click("#track button:has-text('Add to the list')")
-    assert "marked wrong" in page.locator("#list .track").text_content()
-    crossed = page.locator("#labels button:has-text('marked wrong')")
+    fresh.click("#track button:has-text('Add to the list')")
+    assert "marked wrong" in fresh.locator("#list .track").text_content()
+    crossed = fresh.locator("#labels button:has-text('marked wrong')")
     assert crossed.locator("small").text_content() == "1"
     undo.click()
-    page.wait_for_selector("#wrong")
+    fresh.wait_for_selector("#wrong")
     assert '"wrong"' not in library.corrections.read_text()
     assert own.text_content() == str(EACH)
     assert crossed.count() == 0
-    page.click("#tab-list")
-    page.focus("#list .track .name")
-    page.keyboard.press("w")
-    page.wait_for_selector("#list .track:has-text('marked wrong')")
-    assert page.evaluate("document.activeElement.className") == "name"
+    fresh.click("#tab-list")
+    fresh.focus("#list .track .name")
+    fresh.keyboard.press("w")
+    fresh.wait_for_selector("#list .track:has-text('marked wrong')")
+    assert fresh.evaluate("document.activeElement.className") == "name"
 
 
 def test_the_axis_lists_the_tracks_nearest_to_its_point(page, library):
@@ -393,49 +431,49 @@ def test_the_axis_lists_the_tracks_nearest_to_its_point(page, library):
     assert ids_of(page, "#list") == [hit.track.id for hit in hits]
 
 
-def test_the_axis_shows_the_last_position_of_the_slider(page, library):
-    axis_between(page, "Dark Techno", "Deep House")
+def test_the_axis_shows_the_last_position_of_the_slider(fresh, library):
+    axis_between(fresh, "Dark Techno", "Deep House")
     held = []
-    page.route("**/axis/near*", lambda route: held.append(route))
-    page.focus("#slider")
+    fresh.route("**/axis/near*", lambda route: held.append(route))
+    fresh.focus("#slider")
     for key in ("Home", "ArrowRight", "ArrowRight", "End"):
-        page.keyboard.press(key)
-    assert page.locator("#where").text_content().startswith("120 of 100")  # it waits for no answer
-    caught(page, held).continue_()
-    caught(page, held).continue_()
-    page.wait_for_selector(MEASURED)
+        fresh.keyboard.press(key)
+    assert fresh.locator("#where").text_content().startswith("120 of 100")  # it waits for no answer
+    caught(fresh, held).continue_()
+    caught(fresh, held).continue_()
+    fresh.wait_for_selector(MEASURED)
     assert not held  # two of five positions were requested
     tracks = library.collection
     point = journeys.axis(tracks, "Dark Techno:Deep House").point(1.2)
-    assert set(ids_of(page, "#along")) == {
+    assert set(ids_of(fresh, "#along")) == {
         hit.track.id for hit in similar(tracks, [point], Limits(12))
     }
 
 
-def test_a_late_answer_of_the_axis_keeps_the_rings_of_another_tab(page, library):
-    open_found(page, "tone 2-2")
-    page.click("#track button:has-text('Add to the list')")
+def test_a_late_answer_of_the_axis_keeps_the_rings_of_another_tab(fresh, library):
+    open_found(fresh, "tone 2-2")
+    fresh.click("#track button:has-text('Add to the list')")
     held = []
-    page.route("**/axis/near*", lambda route: held.append(route))
-    page.click("#tab-axis")
-    request = caught(page, held)
-    page.click("#tab-list")
+    fresh.route("**/axis/near*", lambda route: held.append(route))
+    fresh.click("#tab-axis")
+    request = caught(fresh, held)
+    fresh.click("#tab-list")
     request.continue_()
-    page.wait_for_selector("#along:not([aria-busy])", state="attached")
-    assert page.evaluate(RINGS)[0]["count"] == 1
+    fresh.wait_for_selector("#along:not([aria-busy])", state="attached")
+    assert fresh.evaluate(RINGS)[0]["count"] == 1
 
 
-def test_the_axis_is_reloaded_after_a_refit(page, library):
-    axis_between(page, "Dark Techno", "Deep House")
-    page.locator("#along .name").nth(0).focus()
-    page.keyboard.press("Enter")
-    page.wait_for_function(HEARD)
-    page.keyboard.press("w")
-    page.wait_for_selector("#refit.main:enabled")
-    page.click("#refit")
-    page.wait_for_selector("body[data-revision='2']", timeout=30_000)
-    page.wait_for_selector(MEASURED)
-    assert len(ids_of(page, "#along")) == 12
+def test_the_axis_is_reloaded_after_a_refit(fresh, library):
+    axis_between(fresh, "Dark Techno", "Deep House")
+    fresh.locator("#along .name").nth(0).focus()
+    fresh.keyboard.press("Enter")
+    fresh.wait_for_function(HEARD)
+    fresh.keyboard.press("w")
+    fresh.wait_for_selector("#refit.main:enabled")
+    fresh.click("#refit")
+    fresh.wait_for_selector("body[data-revision='2']", timeout=30_000)
+    fresh.wait_for_selector(MEASURED)
+    assert len(ids_of(fresh, "#along")) == 12
 
 
 def test_a_map_that_can_t_be_refitted_says_what_to_do(browser, library):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ OVERLAPPING = """() => {
   }
   return found;
 }"""
+SECTIONS = ("baselines", "mistakes", "training", "doctor")
+# choose a point without a preview; returns its title
+SILENT = """() => {
+  const { points } = JSON.parse(document.getElementById("data").textContent);
+  const point = points.find((p) => !p.playable);
+  document.getElementById("plot").emit("plotly_click", { points: [{ customdata: point.id }] });
+  return point.title;
+}"""
 
 
 def tone(hertz: float, rate: int = 44_100) -> bytes:
@@ -73,10 +82,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def opened(browser: Any, report: Path) -> Iterator[Any]:
+@contextmanager
+def loaded(browser: Any, report: Path, width: int = 1400) -> Iterator[Any]:
     """A page with the report; no request may leave the file, nothing may go wrong in it."""
     page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
     asked: list[str] = []
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -91,31 +101,47 @@ def opened(browser: Any, report: Path) -> Iterator[Any]:
     page.close()
 
 
-def test_nothing_is_cut_and_nothing_overlaps(opened: Any) -> None:
-    for width, scheme in ((1400, "light"), (400, "dark"), (760, "light")):
-        opened.emulate_media(color_scheme=scheme)
-        opened.set_viewport_size({"width": width, "height": 900})
-        opened.wait_for_function(
-            "document.querySelector('#plot .main-svg').clientWidth < innerWidth"
-        )
-        assert opened.evaluate(STICKING_OUT) == []
-        assert opened.evaluate(OVERLAPPING) == []
+@pytest.fixture(scope="module")
+def shared(browser: Any, report: Path) -> Iterator[Any]:
+    with loaded(browser, report) as page:
+        yield page
+
+
+@pytest.fixture
+def opened(shared: Any) -> Any:
+    """One page for all tests that need no new one: it is silent and shows every point."""
+    shared.evaluate(SILENT)
+    shared.click("#all")
+    for split in shared.locator("[data-split]").all():
+        split.check()
+    return shared
+
+
+def folded(page: Any) -> list[bool]:
+    """Of each section: are its secondary figures folded?"""
+    sections = [page.locator(f"#{name} details.figures") for name in SECTIONS]
+    assert all(figures.count() for figures in sections)
+    return [not figures.and_(page.locator("[open]")).count() for figures in sections]
+
+
+def test_nothing_is_cut_and_nothing_overlaps(browser: Any, report: Path) -> None:
+    with loaded(browser, report) as page:
+        assert not any(folded(page))
+        for width, scheme in ((1400, "light"), (400, "dark"), (760, "light")):
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            page.wait_for_function(
+                "document.querySelector('#plot .main-svg').clientWidth < innerWidth"
+            )
+            assert page.evaluate(STICKING_OUT) == []
+            assert page.evaluate(OVERLAPPING) == []
 
 
 def test_a_narrow_screen_starts_with_the_secondary_figures_folded(
     browser: Any, report: Path
 ) -> None:
-    for width in (1400, 400):
-        page = browser.new_page()
-        page.set_viewport_size({"width": width, "height": 900})
-        page.goto(report.as_uri())
-        page.wait_for_selector("#plot[data-ready]", timeout=60_000)
-        for section in ("baselines", "mistakes", "training", "doctor"):
-            figures = page.locator(f"#{section} details.figures")
-            open_ones = page.locator(f"#{section} details.figures[open]")
-            assert figures.count()
-            assert open_ones.count() == (figures.count() if width == 1400 else 0)
-        page.close()
+    with loaded(browser, report, width=400) as page:
+        assert all(folded(page))
 
 
 def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
@@ -136,14 +162,7 @@ def test_every_preview_plays_and_its_time_advances(opened: Any) -> None:
 
 
 def test_a_point_without_a_preview_says_so(opened: Any) -> None:
-    title = opened.evaluate(
-        """() => {
-      const { points } = JSON.parse(document.getElementById("data").textContent);
-      const point = points.find((p) => !p.playable);
-      document.getElementById("plot").emit("plotly_click", { points: [{ customdata: point.id }] });
-      return point.title;
-    }"""
-    )
+    title = opened.evaluate(SILENT)
     assert opened.locator("#now-title").text_content() == title
     assert "no preview" in opened.locator("#now-by").text_content()
     assert opened.evaluate("document.getElementById('audio').src") == ""
