@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import socket
 import struct
+import time
 from pathlib import Path
 
 import av
@@ -15,6 +17,7 @@ import soundfile
 from subgenre.audio import decoder, reading
 from subgenre.audio.reading import MARGIN_S, mono_window, probe, read_window, resample
 from subgenre.errors import AudioError
+from subgenre.explorer import playback
 from tests import audio_files as files
 
 # position of the window, seconds: the beginning, inside the first pre-roll, odd places, the end
@@ -331,6 +334,63 @@ def test_a_socket_is_refused(tmp_path, monkeypatch):
         listening.bind("s.mp3")
         with pytest.raises(AudioError, match="a socket"):
             probe(Path("s.mp3"))
+
+
+def endless(path: Path, seconds: float) -> Path:
+    """Write a WAV of 2 kHz and 8 bits, of unknown length, whose sound takes no space on disk."""
+    form = struct.pack("<IHHIIHH", 16, 1, 1, 2000, 2000, 1, 8)
+    size = b"\xff" * 4
+    path.write_bytes(b"RIFF" + size + b"WAVEfmt " + form + b"data" + size)
+    with path.open("r+b") as file:
+        file.truncate(round(2000 * seconds))
+    return path
+
+
+def test_a_file_that_is_longer_than_music_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "MAX_HOURS", 1)
+    assert probe(endless(tmp_path / "a.wav", 3599)).duration_s == pytest.approx(3599, abs=1)
+    with pytest.raises(AudioError, match="longer than 1 hour"):
+        probe(endless(tmp_path / "a.wav", 3601))
+
+
+@pytest.mark.parametrize("extension", [".wav", ".aac"])
+def test_a_file_without_end_ends_at_the_limit_of_time(tmp_path, extension):
+    path = endless(tmp_path / "a.wav", 2**29)
+    if extension == ".aac":  # its reader searches the whole file for a second frame
+        path.write_bytes(files.write(tmp_path / "b.aac", files.music(1)).read_bytes())
+        with path.open("r+b") as file:
+            file.truncate(2**40)
+    began = time.monotonic()
+    with decoder.time_limit(0.2), pytest.raises(AudioError, match="too long"):
+        probe(path)
+    assert time.monotonic() - began < 2
+
+
+def test_a_file_that_another_limit_allows_is_read(folder):
+    with decoder.time_limit(60), decoder.time_limit(120):
+        assert probe(folder / "a.mp3")
+    with decoder.time_limit(0), decoder.time_limit(120), pytest.raises(AudioError, match="too lo"):
+        probe(folder / "a.mp3")
+    assert probe(folder / "a.mp3")
+
+
+def test_time_stamps_that_stand_still_are_refused(tmp_path):
+    path = files.write(tmp_path / "a.m4a", files.music(120, 8000, channels=1), 8000)
+    data = path.read_bytes().replace(b"edts", b"free")  # no edit list
+    at = data.index(b"stts") + 8
+    count = struct.unpack_from(">I", data, at)[0]
+    entries = b"".join(data[at + 4 + 8 * i :][:4] + struct.pack(">I", 1) for i in range(count))
+    path.write_bytes(data[: at + 4] + entries + data[at + 4 + 8 * count :])
+    with pytest.raises(AudioError, match="do not advance"):
+        read_window(path, 0, 3)
+
+
+def test_a_decoder_without_end_ends_after_a_day_of_sound(folder, monkeypatch):
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 2**20), np.float32), "fltp", "mono")
+    frame.sample_rate = 2000
+    monkeypatch.setattr(decoder, "decode", lambda packet: itertools.repeat(frame))
+    with pytest.raises(AudioError, match="longer than 24 hours"):
+        playback.peaks(folder / "a.mp3")
 
 
 def test_a_playlist_named_as_music_opens_no_other_file(folder, tmp_path):

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from subgenre import explorer
+from subgenre.audio import decoder
 from subgenre.commands.explore import explore
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.errors import ConfigError, LibraryError, MissingExtraError, SubgenreError
@@ -403,6 +404,14 @@ def test_an_upload_that_is_no_audio_or_too_large_is_refused(
     assert streamed.status_code == 413
     assert "larger than 1 MB" in streamed.json()["detail"]
     assert list((library.cache / "uploads").iterdir()) == []
+
+
+def test_a_file_that_takes_too_long_is_refused(client, library, monkeypatch):
+    monkeypatch.setattr(decoder, "LIMIT_S", 0.0)
+    data = library.collection.track(0).path.read_bytes()
+    answer = client.post("/api/place?name=a.wav", content=data, headers=CHANGE)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "'a.wav' can't be placed: takes too long to read"
 
 
 def test_a_missing_file_is_reported(tmp_path):

@@ -305,6 +305,13 @@ def test_a_file_without_finite_vectors_is_skipped(tmp_path, monkeypatch) -> None
     assert [s.path for s in found.skipped] == [paths[1]]
 
 
+def test_one_file_without_a_worker_has_a_limit_of_time(encoder, tmp_path) -> None:
+    write_wav(tmp_path / "a.wav", 4.0, 0)
+    config = PreprocessConfig(chunk_s=4.0, max_chunks=1)
+    found = file_embedding.embed_files(encoder, [tmp_path / "a.wav"], config, timeout_s=0.0)
+    assert [s.reason for s in found.skipped] == ["takes too long to read"]
+
+
 def test_a_network_that_gives_no_numbers_is_refused_by_the_file(encoder, folder, tmp_path) -> None:
     damaged = copy.deepcopy(encoder)
     with torch.no_grad():

@@ -10,8 +10,10 @@ import mmap
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,10 +37,31 @@ _FORMATS = (
 _EXACT = ("mp3", "flac", "mov,mp4,m4a,3gp,3g2,mj2")
 _PCM = ("wav", "w64", "aiff", "caf", "au")
 _OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")  # the first page of a logical stream
+LIMIT_S = 300.0  # for one opened file
+MAX_HOURS = 24  # of sound in one file
 _RATES_HZ = (2_000, 768_000)
 _MAX_CHANNELS = 64
 _NO_CODEC = "holds sound of an unknown codec"
 _RESTARTS = 64  # attempts to continue after damage that stops the reader
+_ends: ContextVar[float] = ContextVar("ends", default=math.inf)  # of `time.monotonic`
+
+
+@contextmanager
+def time_limit(limit_s: float) -> Iterator[None]:
+    """Limit the time for all files that are opened inside; an earlier end of an outer limit counts.
+
+    So a file that never ends is an error in this process, too, where no worker can be killed.
+    """
+    token = _ends.set(min(_ends.get(), time.monotonic() + limit_s))
+    try:
+        yield
+    finally:
+        _ends.reset(token)
+
+
+def _check_time() -> None:
+    if time.monotonic() > _ends.get():
+        raise AudioError("takes too long to read")
 
 
 @contextmanager
@@ -46,9 +69,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     """Open a regular file and its first audio stream.
 
     Raises:
-        AudioError: not a regular file, no audio, or an error of the library inside the block.
+        AudioError: not a regular file, no audio, or an error of the library inside the block; or
+            reading it takes longer than `LIMIT_S`.
     """
-    with _open_regular(path) as file:
+    with _open_regular(path) as file, time_limit(LIMIT_S):
         try:
             with _open_container(file, path) as container:
                 if not container.streams.audio:
@@ -118,19 +142,27 @@ def _open_reason(problem: OSError, path: Path) -> str:
 
 
 class _Named:
-    """An open file with a plain name; the library uses only its extension."""
+    """An open file with a plain name, of which the library uses only the extension."""
 
     def __init__(self, file: io.FileIO, path: Path) -> None:
         suffix = path.suffix.lower()
         self.name = f"audio{suffix if suffix in EXTENSIONS else ''}"
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read, until the time is over: a reader may search a huge file for its next packet."""
+        _check_time()
+        return self.file.read(size)
 
 
 def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
     """Yield the packets of a stream; damage is skipped where the library can continue."""
     for _ in range(_RESTARTS):
         try:
-            yield from (packet for packet in container.demux(stream) if packet.size)
+            for packet in container.demux(stream):
+                _check_time()  # packets may lie in one place of a file, and so need no reading
+                if packet.size:
+                    yield packet
         except av.EOFError:
             return
         except av.FFmpegError:
@@ -144,6 +176,26 @@ def decode(packet: Any) -> list[av.AudioFrame]:
         return list(packet.decode())
     except av.FFmpegError:
         return []
+
+
+def frames(container: InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """Decode a whole stream.
+
+    Raises:
+        AudioError: it is too long.
+    """
+    length_s = 0.0
+    for packet in packets(container, stream):
+        for frame in decode(packet):
+            length_s += frame.samples / frame.sample_rate
+            check_length(length_s)
+            yield frame
+
+
+def check_length(length_s: float) -> None:
+    """Refuse a file that is longer than any music, so that it takes no memory without end."""
+    if length_s > MAX_HOURS * 3600:
+        raise AudioError(f"is longer than {MAX_HOURS} hours, the limit")
 
 
 def seek(container: InputContainer, stream: av.AudioStream, at_s: float) -> bool:

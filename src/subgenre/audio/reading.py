@@ -42,6 +42,7 @@ _AGREE_S = 0.1  # within this of the packets' length, the header is more exact a
 _HOLE_S = 0.1  # a larger step of the time stamps means missing samples
 _RESTART_S = 1.0  # a larger step back of the time stamps means that they begin again
 _PEAK = 1000.0  # 60 dB above full scale: no music, and its power may overflow
+_SLACK_S = 60.0  # of sound kept beside a window; more means time stamps that stand still
 _TRIES = 64  # packets without samples before a stream counts as undecodable
 
 
@@ -67,8 +68,8 @@ def probe(path: Path) -> Probe:
     """Read all packets of a file; only the first and those of unknown length are decoded.
 
     Raises:
-        AudioError: not a regular file, no audio, or not decodable; the message does not name the
-            path.
+        AudioError: not a regular file, no audio, too long, or not decodable; the message does not
+            name the path.
     """
     digest = hashlib.blake2b(digest_size=16)
     size, length_s, end_s, earlier_s = 0, 0.0, 0.0, 0.0
@@ -92,6 +93,7 @@ def probe(path: Path) -> Probe:
                 earlier_s += end_s - at_s
                 at_s = end_s
             length_s += took_s
+            decoder.check_length(length_s)
             end_s = max(end_s, at_s + took_s)
         header_s = (stream.duration or 0) * tick_s
         codec, name = stream.codec_context.codec.canonical_name, container.format.name
@@ -210,6 +212,7 @@ class _Window:
         tick_s, zero = float(self.stream.time_base or 0), self.stream.start_time or 0
         end_s = self.start_s + self.length_s + self.margin_s
         place = earlier = 0.0
+        kept = 0
         for packet in decoder.packets(container, self.stream):
             late = packet.pts is not None and not self.counted
             if late and (packet.pts - zero) * tick_s > end_s + 1:
@@ -227,6 +230,9 @@ class _Window:
                         place = stamp
                 # one more second is kept for _lay_out
                 if place + frame.samples > self.first - self.rate:
+                    kept += frame.samples
+                    if kept > self.end - self.first + _SLACK_S * self.rate:
+                        raise AudioError("has time stamps that do not advance")
                     self.places.append(place)
                     self.blocks.append(decoder.to_float(frame))
                 place += frame.samples

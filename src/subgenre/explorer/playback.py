@@ -53,7 +53,7 @@ def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tup
 def transcode(path: Path, out: Path) -> None:
     """Write a track as MP3, stereo, 128 kbit/s, frame by frame."""
     with decoder.opened(path) as (container, stream):
-        frames = (f for p in decoder.packets(container, stream) for f in decoder.decode(p))
+        frames = decoder.frames(container, stream)
         count = mp3.write(out, frames, rate=_RATE, layout="stereo", bit_rate=_BIT_RATE)
     if not count:
         raise AudioError(f"{path.name} holds no audio that can be decoded")
@@ -63,11 +63,10 @@ def peaks(path: Path) -> NDArray[np.uint8]:
     """Return the loudest sample of each of `PEAKS` equal parts of a track: [PEAKS], 0 to 255."""
     blocks: list[NDArray[np.float32]] = []
     with decoder.opened(path) as (container, stream):
-        for packet in decoder.packets(container, stream):
-            for frame in decoder.decode(packet):
-                loud = np.abs(decoder.to_float(frame)).max(axis=0)
-                edges = np.arange(0, len(loud), _BLOCK)
-                blocks.append(np.maximum.reduceat(loud, edges) if len(loud) else loud)
+        for frame in decoder.frames(container, stream):
+            loud = np.abs(decoder.to_float(frame)).max(axis=0)
+            edges = np.arange(0, len(loud), _BLOCK)
+            blocks.append(np.maximum.reduceat(loud, edges) if len(loud) else loud)
     level = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     if not len(level):
         raise AudioError(f"{path.name} holds no audio that can be decoded")

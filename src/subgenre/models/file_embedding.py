@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre.audio import reading
+from subgenre.audio import decoder, reading
 from subgenre.audio.features import FeatureSpec
 from subgenre.audio.measures import SILENT
 from subgenre.config import PreprocessConfig
@@ -30,6 +30,7 @@ from subgenre.models.file_vectors import FileVectors, Kept
 Floats = NDArray[np.float32]
 Device = torch.device | str
 Progress = Callable[[int, int], None]
+_Chunked: TypeAlias = tuple[reading.Probe, tuple[dict[str, Any], ...]]
 
 FILE_TIMEOUT_S = 600.0
 _SMALL = 100_000_000  # bytes
@@ -100,7 +101,7 @@ def embed_each(
         )
         # of a small file, a process would take longer to start than to decode
         if len(tasks) == 1 and stamp(tasks[0].path)[0] < _SMALL:
-            results = ((0, parallel.attempt(_chunk_file, task)) for task in tasks)
+            results = _here(tasks[0], timeout_s)
         for i, result in results:
             try:
                 if isinstance(result, parallel.Failure):
@@ -110,6 +111,15 @@ def embed_each(
                 skipped = Skipped(tasks[i].path, str(problem))
                 found = replace(_joined([], encoder.size), skipped=(skipped,))
             yield i, found
+
+
+def _here(
+    task: _Task, timeout_s: float
+) -> Generator[tuple[int, _Chunked | parallel.Failure], None, None]:
+    """Do the work of a worker in this process, with its limit of time."""
+    with decoder.time_limit(timeout_s):
+        result = parallel.attempt(_chunk_file, task)
+    yield 0, result
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ class _Task:
     kept: Kept | None
 
 
-def _chunk_file(task: _Task) -> tuple[reading.Probe, tuple[dict[str, Any], ...]]:
+def _chunk_file(task: _Task) -> _Chunked:
     """Cut and transform one file exactly as `preprocess` does; runs in a worker.
 
     There are no rows of a file whose vectors are kept.
