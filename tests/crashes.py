@@ -36,7 +36,6 @@ import pytest
 from subgenre.cli.main import main
 from subgenre.commands import index as indexing
 from subgenre.core import workspace
-from subgenre.core.files import TEMPORARY
 from subgenre.dataset import building
 from subgenre.models import cache, embedding
 from subgenre.search import storage
@@ -195,7 +194,7 @@ class Fork:
 
 
 def content(path: Path) -> dict[str, Any]:
-    """Return what a stage has written, by name; without caches, journals and unfinished files."""
+    """Return what a stage has written, by name; without caches and journals."""
     if path.is_file():
         return {path.name: path.read_bytes()}
     if storage.exists(path):
@@ -212,7 +211,6 @@ def content(path: Path) -> dict[str, Any]:
         name: p.read_bytes()
         for name, p in named.items()
         if not (name.startswith((".vectors", "index")) or name == building.JOURNAL)
-        and not p.name.startswith(TEMPORARY)
     }
 
 

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from subgenre import cli
 from subgenre.cli.console import Terminal
 from subgenre.cli.options import Mapped, Recipe
+from subgenre.core.files import TEMPORARY
 from subgenre.errors import ConfigError
 from subgenre.training import distributed
 from tests.conftest import REPOSITORY
@@ -77,8 +78,8 @@ def test_a_refusal_is_one_line_and_exit_code_2(
     ("problem", "message"),
     [
         (NotADirectoryError(20, "Not a directory", "afile/x.toml"), "afile/x.toml: Not a direct"),
-        (OSError(28, "No space left on device", "out/.tmp-1.toml"), "out: No space left on device"),
-        (IsADirectoryError(21, "Is a directory", ".tmp-1", None, "made"), "made: Is a directory"),
+        (OSError(28, "No space left on device", f"out/{TEMPORARY}1"), "out: No space left on dev"),
+        (IsADirectoryError(21, "Is a directory", f"{TEMPORARY}1", None, "made"), "made: Is a dir"),
         (PermissionError(13, "Permission denied", b"a\xff"), "a\\udcff: Permission denied"),
         (OSError("torn\nin two"), "torn in two"),
         (OSError(5, "Input/output error"), "Input/output error"),

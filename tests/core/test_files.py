@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +32,57 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from subgenre.core import files
+with files.atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text(sys.argv[1])
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def writer(path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    command = [sys.executable, "-c", WRITER, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process, Path(process.stdout.readline().strip())
+
+
+def test_what_a_killed_writer_left_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    with writer(tmp_path / "a") as (killed, left), writer(tmp_path / "b") as (living, kept):
+        killed.kill()
+        killed.wait()
+        assert left.exists()
+        files.write_text(mine, "new")
+        assert set(tmp_path.iterdir()) == {mine, kept}
+        living.communicate("")
+    assert (tmp_path / "b").read_text() == str(tmp_path / "b")
+    assert set(tmp_path.iterdir()) == {mine, tmp_path / "b"}
+
+
+def test_a_new_file_that_is_taken_for_one_that_was_left_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.NamedTemporaryFile
+    made = []
+
+    def removed(**options: Any) -> Any:
+        made.append(make(**options))
+        if len(made) == 1:
+            files.remove_unfinished(tmp_path)
+            assert not Path(made[0].name).exists()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", removed)
+    files.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert len(made) == 2
 
 
 def test_a_written_file_is_readable_by_others_as_usual(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_two_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline)
     with (out / building.JOURNAL).open("ab") as file:
         file.write(lines[-1][:50])  # a line torn by the kill
     (out / "dark").mkdir(exist_ok=True)
-    (out / "dark" / ".tmp-abcdefgh.pt").write_bytes(b"half a chunk")
+    (out / "dark" / ".subgenre-tmp-abcdefgh.pt").write_bytes(b"half a chunk")
     summary = run(root, out)
     assert (summary.n_reused, summary.n_done) == (3, 3)
     assert len(inline) == 3

@@ -243,7 +243,7 @@ def test_a_playlist_stays_in_its_folder_and_is_not_lost(client, library):
     assert client.post("/api/playlists", json={**body, "ids": some[:1], "replace": True}).is_success
     assert len(read_m3u(file)) == 1
     assert client.get(f"/api/playlists/{file.name}").content == file.read_bytes()
-    for name in ("..%2fcorrections.json", "%2e%2e", "corrections.json", ".tmp-x.m3u8"):
+    for name in ("..%2fcorrections.json", "%2e%2e", "corrections.json", ".subgenre-tmp-x.m3u8"):
         assert client.get(f"/api/playlists/{name}").status_code == 404
 
 

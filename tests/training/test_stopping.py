@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
     with pytest.raises(RunError, match="is not empty"):  # these may be a person's own tables
         stage.train(folder.path, recipe(), **place, resume=True)
     (tmp_path / "w.safetensors").rename(tmp_path / "m" / encoder.WEIGHTS)
-    (tmp_path / "m" / ".tmp-killed.safetensors").write_bytes(b"half")
+    (tmp_path / "m" / ".subgenre-tmp-killed.safetensors").write_bytes(b"half")
     resumed = stage.train(folder.path, recipe(), **place, resume=True)
     whole = stage.train(folder.path, recipe(), out=tmp_path / "w", checkpoints=tmp_path / "cw")
     assert same_models(whole.run, resumed.run)

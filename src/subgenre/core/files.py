@@ -6,6 +6,7 @@ version, or one that a person writes, has none and is read without.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,14 +17,14 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from subgenre.errors import SubgenreError
 
-TEMPORARY = ".tmp-"  # what is being written has this before its name
+TEMPORARY = ".subgenre-tmp-"  # before the name of what is being written
 checksum = zlib.crc32  # of bytes; a second argument is that of the bytes before them
 CHECKSUM = "checksum"  # key of a JSON file
 _MAX_BYTES = 2**26  # of a JSON file
@@ -39,21 +40,65 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The bytes are on disk before the name is: after a crash the old file or the new one is there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with temporary_path(path.parent, path.suffix) as temporary, named(path):
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def temporary_path(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield the path of a new file in `folder`, which is made; the file is removed at the end.
+
+    It is locked meanwhile. What a killed process has left there is not, and is removed first, once
+    in each process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_once(folder.absolute(), os.getpid())
+    while True:
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            prefix=TEMPORARY, suffix=suffix, dir=folder, delete=False
+        )
+        if _lock(file, wait=True):  # else another process took it for one that was left
+            break
+        file.close()
+    path = Path(file.name)
     try:
-        with named(path):
-            yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
+        yield path
     finally:
-        temporary.unlink(missing_ok=True)
+        file.close()
+        path.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that killed processes were writing in a folder."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError), path.open("r+b") as file:
+            if _lock(file, wait=False):
+                path.unlink()
+
+
+@functools.cache  # a folder may hold thousands of files
+def _remove_once(folder: Path, _process: int) -> None:
+    remove_unfinished(folder)
+
+
+def _lock(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock a file that still has a name, until it is closed or we are killed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: an open file can't be renamed, and what is left stays
+        file.close()
+        return wait
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is locked, or the file system has no locks
+        return wait
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from subgenre.about import VERSION
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import PreprocessConfig
 from subgenre.core import csv_tables, files, hardware, parallel
-from subgenre.core.files import TEMPORARY
 from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
@@ -64,15 +63,11 @@ class Estimate:
 
 @dataclass
 class Known:
-    """Results of earlier runs: chunk rows or failure reason of each track, and all chunk files.
-
-    `interrupted`: a run was killed and may have left temporary files.
-    """
+    """Results of earlier runs: chunk rows or failure reason of each track, and all chunk files."""
 
     rows: dict[Key, list[Row]] = field(default_factory=dict)
     reasons: dict[Key, str] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
-    interrupted: bool = False
 
 
 @dataclass
@@ -142,10 +137,8 @@ def preprocess(
     skipped = [*library.skipped, *plan.skipped, *failed]
     skipped.sort(key=lambda s: (str(s.path), s.reason))
     _remove_files(out, known.files - {row["file"] for row in rows})  # of tracks that vanished
-    if known.interrupted:
-        half_written = f"{TEMPORARY}????????"
-        for half in (*out.glob(f"{half_written}.*"), *out.glob(f"*/{half_written}.pt")):
-            half.unlink(missing_ok=True)
+    for label in {Path(row["file"]).parent for row in rows}:
+        files.remove_unfinished(out / label)
     if not rows:
         write_skipped(out / folder.SKIPPED, skipped, library.root)
         raise FeatureError(f"no track is usable; {out / folder.SKIPPED} lists the reasons")
@@ -270,7 +263,6 @@ def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> K
         with suppress(FeatureError):  # without a readable table, each track is done again
             for row in folder.read_chunks(out).to_pylist():
                 known.rows.setdefault((row["track"], row["label"]), []).append(row)
-    known.interrupted = (out / JOURNAL).exists()
     header, entries = journal.read(out / JOURNAL)
     if header:
         _check_settings(out, header, settings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -297,17 +295,10 @@ async def place(
 async def _stored(stream: AsyncIterator[bytes], folder: Path, name: str) -> AsyncIterator[Path]:
     """Write an upload to a temporary file, part by part, and remove it in the end."""
     suffix = Path(name).suffix.lower()
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(
-        suffix if suffix in EXTENSIONS else "", prefix=".upload-", dir=folder
-    )
-    path = Path(temporary)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with files.temporary_path(folder, suffix if suffix in EXTENSIONS else "") as path:
+        with path.open("wb") as file:
             async for part in stream:
                 file.write(part)
         if not path.stat().st_size:
             raise AudioError(f"'{name}' is an empty file")
         yield path
-    finally:
-        path.unlink(missing_ok=True)
