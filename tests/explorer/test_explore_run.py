@@ -23,6 +23,7 @@ from subgenre.library.track import Track
 from subgenre.models import backbones, embedding, encoder
 from subgenre.report import writer
 from subgenre.search.collection import Collection
+from subgenre.search.vector_index import Index
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
 from tests.runs import DIM, settings, vector_run, write_run
@@ -185,6 +186,39 @@ def test_the_explorer_shows_the_model(run, tmp_path):
     assert new.collection.tracks([0])[0].subgenre == "three"
     assert new.refit is not None
     assert not np.allclose(new.coordinates, shown.coordinates)
+
+
+def test_an_index_that_another_process_changes_is_read_again(run, tmp_path):
+    """Also after a refit, which then counts for the new tracks."""
+    folder = tmp_path / "index"
+    index = Index.create(folder, dim=DIM, fingerprint=run.fingerprint)
+    index.upsert(run.tracks, run.embeddings.vectors)
+    shown = explore.library(run, index=folder, playlists=tmp_path / "lists")
+    refitted = shown.refit({run.embeddings.ids[0]: Correction("b", "three")})
+    for library in (shown, refitted):
+        assert library.reread() is None
+    new = Track("f" * 32, tmp_path / "new.wav", "b", "three")
+    index.upsert([new], run.embeddings.vectors[-1:])
+    index.delete([run.embeddings.ids[1]])
+    for library in (shown, refitted):
+        after = library.reread()
+        assert set(after.collection.rows["id"][after.collection.live]) == {
+            *run.embeddings.ids, new.id,
+        } - {run.embeddings.ids[1]}  # fmt: skip
+        np.testing.assert_allclose(
+            after.coordinates[after.collection.live == after.collection.row(new.id)],
+            library.place(after.collection.vectors([after.collection.row(new.id)])),
+            atol=1e-4,
+        )
+        assert after.reread() is None
+        assert after.collection.track(after.collection.row(run.embeddings.ids[0])).subgenre == (
+            "one" if library is shown else "three"
+        )
+        assert after.refit is not None
+        assert after.note.startswith(library.note[:20])
+    index.delete([new.id])
+    assert not after.reread().collection.has(new.id)
+    assert len(after.refit({}).collection) == len(after.collection)
 
 
 def test_the_obstacle_to_a_refit_is_named(run, tmp_path, monkeypatch):

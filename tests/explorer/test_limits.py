@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
+import anyio
 import httpx
 import pytest
 
@@ -259,6 +260,37 @@ def test_a_client_that_leaves_is_one_line_in_the_log(site, connect, logged):
         assert record.exc_info is None
         assert "\n" not in record.getMessage()
         assert "127.0.0.1 left" in record.getMessage()
+
+
+@pytest.mark.parametrize("part", [None, "bytes=0-", "bytes=500-90000", "bytes=0-9,500-90000"])
+@pytest.mark.parametrize("size", [600, 70_000, 200_000])
+def test_a_file_that_changes_its_size_while_it_is_sent(
+    site, library, logged, monkeypatch, size, part
+):
+    track = library.collection.track(3)
+    before = track.path.read_bytes()
+    opened = anyio.open_file
+
+    async def resized(path, *arguments, **options):
+        os.truncate(path, size)
+        return await opened(path, *arguments, **options)
+
+    monkeypatch.setattr(anyio, "open_file", resized)
+    headers = {"range": part} if part else {}
+    with httpx.Client(base_url=site, headers=headers) as client:
+        try:
+            if size < len(before):
+                with pytest.raises(httpx.RemoteProtocolError):
+                    client.get(f"/api/tracks/{track.id}/audio")
+            else:
+                answer = client.get(f"/api/tracks/{track.id}/audio")
+                assert len(answer.content) == int(answer.headers["content-length"])
+        finally:
+            track.path.write_bytes(before)
+        assert client.head(f"/api/tracks/{track.id}").status_code in (200, 405)
+    lines = [record.getMessage() for record in logged.records]
+    assert lines == [f"{track.path.name} became shorter while it was sent"] * (size < len(before))
+    assert all(record.exc_info is None for record in logged.records)
 
 
 def test_the_server_stops_while_clients_keep_their_connections(library, logged, monkeypatch):

@@ -20,7 +20,13 @@ from subgenre import explorer
 from subgenre.audio import decoder
 from subgenre.commands.explore import explore
 from subgenre.commands.model_folder import ModelFolder
-from subgenre.errors import ConfigError, LibraryError, MissingExtraError, SubgenreError
+from subgenre.errors import (
+    ConfigError,
+    IndexStoreError,
+    LibraryError,
+    MissingExtraError,
+    SubgenreError,
+)
 from subgenre.explorer import Correction, limits, playback
 from subgenre.explorer.security import Guard
 from subgenre.explorer.server import address, bind
@@ -288,6 +294,49 @@ def test_a_second_refit_is_refused(library):
         assert vars(at_work.refitting) == {"stage": "training", "done": 3, "total": 4}
         end.set()
     assert first.result().revision == at_work.view.revision == 2
+
+
+def test_a_request_reads_what_changed_on_disk_and_others_do_not_wait(library):
+    begun, end = threading.Event(), threading.Event()
+    less = Collection.of(library.collection.tracks([0, 1]), library.collection.vectors([0, 1]))
+    after = dataclasses.replace(library, collection=less, coordinates=library.coordinates[:2])
+    after = dataclasses.replace(after, reread=lambda: None)
+
+    def reread():
+        begun.set()
+        end.wait(20)
+        return after
+
+    changed = dataclasses.replace(library, reread=reread)
+    with served(changed) as (url, _), httpx.Client(base_url=url) as client:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(httpx.get, f"{url}/api/library")
+            begun.wait(20)
+            meanwhile = client.get("/api/library")
+            end.set()
+        assert meanwhile.headers["x-revision"] == "1"
+        assert meanwhile.json()["tracks"] == len(library.collection)
+        for answer in (first.result(), client.get("/api/library")):
+            assert answer.headers["x-revision"] == "2"
+            assert answer.json()["tracks"] == 2
+        assert len(client.get("/api/points").json()["ids"]) == 2
+        assert client.get(f"/api/tracks/{ids(library)[5]}").status_code == 404
+
+
+def test_what_can_t_be_read_again_is_shown_as_it_was(library, caplog):
+    calls = []
+
+    def reread():
+        calls.append(1)
+        raise IndexStoreError("the index is damaged")
+
+    with served(dataclasses.replace(library, reread=reread)) as (url, _):
+        for _ in range(3):
+            assert httpx.get(f"{url}/api/library").json()["tracks"] == len(library.collection)
+    assert len(calls) == 1
+    (record,) = caplog.records
+    assert "the index is damaged" in record.getMessage()
+    assert record.exc_info is None
 
 
 def test_an_upload_is_placed_and_not_kept(client, library, tmp_path):

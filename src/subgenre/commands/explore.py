@@ -16,6 +16,7 @@ from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
+from subgenre.search import storage
 from subgenre.search.collection import Collection
 
 _CORRECTIONS, _CACHE = "corrections.json", "explorer"  # in the model folder
@@ -64,6 +65,8 @@ def library(
         RunError: the model has no vectors. IndexStoreError: the index is of another model.
     """
     console = console or Silent()
+    folder = index or model.index_path
+    stamp = storage.stamp(folder)  # before reading: what changes meanwhile is read again
     tracks = model.collection(index)
     fitted = model_map.load_map(model, console=console)
     try:
@@ -91,8 +94,22 @@ def library(
     obstacle = refit.obstacle(model)
     if obstacle:
         console.info(f"corrections are kept, but the model can't be refitted: {obstacle}")
-        return shown
-    return dataclasses.replace(shown, refit=_refitter(model, shown))
+
+    def watched(made: Library, stamp: object) -> Library:
+        def reread() -> Library | None:
+            now = storage.stamp(folder)
+            if now == stamp:
+                return None
+            tracks = model.collection(index)
+            coordinates = model_map.coordinates(fitted, model, tracks)
+            return watched(
+                dataclasses.replace(made, collection=tracks, coordinates=coordinates), now
+            )
+
+        made = dataclasses.replace(made, reread=reread)
+        return made if obstacle else dataclasses.replace(made, refit=_refitter(model, made))
+
+    return watched(shown, stamp)
 
 
 def _encoder(model: ModelFolder) -> Callable[[Path], Encoded]:
@@ -122,23 +139,37 @@ def _refitter(
         before = shown.collection.tracks(shown.collection.live)
         new = refit.refit(model, moved, wrong, indexed=before, console=console)
         fitted = model_map.fit(new)
-        tracks = _after(model, new, shown.collection, moved)
-        estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
-        note = fitted.note
-        if estimated:
-            count = text.counted(estimated, "track")
-            note += f" Since the refit, the places of {count} that were only indexed are estimates."
-        return dataclasses.replace(
-            shown,
-            collection=tracks,
-            coordinates=model_map.coordinates(fitted, new, tracks),
-            place=fitted.place,
-            note=note,
-            classifier=new.classifier(),
-            trained=new.train_ids,
-            encode=_encoder(new),
-            refit=refitted,
-        )
+        classifier = new.classifier()
+
+        def carried(library: Library) -> Library:
+            """Return a library that is not refitted as it is after this refit."""
+            tracks = _after(model, new, library.collection, moved)
+            estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
+            note = fitted.note
+            if estimated:
+                count = text.counted(estimated, "track")
+                note += (
+                    f" Since the refit, the places of {count} that were only indexed are estimates."
+                )
+
+            def reread() -> Library | None:
+                now = library.reread and library.reread()
+                return now and carried(now)
+
+            return dataclasses.replace(
+                library,
+                collection=tracks,
+                coordinates=model_map.coordinates(fitted, new, tracks),
+                place=fitted.place,
+                note=note,
+                classifier=classifier,
+                trained=new.train_ids,
+                encode=_encoder(new),
+                refit=library.refit or refitted,
+                reread=reread,
+            )
+
+        return carried(shown)
 
     return refitted
 

@@ -69,6 +69,8 @@ class Library:
         encode: encodes a file, or raises `AudioError`; None: no file can be dropped.
         refit: corrections by track id, and a console for its progress -> the library after a
             refit; None: no refit.
+        reread: the library as it is on disk now, or None while it is as here; None: it never
+            changes there.
     """
 
     collection: Collection
@@ -87,6 +89,7 @@ class Library:
     chunk_s: float = 10.0
     encode: Callable[[Path], Encoded] | None = None
     refit: Callable[[Mapping[str, Correction], Console], Library] | None = None
+    reread: Callable[[], Library | None] | None = None
 
     def __post_init__(self) -> None:
         """Check the coordinates."""

@@ -79,9 +79,12 @@ def _too_large(limit: int) -> HTTPException:
 class Connection(H11Protocol):  # type: ignore[misc]  # mypy skips uvicorn
     """A connection that ends when its client neither sends a request nor reads the answer."""
 
+    app_state: dict[str, Any]
+
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Expect the head of a request."""
+        """Expect the head of a request; a route may end the connection."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, "abort": transport.abort}
         self.silent = self.loop.call_later(SILENT_S, transport.close)
 
     def data_received(self, data: bytes) -> None:

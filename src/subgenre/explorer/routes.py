@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,28 +27,51 @@ from subgenre.search import journeys, ordering, requests
 from subgenre.search.requests import PlaylistRequest
 
 router = APIRouter()
+_LOG = logging.getLogger(__name__)
 
 
 class LateResponse(FileResponse):  # type: ignore[misc]  # mypy skips starlette
-    """A file that may go away: the answer begins when its first bytes are read."""
+    """A file that may go away: the answer begins when its first bytes are read.
+
+    If it shrinks meanwhile, the connection is closed, because its length is sent already.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         head: list[Message] = []
+        left, short = 0, False  # bytes
 
         async def late(message: Message) -> None:
+            nonlocal left, short
             if message["type"] == "http.response.start":
                 head.append(message)
+                left = int(dict(message["headers"])[b"content-length"])
                 return
             if head:
                 await send(head.pop())
-            await send(message)
+            body = message["body"][:left]  # it may have grown
+            left -= len(body)
+            short = left > 0 and not message["more_body"] and scope["method"] != "HEAD"
+            if not short:
+                await send({**message, "body": body})
 
-        await super().__call__(scope, receive, late)
+        try:
+            await super().__call__(scope, receive, late)
+        except RuntimeError:  # one of several ranges is shorter
+            if head or not left:
+                raise
+            short = True
+        if short:
+            _LOG.warning("%s became shorter while it was sent", Path(self.path).name)
+            scope["state"]["abort"]()
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
-async def _explorer(request: Request) -> Explorer:
+def _explorer(request: Request, response: Response) -> Explorer:
     explorer: Explorer = request.app.state.explorer
+    explorer.refresh()
+    response.headers["x-revision"] = str(explorer.view.revision)
     return explorer
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from subgenre.search.ranking import Limits
 NEIGHBOURS = 12  # shown for a dropped file
 _CORRECTIONS_VERSION = 1
 
+_LOG = logging.getLogger(__name__)
+
 
 class BusyError(SubgenreError):
     """A refit is running already."""
@@ -36,7 +39,7 @@ class Explorer:
     """One library while it is explored.
 
     Attributes:
-        view: the current state; a refit replaces it.
+        view: the current state; a refit, or a change on disk, replaces it.
         corrections: of the person, by track.
         uploads: the files that may be placed at once.
         fitted: the corrections that `view` was fitted with; none before the first refit.
@@ -51,6 +54,28 @@ class Explorer:
         self.uploads = asyncio.Semaphore(MAX_UPLOADS)
         self._encoding = threading.Lock()
         self._refitting = threading.Lock()
+        self._replacing = threading.Lock()  # the view
+
+    def refresh(self) -> None:
+        """Show what another process has changed on disk; a running request keeps its view.
+
+        While one request reads it, the others go on with the view before it. A library that can't
+        be read any more is shown as it was.
+        """
+        if not self._replacing.acquire(blocking=False):
+            return
+        try:
+            view = self.view
+            if view.library.reread is None or (library := view.library.reread()) is None:
+                return
+            after = View(library, view.revision + 1)
+            after.warm()
+            self.view = after
+        except SubgenreError as problem:
+            _LOG.warning("the map stays as it is until a restart: %s", problem)
+            self.view = View(dataclasses.replace(view.library, reread=None), view.revision)
+        finally:
+            self._replacing.release()
 
     def correct(self, track_id: str, subgenre: str, wrong: bool) -> Correction:
         """Keep a correction of a track."""
@@ -66,16 +91,19 @@ class Explorer:
         if not self._refitting.acquire(blocking=False):
             raise BusyError("a refit is running already; wait until it ends")
         try:
-            before = self.view
-            if before.library.refit is None:
-                raise SubgenreError("this library can't be refitted: open it with its trained run")
-            corrections = self.corrections.by_track
-            self.refitting = Refitting()
-            library = before.library.refit(corrections, self.refitting)
-            after = View(library, before.revision + 1)
-            after.warm()
-            self.view, self.fitted = after, corrections
-            return after
+            with self._replacing:
+                before = self.view
+                if before.library.refit is None:
+                    raise SubgenreError(
+                        "this library can't be refitted: open it with its trained run"
+                    )
+                corrections = self.corrections.by_track
+                self.refitting = Refitting()
+                library = before.library.refit(corrections, self.refitting)
+                after = View(library, before.revision + 1)
+                after.warm()
+                self.view, self.fitted = after, corrections
+                return after
         finally:
             self._refitting.release()
 
@@ -162,7 +190,7 @@ class Corrections:
             return True
 
     def _write(self, corrections: dict[str, Correction]) -> None:
-        plain = {key: asdict(correction) for key, correction in corrections.items()}
+        plain = {key: dataclasses.asdict(correction) for key, correction in corrections.items()}
         record = {"format_version": _CORRECTIONS_VERSION, "corrections": plain}
         files.write_json(self.path, record)
         self.by_track = corrections

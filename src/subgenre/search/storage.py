@@ -98,6 +98,15 @@ def create(folder: Path, dim: int, fingerprint: str) -> None:
         raise _damaged(folder, problem) from problem
 
 
+def stamp(folder: Path) -> tuple[int, int, int] | None:
+    """Return what another change of the index alters, without a lock; None without an index."""
+    try:
+        status = (folder / DATABASE).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def read_header(folder: Path) -> Header:
     """Read the table `meta`."""
     with _transaction(folder) as db:

@@ -7,6 +7,8 @@ async function request(path, options) {
   } catch {
     throw new Error("The explorer does not answer. Is the command still running?");
   }
+  const revision = response.headers.get("x-revision");
+  if (revision) document.dispatchEvent(new CustomEvent("revision", { detail: Number(revision) }));
   if (response.ok) return response.json();
   const problem = await response.json().catch(() => null);
   throw Object.assign(new Error(message(problem, response.status)), { status: response.status });

@@ -86,7 +86,11 @@ function parts() {
   on("tab", tab);
   on("choose", pick);
   on("placed", () => { state.current = null; map.ring("current", []); });
-  on("refitted", refitted);
+  on("refitted", () => renew("Refitted: this is the new map."));
+  document.addEventListener("revision", ({ detail }) => {
+    const ready = document.body.dataset.state === "ready";
+    if (ready && detail > state.points.revision) renew("The library has changed: this is its new map.");
+  });
   document.addEventListener("keydown", keys);
 }
 
@@ -160,7 +164,11 @@ function keys(event) {
   else if (onMap && (event.key === "ArrowLeft" || event.key === "ArrowUp")) { event.preventDefault(); walk(-1); }
 }
 
-async function refitted() {
+let renewing = false; // its own requests name the new revision, too
+
+async function renew(message) {
+  if (renewing) return;
+  renewing = true;
   try {
     const before = new Map(state.points.ids.map((id, i) => [id, { x: state.points.x[i], y: state.points.y[i] }]));
     await load();
@@ -173,9 +181,11 @@ async function refitted() {
     player.named();
     if (state.current) await track.open(state.current);
     document.body.dataset.revision = state.points.revision;
-    say("Refitted: this is the new map.");
+    say(message);
   } catch (problem) {
     say(problem.message, true);
+  } finally {
+    renewing = false;
   }
 }
 
