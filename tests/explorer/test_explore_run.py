@@ -194,7 +194,7 @@ def test_an_index_that_another_process_changes_is_read_again(run, tmp_path):
     index = Index.create(folder, dim=DIM, fingerprint=run.fingerprint)
     index.upsert(run.tracks, run.embeddings.vectors)
     shown = explore.library(run, index=folder, playlists=tmp_path / "lists")
-    refitted = shown.refit({run.embeddings.ids[0]: Correction("b", "three")})
+    refitted = shown.refit({run.embeddings.ids[0]: Correction("b", "three")}, Silent())
     for library in (shown, refitted):
         assert library.reread() is None
     new = Track("f" * 32, tmp_path / "new.wav", "b", "three")
