@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from subgenre.explorer import Library
 from subgenre.explorer.state import Explorer
 from subgenre.library.formats import read_m3u
 from subgenre.search import journeys
@@ -486,6 +487,24 @@ def test_a_map_that_can_t_be_refitted_says_what_to_do(browser, library):
         assert "subgenre preprocess" in opened.locator("#refit-note").text_content()
         opened.close()
     library.corrections.unlink()
+
+
+def test_tracks_that_leave_the_index_leave_the_map(browser, library):
+    less = Collection.of(
+        library.collection.tracks(range(20)), library.collection.vectors(range(20))
+    )
+    after = dataclasses.replace(library, collection=less, coordinates=library.coordinates[:20])
+    answers: list[Library | None] = []
+    watched = dataclasses.replace(library, reread=lambda: answers.pop() if answers else None)
+    with served(watched) as (url, _):
+        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened.goto(url)
+        opened.wait_for_selector("body[data-state=ready]")
+        answers.append(after)
+        opened.fill("#query", "tone")
+        opened.wait_for_selector("body[data-revision='2']", timeout=30_000)
+        assert "20 tracks" in opened.locator("#count").text_content()
+        opened.close()
 
 
 def test_the_legend_hides_a_subgenre(page):
