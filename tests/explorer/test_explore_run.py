@@ -218,7 +218,7 @@ def test_an_index_that_another_process_changes_is_read_again(run, tmp_path):
         assert after.note.startswith(library.note[:20])
     index.delete([new.id])
     assert not after.reread().collection.has(new.id)
-    assert len(after.refit({}).collection) == len(after.collection)
+    assert len(after.refit({}, Silent()).collection) == len(after.collection)
 
 
 def test_the_obstacle_to_a_refit_is_named(run, tmp_path, monkeypatch):
