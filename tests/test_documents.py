@@ -1,8 +1,9 @@
 """The examples of README.md, docs/thesis.md and docs/api.md run as they are written.
 
-They run in order in one folder, on a small library. Not run: `make` and the installation (they need
-the network), and Windows's `py`. Replaced: the AST's download in `docs/thesis.md` by `musicnn`, and
-absolute paths by paths in the folder. `subgenre explore` is started on a free port and stopped.
+They run in order in one folder, on a small library, without worker processes. Not run: `make` and
+the installation (they need the network), and Windows's `py`. Replaced: the AST's download in
+`docs/thesis.md` by `musicnn`, and absolute paths by paths in the folder. `subgenre explore` is
+started on a free port and stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from subgenre import cli
 from tests import audio_files
 from tests.audio.test_tempo_key import RATE, cadence, clicks
 from tests.conftest import REPOSITORY
+from tests.small_library import replace_workers
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,7 @@ def start_and_stop(words: list[str]) -> None:
 
 def test_the_commands_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    replace_workers(monkeypatch)
     for words in commands("README.md"):
         assert words[0] == "subgenre"
         if words[1] == "explore":
@@ -94,6 +97,7 @@ def test_the_commands_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_python_of_the_api_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    replace_workers(monkeypatch)
     code = "\n".join(blocks("docs/api.md", "python"))
     for path in ("/music/new", "/anywhere/else.flac"):
         assert path in code
@@ -105,6 +109,7 @@ def test_the_python_of_the_api_page(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_commands_of_the_thesis(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    replace_workers(monkeypatch)
     for python, script, *options in commands("docs/thesis.md"):
         assert python == "python"
         given = ["--test_run"] if "[--test_run]" in options else []

@@ -47,7 +47,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        assert cli.main(["preprocess", "--backbone", "musicnn", "--quiet"]) == 1
+        words = ["preprocess", "--backbone", "musicnn", "--workers", "1", "--quiet"]
+        assert cli.main(words) == 1
     finally:
         os.chdir(before)
     return folder

@@ -325,16 +325,12 @@ def test_finished_trainings_are_not_repeated(
         train_one(one, **options)
 
     monkeypatch.setattr(cross_validation, "train_one", counted)
-    same(run(library, again, quick=True), found)
-    assert done == []
     first, second = (again / cross_validation.FOLDS / f"repeat0_fold{i}.npz" for i in range(2))
     with np.load(first) as stored:  # as earlier versions named it
         np.savez(first, told=stored["details"], vectors=stored["vectors"])
     same(run(library, again, quick=True), found)
     assert done == []
     second.write_bytes(second.read_bytes()[:-40])  # cut short
-    same(run(library, again, quick=True), found)
-    assert done == [second.name]
     more = run(library, again, quick=True, repeats=2)
     assert done == [second.name, "repeat1_fold0.npz", "repeat1_fold1.npz"]
     assert more["repeats"] == 2

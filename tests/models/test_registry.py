@@ -106,7 +106,8 @@ def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, cap
             samples = audio_files.music(4.0, seed=10 * number + i)
             audio_files.write(path, samples / (1 + number))
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["preprocess", "--backbone", "toy", "--chunk-s", "1", "--quiet"]) == 0
+    words = ["preprocess", "--backbone", "toy", "--chunk-s", "1", "--workers", "1", "--quiet"]
+    assert cli.main(words) == 0
     recipe = ["--recipe", "thesis", "--tune", "head", "--epochs", "3"]
     assert cli.main(["train", *recipe, "--quiet", "--json"]) == 0
     run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
