@@ -45,7 +45,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not browser and not corpus"
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow and not browser and not corpus"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache .
@@ -53,7 +53,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
+check: $(VENV)/.dev
+	$(MAKE) -j 2 lint test
 
 bench: $(VENV)/.dev
 	@for file in $(filter-out %/soak.py %/stopping.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

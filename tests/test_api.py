@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import subgenre
+from subgenre.commands import explore
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import workspace
 from subgenre.dataset import track_vectors
 from subgenre.errors import IndexStoreError, PlaylistError, RunError
+from subgenre.explorer.app import create_app
 from subgenre.library import formats
 from subgenre.search.vector_index import Index
 from tests.conftest import REPOSITORY
@@ -143,10 +145,10 @@ from subgenre.commands.explore import library
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.explorer.app import create_app
 run = Path(sys.argv[1])
-map = library(ModelFolder.open(run), playlists=run)  # the first call draws the map and keeps it
-create_app(map).state.explorer.view.warm()
+create_app(library(ModelFolder.open(run), playlists=run)).state.explorer.view.warm()
 """
-    python("import sys\n" + code, run)
+    shown = explore.library(ModelFolder.open(run), playlists=run)  # draws the map and keeps it
+    create_app(shown).state.explorer.view.warm()
     assert loaded("torch transformers sklearn pandas umap", code, run) == []
 
 

@@ -130,13 +130,15 @@ def test_a_bad_search_is_refused_before_it_starts(
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("script", "option", "code"),
     [
-        *("Preprocess_AST_features.py", "AST_Triplet_training.py"),
-        *("evaluate_triplet_embeddings.py", "extract_test_embeddings.py"),
+        ("Preprocess_AST_features.py", "--help", 0),
+        ("AST_Triplet_training.py", "--help", 0),
+        ("evaluate_triplet_embeddings.py", "--help", 0),
+        ("extract_test_embeddings.py", "--help", 0),
+        ("extract_test_embeddings.py", "--no-such-option", 2),
     ],
 )
-@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--no-such-option", 2)])
 def test_the_original_scripts_run_the_commands(script, option, code, tmp_path) -> None:
     command = [sys.executable, str(REPOSITORY / script), option]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
@@ -244,9 +246,14 @@ def test_ctrl_c_while_the_program_is_imported_prints_no_traceback() -> None:
     assert (found.returncode, found.stderr) == (130, b"")
 
 
-@pytest.mark.parametrize("torchrun", [{}, {"TORCHELASTIC_RUN_ID": "a"}])
 @pytest.mark.parametrize(
-    ("words", "code"), [("--version >&-", 0), ("runs --run 2>&-", 2), ("--version >/dev/full", 2)]
+    ("words", "code", "torchrun"),
+    [
+        ("--version >&-", 0, {}),
+        ("runs --run 2>&-", 2, {}),
+        ("--version >/dev/full", 2, {}),
+        ("--version >/dev/full", 2, {"TORCHELASTIC_RUN_ID": "a"}),
+    ],
 )
 def test_only_a_full_stream_changes_the_exit_code(tmp_path, torchrun, words, code) -> None:
     command = ["sh", "-c", f"{sys.executable} -m subgenre {words}"]
@@ -255,9 +262,14 @@ def test_only_a_full_stream_changes_the_exit_code(tmp_path, torchrun, words, cod
 
 
 @pytest.mark.parametrize(
-    "terminal", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}]
+    ("words", "terminal"),
+    [
+        (["preprocess", "Łódź 音楽", "--json"], {"PYTHONIOENCODING": "cp1252"}),
+        (["preprocess", "Łódź 音楽", "--json"], {"PYTHONIOENCODING": "ascii"}),
+        (["preprocess", "Łódź 音楽", "--json"], {"LC_ALL": "C"}),
+        (["preprocess", "--help"], {"PYTHONIOENCODING": "ascii"}),
+    ],
 )
-@pytest.mark.parametrize("words", [["preprocess", "Łódź 音楽", "--json"], ["preprocess", "--help"]])
 def test_a_terminal_of_any_encoding_gets_output_and_the_exit_code(
     words: list[str], terminal: dict[str, str]
 ) -> None:

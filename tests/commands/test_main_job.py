@@ -20,6 +20,7 @@ from subgenre.core import files, workspace
 from subgenre.errors import RunError
 from subgenre.models import encoder
 from tests import audio_files
+from tests.small_library import replace_workers
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +78,7 @@ def test_run_does_the_whole_job_and_opens_the_report(
     monkeypatch.setenv("DISPLAY", ":0")
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
+    replace_workers(monkeypatch)
     library(tmp_path / "WAV", tracks=4)
     assert cli.main(["run", "WAV", "--backbone", "musicnn", "--epochs", "2", "--json"]) == 0
     out, err = capsys.readouterr()

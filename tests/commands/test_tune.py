@@ -106,6 +106,7 @@ def test_equal_candidates_are_named(folder: FeatureFolder, places: dict[str, Any
     assert best.partition(", equal to ")[2].startswith("thesis: run.save_every=1000")
 
 
+@pytest.mark.slow
 def test_too_little_memory_ends_one_candidate_alone(
     folder: FeatureFolder, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

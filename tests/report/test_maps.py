@@ -23,6 +23,7 @@ def fitted() -> maps.Map:
     return maps.fit_map(clusters(60)[0], seed=7)
 
 
+@pytest.mark.slow
 def test_same_seed_same_map(fitted):
     again = maps.fit_map(clusters(60)[0], seed=7)
     assert np.array_equal(again.coordinates, fitted.coordinates)
@@ -32,6 +33,7 @@ def test_same_seed_same_map(fitted):
     )
 
 
+@pytest.mark.slow
 def test_clusters_stay_together_on_the_map(fitted):
     _, label = clusters(60)
     near = NearestNeighbors(n_neighbors=2).fit(fitted.coordinates)
@@ -42,6 +44,7 @@ def test_clusters_stay_together_on_the_map(fitted):
     assert fitted.trustworthiness > 0.8
 
 
+@pytest.mark.slow
 def test_new_tracks_lie_in_their_cluster(fitted):
     _, label = clusters(60)
     new, new_label = clusters(20, seed=1)
@@ -50,6 +53,7 @@ def test_new_tracks_lie_in_their_cluster(fitted):
     assert (label[near.kneighbors(placed, return_distance=False)[:, 0]] == new_label).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_a_place_does_not_depend_on_the_batch(fitted):
     new, _ = clusters(33, seed=2)
     together = fitted.place(new)
@@ -58,6 +62,7 @@ def test_a_place_does_not_depend_on_the_batch(fitted):
     assert np.array_equal(fitted.place(new[::-1])[::-1], together)
 
 
+@pytest.mark.slow
 def test_place_equals_a_naive_loop(fitted):
     train, new = clusters(60)[0].astype(np.float64), clusters(5, seed=3)[0].astype(np.float64)
     for vector, place in zip(new, fitted.place(new), strict=True):
@@ -68,6 +73,7 @@ def test_place_equals_a_naive_loop(fitted):
         np.testing.assert_allclose(place, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_track_is_placed_where_it_lies(fitted):
     placed = fitted.place(clusters(60)[0])
     np.testing.assert_allclose(placed, fitted.coordinates, atol=1e-3)
@@ -110,6 +116,7 @@ def test_ten_tracks_alike_still_give_a_map():
     assert np.isfinite(found.coordinates).all()
 
 
+@pytest.mark.slow
 def test_bad_vectors_are_refused(fitted):
     bad = clusters(12)[0]
     bad[3, 2] = np.nan
