@@ -112,6 +112,21 @@ def test_damaged_json_is_one_clear_error(tmp_path: Path, text: str) -> None:
         files.read_json(path, version=1, error=RunError)
 
 
+def test_each_flipped_bit_of_a_json_file_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"format_version": 1, "score": 0.5, "names": ["a b", "Æ"]}
+    files.write_json(path, value)
+    data = path.read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with contextlib.suppress(RunError):
+            assert files.read_json(path, version=1, error=RunError) == value
+    path.write_text(json.dumps(value))  # a person's
+    assert files.read_json(path, version=1, error=RunError) == value
+
+
 @given(st.text(max_size=300))
 def test_a_safe_name_stays_in_its_folder(text: str) -> None:
     name = files.safe_name(text)

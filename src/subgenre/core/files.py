@@ -214,8 +214,14 @@ def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole(value: Mapping[str, Any]) -> bool:
-    """Return whether plain values have the checksum that they name, if they name one."""
-    return CHECKSUM not in value or with_checksum(value)[CHECKSUM] == value[CHECKSUM]
+    """Return whether plain values have the checksum that they name, if they name one.
+
+    If the last value is the checksum but has another name, the name is damaged.
+    """
+    name = CHECKSUM if CHECKSUM in value else next(reversed([*value]), "")
+    content = {key: part for key, part in value.items() if key != name}
+    right = bool(value.get(name) == with_checksum(content)[CHECKSUM])
+    return right == (name == CHECKSUM)
 
 
 def path_to_text(path: Path, root: Path) -> str:
