@@ -9,7 +9,7 @@
 # make soak   the explorer under load for 30 minutes
 # make stop   Ctrl-C and SIGTERM in each stage: the seconds to the end
 # make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
-# make sbom   sbom.json, what a release depends on, in the format CycloneDX
+# make sbom   installs the locked packages and lists them with their licences in sbom.json (CycloneDX)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -74,13 +74,20 @@ soak: $(VENV)/.dev
 stop: $(VENV)/.dev
 	$(BIN)/python benchmarks/stopping.py
 
+$(TOOLS)/.made: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q uv==0.13.9 cyclonedx-bom==7.5.0
+	@touch $@
+
 lock: $(TOOLS)/.made
 	$(TOOLS)/bin/uv pip compile pyproject.toml --extra web --extra lora --constraints constraints.txt \
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" --quiet --output-file requirements-lock.txt
 
 sbom: $(TOOLS)/.made
-	$(TOOLS)/bin/cyclonedx-py requirements requirements-lock.txt --pyproject pyproject.toml \
+	$(PYTHON) -m venv --clear --without-pip $(TOOLS)/release
+	$(TOOLS)/bin/uv pip install -q --python $(TOOLS)/release --require-hashes -r requirements-lock.txt
+	$(TOOLS)/bin/cyclonedx-py environment $(TOOLS)/release --pyproject pyproject.toml \
 	  --output-reproducible --output-file sbom.json
 
 clean:

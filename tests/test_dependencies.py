@@ -1,14 +1,19 @@
-"""The lock file: what the package needs, at the tested versions, with hashes and no addresses."""
+"""The lock file: what the package needs, at the tested versions, with hashes and no addresses.
+
+And the Makefile, which makes it.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tomllib
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, need
 
 
 def pins(name: str) -> dict[str, str]:
@@ -39,3 +44,11 @@ def test_the_lock_file_has_hashes_of_several_systems_and_no_address():
     torch = re.search(r"^torch==.*\n(?: +--hash.*\n)+", text, re.MULTILINE)
     assert torch is not None
     assert torch[0].count("--hash") > 10  # a build for each system and Python
+
+
+def test_each_target_of_the_makefile_has_its_rules():
+    need(shutil.which("make") is not None, "make is not installed")
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^# make ([\w-]+)", text, re.MULTILINE)
+    assert "sbom" in targets
+    subprocess.run(["make", "-n", *targets], cwd=REPOSITORY, check=True, capture_output=True)
