@@ -237,6 +237,13 @@ def test_chance_is_what_shuffled_labels_score() -> None:
     assert scores["knn_accuracy"].chance == pytest.approx(largest)
 
 
+def test_the_chance_of_a_guess_is_the_share_of_the_largest_class() -> None:
+    rows = np.random.default_rng(0).normal(size=(10, 5))
+    labels = np.repeat([0, 1, 2], [3, 5, 2])
+    scores = evaluate(rows, labels, rows, labels)
+    assert scores["centroid_accuracy"].chance == scores["knn_accuracy"].chance == 0.5
+
+
 @pytest.mark.slow
 def test_interval_of_a_share_is_the_binomials() -> None:
     """The bootstrap of a share of n is binomial: its width is known."""
