@@ -77,6 +77,12 @@ def test_without_tags_every_subgenre_gives_its_share(share: float, seed: int) ->
     assert found.warnings == ()
 
 
+@pytest.mark.parametrize("share", [0.019, 0.501, 1.0, float("nan")])
+def test_a_share_that_leaves_too_little_on_a_side_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="test_share"):
+        split(library(), test_share=share)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_artists_and_albums_stay_on_one_side(seed: int) -> None:
     rows = library(seed=seed)

@@ -401,6 +401,7 @@ def test_bad_input_is_refused() -> None:
         ((vectors, labels, vectors[:0], labels[:0]), "no test tracks"),
         ((vectors, labels - 1, vectors, labels), "training labels must be whole numbers from 0"),
         ((vectors, labels, vectors, labels + 2), "label 5 has no genre"),
+        ((vectors, labels + 2, vectors, labels), "label 5 has no genre"),
     ]
     for arguments, message in cases:
         with pytest.raises(EvaluationError, match=message):

@@ -69,8 +69,9 @@ def measure(
     rows, labels = check_pair(test, test_labels, "test")
     names = tuple(ids) if ids is not None else tuple(str(i) for i in range(len(rows)))
     genre = np.asarray(genres, dtype=np.int64)
-    if max(labels.max(), known_labels.max()) >= len(genre):
-        raise EvaluationError(f"label {max(labels.max(), known_labels.max())} has no genre")
+    last = max(labels.max(), known_labels.max())
+    if last >= len(genre):
+        raise EvaluationError(f"label {last} has no genre")
     if view == "across":
         return [_measure(known, genre[known_labels], rows, genre[labels], names, seed)]
     if view == "all":
