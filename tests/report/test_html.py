@@ -11,7 +11,7 @@ import pytest
 
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Lines, Section, Suggestion, Suggestions, Table
-from subgenre.metrics import Score
+from subgenre.metrics import METRICS, Score
 from subgenre.report import ReportData, html, previews, write_card
 from subgenre.report.card import escape, render_card
 from subgenre.report.charts import line_chart
@@ -33,6 +33,12 @@ def test_every_section_is_there_and_the_elements_nest():
     ]
     assert "83 % (78 to 88) of held-out tracks" in page.text
     assert "2 files skipped" in page.text
+
+
+def test_shares_are_written_as_percentages():
+    score = Score(0.5, 0.4, 0.6, 0.3)
+    shares = {name for name in METRICS if "%" in score_text(score, name)}
+    assert shares == {"precision_at_1", *(name for name in METRICS if "accuracy" in name)}
 
 
 def test_a_section_of_any_audit_is_drawn():
