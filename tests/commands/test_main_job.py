@@ -193,10 +193,11 @@ def test_the_chain_runs_on_an_ast_folder(place: Path, monkeypatch: pytest.Monkey
     from tests.toy import make_ast_folder
 
     monkeypatch.chdir(place)
+    replace_workers(monkeypatch)
     make_ast_folder(place / "ast_toy")
     words = ["--backbone", "ast_toy", "--quiet"]
-    once = ["--max-chunks", "1", "--workers", "1"]
-    assert cli.main(["preprocess", *words, "--out", "ast_features", *once]) == 1
+    once = ["--max-chunks", "1", "--out", "ast_features"]
+    assert cli.main(["preprocess", *words, *once]) == 1
     words = ["train", "--recipe", "thesis", *words, "--features", "ast_features", "--epochs", "1"]
     assert cli.main([*words, "--out", "ast_run"]) == 0
     assert cli.main(["evaluate", "--run", "ast_run", "--quick", "--quiet"]) == 0
