@@ -7,7 +7,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,22 @@ def test_a_new_file_that_is_taken_for_one_that_was_left_is_made_again(
     files.write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "new"
     assert len(made) == 2
+
+
+def test_a_lock_lets_one_in_at_a_time_and_leaves_no_file(tmp_path: Path) -> None:
+    lock, inside, most = tmp_path / "new" / ".lock", [0], [0]
+
+    def work(_: int) -> None:
+        with files.locked(lock):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.002)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(12)))
+    assert most == [1]
+    assert not list(lock.parent.iterdir())
 
 
 def test_a_written_file_is_readable_by_others_as_usual(tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) 
         with distributed.fail_together(group, job.device):
             if group.first:
                 stop_requested()  # from here on the model is finished first
-                _write(run, fitted, folder, split, settings, test_run=test_run)
+                with files.locked(
+                    job.checkpoints / f".{run.name}.lock"
+                ):  # others may have its name
+                    _write(run, fitted, folder, split, settings, test_run=test_run)
                 console.info(messages.chosen_weights(fitted.result, settings))
                 console.info(f"model: {run}")
     result = fitted.result

@@ -299,19 +299,21 @@ def _damage(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` for writing; a second writer waits.
+    """Hold the lock file `path`, which is removed at the end; a second process waits.
 
-    The system frees it if we are killed. The file stays.
+    The system frees the lock if we are killed. On Windows nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as handle:
-        try:
-            import fcntl
-        except ImportError:  # Windows: one writer at a time is left to the person
-            yield
-            return
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    while True:
+        file = path.open("ab")
+        if _lock(file, wait=True):  # else it was removed while we waited
+            break
+        file.close()
+    try:
         yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
 
 
 def safe_name(text: str, limit: int = 80) -> str:
