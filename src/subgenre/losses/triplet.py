@@ -92,7 +92,7 @@ class QuadrupletLoss(Loss):
             margin=self.config.negative_margin,
             mining=self.config.mining,
         )
-        genre = torch.where(label >= 0, self.label_genre[label.clamp(min=0)], -1)
+        genre = self.label_genre[label]  # unused where there is trash, which has none
         trash = other & (is_trash if is_trash.any() else genre[:, None] != genre[None, :])
         far = batch_triplet_loss(distances, positive, trash, margin=self.config.trash_margin)
         n = near.n + far.n
