@@ -75,7 +75,7 @@ def draw(
     k = max(2, round(1 / share))
     total = np.bincount(label)
     keep = np.minimum(2, np.maximum(total - 1, 1))
-    needed = np.maximum(np.minimum(least, total - keep), 0)
+    needed = np.minimum(least, total - keep)
 
     def drawn() -> Iterator[NDArray[np.bool_]]:
         for s in _seeds(seed):
