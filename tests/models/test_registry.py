@@ -97,7 +97,7 @@ def load(_name: str) -> Backbone:
 
 @pytest.mark.slow
 def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, capsys) -> None:
-    kind = registry.BackboneKind(__name__, "toy", transformer=False, name="toy")
+    kind = registry.BackboneKind(__name__, transformer=False, name="toy")
     monkeypatch.setitem(registry.KINDS, "toy", kind)
     for number, label in enumerate(("slow/low", "slow/high", "fast/low")):
         for i in range(5):
@@ -116,8 +116,9 @@ def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, cap
     assert encoder.load(run).backbone.kind == "toy"
 
 
-def test_unknown_kinds_and_front_ends_are_refused() -> None:
+def test_unknown_kinds_and_model_types_are_refused(tmp_path) -> None:
     with pytest.raises(BackboneError, match="no backbone of kind 'vgg'"):
         backbones.build("vgg", {})
-    with pytest.raises(BackboneError, match="front end 'cqt'"):
-        registry.kind_of_features("cqt")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(BackboneError, match=r"type 'bert'; known: .*audio-spectrogram"):
+        backbones.load(str(tmp_path))

@@ -16,6 +16,7 @@ from subgenre.training import compatibility, fit
 from subgenre.training.recipes import settings_for
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
+from tests.toy import make_ast_folder
 
 
 def features(path: Path, front_end: str) -> Path:
@@ -98,13 +99,14 @@ def test_a_users_recipe_that_names_no_backbone_takes_that_of_the_features(
 def test_packaged_recipes_take_the_backbone_that_the_features_record(tmp_path: Path) -> None:
     folder, console = features(tmp_path / "f", "ast"), RecordingConsole()
     dataset = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    files.write_json(folder / "dataset.json", {**dataset, "backbone": "/models/my-ast"})
+    mine, other = (str(make_ast_folder(tmp_path / name)) for name in ("mine", "other"))
+    files.write_json(folder / "dataset.json", {**dataset, "backbone": mine})
     for recipe in config.recipe_names():
         settings = settings_for(folder, {"run.device": "cpu"}, recipe=recipe, console=console)
-        assert settings.model.backbone == "/models/my-ast"
-        assert "/models/my-ast" in console.messages[0]
-    given = settings_for(folder, {"model.backbone": "/models/other"}, recipe="thesis")
-    assert given.model.backbone == "/models/other"
+        assert settings.model.backbone == mine
+        assert mine in console.messages[0]
+    given = settings_for(folder, {"model.backbone": other}, recipe="thesis")
+    assert given.model.backbone == other
 
 
 def test_a_backbone_that_the_features_do_not_fit_is_an_error_that_names_both(

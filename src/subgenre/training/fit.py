@@ -115,6 +115,7 @@ def fit(
     device = device or hardware.pick_device(settings.run.device)
     if backbone is None:
         backbone = load_backbone(settings.model.backbone, folder)
+        console.info(f"backbone {backbone.source}; licence of its weights: {backbone.licence}")
     elif settings.model.tune != "head":
         backbone = copy.deepcopy(backbone)  # training would change the caller's
     check_compatibility(settings, backbone)

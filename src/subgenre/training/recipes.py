@@ -12,7 +12,7 @@ from subgenre.core import hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted
 from subgenre.dataset import folder
-from subgenre.models.backbones.registry import kind_of_features
+from subgenre.models.backbones.registry import is_transformer
 from subgenre.training import compatibility
 
 
@@ -39,16 +39,18 @@ def settings_for(
     """
     console, options = console or Silent(), dict(given)
     dataset = folder.read_dataset(features)
-    small = not kind_of_features(dataset["spec"]["front_end"]).transformer
-    choices = []
+    if recipe is None or names_no_backbone(recipe):
+        options.setdefault("model.backbone", folder.backbone_of(dataset))
+    else:
+        options.setdefault("model.backbone", config.load_recipe(recipe).model.backbone)
+    backbone = options["model.backbone"]
+    small, choices = not is_transformer(backbone), []
     if recipe is None:
         recipe, reason = _choose_recipe(small, given)
         choices.append(f"recipe {recipe}: {reason}")
     planned = config.load_recipe(recipe)
-    if "model.backbone" not in given and names_no_backbone(recipe):
-        options["model.backbone"] = folder.backbone_of(dataset)
-        if options["model.backbone"] != planned.model.backbone:
-            choices.append(f"backbone {options['model.backbone']}, which the features are made for")
+    if "model.backbone" not in given and backbone != planned.model.backbone:
+        choices.append(f"backbone {backbone}, which the features are made for")
     if choices:
         console.info(f"{'; '.join(choices)} (--recipe and --backbone choose others)")
     settings = config.override(planned, options)

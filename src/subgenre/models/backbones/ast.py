@@ -8,24 +8,40 @@ length, middle layers, patchout and cached activations work on unchanged weights
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from subgenre.audio.features import AST_SPEC, FeatureSpec
 from subgenre.config import DEFAULT_BACKBONE
-from subgenre.errors import ConfigError
+from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones import hub
-from subgenre.models.backbones.base import Backbone, check_keep
+from subgenre.models.backbones.stack import BlockStack, even
 
-N_CLASS = 2  # the class token and the distillation token come before the patches
+MODEL_TYPE = "audio-spectrogram-transformer"
+STRUCTURE = (  # what the saved model keeps of the hub's configuration
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "patch_size",
+    "qkv_bias",
+    "frequency_stride",
+    "time_stride",
+    "max_length",
+    "num_mel_bins",
+)
 NEARLY_FULL = 0.9  # a chunk of at least this share of max_length is padded to it
 
 
-class Ast(Backbone):
+class Ast(BlockStack):
     """The hub's `ASTModel`, block by block.
 
     A token is the class token, the distillation token, or one 16 x 16 patch; patches go band by
@@ -36,74 +52,23 @@ class Ast(Backbone):
     """
 
     kind = "ast"
-    transformer = True
+    n_class = 2  # the class token and the distillation token come before the patches
 
     def __init__(self, model: nn.Module, *, source: str, licence: str) -> None:
         super().__init__()
         self.model: Any = model
         config: Any = model.config
-        self.spec = _spec(config)
+        self.spec = self.spec_of(config)
         self.hidden_size = config.hidden_size
         self.n_blocks = config.num_hidden_layers
         self.max_length: int = config.max_length
         self.patch_size: int = config.patch_size
         self.source, self.licence = source, licence
-        self.checkpointing = False
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        layer: int = -1,
-        keep: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Encode normalised log-mel [B, T, F] as tokens [B, 2 + patches, H].
-
-        `keep` below 1 drops patch tokens at random, the same ones for the whole batch, in training
-        only (patchout: Koutini et al. 2022, arXiv:2110.05069, section 3.1).
-
-        Raises:
-            ConfigError: no such layer, or a share of kept tokens outside (0, 1].
-        """
-        hidden = self.prefix(x, self.n_blocks)
-        return self.suffix(hidden, self.n_blocks, layer, keep=keep, generator=generator)
-
-    def prefix(self, x: Tensor, n_last: int) -> Tensor:
-        """Run everything below the last `n_last` blocks: [B, T, F] -> residual stream [B, S, H].
-
-        Raises:
-            ConfigError: there are fewer blocks than that.
-        """
-        hidden = self._embed(x)
-        for block in self.model.layers[: self._first(n_last)]:
-            hidden = self._run(block, hidden)
-        return hidden
-
-    def suffix(
-        self,
-        hidden: Tensor,
-        n_last: int,
-        layer: int = -1,
-        *,
-        keep: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Run the last `n_last` blocks, up to `layer`, on what `prefix` gave: [B, S, H] -> tokens.
-
-        Raises:
-            ConfigError: `layer` needs blocks below these.
-        """
-        first, last = self._first(n_last), self._last(layer)
-        if first > last + 1:
-            raise ConfigError(
-                f"layer {layer} lies below the last {n_last} of {self.n_blocks} blocks; "
-                "choose a later layer, or more blocks"
-            )
-        hidden = self._thin(hidden, keep, generator)
-        for block in self.model.layers[first : last + 1]:
-            hidden = self._run(block, hidden)
-        return self._normed(hidden, last)
+    @staticmethod
+    def spec_of(config: Any) -> FeatureSpec:
+        """Return the front end of an `ASTConfig`."""
+        return dataclasses.replace(AST_SPEC, n_mels=config.num_mel_bins)
 
     def pad(self, x: Tensor) -> Tensor:
         """Pad [B, T, F] with 0.0 before normalisation, as the hub's extractor does.
@@ -117,16 +82,21 @@ class Ast(Backbone):
 
     def config_dict(self) -> dict[str, Any]:
         """Return the structure and the source of the weights."""
-        structure = {name: getattr(self.model.config, name) for name in hub.STRUCTURE}
+        structure = {name: getattr(self.model.config, name) for name in STRUCTURE}
         return {**structure, "source": self.source, "licence": self.licence}
 
-    def check_layer(self, layer: int) -> None:
-        """Refuse a block that does not exist."""
-        self._last(layer)
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The hub's layers."""
+        layers: Sequence[nn.Module] = self.model.layers
+        return layers
 
-    def set_checkpointing(self, on: bool) -> None:
-        """Compute each block's activations again in the backward pass, or keep them."""
-        self.checkpointing = on
+    def finish(self, hidden: Tensor, index: int) -> Tensor:
+        """Norm the tokens; the model's own norm was learnt for the last block alone."""
+        if index < self.n_blocks - 1:
+            return even(hidden, self.model.config.layer_norm_eps)
+        out: Tensor = self.model.layernorm(hidden)
+        return out
 
     def parameters_by_depth(self) -> list[list[nn.Parameter]]:
         """Return the parameters of the embeddings, of each block, and above the last block."""
@@ -134,7 +104,7 @@ class Ast(Backbone):
         blocks = [list(block.parameters()) for block in self.model.layers]
         return [list(self.model.embeddings.parameters()), *blocks, above]
 
-    def _embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """Patches, class tokens and positions: [B, T, F] -> [B, S, H]."""
         parts, config = self.model.embeddings, self.model.config
         B, T, n_mels = x.shape
@@ -144,7 +114,7 @@ class Ast(Backbone):
         columns = (T - self.patch_size) // config.time_stride + 1
         patches = patches + self._positions(columns)
         tokens = torch.cat([parts.cls_token, parts.distillation_token], dim=1)
-        tokens = tokens + parts.position_embeddings[:, :N_CLASS]
+        tokens = tokens + parts.position_embeddings[:, : self.n_class]
         hidden: Tensor = parts.dropout(torch.cat([tokens.expand(B, -1, -1), patches], dim=1))
         return hidden
 
@@ -152,7 +122,7 @@ class Ast(Backbone):
         """The grid of positions for so many columns of patches, [1, rows * columns, H]."""
         parts = self.model.embeddings
         rows, trained = parts.get_shape(self.model.config)
-        grid = parts.position_embeddings[:, N_CLASS:].unflatten(1, (rows, trained))
+        grid = parts.position_embeddings[:, self.n_class :].unflatten(1, (rows, trained))
         if columns > trained:
             stretched = F.interpolate(
                 grid.permute(0, 3, 1, 2), (rows, columns), mode="bicubic", align_corners=False
@@ -161,46 +131,6 @@ class Ast(Backbone):
         positions: Tensor = grid[:, :, :columns].flatten(1, 2)
         return positions
 
-    def _thin(self, hidden: Tensor, keep: float, generator: torch.Generator | None) -> Tensor:
-        """Keep the class tokens and a random share of the patches, in training."""
-        check_keep(keep)
-        if keep == 1.0 or not self.training:
-            return hidden
-        n_patches = hidden.shape[1] - N_CLASS
-        drawn = torch.randperm(n_patches, generator=generator)[: max(1, round(keep * n_patches))]
-        chosen = torch.cat([torch.arange(N_CLASS), N_CLASS + drawn.sort().values])
-        return hidden[:, chosen.to(hidden.device)]
-
-    def _run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        out: Tensor
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            out = checkpoint(block, hidden, use_reentrant=False)
-        else:
-            out = block(hidden)
-        return out
-
-    def _normed(self, hidden: Tensor, index: int) -> Tensor:
-        if index < self.n_blocks - 1:
-            return F.layer_norm(hidden, hidden.shape[-1:], eps=self.model.config.layer_norm_eps)
-        out: Tensor = self.model.layernorm(hidden)
-        return out
-
-    def _first(self, n_last: int) -> int:
-        if not 0 <= n_last <= self.n_blocks:
-            raise ConfigError(
-                f"the last {n_last} blocks are requested; this AST has {self.n_blocks}"
-            )
-        return self.n_blocks - n_last
-
-    def _last(self, layer: int) -> int:
-        """Index of the last block that a choice of layer needs."""
-        if not -self.n_blocks <= layer < self.n_blocks:
-            raise ConfigError(
-                f"layer is {layer}; this AST has {self.n_blocks} blocks: "
-                f"choose {-self.n_blocks} to {self.n_blocks - 1}"
-            )
-        return layer % self.n_blocks
-
 
 def feature_spec(name: str) -> FeatureSpec:
     """Read the front end of a hub name or a folder from its configuration.
@@ -208,12 +138,7 @@ def feature_spec(name: str) -> FeatureSpec:
     Raises:
         BackboneError: no such folder, no answer from the hub, or another front end.
     """
-    return AST_SPEC if name == DEFAULT_BACKBONE else _spec(hub.read_config(name))
-
-
-def is_available(name: str) -> bool:
-    """Check whether the weights are in a folder or the hub's cache, without network access."""
-    return hub.is_cached(name)
+    return AST_SPEC if name == DEFAULT_BACKBONE else Ast.spec_of(_read_config(name))
 
 
 def load(name: str) -> Ast:
@@ -225,7 +150,10 @@ def load(name: str) -> Ast:
         BackboneError: it is not available, a tensor is missing or of another shape, or it has
             another front end.
     """
-    return Ast(hub.load_model(name), source=name, licence=hub.licence(name))
+    from transformers import ASTModel
+
+    model = hub.load_model(name, ASTModel, _read_config(name))
+    return Ast(model, source=name, licence=hub.licence(name))
 
 
 def build(config: dict[str, Any]) -> Ast:
@@ -234,14 +162,59 @@ def build(config: dict[str, Any]) -> Ast:
     Raises:
         BackboneError: the configuration makes no network.
     """
-    from transformers import ASTModel
-
     values = dict(config)
     source, licence = str(values.pop("source", "")), str(values.pop("licence", ""))
+    return Ast(new_model(values), source=source, licence=licence)
+
+
+def new_model(structure: Mapping[str, Any]) -> Any:
+    """Make an `ASTModel` whose weights are filled in later.
+
+    Raises:
+        BackboneError: the structure makes no network.
+    """
+    from transformers import ASTModel
+
     with torch.device("meta"):  # nothing is drawn, nothing is computed
-        model = ASTModel(hub.make_config(values, "the saved model"))
-    return Ast(model.to_empty(device="cpu").eval(), source=source, licence=licence)
+        model = ASTModel(make_config(structure, "the saved model"))
+    return model.to_empty(device="cpu").eval()
 
 
-def _spec(config: Any) -> FeatureSpec:
-    return dataclasses.replace(AST_SPEC, n_mels=config.num_mel_bins)
+def make_config(values: Mapping[str, Any], name: str) -> Any:
+    """Make the hub's `ASTConfig` of those of the values that make up the structure.
+
+    Raises:
+        BackboneError: the values make no network.
+    """
+    from transformers import ASTConfig
+
+    config = hub.make_config(ASTConfig, {k: values[k] for k in STRUCTURE if k in values}, name)
+    if not isinstance(config.patch_size, int) or config.patch_size > config.max_length:
+        raise BackboneError(f"the AST of {name} has patches of {config.patch_size}; 16 is usual")
+    if config.hidden_size % config.num_attention_heads:
+        raise BackboneError(
+            f"the AST of {name} shares {config.hidden_size} values among "
+            f"{config.num_attention_heads} heads, which is no whole number; correct its config.json"
+        )
+    return config
+
+
+def _read_config(name: str) -> Any:
+    """Read the hub's `ASTConfig` of a folder or a hub name, and check its front end."""
+    values = hub.read_config(name)
+    if values.get("model_type") != MODEL_TYPE:
+        raise BackboneError(
+            f"{name} is of type {values.get('model_type')!r}, not an AST ({MODEL_TYPE}); "
+            f"{hub.WAYS_ON}"
+        )
+    hub.check_no_code(values, name)
+    config = make_config(values, name)
+    hub.check_extractor(
+        name,
+        {
+            "feature_extractor_type": "ASTFeatureExtractor",
+            "sampling_rate": AST_SPEC.rate,
+            "num_mel_bins": config.num_mel_bins,
+        },
+    )
+    return config

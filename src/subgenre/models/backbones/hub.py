@@ -1,4 +1,4 @@
-"""Where an AST's weights come from: a folder, or the hub's files of that name in its cache.
+"""Where the weights of a network of the hub's library come from: a folder, or the hub's cache.
 
 Only SafeTensors and JSON are read; no downloaded code or pickle is run.
 """
@@ -7,79 +7,121 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subgenre.audio.features import AST_SPEC
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.core import files
 from subgenre.errors import BackboneError
 
-MODEL_TYPE = "audio-spectrogram-transformer"
-STRUCTURE = (  # what the saved model keeps of the hub's configuration
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "layer_norm_eps",
-    "patch_size",
-    "qkv_bias",
-    "frequency_stride",
-    "time_stride",
-    "max_length",
-    "num_mel_bins",
-)
 _MAX_BYTES = 2**22  # of a JSON file
 WAYS_ON = "give a folder that save_pretrained wrote, or use --backbone musicnn, which is built in"
 
 
-def read_config(name: str) -> Any:
-    """Read the hub's `ASTConfig` of a folder or a hub name, and check its front end.
+def read_config(name: str) -> dict[str, Any]:
+    """Read `config.json` of a folder or a hub name.
 
     Raises:
-        BackboneError: it is not available, is no AST, or was trained on another front end.
+        BackboneError: it is not available, or no JSON object.
     """
-    return _read_config(_folder(name, ["*.json"]), name)
+    values = _read_json(folder(name, ["*.json"]) / "config.json", name)
+    if values is None:
+        raise BackboneError(f"{name} holds no config.json; {WAYS_ON}")
+    return values
 
 
-def load_model(name: str) -> Any:
-    """Load the hub's `ASTModel` with its weights, in float32 and evaluation mode.
-
-    Takes the backbone of an `ASTForAudioClassification`, or an `ASTModel`.
+def read_extractor(name: str) -> dict[str, Any]:
+    """Read the settings of the feature extractor of a folder or a hub name; {} if there are none.
 
     Raises:
-        BackboneError: it is not available, a tensor is missing or of another shape, or it has
-            another front end.
+        BackboneError: it is not available, or no JSON object.
+    """
+    there = folder(name, ["*.json"])
+    alone = _read_json(there / "preprocessor_config.json", name)
+    if alone is not None:
+        return alone
+    within = (_read_json(there / "processor_config.json", name) or {}).get("feature_extractor")
+    return within if isinstance(within, dict) else {}
+
+
+def make_config(kind: type, values: Mapping[str, Any], name: str) -> Any:
+    """Make a configuration of the hub's library from plain values.
+
+    Raises:
+        BackboneError: the values make no network.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, StrictDataclassError) as problem:
+        raise BackboneError(
+            f"the network of {name} can't be built: {first_line(problem)}"
+        ) from problem
+
+
+def check_extractor(name: str, expected: Mapping[str, Any]) -> None:
+    """Refuse weights that were trained on another front end; what is not recorded is expected.
+
+    Raises:
+        BackboneError: the setting of the feature extractor that differs.
+    """
+    found = read_extractor(name)
+    for key, value in expected.items():
+        if found.get(key, value) != value:
+            raise BackboneError(
+                f"{name} was trained on another front end: {key} is {found[key]}, "
+                f"{value} is expected; {WAYS_ON}"
+            )
+
+
+def check_no_code(config: Mapping[str, Any], name: str) -> None:
+    """Refuse a `config.json` that names code of its own."""
+    if "auto_map" in config:
+        raise BackboneError(f"{name} brings code of its own (auto_map), never run; {WAYS_ON}")
+
+
+def load_model(
+    name: str, kind: Any, config: Any, *, part: str = "", prefixes: Mapping[str, str] | None = None
+) -> Any:
+    """Load a model of the hub's library with its weights, in float32 and evaluation mode.
+
+    Args:
+        name: a folder or a hub name.
+        kind: the class of the model. config: its configuration.
+        part: the module whose weights must all be there, by its name in the model; "": the whole.
+        prefixes: patterns in the names of the weights, and what stands there in the model.
+
+    Raises:
+        BackboneError: it is not available, a tensor is missing or of another shape.
     """
     from safetensors import SafetensorError
 
-    folder = _folder(name, ["*.json", "model*.safetensors"])
-    config = _read_config(folder, name)
-    if not any(folder.glob("model*.safetensors")):
-        other = " (a pickled pytorch_model.bin is not opened)" if any(folder.glob("*.bin")) else ""
+    there = folder(name, ["*.json", "model*.safetensors"])
+    if not any(there.glob("model*.safetensors")):
+        other = " (a pickled pytorch_model.bin is not opened)" if any(there.glob("*.bin")) else ""
         raise BackboneError(f"{name} holds no model.safetensors{other}; {WAYS_ON}")
-    from transformers import ASTModel
-
     try:
         with quiet():
-            model, info = ASTModel.from_pretrained(
-                str(folder),
+            model, info = kind.from_pretrained(
+                str(there),
                 config=config,
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                key_mapping=dict(prefixes) if prefixes else None,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
-        raise BackboneError(f"{name} can't be loaded: {_line(problem)}; {WAYS_ON}") from problem
-    fresh = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+        raise BackboneError(
+            f"{name} can't be loaded: {first_line(problem)}; {WAYS_ON}"
+        ) from problem
+    unset = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    fresh = sorted(key for key in unset if key.startswith(part))
     if fresh:
         raise BackboneError(
             f"{name} has no values for {len(fresh)} weights: {', '.join(fresh[:3])}"
@@ -88,8 +130,12 @@ def load_model(name: str) -> Any:
     return model.eval()
 
 
-def _folder(name: str, patterns: list[str]) -> Path:
-    """Return the folder `name`, or the hub's files of that name in the hub's cache."""
+def folder(name: str, patterns: list[str]) -> Path:
+    """Return the folder `name`, or the hub's files of that name in the hub's cache.
+
+    Raises:
+        BackboneError: neither a folder nor a hub name, or no answer from the hub.
+    """
     if Path(name).is_dir():
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -105,7 +151,7 @@ def _folder(name: str, patterns: list[str]) -> Path:
             return Path(snapshot_download(name, allow_patterns=patterns))
     except failures as problem:
         raise BackboneError(
-            f"the hub gave no backbone '{name}' ({_line(problem)}); {WAYS_ON}"
+            f"the hub gave no backbone '{name}' ({first_line(problem)}); {WAYS_ON}"
         ) from problem
 
 
@@ -117,60 +163,6 @@ def is_cached(name: str) -> bool:
 
     files = ("model.safetensors", "model.safetensors.index.json")
     return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
-
-
-def _read_config(folder: Path, name: str) -> Any:
-    """Read `config.json` and return the hub's `ASTConfig` of it."""
-    values = _read_json(folder / "config.json", name)
-    if values is None:
-        raise BackboneError(f"{name} holds no config.json; {WAYS_ON}")
-    if values.get("model_type") != MODEL_TYPE:
-        raise BackboneError(
-            f"{name} is of type {values.get('model_type')!r}, not an AST ({MODEL_TYPE}); {WAYS_ON}"
-        )
-    if "auto_map" in values:
-        raise BackboneError(f"{name} brings code of its own (auto_map), never run; {WAYS_ON}")
-    config = make_config({key: values[key] for key in STRUCTURE if key in values}, name)
-    _check_front_end(folder, name, config)
-    return config
-
-
-def make_config(values: dict[str, Any], name: str) -> Any:
-    """Make the hub's `ASTConfig` from plain values.
-
-    Raises:
-        BackboneError: the values make no network.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import ASTConfig
-
-    try:
-        config = ASTConfig(**values)
-    except (TypeError, ValueError, StrictDataclassError) as problem:
-        raise BackboneError(f"the AST of {name} can't be built: {_line(problem)}") from problem
-    if not isinstance(config.patch_size, int) or config.patch_size > config.max_length:
-        raise BackboneError(f"the AST of {name} has patches of {config.patch_size}; 16 is usual")
-    if config.hidden_size % config.num_attention_heads:
-        raise BackboneError(
-            f"the AST of {name} shares {config.hidden_size} values among "
-            f"{config.num_attention_heads} heads, which is no whole number; correct its config.json"
-        )
-    return config
-
-
-def _check_front_end(folder: Path, name: str, config: Any) -> None:
-    """Refuse weights that were trained on another log-mel than `AST_SPEC`."""
-    values = _read_json(folder / "preprocessor_config.json", name) or {}
-    for key, expected in (
-        ("feature_extractor_type", "ASTFeatureExtractor"),
-        ("sampling_rate", AST_SPEC.rate),
-        ("num_mel_bins", config.num_mel_bins),
-    ):
-        if values.get(key, expected) != expected:
-            raise BackboneError(
-                f"{name} was trained on another front end: {key} is {values[key]}, "
-                f"{expected} is expected; {WAYS_ON}"
-            )
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any] | None:
@@ -189,7 +181,7 @@ def licence(name: str) -> str:
     return "see the folder" if Path(name).is_dir() else f"see the hub's page of {name}"
 
 
-def _line(problem: Exception) -> str:
+def first_line(problem: Exception) -> str:
     """First line of a message, without its full stop."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
 

@@ -1,4 +1,4 @@
-"""The backbones by name: `KINDS` names the module of each.
+"""The backbones by kind: `KINDS` names the module of each.
 
 To add a backbone, write a module with the four functions `feature_spec`, `is_available`, `load` and
 `build`, and give it a line of `KINDS`.
@@ -11,7 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from subgenre.audio.features import FeatureSpec
+from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import BackboneError
+from subgenre.models.backbones import hub
 from subgenre.models.backbones.base import Backbone
 
 
@@ -22,25 +24,27 @@ class BackboneKind:
     Attributes:
         source: module with these functions; heavy libraries are imported inside them:
             `feature_spec(name) -> FeatureSpec`, without loading weights;
-            `is_available(name) -> bool`: the weights can be loaded without a network;
+            `is_available(name) -> bool`: the weights can be loaded without a network (of a built-in
+            backbone alone; the hub's are looked up in its cache);
             `load(name) -> Backbone`, pretrained;
             `build(config) -> Backbone`: the structure of a `Backbone.config_dict()`.
-        front_end: of its features. transformer: as of `Backbone`.
+        transformer: as of `Backbone`.
         name: the one name of a built-in backbone; "": hub names and folders.
     """
 
     source: str
-    front_end: str
     transformer: bool
     name: str = ""
 
 
+_ROOM = "subgenre.models.backbones"
 KINDS: dict[str, BackboneKind] = {
-    "ast": BackboneKind("subgenre.models.backbones.ast", "ast", transformer=True),
-    "musicnn": BackboneKind(
-        "subgenre.models.backbones.musicnn", "musicnn", transformer=False, name="musicnn"
-    ),
+    "ast": BackboneKind(f"{_ROOM}.ast", transformer=True),
+    "maest": BackboneKind(f"{_ROOM}.maest", transformer=True),
+    "musicnn": BackboneKind(f"{_ROOM}.musicnn", transformer=False, name="musicnn"),
 }
+_MODEL_TYPES = {"audio-spectrogram-transformer": "ast"}  # of a `config.json`, where not the kind
+_EXTRACTORS = {"MAESTFeatureExtractor": "maest"}  # of networks that share a model type
 
 
 def feature_spec(backbone: str) -> FeatureSpec:
@@ -49,13 +53,15 @@ def feature_spec(backbone: str) -> FeatureSpec:
     Raises:
         BackboneError: the name is unknown, or its configuration is not available.
     """
-    spec: FeatureSpec = _module_of(backbone).feature_spec(backbone)
+    spec: FeatureSpec = _module(kind_of(backbone)).feature_spec(backbone)
     return spec
 
 
 def is_available(backbone: str) -> bool:
     """Check whether the weights of a backbone can be loaded without a network."""
-    return bool(_module_of(backbone).is_available(backbone))
+    if is_built_in(backbone):
+        return bool(_module(kind_of(backbone)).is_available(backbone))
+    return hub.is_cached(backbone)
 
 
 def load(backbone: str) -> Backbone:
@@ -67,7 +73,7 @@ def load(backbone: str) -> Backbone:
     import torch
 
     with torch.random.fork_rng(devices=[]):  # modules draw weights that are then replaced
-        loaded: Backbone = _module_of(backbone).load(backbone)
+        loaded: Backbone = _module(kind_of(backbone)).load(backbone)
         return loaded
 
 
@@ -79,20 +85,8 @@ def build(kind: str, config: dict[str, Any]) -> Backbone:
     """
     if kind not in KINDS:
         raise BackboneError(f"no backbone of kind '{kind}'; known: {', '.join(KINDS)}")
-    built: Backbone = import_module(KINDS[kind].source).build(config)
+    built: Backbone = _module(kind).build(config)
     return built
-
-
-def kind_of_features(front_end: str) -> BackboneKind:
-    """Return the kind of backbone that features of a front end are made for.
-
-    Raises:
-        BackboneError: no backbone has this front end.
-    """
-    for kind in KINDS.values():
-        if kind.front_end == front_end:
-            return kind
-    raise BackboneError(f"no backbone is known for features of the front end '{front_end}'")
 
 
 def is_built_in(backbone: str) -> bool:
@@ -100,7 +94,36 @@ def is_built_in(backbone: str) -> bool:
     return any(kind.name == backbone for kind in KINDS.values())
 
 
-def _module_of(backbone: str) -> Any:
-    """Return the module of a name; hub names and folders are those of an AST."""
-    by_name = {kind.name: kind.source for kind in KINDS.values() if kind.name}
-    return import_module(by_name.get(backbone, KINDS["ast"].source))
+def kind_of(backbone: str) -> str:
+    """Return the kind of a backbone; of a hub name or a folder, from its `config.json`.
+
+    Raises:
+        BackboneError: it is not available, or of no known kind.
+    """
+    for kind, entry in KINDS.items():
+        if entry.name == backbone:
+            return kind
+    if backbone == DEFAULT_BACKBONE:
+        return "ast"  # known without a file
+    model_type = hub.read_config(backbone).get("model_type")
+    kind = _MODEL_TYPES.get(str(model_type), str(model_type))
+    if kind not in KINDS or KINDS[kind].name:
+        types = sorted({*_MODEL_TYPES, *(k for k, entry in KINDS.items() if not entry.name)})
+        raise BackboneError(
+            f"{backbone} is of type {model_type!r}; known: {', '.join(types)}; {hub.WAYS_ON}"
+        )
+    extractor = hub.read_extractor(backbone).get("feature_extractor_type")
+    return _EXTRACTORS.get(str(extractor), kind)
+
+
+def is_transformer(backbone: str) -> bool:
+    """Check whether a backbone is a transformer, without loading its weights.
+
+    Raises:
+        BackboneError: as of `kind_of`.
+    """
+    return KINDS[kind_of(backbone)].transformer
+
+
+def _module(kind: str) -> Any:
+    return import_module(KINDS[kind].source)
