@@ -50,7 +50,7 @@ def write_folder(out: Path, root: Path) -> list[np.ndarray]:
         for index, n_frames in enumerate((T, 40)):
             values = rng.normal(1, 2, (n_frames, 8)).astype(np.float16)
             file = store.chunk_file(label, t.path, t.id, index)
-            padded = store.pad(torch.from_numpy(values), T)
+            padded = SPEC.pad(torch.from_numpy(values), T)
             store.write_chunk(out / file, padded, start_s=index * 1.5, track_id=t.id)
             row: dict[str, Any] = {"file": file, "track": t.id, "label": label, "index": index}
             row |= {"start_s": index * 1.5, "n_frames": n_frames}

@@ -1,9 +1,13 @@
 """Compute log-mel from samples by a `FeatureSpec`, and statistics of the values.
 
-Two front ends are built in. `ast` is Kaldi's filter bank as in the Audio Spectrogram Transformer
-(Gong et al. 2021, arXiv:2104.01778, section 2.1) and as the hub's `ASTFeatureExtractor` computes
-it: samples stay in [-1, 1], without scaling to 16 bits. `musicnn` follows Pons & Serra 2019
-(arXiv:1909.06654). Each frame depends only on its own samples, so a batch can be divided anywhere.
+`ast` is Kaldi's filter bank as in the Audio Spectrogram Transformer (Gong et al. 2021,
+arXiv:2104.01778, section 2.1) and as the hub's `ASTFeatureExtractor` computes it: samples stay in
+[-1, 1], without scaling to 16 bits. `musicnn` follows Pons & Serra 2019 (arXiv:1909.06654). Each of
+their frames depends only on its own samples, so a batch can be divided anywhere.
+
+`whisper`, `clap` and `clap_fusion` call the extractors of the hub's library. Networks on waveforms
+get the samples themselves, as frames of one sample and one band: `samples` as they are,
+`unit_samples` with mean 0 and variance 1 in each chunk.
 """
 
 from __future__ import annotations
@@ -33,9 +37,18 @@ AST_LOW_HZ = 20.0
 AST_FLOOR = 1.1920928955078125e-07  # float32's epsilon, Kaldi's floor under the logarithm
 MUSICNN_GAIN = 10_000.0
 _AST_LOG_FLOOR = math.log(AST_FLOOR)
+_WHISPER_LOWEST = (-10 + 4) / 4  # of power 1e-10
 PAD_VALUE = 0.0  # pads the log-mel of a short chunk before normalisation
+WHISPER_RATE, WHISPER_HOP, WHISPER_S = 16_000, 160, 30  # seconds of its window
+WHISPER_FRAMES = WHISPER_S * WHISPER_RATE // WHISPER_HOP
+CLAP_RATE, CLAP_HOP, CLAP_BANDS, CLAP_S = 48_000, 480, 64, 10
+CLAP_FRAMES = CLAP_S * CLAP_RATE // CLAP_HOP + 1
 _CPU_FRAMES = 256  # frames at a time on a CPU: the spectra of a slice stay in its cache
 _DEVICE_FRAMES = 65_536
+
+
+def _pad_value(features: Tensor) -> Tensor:
+    return features.new_full((*features.shape[:-2], 1, 1), PAD_VALUE)
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,14 @@ class FrontEnd:
         log_mel: (samples [B, n], spec) -> log-mel [B, T, F], on the same device.
         gain: (log-mel [B, T, F], nepers [B, 1, 1]) -> the log-mel of samples whose power is
             exp(nepers) times as large; padding is unchanged.
+        blank: log-mel [..., T, F] -> [..., 1, 1], the value of a frame after the end of the chunk.
     """
 
     name: str
     frames: Callable[[int, FeatureSpec], int]
     log_mel: Callable[[Tensor, FeatureSpec], Tensor]
     gain: Callable[[Tensor, Tensor], Tensor]
+    blank: Callable[[Tensor], Tensor] = _pad_value
 
 
 FRONT_ENDS: dict[str, FrontEnd] = {}
@@ -93,6 +108,12 @@ class FeatureSpec:
     def frames(self, n_samples: int) -> int:
         """Return T, the number of frames of `n_samples` samples."""
         return FRONT_ENDS[self.front_end].frames(n_samples, self)
+
+    def pad(self, features: Tensor, n_frames: int) -> Tensor:
+        """Pad [..., T, F] at the end to `n_frames` frames, as the extractor pads a short chunk."""
+        *batch, T, F = features.shape
+        blank = FRONT_ENDS[self.front_end].blank(features)
+        return torch.cat([features, blank.expand(*batch, max(0, n_frames - T), F)], dim=-2)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the front end, because a worker process may not have registered it."""
@@ -204,6 +225,90 @@ def _musicnn_gain(features: Tensor, nepers: Tensor) -> Tensor:
     return torch.log10(1 + (10**features - 1).clamp_min(0) * nepers.exp())
 
 
+def _sample_frames(n_samples: int, _spec: FeatureSpec) -> int:
+    return n_samples
+
+
+def _samples(samples: Tensor, _spec: FeatureSpec) -> Tensor:
+    return samples[..., None]
+
+
+def _unit_samples(samples: Tensor, _spec: FeatureSpec) -> Tensor:
+    """Normalise as the hub's `Wav2Vec2FeatureExtractor` with `do_normalize`."""
+    variance, mean = torch.var_mean(samples, dim=1, correction=0, keepdim=True)
+    return ((samples - mean) / (variance + 1e-7).sqrt())[..., None]
+
+
+def _sample_gain(samples: Tensor, nepers: Tensor) -> Tensor:
+    return samples * (nepers / 2).exp()
+
+
+def _no_gain(samples: Tensor, _nepers: Tensor) -> Tensor:
+    """Return the samples: the normalisation has taken their level away."""
+    return samples
+
+
+def _whisper_frames(n_samples: int, spec: FeatureSpec) -> int:
+    """Frames whose window, 200 samples either way, reaches into the samples."""
+    _check_length(n_samples, spec, WHISPER_S, "Whisper's")
+    return min(WHISPER_FRAMES, math.ceil((n_samples + 200) / spec.hop)) if n_samples else 0
+
+
+def _whisper_log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
+    """Compute the window of 30 s, and keep what is not silence after the chunk."""
+    given = _extractor("WhisperFeatureExtractor", feature_size=spec.n_mels)(
+        [*samples.cpu().numpy()], sampling_rate=spec.rate, return_tensors="pt"
+    )
+    window: Tensor = given["input_features"].transpose(1, 2)
+    return window[:, : spec.frames(samples.shape[1])].to(samples.device)
+
+
+def _whisper_gain(features: Tensor, nepers: Tensor) -> Tensor:
+    """Add to (log10(power) + 4) / 4."""
+    return (features + nepers / (4 * math.log(10))).clamp_min(_WHISPER_LOWEST)
+
+
+def _whisper_blank(features: Tensor) -> Tensor:
+    """Silence: 8 powers of ten below the loudest value of the chunk, at least 1e-10."""
+    return (features.amax(dim=(-2, -1), keepdim=True) - 2).clamp_min(_WHISPER_LOWEST)
+
+
+def _clap_frames(n_samples: int, spec: FeatureSpec) -> int:
+    _check_length(n_samples, spec, CLAP_S, "CLAP's")
+    return CLAP_FRAMES if n_samples else 0
+
+
+def _clap_log_mel(samples: Tensor, spec: FeatureSpec) -> Tensor:
+    """Compute the window of 10 s; shorter samples are repeated in it."""
+    truncation = "fusion" if spec.front_end == "clap_fusion" else "rand_trunc"  # two filter banks
+    given = _extractor("ClapFeatureExtractor", frequency_min=50, truncation=truncation)(
+        [*samples.cpu().numpy()], sampling_rate=spec.rate, return_tensors="pt"
+    )
+    window: Tensor = given["input_features"][:, 0]  # the other channels are of longer samples
+    return window.to(samples.device, torch.float32)
+
+
+def _clap_gain(features: Tensor, nepers: Tensor) -> Tensor:
+    """Add to the power in decibels."""
+    return (features + nepers * (10 / math.log(10))).clamp_min(-100.0)
+
+
+def _check_length(n_samples: int, spec: FeatureSpec, most_s: int, whose: str) -> None:
+    if n_samples > most_s * spec.rate:
+        raise FeatureError(
+            f"a chunk of {n_samples / spec.rate:g} s is longer than {whose} window of {most_s} s; "
+            f"give --chunk-s {most_s} or less"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _extractor(kind: str, **settings: Any) -> Any:
+    """Return a feature extractor of the hub's library."""
+    import transformers
+
+    return getattr(transformers, kind)(**settings)
+
+
 def _squares(frames: Tensor) -> Tensor:
     """Return squared real and imaginary parts, interleaved, [..., N_FFT + 2].
 
@@ -271,6 +376,13 @@ def _triangles(
 
 register(FrontEnd("ast", _ast_frames, _ast_log_mel, _ast_gain))
 register(FrontEnd("musicnn", _musicnn_frames, _musicnn_log_mel, _musicnn_gain))
+register(FrontEnd("samples", _sample_frames, _samples, _sample_gain))
+register(FrontEnd("unit_samples", _sample_frames, _unit_samples, _no_gain))
+register(
+    FrontEnd("whisper", _whisper_frames, _whisper_log_mel, _whisper_gain, blank=_whisper_blank)
+)
+register(FrontEnd("clap", _clap_frames, _clap_log_mel, _clap_gain))
+register(FrontEnd("clap_fusion", _clap_frames, _clap_log_mel, _clap_gain))
 AST_SPEC = FeatureSpec("ast", rate=16_000, n_mels=128, hop=160, normalise="half")
 MUSICNN_SPEC = FeatureSpec("musicnn", rate=16_000, n_mels=96, hop=256, normalise="none")
 

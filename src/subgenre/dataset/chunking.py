@@ -149,7 +149,7 @@ def remove(job: Job) -> None:
 
 def _write(job: Job, index: int, window: Window) -> dict[str, Any]:
     """Write one chunk file and return its row, with statistics of the stored values."""
-    stored = folder.pad(window.log_mel, folder.window_frames(job.spec, job.config))
+    stored = job.spec.pad(window.log_mel, folder.window_frames(job.spec, job.config))
     crc = folder.write_chunk(
         job.out / job.file(index), stored, start_s=window.start_s, track_id=job.track
     )

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from subgenre.audio import measures
-from subgenre.audio.features import MUSICNN_SPEC, PAD_VALUE, FeatureSpec, Statistics
+from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
 from subgenre.core.files import path_from_text, path_to_text
@@ -89,12 +89,6 @@ def write_chunk(path: Path, features: Tensor, *, start_s: float, track_id: str) 
     torch.save({"input_values": stored, "start_s": float(start_s), "track": track_id}, buffer)
     files.write_bytes(path, buffer.getvalue())
     return files.checksum(buffer.getbuffer())
-
-
-def pad(features: Tensor, n_frames: int) -> Tensor:
-    """Pad [T, F] with `PAD_VALUE` to `n_frames` frames, like the hub's extractor."""
-    missing = max(0, n_frames - features.shape[0])
-    return torch.nn.functional.pad(features, (0, 0, 0, missing), value=PAD_VALUE)
 
 
 def window_frames(spec: FeatureSpec, config: PreprocessConfig) -> int:

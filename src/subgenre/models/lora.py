@@ -14,8 +14,6 @@ from torch import nn
 from subgenre.errors import ConfigError, MissingExtraError
 from subgenre.models.backbones import Backbone
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
 
 def check(backbone: Backbone) -> None:
     """Check that adapters can be used.
@@ -49,7 +47,9 @@ def add(backbone: Backbone, *, rank: int, seed: int) -> None:
     check(backbone)
     import peft
 
-    settings = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS))
+    settings = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(backbone.lora_targets)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         peft.inject_adapter_in_model(settings, backbone)

@@ -1,4 +1,4 @@
-"""The contract of a backbone: normalised log-mel in, tokens out."""
+"""The contract of a backbone: features in (log-mel, or samples), tokens out."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
         hidden_size: H, values a token.
         n_blocks: blocks that `last:N` can tune; `check_layer` checks a choice of `layer`.
         transformer: its blocks are attention over tokens, as patchout, LoRA and checkpointing need.
+        lora_targets: names of the linear layers that adapters go on.
         licence: of the weights.
         source: where the weights come from, as given to `load`.
     """
@@ -32,6 +33,7 @@ class Backbone(nn.Module, ABC):
     hidden_size: int
     n_blocks: int
     transformer: bool
+    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     licence: str
     source: str
 

@@ -13,7 +13,7 @@ from typing import Any
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import DEFAULT_BACKBONE
 from subgenre.errors import BackboneError
-from subgenre.models.backbones import hub
+from subgenre.models.backbones import hub, hub_encoders
 from subgenre.models.backbones.base import Backbone
 
 
@@ -42,8 +42,13 @@ KINDS: dict[str, BackboneKind] = {
     "ast": BackboneKind(f"{_ROOM}.ast", transformer=True),
     "maest": BackboneKind(f"{_ROOM}.maest", transformer=True),
     "musicnn": BackboneKind(f"{_ROOM}.musicnn", transformer=False, name="musicnn"),
+    **{
+        kind: BackboneKind(hub_encoders.__name__, transformer=one.wrapper.transformer)
+        for kind, one in hub_encoders.ARCHITECTURES.items()
+    },
 }
-_MODEL_TYPES = {"audio-spectrogram-transformer": "ast"}  # of a `config.json`, where not the kind
+# of a `config.json`, where it is not the kind
+_MODEL_TYPES = {"audio-spectrogram-transformer": "ast", **hub_encoders.MODEL_TYPES}
 _EXTRACTORS = {"MAESTFeatureExtractor": "maest"}  # of networks that share a model type
 
 
