@@ -17,11 +17,12 @@ from subgenre.core import workspace
 from subgenre.evaluation.audits.registry import AUDITS
 from subgenre.library import formats
 from subgenre.metrics import METRICS
-from subgenre.models import encoder
+from subgenre.models import backbones, encoder
 from subgenre.models.backbones.registry import KINDS
 from tests.folders import make_folder
 from tests.training_runs import recipe
 
+BACKBONE = "my_backbone:MeanBackbone"
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 REGISTRIES = (config.LOSSES, METRICS, KINDS, formats.FORMATS)
 
@@ -35,6 +36,7 @@ def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
         importlib.import_module(name)
+    backbones.import_factory(BACKBONE)
     yield
     for registry, entries in zip(REGISTRIES, before, strict=True):
         registry.clear()
@@ -51,10 +53,10 @@ def test_a_model_of_the_pages_loss_and_backbone_is_scored_by_its_metric_and_audi
 ) -> None:
     folder = make_folder(tmp_path / "features", labels=(("a", "one"), ("a", "two")), tracks=5)
     batch = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 2}
-    settings = recipe(model={"backbone": "mean"}, loss={"name": "contrastive"}, batch=batch)
+    settings = recipe(model={"backbone": BACKBONE}, loss={"name": "contrastive"}, batch=batch)
     run = tmp_path / "model"
     train.train(folder.path, settings, out=run, checkpoints=tmp_path / "checkpoints")
-    assert encoder.load(run).backbone.kind == "mean"
+    assert encoder.load(run).backbone.kind == BACKBONE
     evaluate.evaluate(run, max_mb=0)
     figures = json.loads((run / workspace.METRICS).read_text(encoding="utf-8"))
     assert 0 < figures["models"]["trained"]["reciprocal_rank"]["value"] <= 1

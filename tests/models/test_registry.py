@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from subgenre import cli
 from subgenre.audio import features
 from subgenre.audio.features import FeatureSpec, FrontEnd
-from subgenre.errors import BackboneError, ConfigError
+from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.models import backbones, encoder
 from subgenre.models.backbones import registry
 from subgenre.models.backbones.base import Backbone
@@ -78,27 +80,28 @@ class Toy(Backbone):
         return [[], list(self.layer.parameters()), []]
 
 
-def feature_spec(_name: str) -> FeatureSpec:
-    return SPEC
-
-
-def is_available(_name: str) -> bool:
-    return True
-
-
-def build(_config: dict[str, Any]) -> Backbone:
-    return Toy().eval()
-
-
-def load(_name: str) -> Backbone:
+def make() -> Backbone:
     torch.manual_seed(0)
-    return build({})
+    return Toy()
+
+
+NAME = f"{__name__}:make"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command as a process of its own does: what others imported is not known."""
+    kinds = dict(registry.KINDS)
+
+    def main(*words: str) -> int:
+        monkeypatch.setattr(registry, "KINDS", dict(kinds))
+        return cli.main(words)
+
+    return main
 
 
 @pytest.mark.slow
-def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, capsys) -> None:
-    kind = registry.BackboneKind(__name__, transformer=False, name="toy")
-    monkeypatch.setitem(registry.KINDS, "toy", kind)
+def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, capsys, run) -> None:
     for number, label in enumerate(("slow/low", "slow/high", "fast/low")):
         for i in range(5):
             path = tmp_path / "WAV" / label / f"track {i}.wav"
@@ -106,14 +109,104 @@ def test_a_backbone_of_ones_own_through_the_whole_job(tmp_path, monkeypatch, cap
             samples = audio_files.music(4.0, seed=10 * number + i)
             audio_files.write(path, samples / (1 + number))
     monkeypatch.chdir(tmp_path)
-    words = ["preprocess", "--backbone", "toy", "--chunk-s", "1", "--workers", "1", "--quiet"]
-    assert cli.main(words) == 0
-    recipe = ["--recipe", "thesis", "--tune", "head", "--epochs", "3"]
-    assert cli.main(["train", *recipe, "--quiet", "--json"]) == 0
-    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
-    assert cli.main(["evaluate", "--quick", "--quiet"]) == 0
-    assert json.loads((run / "metrics.json").read_text())["models"]["trained"]
-    assert encoder.load(run).backbone.kind == "toy"
+    words = ("preprocess", "--backbone", NAME, "--chunk-s", "1", "--workers", "1", "--quiet")
+    assert run(*words) == 0
+    recipe = ["--recipe", "thesis", "--tune", "head", "--epochs", "3", "--out", "model"]
+    for words in (["train", *recipe], ["evaluate", "--run", "model", "--quick"]):
+        assert run(*words, "--quiet") == 2
+        assert f"--trust {NAME}" in capsys.readouterr().err
+        named = "--backbone" if words[0] == "train" else "--trust"
+        assert run(*words, "--quiet", named, NAME) == 0
+    assert json.loads(Path("model/metrics.json").read_text())["models"]["trained"]
+    capsys.readouterr()
+    assert run("embed", str(path), "--run", "model") == 2
+    assert f"--trust {NAME}" in capsys.readouterr().err
+    assert run("embed", str(path), "--run", "model", "--trust", NAME) == 0
+
+
+OWN = """
+from pathlib import Path
+from tests.models.test_registry import Toy, make
+
+Path({ran!r}).touch()
+
+
+class Sized(Toy):
+    def __init__(self, hidden_size=6):
+        self.hidden_size = hidden_size
+        super().__init__()
+
+    def config_dict(self):
+        return {{"hidden_size": self.hidden_size}}
+
+
+def pretrained(**config):
+    return Sized(**(config or {{"hidden_size": 3}}))
+"""
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of one module; returns a file that is there once it has been imported."""
+    ran = tmp_path / "ran"
+    (tmp_path / "own_net.py").write_text(OWN.format(ran=str(ran)), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "KINDS", dict(registry.KINDS))
+    yield ran
+    sys.modules.pop("own_net", None)
+
+
+def saved_model(folder: Path, name: str) -> Path:
+    folder.mkdir()
+    encoder.save(encoder.Encoder(backbones.load(name), head=(), embedding_size=2), folder)
+    return folder
+
+
+def test_a_model_folder_runs_no_code_unless_the_user_names_it(own_package, tmp_path) -> None:
+    name = "own_net:pretrained"
+    backbones.import_factory(name)
+    folder = saved_model(tmp_path / "model", name)
+    del registry.KINDS[name], sys.modules["own_net"]
+    own_package.unlink()
+    with pytest.raises(RunError, match=f"--trust {name}") as caught:
+        encoder.load(folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BackboneError, match=f"--trust {name}"):
+        backbones.feature_spec(name)
+    assert not own_package.exists()
+    backbones.import_factory(name)
+    network = encoder.load(folder).backbone
+    assert own_package.exists()
+    assert (network.kind, network.hidden_size) == (name, 3)
+
+
+def test_an_installed_package_names_its_backbones(own_package, tmp_path) -> None:
+    place = tmp_path / "own_net-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: own-net\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text("[subgenre.backbones]\nown-net = own_net:pretrained\n")
+    assert backbones.feature_spec("own-net") == SPEC
+    folder = saved_model(tmp_path / "model", "own-net")
+    registry.KINDS.pop("own-net")
+    assert encoder.load(folder).backbone.kind == "own-net"
+    registry.KINDS.pop("own-net")
+    (place / "entry_points.txt").unlink()
+    with pytest.raises(RunError, match=r"kind 'own-net'.*install the package"):
+        encoder.load(folder)
+
+
+def test_what_is_no_backbone_is_refused_with_the_way_out(own_package) -> None:
+    def use(name: str) -> None:
+        backbones.import_factory(name)
+        backbones.feature_spec(name)
+
+    for name, word in (
+        ("gone_net:make", "can't be imported.*PYTHONPATH"),
+        ("own_net:gone", "can't be imported.*gone"),
+        ("own_net:Path", "gives a .*Path"),
+    ):
+        with pytest.raises(BackboneError, match=word):
+            use(name)
 
 
 def test_unknown_kinds_and_model_types_are_refused(tmp_path) -> None:

@@ -17,6 +17,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from subgenre.core import validation
+from subgenre.core import plugins, validation
 from subgenre.errors import FeatureError
 
 NORMALISATIONS = ("half", "none")
@@ -45,6 +46,15 @@ CLAP_RATE, CLAP_HOP, CLAP_BANDS, CLAP_S = 48_000, 480, 64, 10
 CLAP_FRAMES = CLAP_S * CLAP_RATE // CLAP_HOP + 1
 _CPU_FRAMES = 256  # frames at a time on a CPU: the spectra of a slice stay in its cache
 _DEVICE_FRAMES = 65_536
+
+
+def known_front_ends(name: str) -> tuple[str, ...]:
+    """Return the names of the front ends, with those of installed packages if `name` is unknown."""
+    if name not in FRONT_ENDS:
+        for entry in plugins.installed().values():
+            with suppress(ImportError, AttributeError):  # another package's fault
+                entry.load()
+    return tuple(FRONT_ENDS)
 
 
 def _pad_value(features: Tensor) -> Tensor:
@@ -99,7 +109,7 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         """Validate the values."""
-        validation.check_choice("front_end", self.front_end, tuple(FRONT_ENDS))
+        validation.check_choice("front_end", self.front_end, known_front_ends(self.front_end))
         validation.check_choice("normalise", self.normalise, NORMALISATIONS)
         validation.check_range("rate", self.rate, 1_000, 400_000)
         validation.check_range("n_mels", self.n_mels, 1, 4_096)

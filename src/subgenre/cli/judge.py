@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subgenre.cli.options import Common, Recipe
+from subgenre.cli.options import Common, Recipe, import_code
 from subgenre.core import workspace
 from subgenre.core.text import counted
 from subgenre.errors import ConfigError
@@ -137,7 +137,8 @@ def doctor(
     Args:
         features: the feature folder; by default preprocessed_features.
         run: a model folder, whose features and backbone are used.
-        backbone: a hub name, a folder or musicnn; by default that of the features.
+        backbone: a hub name, a folder, musicnn or package:function; by default that of the
+            features.
         folds: number of folds; each track is judged by probes trained without it. By default 5,
             or fewer in a small library.
         repeats: how often to draw the folds.
@@ -147,6 +148,7 @@ def doctor(
     """
     if run is not None and (features is not None or backbone is not None):
         raise ConfigError("--run has its own features and backbone; leave out the other options")
+    import_code(backbone)
     from subgenre.commands import doctor as stage
 
     terminal = (common or Common()).terminal()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from subgenre.cli.judge import show_evaluation
-from subgenre.cli.options import Common, Mapped, Recipe
+from subgenre.cli.options import Common, Mapped, Recipe, import_code
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import workspace
 from subgenre.errors import ConfigError
@@ -56,7 +56,7 @@ def preprocess(
         root: a folder genre/subgenre/*, a CSV path,genre,subgenre, a folder of playlists, or a
             rekordbox XML.
         out: the feature folder; tracks that are in it already are not computed again.
-        backbone: a hub name, a folder, or musicnn; the features are made for it.
+        backbone: a hub name, a folder, musicnn or package:function; the features are made for it.
         chunk_strategy: random, sequential or spaced.
         chunk_s: length of a chunk, seconds.
         max_chunks: at most this many chunks a track.
@@ -76,6 +76,7 @@ def preprocess(
     from subgenre.library import sources
 
     sources.check(root, trash)
+    import_code(backbone)
     from subgenre.commands import preprocess as stage
 
     terminal = (common or Common()).terminal()

@@ -14,13 +14,26 @@ import subgenre
 from subgenre import config
 from subgenre.cli.console import Terminal
 from subgenre.config import TrainConfig
-from subgenre.core import workspace
+from subgenre.core import plugins, workspace
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.api import Model
 
 MAP_EXAMPLE = "D:/Music=/home/ann/Music"
+
+
+def import_code(*names: str | None) -> None:
+    """Import those names of backbones that are `package:function`, as the user typed them.
+
+    Raises:
+        BackboneError: there is no such package, or no such function in it.
+    """
+    named = [name for name in names if name and plugins.is_factory(name)]
+    if named:
+        from subgenre.models import backbones
+
+        backbones.import_factories(named)
 
 
 @Parameter(name="*")
@@ -33,8 +46,12 @@ class Common:
     quiet: bool = False
     "Print only warnings and errors, and no table; --json is printed."
 
+    trust: tuple[str, ...] = ()
+    "package:function of a backbone that a folder names, whose code may run; may be given again."
+
     def terminal(self, *, first: bool = True) -> Terminal:
-        """Open the terminal; `first` as for `Terminal`."""
+        """Import the code that is trusted, and open the terminal; `first` as for `Terminal`."""
+        import_code(*self.trust)
         return Terminal(quiet=self.quiet, as_json=self.json, first=first)
 
 
@@ -46,7 +63,7 @@ class Recipe:
     recipe: str | None = None
     "A recipe of the package or a TOML file; by default laptop, or gpu for an AST on CUDA."
     backbone: str | None = None
-    "A hub name, a folder or musicnn (built in); by default that of the features."
+    "A hub name, a folder, musicnn or package:function; by default that of the features."
     tune: str | None = None
     "How much of the backbone learns: head, last:N, lora or full."
     loss: str | None = None
@@ -73,8 +90,11 @@ class Recipe:
 
         Raises:
             ConfigError: see `config.override`. FeatureError: there are no features.
+            BackboneError: the backbone is code that can't be imported.
         """
-        config.override(config.load_recipe(self.recipe or "laptop"), self.given())
+        given = self.given()
+        config.override(config.load_recipe(self.recipe or "laptop"), given)
+        import_code(given.get("model.backbone"))
         if features is not None:
             workspace.check_features(features)
 

@@ -64,7 +64,7 @@ def preprocess(
     estimate = room.estimate(tracks, spec, settings, workers, out=None if overwrite else out)
     _announce(tracks, estimate, workers, out, console)
     _warn_of_missing_weights(backbone, console)
-    is_folder = not backbones.is_built_in(backbone) and Path(backbone).is_dir()
+    is_folder = not backbones.has_name(backbone) and Path(backbone).is_dir()
     with console.progress("computing features") as bar:
         summary = room.preprocess(
             tracks,

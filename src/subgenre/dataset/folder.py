@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from subgenre.audio import measures
-from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics
+from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec, Statistics, known_front_ends
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
 from subgenre.core.files import path_from_text, path_to_text
@@ -134,6 +134,12 @@ class FeatureFolder:
         """
         path = Path(path)
         dataset = read_dataset(path)
+        front_end, backbone = dataset["spec"].get("front_end"), dataset.get("backbone")
+        if isinstance(front_end, str) and front_end not in known_front_ends(front_end):
+            raise FeatureError(
+                f"the features in {path} have the front end '{front_end}' of another package: "
+                f"install it, or give --trust {backbone or 'package:function'}"
+            )
         try:
             root = files.located(dataset["root"], path)
             spec = FeatureSpec.from_dict(dataset["spec"])

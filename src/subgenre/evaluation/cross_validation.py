@@ -23,6 +23,7 @@ from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
 from subgenre.errors import RunError, TrainingError
 from subgenre.evaluation.tracks import embed_tracks
+from subgenre.models import backbones
 from subgenre.training import checkpoint, fit
 
 FORMAT_VERSION = 1
@@ -198,7 +199,14 @@ def _trained(jobs: Sequence[Job], workers: int, console: Console) -> Iterator[Jo
             train_one(one, console=WarningsOnly(console))
             yield one
         return
-    outcomes = parallel.map_files(_train_in_process, jobs, workers=workers, timeout_s=_NO_TIMEOUT_S)
+    outcomes = parallel.map_files(
+        _train_in_process,
+        jobs,
+        workers=workers,
+        timeout_s=_NO_TIMEOUT_S,
+        initializer=backbones.import_factories,
+        initargs=(backbones.imported(),),
+    )
     with closing(outcomes):  # an interruption or a failure ends the running ones
         for position, problem in outcomes:
             one = jobs[position]

@@ -12,7 +12,7 @@ from subgenre.core import hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.core.text import counted
 from subgenre.dataset import folder
-from subgenre.models.backbones.registry import is_transformer
+from subgenre.models import backbones
 from subgenre.training import compatibility
 
 
@@ -44,7 +44,7 @@ def settings_for(
     else:
         options.setdefault("model.backbone", config.load_recipe(recipe).model.backbone)
     backbone = options["model.backbone"]
-    small, choices = not is_transformer(backbone), []
+    small, choices = not backbones.is_transformer(backbone), []
     if recipe is None:
         recipe, reason = _choose_recipe(small, given)
         choices.append(f"recipe {recipe}: {reason}")

@@ -1,9 +1,30 @@
-"""Pretrained networks behind one contract: normalised log-mel in, tokens out.
+"""Pretrained networks behind one contract: log-mel or samples in, tokens out.
 
 Heavy libraries are imported when a backbone is made, not when this package is.
 """
 
 from subgenre.models.backbones.base import Backbone
-from subgenre.models.backbones.registry import build, feature_spec, is_available, is_built_in, load
+from subgenre.models.backbones.registry import (
+    build,
+    feature_spec,
+    has_name,
+    import_factories,
+    import_factory,
+    imported,
+    is_available,
+    is_transformer,
+    load,
+)
 
-__all__ = ["Backbone", "build", "feature_spec", "is_available", "is_built_in", "load"]
+__all__ = [
+    "Backbone",
+    "build",
+    "feature_spec",
+    "has_name",
+    "import_factories",
+    "import_factory",
+    "imported",
+    "is_available",
+    "is_transformer",
+    "load",
+]

@@ -1,20 +1,26 @@
 """The backbones by kind: `KINDS` names the module of each.
 
-To add a backbone, write a module with the four functions `feature_spec`, `is_available`, `load` and
-`build`, and give it a line of `KINDS`.
+To add a backbone to the package, write a module with the four functions `feature_spec`,
+`is_available`, `load` and `build`, and give it a line of `KINDS`. A backbone of another package is
+an entry point, or is named by the user, `package:function`. A name that comes from a folder imports
+neither: only what is installed as an entry point, or what the user named.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import DEFAULT_BACKBONE
+from subgenre.core import plugins
 from subgenre.errors import BackboneError
-from subgenre.models.backbones import hub, hub_encoders
+from subgenre.models.backbones import hub, hub_encoders, own
 from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.own import Own
 
 
 @dataclass(frozen=True)
@@ -28,20 +34,20 @@ class BackboneKind:
             backbone alone; the hub's are looked up in its cache);
             `load(name) -> Backbone`, pretrained;
             `build(config) -> Backbone`: the structure of a `Backbone.config_dict()`.
-        transformer: as of `Backbone`.
-        name: the one name of a built-in backbone; "": hub names and folders.
+        transformer: as of `Backbone`; None: as its network has it.
+        by_name: the kind is the one name of a backbone; else hub names and folders are of it.
     """
 
-    source: str
-    transformer: bool
-    name: str = ""
+    source: str | Own
+    transformer: bool | None
+    by_name: bool = False
 
 
 _ROOM = "subgenre.models.backbones"
 KINDS: dict[str, BackboneKind] = {
     "ast": BackboneKind(f"{_ROOM}.ast", transformer=True),
     "maest": BackboneKind(f"{_ROOM}.maest", transformer=True),
-    "musicnn": BackboneKind(f"{_ROOM}.musicnn", transformer=False, name="musicnn"),
+    "musicnn": BackboneKind(f"{_ROOM}.musicnn", transformer=False, by_name=True),
     **{
         kind: BackboneKind(hub_encoders.__name__, transformer=one.wrapper.transformer)
         for kind, one in hub_encoders.ARCHITECTURES.items()
@@ -64,13 +70,13 @@ def feature_spec(backbone: str) -> FeatureSpec:
 
 def is_available(backbone: str) -> bool:
     """Check whether the weights of a backbone can be loaded without a network."""
-    if is_built_in(backbone):
-        return bool(_module(kind_of(backbone)).is_available(backbone))
+    if has_name(backbone):
+        return bool(_module(backbone).is_available(backbone))
     return hub.is_cached(backbone)
 
 
 def load(backbone: str) -> Backbone:
-    """Load a pretrained backbone: a hub name, a folder, or a built-in name.
+    """Load a pretrained backbone: a hub name, a folder, a built-in name or one's own.
 
     Raises:
         BackboneError: it is not available, or weights are missing; the message says what to do.
@@ -88,15 +94,38 @@ def build(kind: str, config: dict[str, Any]) -> Backbone:
     Raises:
         BackboneError: an unknown kind, or a configuration that makes no network.
     """
-    if kind not in KINDS:
-        raise BackboneError(f"no backbone of kind '{kind}'; known: {', '.join(KINDS)}")
+    if not _is_known(kind):
+        raise BackboneError(
+            f"no backbone of kind '{kind}'; known: {', '.join(KINDS)}; install the package that "
+            "brings it"
+        )
     built: Backbone = _module(kind).build(config)
     return built
 
 
-def is_built_in(backbone: str) -> bool:
-    """Check whether this is the name of a built-in backbone, not a hub name or a folder."""
-    return any(kind.name == backbone for kind in KINDS.values())
+def import_factory(name: str) -> None:
+    """Import `package:function`, which the user named; from now on folders may name it too.
+
+    Raises:
+        BackboneError: there is no such package, or no such function in it.
+    """
+    KINDS[name] = BackboneKind(own.find(name), transformer=None, by_name=True)
+
+
+def imported() -> tuple[str, ...]:
+    """Return the names that `import_factory` was given, for another process."""
+    return tuple(name for name in KINDS if plugins.is_factory(name))
+
+
+def import_factories(names: Iterable[str]) -> None:
+    """Import each as `import_factory` does."""
+    for name in names:
+        import_factory(name)
+
+
+def has_name(backbone: str) -> bool:
+    """Check whether a backbone is known by its name alone, and is no hub name or folder."""
+    return _is_known(backbone) and KINDS[backbone].by_name
 
 
 def kind_of(backbone: str) -> str:
@@ -105,15 +134,14 @@ def kind_of(backbone: str) -> str:
     Raises:
         BackboneError: it is not available, or of no known kind.
     """
-    for kind, entry in KINDS.items():
-        if entry.name == backbone:
-            return kind
+    if has_name(backbone):
+        return backbone
     if backbone == DEFAULT_BACKBONE:
         return "ast"  # known without a file
     model_type = hub.read_config(backbone).get("model_type")
     kind = _MODEL_TYPES.get(str(model_type), str(model_type))
-    if kind not in KINDS or KINDS[kind].name:
-        types = sorted({*_MODEL_TYPES, *(k for k, entry in KINDS.items() if not entry.name)})
+    if kind not in KINDS or KINDS[kind].by_name:
+        types = sorted({*_MODEL_TYPES, *(k for k, entry in KINDS.items() if not entry.by_name)})
         raise BackboneError(
             f"{backbone} is of type {model_type!r}; known: {', '.join(types)}; {hub.WAYS_ON}"
         )
@@ -127,8 +155,30 @@ def is_transformer(backbone: str) -> bool:
     Raises:
         BackboneError: as of `kind_of`.
     """
-    return KINDS[kind_of(backbone)].transformer
+    kind = KINDS[kind_of(backbone)]
+    return load(backbone).transformer if kind.transformer is None else kind.transformer
+
+
+def _is_known(kind: str) -> bool:
+    """Look for a kind in `KINDS` and among the installed packages.
+
+    Raises:
+        BackboneError: it is code that the user has not named.
+    """
+    if kind not in KINDS and (entry := plugins.installed().get(kind)):
+        KINDS[kind] = BackboneKind(
+            dataclasses.replace(own.find(f"{entry.module}:{entry.attr}"), name=kind),
+            transformer=None,
+            by_name=True,
+        )
+    if kind not in KINDS and plugins.is_factory(kind):
+        raise BackboneError(
+            f"the backbone {kind} is code, and nothing but its name is in the folder: give "
+            f"--trust {kind} to import it, or install a package with the entry point"
+        )
+    return kind in KINDS
 
 
 def _module(kind: str) -> Any:
-    return import_module(KINDS[kind].source)
+    source = KINDS[kind].source
+    return import_module(source) if isinstance(source, str) else source
