@@ -103,6 +103,14 @@ def test_blocks_learn_apart(folders, name: str) -> None:
     assert all(gradient.any() for gradient in gradients[0] if gradient.ndim > 1)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_weight_learns(folders, name: str) -> None:
+    network = backbones.load(str(folders[name])).train()
+    optim.freeze(network, "full")
+    network(features(CASES[name], network)).square().sum().backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
 @pytest.mark.parametrize("name", STACKS)
 def test_adapters_move_the_tokens_and_merge(folders, name: str) -> None:
     network = backbones.load(str(folders[name]))
@@ -253,4 +261,6 @@ def test_a_waveform_network_through_the_whole_job(folders, tmp_path, monkeypatch
         assert "licence of its weights: see the folder" in capsys.readouterr().err
         assert encoder.load(Path(tune)).backbone.kind == "hubert"
     assert cli.main(["evaluate", "--run", "head", "--quick", "--quiet"]) == 0
-    assert json.loads(Path("head/metrics.json").read_text())["models"]["trained"]
+    models = json.loads(Path("head/metrics.json").read_text())["models"]
+    assert models["trained"]
+    assert "mean_log_mel" not in models

@@ -121,12 +121,18 @@ class EvaluationTracks:
         numbers = np.stack([self.columns[name] for name in ("tempo_bpm", "loudness_lufs")], axis=1)
         vectors: dict[str, NDArray[np.floating]] = {
             "tempo_loudness": column_vectors(numbers, train),
-            "mean_log_mel": column_vectors(self.log_mel, train),
+            # of samples there is one band, whose mean and deviation are its level
+            **({"mean_log_mel": column_vectors(self.log_mel, train)} if self.has_bands else {}),
             "frozen": frozen,
             "probe": probe_vectors(frozen, self.labels, train, test, seed=seed),
             "trained": trained,
         }
         return Fold(train, test, vectors)
+
+    @property
+    def has_bands(self) -> bool:
+        """Whether the features are log-mel, not samples."""
+        return self.folder.spec.n_mels > 1
 
     @cached_property
     def log_mel(self) -> Floats:

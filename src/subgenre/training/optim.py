@@ -10,6 +10,7 @@ from torch import nn
 from subgenre.config import OptimConfig
 from subgenre.core.validation import check_tune
 from subgenre.models.backbones import Backbone
+from subgenre.models.backbones.stack import BlockStack
 from subgenre.models.encoder import Encoder
 
 
@@ -80,9 +81,6 @@ def set_rate(optimizer: torch.optim.Optimizer, scale: float, *, head_only: bool 
         group["lr"] = 0.0 if still else group["base_lr"] * scale
 
 
-def blocks(backbone: nn.Module) -> list[nn.Module]:
+def blocks(backbone: Backbone) -> list[nn.Module]:
     """Return the parts of a backbone to compile one by one: its blocks, else the whole."""
-    for name, module in backbone.named_modules():
-        if name.split(".")[-1] == "layers" and isinstance(module, nn.ModuleList):
-            return list(module)
-    return [backbone]
+    return list(backbone.blocks) if isinstance(backbone, BlockStack) else [backbone]

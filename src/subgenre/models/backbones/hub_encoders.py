@@ -226,6 +226,9 @@ class Clap(HubStack):
         super().__init__(model, config, **more)
         self.hidden_size = self.model.num_features
         self.n_blocks = sum(config.depths)
+        if config.enable_fusion:  # joins parts of longer sounds, which there are none of
+            del self.model.patch_embed.fusion_model, self.model.patch_embed.mel_conv2d
+            self.model.patch_embed.enable_fusion = False
         self._blocks = list(_clap_blocks(model))  # a list: the model holds the weights
 
     @property
@@ -246,7 +249,7 @@ class Clap(HubStack):
     def embed(self, x: Tensor) -> Tensor:
         """Norm the bands, fold the log-mel into a square, cut patches: [B, T, F] -> [B, S, C]."""
         normed = self.model.batch_norm(x[:, None].transpose(1, 3)).transpose(1, 3)
-        hidden: Tensor = self.model.patch_embed(self.model.reshape_mel2img(normed), [])
+        hidden: Tensor = self.model.patch_embed(self.model.reshape_mel2img(normed))
         return hidden
 
     def _drawn(
