@@ -126,7 +126,7 @@ class ModelConfig:
     """The encoder: backbone, pooling, projection head.
 
     Attributes:
-        backbone: a hub name, a folder, or `musicnn`.
+        backbone: a hub name, a folder, `musicnn`, or one's own (`package:function`).
         tune: how much of the backbone learns: `head`, `last:N`, `lora` or `full`.
         layer: the block whose output is pooled, -1 for the last.
         pooling: `mean` over all tokens, or `cls` (AST: class and distillation token).

@@ -1,6 +1,6 @@
 """Read and write the feature folder: chunk files and their tables.
 
-    <folder>/<subgenre>/<name>-<id>_chunk<N>.pt   one chunk: log-mel [T, F], float16, un-normalised
+    <folder>/<subgenre>/<name>-<id>_chunk<N>.pt   one chunk: features [T, F], float16, un-normalised
     <folder>/trash/...                            chunks of the trash pool
     <folder>/chunks.parquet                       one row per chunk file
     <folder>/tracks.parquet                       one row per track; paths relative to the root

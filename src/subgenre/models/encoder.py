@@ -1,6 +1,6 @@
 """THE model: backbone, pooling, projection head, unit norm; saved as SafeTensors and JSON.
 
-log-mel [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
+Features [B, T, F] -> pad, normalise -> backbone, tokens [B, S, H] -> pool [B, H]
                   -> standardise -> head [B, D] -> unit norm
                   (with `fusion` the principal axes [B, pca] are joined to it: [B, D + pca])
 """
@@ -53,7 +53,7 @@ class Structure:
 
 
 class Encoder(nn.Module):
-    """Un-normalised log-mel [B, T, F] -> embeddings [B, D], each row of L2 norm 1.
+    """Un-normalised features [B, T, F] -> embeddings [B, D], each row of L2 norm 1.
 
     Attributes:
         size: length of an embedding.
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
         self.head = heads.build(sizes, dropout=dropout, generator=generator)
 
     def inputs(self, features: Tensor) -> Tensor:
-        """Pad and normalise log-mel [B, T, F] as the backbone was trained."""
+        """Pad and normalise features [B, T, F] as the backbone was trained."""
         padded = self.backbone.pad(features)
         if self.backbone.spec.normalise == "none":
             return padded
@@ -186,7 +186,7 @@ class Encoder(nn.Module):
         return out if self.mean_embedding is None else unit(out - self.mean_embedding)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Encode un-normalised log-mel [B, T, F] as embeddings [B, D] of unit norm."""
+        """Encode un-normalised features [B, T, F] as embeddings [B, D] of unit norm."""
         return self.project(self.pooled(features))
 
     def set_statistics(self, statistics: Statistics) -> None:

@@ -15,7 +15,7 @@ from subgenre.errors import ConfigError
 
 
 class Backbone(nn.Module, ABC):
-    """A pretrained network that turns a chunk's log-mel into tokens.
+    """A pretrained network that turns a chunk's features into tokens.
 
     Attributes:
         kind: its name in `registry.KINDS`.
@@ -46,7 +46,7 @@ class Backbone(nn.Module, ABC):
         keep: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Encode normalised log-mel [B, T, F] as tokens [B, S, H].
+        """Encode normalised features [B, T, F] as tokens [B, S, H].
 
         Args:
             x: padded by `pad`, then normalised as `spec` says.
@@ -57,7 +57,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def pad(self, x: Tensor) -> Tensor:
-        """Pad un-normalised log-mel [B, T, F] with 0.0 at the end, as the network needs it."""
+        """Pad un-normalised features [B, T, F] at the end, as the network needs it."""
 
     @abstractmethod
     def config_dict(self) -> dict[str, Any]:
