@@ -162,7 +162,7 @@ def test_clap_has_the_layers_of_its_last_stage(folders) -> None:
     for act, word in (
         (lambda: network.check_layer(3), "choose -2 to -1"),
         (lambda: network.check_pooling("cls"), "use mean"),
-        (lambda: network(x, keep=0.5), "patchout=0"),
+        (lambda: network.train()(x, keep=0.5), "needs all"),
     ):
         with pytest.raises(ConfigError, match=word):
             act()

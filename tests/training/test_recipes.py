@@ -12,10 +12,12 @@ import torch
 from subgenre import config, losses
 from subgenre.core import files
 from subgenre.errors import ConfigError, FeatureError
+from subgenre.models import backbones
 from subgenre.training import compatibility, fit
 from subgenre.training.recipes import settings_for
 from tests.consoles import RecordingConsole
 from tests.folders import make_folder
+from tests.models.hub_folders import CASES, save
 from tests.toy import make_ast_folder
 
 
@@ -42,10 +44,12 @@ def test_every_packaged_recipe_is_adapted_to_what_learns(
     transformer = front_end == "ast"
     assert (settings.model.backbone == "musicnn") == (not transformer)
     assert settings.model.tune == (tune or settings.model.tune)
-    assert not compatibility.without_effect(settings, transformer=transformer)
+    traits = backbones.traits(settings.model.backbone)
+    assert traits.transformer == traits.drops_tokens == transformer
+    assert not compatibility.without_effect(settings, traits=traits)
     planned = config.load_recipe(recipe or settings.recipe)
     if planned.model.tune == settings.model.tune:
-        for name in compatibility.without_effect(planned, transformer=transformer):
+        for name in compatibility.without_effect(planned, traits=traits):
             assert name in " ".join(console.messages)
 
 
@@ -107,6 +111,30 @@ def test_packaged_recipes_take_the_backbone_that_the_features_record(tmp_path: P
         assert mine in console.messages[0]
     given = settings_for(folder, {"model.backbone": other}, recipe="thesis")
     assert given.model.backbone == other
+
+
+@pytest.mark.parametrize(
+    ("case", "disabled"),
+    [
+        ("clap", {"augment.patchout"}),
+        ("hubert", {"augment.freq_mask", "augment.gain_db"}),
+        ("encodec", {"augment.patchout", "augment.freq_mask"}),
+    ],
+)
+def test_options_without_effect_on_a_network_are_disabled(
+    tmp_path: Path, case: str, disabled: set[str]
+) -> None:
+    name = str(save(CASES[case], tmp_path / case))
+    folder, planned = features(tmp_path / "f", "samples"), config.load_recipe("gpu")
+    given = {"model.backbone": name, "run.device": "cpu"}
+    settings = settings_for(folder, given, recipe="gpu")
+    options = {f"augment.{key}" for key in ("patchout", "time_mask", "freq_mask", "gain_db")}
+    changed = {key for key in options if config.value(settings, key) != config.value(planned, key)}
+    assert changed == disabled
+    for key in disabled:
+        wanted = {**given, key: config.value(planned, key)}
+        with pytest.raises(ConfigError, match=f"{key} .* has no effect"):
+            settings_for(folder, wanted, recipe="gpu")
 
 
 def test_a_backbone_that_the_features_do_not_fit_is_an_error_that_names_both(

@@ -25,6 +25,7 @@ from subgenre.library.track import Track
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
+    from subgenre.models.backbones import Traits
     from subgenre.models.encoder import Encoder
 
 RECIPE = "laptop"  # takes seconds, which a person can wait
@@ -83,7 +84,7 @@ def refit(
     stored = model.embeddings
     train_ids = (model.train_ids | moved.keys()) - wrong
     backbone = encoder.load(model.path).backbone
-    settings = _settings(model.settings, transformer=backbone.transformer)
+    settings = _settings(model.settings, traits=backbone.traits)
     device = hardware.pick_device(settings.run.device)
     with tempfile.TemporaryDirectory(prefix="subgenre-", ignore_cleanup_errors=True) as place:
         folder = _corrected(_extended(plain, added, moved, Path(place)), moved)
@@ -182,7 +183,7 @@ def _number(number: Mapping[tuple[str, str], int], pair: tuple[str, str]) -> int
     return number[pair]
 
 
-def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
+def _settings(own: TrainConfig, *, traits: Traits) -> TrainConfig:
     """Return settings that train the head alone, on all tracks, without validation."""
     from subgenre.training.compatibility import disable_unused
 
@@ -190,7 +191,7 @@ def _settings(own: TrainConfig, *, transformer: bool) -> TrainConfig:
     settings = dataclasses.replace(quick, model=own.model, run=own.run)
     settings = config.replace(settings, "model", tune="head")
     settings = config.replace(settings, "watch", val_share=0.0)
-    return disable_unused(settings, transformer=transformer)[0]
+    return disable_unused(settings, traits=traits)[0]
 
 
 def _in_memory(

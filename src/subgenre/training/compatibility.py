@@ -18,16 +18,16 @@ from subgenre.core.validation import check_tune, either
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, FeatureError
 from subgenre.models import lora
-from subgenre.models.backbones import Backbone
+from subgenre.models.backbones import Backbone, Traits
 
 
 def _kind(settings: TrainConfig) -> str:
     return settings.model.tune.partition(":")[0]
 
 
-# A condition on the settings and on whether the backbone is a transformer; the reason why, where it
-# does not hold, the options have no effect. An option comes after those that it depends on.
-RULES: tuple[tuple[Callable[[TrainConfig, bool], bool], str, tuple[str, ...]], ...] = (
+# A condition on the settings and on the backbone; the reason why, where it does not hold, the
+# options have no effect. An option comes after those that it depends on.
+RULES: tuple[tuple[Callable[[TrainConfig, Traits], bool], str, tuple[str, ...]], ...] = (
     (
         lambda s, _: _kind(s) != "head",
         "the backbone is frozen (tune head)",
@@ -46,12 +46,27 @@ RULES: tuple[tuple[Callable[[TrainConfig, bool], bool], str, tuple[str, ...]], .
         ("optim.layer_decay",),
     ),
     (
-        lambda _, transformer: transformer,
+        lambda _, traits: traits.transformer,
         "the backbone is no transformer",
         ("augment.patchout", "run.checkpointing"),
     ),
     (
-        lambda s, transformer: transformer or _kind(s) != "last",
+        lambda _, traits: traits.drops_tokens or not traits.transformer,
+        "the windows of the backbone need all tokens",
+        ("augment.patchout",),
+    ),
+    (
+        lambda _, traits: traits.bands,
+        "the features are samples, which have no bands",
+        ("augment.freq_mask",),
+    ),
+    (
+        lambda _, traits: traits.level,
+        "the samples of each chunk are scaled to variance 1",
+        ("augment.gain_db",),
+    ),
+    (
+        lambda s, traits: traits.transformer or _kind(s) != "last",
         "the blocks of a backbone that is no transformer are not compiled one by one",
         ("run.compile",),
     ),
@@ -80,13 +95,13 @@ RULES: tuple[tuple[Callable[[TrainConfig, bool], bool], str, tuple[str, ...]], .
 BATCH_OPTIONS = {"triplet": ("size",), "pk": ("subgenres", "tracks", "chunks", "same_genre")}
 
 
-def without_effect(settings: TrainConfig, *, transformer: bool) -> dict[str, str]:
+def without_effect(settings: TrainConfig, *, traits: Traits) -> dict[str, str]:
     """Return the options of `RULES` that are set without effect, each with the reason."""
     defaults = TrainConfig()
     return {
         option: reason
         for has_effect, reason, options in RULES
-        if not has_effect(settings, transformer)
+        if not has_effect(settings, traits)
         for option in options
         if config.value(settings, option) != config.value(defaults, option)
     }
@@ -110,22 +125,20 @@ def unread(settings: TrainConfig) -> dict[str, str]:
 
 
 def disable_unused(
-    settings: TrainConfig, *, transformer: bool, given: Collection[str] = ()
+    settings: TrainConfig, *, traits: Traits, given: Collection[str] = ()
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     """Set options without effect to their default, unless `given`; return their names too."""
     disabled = []
     for _, _, options in RULES:
         for option in options:
-            if option in without_effect(settings, transformer=transformer) and option not in given:
+            if option in without_effect(settings, traits=traits) and option not in given:
                 default = config.value(TrainConfig(), option)
                 settings = config.override(settings, {option: default})
                 disabled.append(option)
     return settings, tuple(disabled)
 
 
-def check_settings(
-    settings: TrainConfig, *, transformer: bool, given: Collection[str] = ()
-) -> None:
+def check_settings(settings: TrainConfig, *, traits: Traits, given: Collection[str] = ()) -> None:
     """Refuse options that contradict each other or have no effect, before a training starts.
 
     `given`: `section.key` of the options that the user gave by hand.
@@ -150,7 +163,7 @@ def check_settings(
     for option, reason in unread(settings).items():
         if option in given:
             raise ConfigError(f"{option} has no effect: {reason}")
-    for option, reason in without_effect(settings, transformer=transformer).items():
+    for option, reason in without_effect(settings, traits=traits).items():
         raise ConfigError(
             f"{option} is {config.value(settings, option)}, but has no effect: {reason}; give "
             f"--set {option}={str(config.value(TrainConfig(), option)).lower()}"
@@ -166,7 +179,7 @@ def check_compatibility(settings: TrainConfig, backbone: Backbone) -> None:
     model, n_last, n_blocks = settings.model, check_tune(settings.model.tune), backbone.n_blocks
     if model.tune == "lora":
         lora.check(backbone)
-    check_settings(settings, transformer=backbone.transformer)
+    check_settings(settings, traits=backbone.traits)
     backbone.check_layer(model.layer)
     if n_last and not (1 < n_blocks >= n_last):
         raise ConfigError(

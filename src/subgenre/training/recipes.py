@@ -44,9 +44,9 @@ def settings_for(
     else:
         options.setdefault("model.backbone", config.load_recipe(recipe).model.backbone)
     backbone = options["model.backbone"]
-    small, choices = not backbones.is_transformer(backbone), []
+    traits, choices = backbones.traits(backbone), []
     if recipe is None:
-        recipe, reason = _choose_recipe(small, given)
+        recipe, reason = _choose_recipe(not traits.transformer, given)
         choices.append(f"recipe {recipe}: {reason}")
     planned = config.load_recipe(recipe)
     if "model.backbone" not in given and backbone != planned.model.backbone:
@@ -55,15 +55,13 @@ def settings_for(
         console.info(f"{'; '.join(choices)} (--recipe and --backbone choose others)")
     settings = config.override(planned, options)
     if recipe in config.recipe_names():
-        settings, disabled = compatibility.disable_unused(
-            settings, transformer=not small, given=given
-        )
+        settings, disabled = compatibility.disable_unused(settings, traits=traits, given=given)
         if disabled:
             console.info(
                 f"disabled in recipe {recipe}, without effect with tune {settings.model.tune} on "
                 f"{settings.model.backbone}: {', '.join(disabled)}"
             )
-    compatibility.check_settings(settings, transformer=not small, given=given)
+    compatibility.check_settings(settings, traits=traits, given=given)
     shortened = settings.optim.head_epochs < planned.optim.head_epochs
     if shortened and "optim.head_epochs" not in given and settings.model.tune != "head":
         console.info(

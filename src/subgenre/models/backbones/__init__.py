@@ -3,7 +3,7 @@
 Heavy libraries are imported when a backbone is made, not when this package is.
 """
 
-from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.base import Backbone, Traits
 from subgenre.models.backbones.registry import (
     build,
     feature_spec,
@@ -12,12 +12,13 @@ from subgenre.models.backbones.registry import (
     import_factory,
     imported,
     is_available,
-    is_transformer,
     load,
+    traits,
 )
 
 __all__ = [
     "Backbone",
+    "Traits",
     "build",
     "feature_spec",
     "has_name",
@@ -25,6 +26,6 @@ __all__ = [
     "import_factory",
     "imported",
     "is_available",
-    "is_transformer",
     "load",
+    "traits",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,26 @@ from subgenre.core.validation import check_choice
 from subgenre.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What decides which options have an effect on a backbone.
+
+    Attributes:
+        transformer, drops_tokens: as of `Backbone`.
+        bands: its features are log-mel. level: they keep the level of the sound.
+    """
+
+    transformer: bool
+    drops_tokens: bool
+    bands: bool
+    level: bool
+
+    @classmethod
+    def of(cls, spec: FeatureSpec, *, transformer: bool, drops_tokens: bool) -> Traits:
+        """Return the traits of a network and its features."""
+        return cls(transformer, drops_tokens, spec.n_mels > 1, spec.front_end != "unit_samples")
+
+
 class Backbone(nn.Module, ABC):
     """A pretrained network that turns a chunk's features into tokens.
 
@@ -22,7 +43,8 @@ class Backbone(nn.Module, ABC):
         spec: the front end that it was trained on.
         hidden_size: H, values a token.
         n_blocks: blocks that `last:N` can tune; `check_layer` checks a choice of `layer`.
-        transformer: its blocks are attention over tokens, as patchout, LoRA and checkpointing need.
+        transformer: its blocks are attention over tokens, as LoRA and checkpointing need.
+        drops_tokens: it can do without some of its tokens, as patchout needs.
         lora_targets: names of the linear layers that adapters go on.
         licence: of the weights.
         source: where the weights come from, as given to `load`.
@@ -33,9 +55,15 @@ class Backbone(nn.Module, ABC):
     hidden_size: int
     n_blocks: int
     transformer: bool
+    drops_tokens: bool = False
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     licence: str
     source: str
+
+    @property
+    def traits(self) -> Traits:
+        """What decides which options have an effect."""
+        return Traits.of(self.spec, transformer=self.transformer, drops_tokens=self.drops_tokens)
 
     @abstractmethod
     def forward(

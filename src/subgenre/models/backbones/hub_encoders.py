@@ -23,7 +23,7 @@ from subgenre.audio import features
 from subgenre.audio.features import FeatureSpec
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones import hub
-from subgenre.models.backbones.base import Backbone, check_keep
+from subgenre.models.backbones.base import Backbone
 from subgenre.models.backbones.stack import BlockStack, even
 
 MOST_BLOCKS = 256
@@ -220,6 +220,7 @@ class Clap(HubStack):
     as the layer; `last:N` may reach into any.
     """
 
+    drops_tokens = False  # windows need all
     lora_targets = ("query", "key", "value")
 
     def __init__(self, model: nn.Module, config: Any, **more: Any) -> None:
@@ -251,17 +252,6 @@ class Clap(HubStack):
         normed = self.model.batch_norm(x[:, None].transpose(1, 3)).transpose(1, 3)
         hidden: Tensor = self.model.patch_embed(self.model.reshape_mel2img(normed))
         return hidden
-
-    def _drawn(
-        self, hidden: Tensor, keep: float, generator: torch.Generator | None
-    ) -> Tensor | None:
-        check_keep(keep)
-        if keep != 1.0:
-            raise ConfigError(
-                "patchout drops tokens, and the windows of clap need all: give --set "
-                "augment.patchout=0"
-            )
-        return super()._drawn(hidden, keep, generator)
 
     def _last(self, layer: int) -> int:
         index, n_last = super()._last(layer), self.config.depths[-1]

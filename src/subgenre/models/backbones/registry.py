@@ -19,7 +19,7 @@ from subgenre.config import DEFAULT_BACKBONE
 from subgenre.core import plugins
 from subgenre.errors import BackboneError
 from subgenre.models.backbones import hub, hub_encoders, own
-from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.base import Backbone, Traits
 from subgenre.models.backbones.own import Own
 
 
@@ -34,22 +34,27 @@ class BackboneKind:
             backbone alone; the hub's are looked up in its cache);
             `load(name) -> Backbone`, pretrained;
             `build(config) -> Backbone`: the structure of a `Backbone.config_dict()`.
-        transformer: as of `Backbone`; None: as its network has it.
+        transformer, drops_tokens: as of `Backbone`; transformer None: as its network has both.
         by_name: the kind is the one name of a backbone; else hub names and folders are of it.
     """
 
     source: str | Own
     transformer: bool | None
+    drops_tokens: bool = False
     by_name: bool = False
 
 
 _ROOM = "subgenre.models.backbones"
 KINDS: dict[str, BackboneKind] = {
-    "ast": BackboneKind(f"{_ROOM}.ast", transformer=True),
-    "maest": BackboneKind(f"{_ROOM}.maest", transformer=True),
+    "ast": BackboneKind(f"{_ROOM}.ast", transformer=True, drops_tokens=True),
+    "maest": BackboneKind(f"{_ROOM}.maest", transformer=True, drops_tokens=True),
     "musicnn": BackboneKind(f"{_ROOM}.musicnn", transformer=False, by_name=True),
     **{
-        kind: BackboneKind(hub_encoders.__name__, transformer=one.wrapper.transformer)
+        kind: BackboneKind(
+            hub_encoders.__name__,
+            transformer=one.wrapper.transformer,
+            drops_tokens=one.wrapper.drops_tokens,
+        )
         for kind, one in hub_encoders.ARCHITECTURES.items()
     },
 }
@@ -149,14 +154,18 @@ def kind_of(backbone: str) -> str:
     return _EXTRACTORS.get(str(extractor), kind)
 
 
-def is_transformer(backbone: str) -> bool:
-    """Check whether a backbone is a transformer, without loading its weights.
+def traits(backbone: str) -> Traits:
+    """Return what decides which options have an effect, without loading weights of the hub.
 
     Raises:
         BackboneError: as of `kind_of`.
     """
     kind = KINDS[kind_of(backbone)]
-    return load(backbone).transformer if kind.transformer is None else kind.transformer
+    if kind.transformer is None:
+        return load(backbone).traits
+    return Traits.of(
+        feature_spec(backbone), transformer=kind.transformer, drops_tokens=kind.drops_tokens
+    )
 
 
 def _is_known(kind: str) -> bool:

@@ -25,6 +25,7 @@ class BlockStack(Backbone):
     """
 
     transformer = True
+    drops_tokens = True
     n_class = 0
 
     def __init__(self) -> None:
@@ -118,6 +119,8 @@ class BlockStack(Backbone):
     ) -> Tensor | None:
         """Places of the class tokens and of a random share of the others; None: all of them."""
         check_keep(keep)
+        if keep != 1.0 and not self.drops_tokens:
+            raise ConfigError(f"patchout drops tokens, and {self.kind} needs all: set it 0")
         if keep == 1.0 or not self.training:
             return None
         n_tokens = hidden.shape[1] - self.n_class
