@@ -180,6 +180,8 @@ def _in_slices(
     out = samples.new_empty((B, T, spec.n_mels))
     rows = 1 if on_cpu else B
     step = _CPU_FRAMES if on_cpu else max(1, _DEVICE_FRAMES // B)
+    if torch.compiler.is_exporting():
+        rows, step = B, T  # a graph would hold every slice
     for b, t in itertools.product(range(0, B, rows), range(0, T, step)):
         piece = (slice(b, b + rows), slice(t, t + step))
         compute(frames[piece], window, filters, out[piece])
@@ -324,7 +326,15 @@ def _squares(frames: Tensor) -> Tensor:
 
     The product with the mel matrix adds the two, which saves a pass over memory.
     """
+    if torch.compiler.is_exporting():  # onnxruntime's DFT is several times less exact
+        return torch.matmul(frames, torch.from_numpy(_dft_matrix())).square()
     return torch.view_as_real(torch.fft.rfft(frames)).square_().flatten(-2)
+
+
+def _dft_matrix() -> NDArray[np.float32]:
+    """Return the discrete Fourier transform of a frame as a matrix [N_FFT, N_FFT + 2]."""
+    spectrum = np.fft.rfft(np.eye(N_FFT))
+    return np.stack([spectrum.real, spectrum.imag], axis=-1).reshape(N_FFT, -1).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
