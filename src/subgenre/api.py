@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import ALPHA
+from subgenre.core import workspace
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import sources
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from subgenre.commands.classify import Classified
+    from subgenre.commands.export import Exported
     from subgenre.commands.index import Indexed
     from subgenre.library.track import Track
     from subgenre.library.uris import Maps
@@ -322,6 +324,33 @@ class Model:
             console=console,
         )
 
+    def export(
+        self,
+        target: str,
+        out: str | Path,
+        *,
+        push: str = "",
+        console: Console | None = None,
+    ) -> Exported:
+        """Write the model, or the vectors of `tracks`, into a new folder for another tool.
+
+        Args:
+            target: `onnx`, `sentence-transformers` or `hub`: the model. `faiss`, `parquet` or
+                `tensorboard`: the vectors, with names and labels.
+            out: the folder; it may exist if it is empty.
+            push: with `hub`, the name there, `owner/name`; by default nothing leaves this computer.
+
+        Raises:
+            ConfigError: an unknown target, or a folder that is not empty. MissingExtraError: the
+                target's library is not installed. RunError: the model has no vectors, or the hub
+                refuses it.
+        """
+        from subgenre.commands.export import export
+
+        return export(
+            self._folder, target, Path(out), index=self._index, push=push, console=console
+        )
+
 
 def load(
     run: str | Path | None = None,
@@ -332,14 +361,20 @@ def load(
     """Open a trained model.
 
     Args:
-        run: the model folder; by default the newest with vectors here.
+        run: the model folder, or the name of a pushed one on the hub, `owner/name`; by default the
+            newest with vectors here.
         index: an index folder; by default the model's own, if there is one.
         console: shows the name of the chosen model.
 
     Raises:
         RunError: there is no model, or it is damaged.
     """
-    return Model(ModelFolder.open(_path(run), console), _path(index))
+    path = _path(run)
+    if path is not None and not path.exists() and workspace.HUB_NAME.fullmatch(path.as_posix()):
+        from subgenre.exports import hub
+
+        path = hub.download(path.as_posix())
+    return Model(ModelFolder.open(path, console), _path(index))
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -50,6 +50,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (  # in the order of the job
     use.playlist,
     use.explore,
     use.embed,
+    use.export,
 )
 for position, command in enumerate(COMMANDS):
     app.command(command, sort_key=position)

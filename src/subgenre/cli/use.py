@@ -1,4 +1,4 @@
-"""The commands that use a model: index, classify, similar, playlist, explore, embed."""
+"""The commands that use a model: index, classify, similar, playlist, explore, embed, export."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from subgenre.audio import keys
 from subgenre.cli.options import Common, Mapped, Selection, Source
 from subgenre.core import workspace
 from subgenre.core.text import percent
+from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
@@ -262,6 +263,55 @@ def embed(
     embedded = stage.embed(audio, run, out, maps=(mapped or Mapped()).maps(), console=terminal)
     terminal.result(embedded.to_dict())
     return 1 if embedded.skipped else 0
+
+
+def export(
+    run: Path | None = None,
+    *,
+    out: Path,
+    onnx: bool = False,
+    sentence_transformers: bool = False,
+    hub: bool = False,
+    faiss: bool = False,
+    parquet: bool = False,
+    tensorboard: bool = False,
+    push: str = "",
+    index: Path | None = None,
+    common: Common | None = None,
+) -> int:
+    """Write the model, or the vectors of its tracks, for another tool; give one of the formats.
+
+    Example: subgenre export --onnx --out exported
+
+    Args:
+        run: the model folder; by default the newest with vectors.
+        out: a new or empty folder.
+        onnx: one graph, samples in and unit vectors out, for any ONNX runtime.
+        sentence_transformers: a folder for SentenceTransformer(FOLDER, trust_remote_code=True).
+        hub: weights, settings and card for the hub, without names or paths of your tracks.
+        faiss: an exact index of the tracks' vectors, and a table of its rows.
+        parquet: vectors, map, labels and names in one table, e.g. for embedding-atlas.
+        tensorboard: a log folder for TensorBoard's projector.
+        push: with --hub, push the folder to this name, OWNER/NAME.
+        index: an index folder; by default the model's own, or its training and test tracks.
+    """
+    formats = {
+        "onnx": onnx,
+        "sentence-transformers": sentence_transformers,
+        "hub": hub,
+        "faiss": faiss,
+        "parquet": parquet,
+        "tensorboard": tensorboard,
+    }
+    chosen = [name for name, given in formats.items() if given]
+    if len(chosen) != 1:
+        given = " and ".join(f"--{name}" for name in chosen) or "no format"
+        raise ConfigError(f"{given}: give exactly one of --{', --'.join(formats)}")
+    terminal = (common or Common()).terminal()
+    model = subgenre.load(run, index=index, console=terminal)
+    exported = model.export(chosen[0], out, push=push, console=terminal)
+    terminal.result(exported.to_dict())
+    return 0
 
 
 def _placement_row(placement: Placement, chunk_s: float) -> list[str]:

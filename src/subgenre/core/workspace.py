@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
 CHECKPOINTS = Path("ast_triplet_output")
 RUN_PREFIX = "fully_trained_models_"
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name of a model on the hub
 
 CONFIG = "config.toml"
 SPLIT = "split.json"

@@ -1,0 +1,151 @@
+"""A model, or the vectors of its tracks, as a folder for another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subgenre.commands.model_folder import ModelFolder
+from subgenre.core import workspace
+from subgenre.core.progress import Console, Silent
+from subgenre.core.validation import check_choice, check_output
+from subgenre.errors import ConfigError
+from subgenre.search.collection import Collection
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote, and where it was pushed."""
+
+    path: Path
+    target: str
+    files: tuple[str, ...]
+    pushed: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**vars(self), "path": str(self.path), "files": list(self.files)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to export, and the empty folder to fill."""
+
+    model: ModelFolder
+    index: Path | None
+    out: Path
+    push: str
+    console: Console
+
+    @property
+    def tracks(self) -> Collection:
+        return self.model.collection(self.index)
+
+
+def export(
+    model: ModelFolder,
+    target: str,
+    out: Path,
+    *,
+    index: Path | None = None,
+    push: str = "",
+    console: Console | None = None,
+) -> Exported:
+    """Write a model, or the vectors of its tracks, into a new folder.
+
+    Args:
+        target: one of `TARGETS`.
+        out: the folder; it may exist if it is empty.
+        index: whose tracks are written; by default the model's own, else its tracks.
+        push: with the target `hub`, the name there, `owner/name`; by default nothing is pushed.
+
+    Raises:
+        ConfigError: an unknown target, a folder that is not empty, or `push` of another target.
+        MissingExtraError: the target's library is not installed.
+        RunError: the model is damaged, has no vectors, or the hub refuses it.
+    """
+    check_choice("target", target, tuple(TARGETS))
+    if push and target != "hub":
+        raise ConfigError(f"push is {push}, but the target is {target}; only hub is pushed")
+    if push and not workspace.HUB_NAME.fullmatch(push):
+        raise ConfigError(f"push is {push}; write it as OWNER/NAME")
+    check_output("out", out, folder=True)
+    if out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"out is {out}, which is not empty; name a new folder")
+    job = _Job(model, index, out, push, console or Silent())
+    pushed = TARGETS[target](job) or ""
+    written = tuple(sorted(path.name for path in out.iterdir()))
+    job.console.info(f"written to {out}: {', '.join(written)}")
+    return Exported(out, target, written, pushed)
+
+
+def _onnx(job: _Job) -> None:
+    from subgenre.exports import onnx
+
+    onnx.write(job.model.encoder, job.model.preprocess.chunk_s, job.out)
+
+
+def _sentence_transformers(job: _Job) -> None:
+    from subgenre.exports import sentence
+
+    sentence.write(job.model.encoder, job.model.preprocess, job.out)
+
+
+def _hub(job: _Job) -> str:
+    """Write the folder and, if requested, push it; return its address there."""
+    from subgenre.exports import hub
+
+    model = job.model
+    if not model.has_embeddings:
+        job.console.warn(
+            f"{model.path} has no vectors yet, so the exported model can embed but not classify; "
+            f"run `subgenre evaluate --run {model.path}` first"
+        )
+    leaving = hub.Model(
+        model.encoder,
+        model.settings,
+        model.data,
+        model.embeddings if model.has_embeddings else None,
+        model.scores,
+        model.rejection,
+    )
+    if not job.push:
+        hub.write(leaving, job.out)
+        return ""
+    hub.write(leaving, job.out, job.push)
+    address = hub.push(job.out, job.push)
+    job.console.info(f"pushed to {address}; a new repository is private")
+    return address
+
+
+def _faiss(job: _Job) -> None:
+    from subgenre.exports import vectors
+
+    vectors.write_faiss(job.tracks, job.out)
+
+
+def _parquet(job: _Job) -> None:
+    from subgenre.commands import model_map
+    from subgenre.exports import vectors
+
+    tracks = job.tracks
+    places = model_map.coordinates(model_map.load_map(job.model), job.model, tracks)
+    vectors.write_parquet(tracks, places, job.out)
+
+
+def _tensorboard(job: _Job) -> None:
+    from subgenre.exports import vectors
+
+    vectors.write_tensorboard(job.tracks, job.out)
+
+
+TARGETS: dict[str, Callable[[_Job], str | None]] = {
+    "onnx": _onnx,
+    "sentence-transformers": _sentence_transformers,
+    "hub": _hub,
+    "faiss": _faiss,
+    "parquet": _parquet,
+    "tensorboard": _tensorboard,
+}
