@@ -106,6 +106,7 @@ def train(
     resume: bool = False,
     out: Path | None = None,
     checkpoints: Path = workspace.CHECKPOINTS,
+    track: str = "",
     common: Common | None = None,
 ) -> int:
     """Train a model on a feature folder.
@@ -120,6 +121,8 @@ def train(
             is no checkpoint.
         out: the model folder; by default fully_trained_models_<time>.
         checkpoints: where checkpoints go.
+        track: record the figures of each epoch with tensorboard, mlflow, wandb or trackio, offline
+            in the folder tracking.
     """
     recipe = recipe or Recipe()
     recipe.check(features)
@@ -134,6 +137,7 @@ def train(
         checkpoints=checkpoints,
         resume=resume,
         test_run=test_run,
+        track=track,
         console=terminal,
     )
     terminal.info(f"next: subgenre evaluate --run {trained.run}")

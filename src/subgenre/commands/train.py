@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
 from subgenre.models import embedding, encoder
-from subgenre.training import checkpoint, distributed, fit, messages
+from subgenre.training import checkpoint, distributed, fit, messages, trackers
 from subgenre.training.compatibility import missing_material
 from subgenre.training.run_state import Epoch
 from subgenre.training.signals import stop_signals, tidy_checkpoints
@@ -75,6 +76,7 @@ def train(
     checkpoints: Path = workspace.CHECKPOINTS,
     resume: bool = False,
     test_run: bool = False,
+    track: str = "",
     console: Console | None = None,
 ) -> Trained:
     """Train a model on a feature folder and write its model folder.
@@ -86,17 +88,21 @@ def train(
         checkpoints: each run has its own folder below it.
         resume: continue from the newest checkpoint; without one, start anew.
         test_run: go through all steps with a small part of the library.
+        track: a name of `TRACKERS`, which gets the figures of each epoch; by default none does.
         console: receives messages and progress.
 
     Raises:
         FeatureError, SplitError, BackboneError, ConfigError, TrainingError, CheckpointError.
     """
     console, settings = console or Silent(), settings or config.load_recipe("thesis")
+    if track:
+        trackers.check(track)
     device = hardware.pick_device(settings.run.device)
     group = distributed.start(device.type)
     if group.world > 1 and device.type == "cuda":
         device = torch.device("cuda", group.local_rank)
-    job = _Job(out, checkpoints, resume, device, group, console if group.first else Silent())
+    console = console if group.first else Silent()
+    job = _Job(out, checkpoints, resume, device, group, track if group.first else "", console)
     try:
         return _train(features, settings, job, test_run=test_run)
     except RuntimeError as problem:
@@ -117,6 +123,7 @@ class _Job:
     resume: bool
     device: torch.device
     group: distributed.Group
+    track: str
     console: Console
 
 
@@ -146,6 +153,7 @@ def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) 
     with (
         tidy_checkpoints(kept, run, console, own=group.first),
         stop_signals(console) as stop_requested,
+        _tracking(job, name, settings) as track,
     ):
         fitted = fit.fit(
             folder,
@@ -157,6 +165,7 @@ def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) 
             resume=old,
             fingerprint=fingerprint,
             stop_requested=stop_requested,
+            track=track,
             only=_few_chunks(folder, split) if test_run else None,
             console=console,
         )
@@ -204,6 +213,15 @@ def _new_folders(job: _Job, old: Path | None) -> tuple[str, Path]:
             time.sleep(0.2)
             return _new_folders(job, old)
     return name, run
+
+
+def _tracking(
+    job: _Job, name: str, settings: TrainConfig
+) -> AbstractContextManager[Callable[[Epoch], None]]:
+    """Open the tracker of a run, if one was requested."""
+    if not job.track:
+        return nullcontext(lambda _: None)
+    return trackers.tracking(job.track, workspace.TRACKING, name, settings, job.console)
 
 
 def _few_tracks(folder: FeatureFolder, split: splits.Split) -> splits.Split:

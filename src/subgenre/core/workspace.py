@@ -16,6 +16,7 @@ from subgenre.errors import FeatureError, RunError
 LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
 CHECKPOINTS = Path("ast_triplet_output")
+TRACKING = Path("tracking")
 RUN_PREFIX = "fully_trained_models_"
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name of a model on the hub
 

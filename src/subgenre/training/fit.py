@@ -29,7 +29,7 @@ from subgenre.training.compatibility import check_compatibility
 from subgenre.training.distributed import Group
 from subgenre.training.inputs import ActivationSource, FeatureSource, Source, VectorSource
 from subgenre.training.messages import report_estimate, training_progress
-from subgenre.training.run_state import Callbacks, Result
+from subgenre.training.run_state import Callbacks, Epoch, Result
 from subgenre.training.trainer import Trainer
 
 
@@ -96,6 +96,7 @@ def fit(
     resume: Path | None = None,
     fingerprint: Mapping[str, str] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
+    track: Callable[[Epoch], None] = lambda _: None,
     only: NDArray[np.int64] | None = None,
     console: Console | None = None,
 ) -> Fitted:
@@ -104,7 +105,7 @@ def fit(
     Args:
         backbone: already loaded, and not changed; by default `settings.model.backbone` is loaded.
         checkpoints, resume, fingerprint: see `Trainer`.
-        stop_requested: called between steps.
+        stop_requested: called between steps. track: called with each finished epoch.
         only: rows of the chunks to use; by default all.
 
     Raises:
@@ -137,7 +138,12 @@ def fit(
         label_genre=torch.from_numpy(np.unique(folder.genres, return_inverse=True)[1]),
         seed=settings.run.seed,
     )
-    with training_progress(console, settings.optim.epochs) as (on_step, on_epoch):
+    with training_progress(console, settings.optim.epochs) as (on_step, show):
+
+        def on_epoch(row: Epoch) -> None:
+            show(row)
+            track(row)
+
         trainer = Trainer(
             encoder,
             loss,
