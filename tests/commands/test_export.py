@@ -23,7 +23,7 @@ from subgenre.cli import main
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
-from subgenre.errors import ConfigError, MissingExtraError, RunError
+from subgenre.errors import BackboneError, ConfigError, MissingExtraError, RunError
 from subgenre.exports import onnx, weights
 from subgenre.models import backbones, encoder, file_embedding
 from subgenre.models.encoder import Encoder
@@ -322,6 +322,16 @@ def test_a_folder_is_named_by_its_last_part(
     assert weights.public_name(name) == public
 
 
+def test_the_weights_do_not_name_the_folder_of_their_backbone(tmp_path: Path) -> None:
+    toy = make_ast_folder(tmp_path / "toy", num_hidden_layers=1)
+    whole = Encoder(backbones.load(str(toy)), head=(), embedding_size=4)
+    weights.save(whole, tmp_path / "out")
+    assert str(tmp_path) not in (tmp_path / "out" / encoder.STRUCTURE).read_text("utf-8")
+    again = encoder.load(tmp_path / "out")
+    assert encoder.fingerprint(again) == encoder.fingerprint(whole)
+    assert again.backbone.source == "toy"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -356,19 +366,39 @@ def test_an_unknown_target_names_the_nearest(model: subgenre.Model, tmp_path: Pa
         model.export("onx", tmp_path)
 
 
+def test_a_network_that_can_not_be_exported_is_one_line(
+    model: subgenre.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise torch.onnx.OnnxExporterError("data-dependent\nmore")
+
+    monkeypatch.setattr(torch.onnx, "export", refused)
+    with pytest.raises(
+        BackboneError, match=r"^the network musicnn .* \(data-dependent\); use --hub"
+    ):
+        model.export("onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
-    ("target", "module", "extra"),
-    [("onnx", "onnx", "onnx"), ("faiss", "faiss", "faiss")],
+    ("target", "module"),
+    [
+        ("onnx", "onnx"),
+        ("faiss", "faiss"),
+        ("sentence-transformers", "sentence_transformers.base.modules"),
+    ],
 )
 def test_a_missing_library_names_its_extra(
     target: str,
     module: str,
-    extra: str,
     model: subgenre.Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocked: Any = None
     monkeypatch.setitem(sys.modules, module, blocked)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'subgenre\[{extra}\]'"):
+    monkeypatch.delitem(sys.modules, "subgenre.exports.sentence", raising=False)
+    monkeypatch.delattr("subgenre.exports.sentence", raising=False)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'subgenre\[{target}\]'"):
         model.export(target, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

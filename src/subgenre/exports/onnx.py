@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from subgenre.audio.features import log_mel
 from subgenre.core import files
-from subgenre.errors import MissingExtraError
+from subgenre.errors import BackboneError, MissingExtraError
 from subgenre.models.encoder import Encoder, fingerprint
 
 FILE = "model.onnx"
@@ -83,7 +83,7 @@ def write(encoder: Encoder, chunk_s: float, out: Path) -> Path:
     of the chunks, `vector` [D] is their mean, scaled to norm 1.
 
     Raises:
-        MissingExtraError: ONNX is not installed.
+        MissingExtraError: ONNX is not installed. BackboneError: the network can't be exported.
     """
     try:
         import onnx
@@ -92,7 +92,15 @@ def write(encoder: Encoder, chunk_s: float, out: Path) -> Path:
         raise MissingExtraError("--onnx", "onnx") from problem
     spec = encoder.backbone.spec
     chunk = ChunkEncoder(encoder.cpu().eval(), round(chunk_s * spec.rate))
-    model = _around(_exported(chunk), chunk.n_samples, encoder.size)
+    try:
+        body = _exported(chunk)
+    except torch.onnx.OnnxExporterError as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise BackboneError(
+            f"the network {encoder.backbone.kind} can't be exported ({reason}); use --hub or "
+            "--sentence-transformers"
+        ) from problem
+    model = _around(body, chunk.n_samples, encoder.size)
     metadata = {"rate": spec.rate, "chunk_s": chunk_s, "encoder": fingerprint(encoder)}
     onnx.helper.set_model_props(model, {name: str(value) for name, value in metadata.items()})
     onnx.checker.check_model(model)
