@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ import torch
 
 import subgenre
 from subgenre import config
+from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, FeatureSpec, log_mel
 from subgenre.cli import main
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
+from subgenre.dataset import folder
 from subgenre.errors import BackboneError, ConfigError, MissingExtraError, RunError
 from subgenre.exports import onnx, weights
 from subgenre.models import backbones, encoder, file_embedding
@@ -124,6 +127,29 @@ def test_the_graph_of_a_transformer_with_axes_beside_its_head(
         vector, chunks = session.run(["vector", "chunks"], {"samples": samples})
         np.testing.assert_allclose(vector, found.vectors[number], atol=1e-4)
         np.testing.assert_allclose(chunks, found.chunks[found.chunk_file == number], atol=1e-4)
+
+
+class StoredFeatures(torch.nn.Module):
+    """Stands for an encoder: gives its input back."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__()
+        self.backbone = SimpleNamespace(spec=spec)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+@pytest.mark.parametrize("spec", [AST_SPEC, MUSICNN_SPEC])
+@pytest.mark.parametrize("n", [300, 1000, 20_000, 48_000])
+def test_the_encoder_gets_what_a_feature_folder_stores(spec: FeatureSpec, n: int) -> None:
+    chunk = onnx.ChunkEncoder(StoredFeatures(spec), 48_000)
+    samples = torch.randn(48_000, generator=torch.Generator().manual_seed(n)) / 10
+    samples[n:] = 0.0
+    _, features = chunk(torch.tensor([n]), samples)
+    expected = folder.pad(log_mel(samples[None, :n], spec)[0].half(), spec.frames(48_000))
+    torch.testing.assert_close(features, expected.float(), atol=1e-2, rtol=1e-3)
+    assert torch.equal(features, features.half().float())
 
 
 def test_sentence_transformers_encodes_the_same_vectors(
