@@ -5,6 +5,7 @@ Only SafeTensors and JSON are read; no downloaded code or pickle is run.
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -140,6 +141,12 @@ def folder(name: str, patterns: list[str]) -> Path:
         return Path(name)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise BackboneError(f"backbone '{name}' is neither a folder nor a hub name; {WAYS_ON}")
+    return _downloaded(name, *patterns)
+
+
+@functools.lru_cache(maxsize=16)
+def _downloaded(name: str, *patterns: str) -> Path:
+    """Bring the hub's files of a name into its cache; once in a process, as each call asks it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -148,7 +155,7 @@ def folder(name: str, patterns: list[str]) -> Path:
 
     try:
         with quiet():
-            return Path(snapshot_download(name, allow_patterns=patterns))
+            return Path(snapshot_download(name, allow_patterns=[*patterns]))
     except failures as problem:
         raise BackboneError(
             f"the hub gave no backbone '{name}' ({first_line(problem)}); {WAYS_ON}"

@@ -27,6 +27,10 @@ from subgenre.models.backbones.base import Backbone
 from subgenre.models.backbones.stack import BlockStack, even
 
 MOST_BLOCKS = 256
+_COUNTS = (  # settings that say how often a part is made
+    *("num_hidden_layers", "encoder_layers", "num_conv_pos_embeddings"),
+    *("num_residual_layers", "num_lstm_layers"),
+)
 _WAVES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("hidden_act", "hidden_dropout", "activation_dropout", "attention_dropout"),
@@ -443,6 +447,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
         extractor="WhisperFeatureExtractor",
         prefixes={r"^(model\.)?encoder\.": ""},
+        unused={"max_source_positions": features.WHISPER_FRAMES // 2},
     ),
     "clap": Architecture(
         Clap,
@@ -536,8 +541,8 @@ def build(config: dict[str, Any]) -> HubNetwork:
     if issubclass(ARCHITECTURES[kind].wrapper, HubStack):
         with torch.device("meta"):  # nothing is drawn, nothing is computed
             model = make(plain).to_empty(device="cpu")
-    else:  # convolutions with buffers that are not saved
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    else:  # convolutions have buffers that are not saved
+        with torch.random.fork_rng(devices=[]):
             model = make(plain)
     origin = {name: str(config.get(name, "")) for name in ("source", "licence")}
     return _wrap(model, plain, kind, FeatureSpec.from_dict(config["spec"]), **origin)
@@ -578,9 +583,14 @@ def _make_config(architecture: Architecture, values: Any, name: str) -> Any:
     kept = {key: values[key] for key in architecture.structure if key in values}
     kept |= dict(architecture.fixed)
     config = hub.make_config(_class(architecture, architecture.config), kept, name)
-    sizes = (getattr(config, key, 0) for key in ("num_hidden_layers", "encoder_layers"))
-    if max(*sizes, sum(getattr(config, "depths", ()))) > MOST_BLOCKS:
-        raise BackboneError(f"{name} has more than {MOST_BLOCKS} blocks; correct its config.json")
+    counts = {key: getattr(config, key, 0) for key in _COUNTS}
+    counts["depths"] = sum(getattr(config, "depths", ()))
+    for key, count in counts.items():
+        if count > MOST_BLOCKS:
+            raise BackboneError(
+                f"{name} has {key} = {count}; at most {MOST_BLOCKS} is plausible: correct its "
+                "config.json"
+            )
     return config
 
 
