@@ -39,7 +39,7 @@ WHISPER = {
 }
 CLAP = {
     "patch_embeds_hidden_size": 8,
-    "depths": [2, 2, 2],
+    "depths": [1, 1, 2],
     "num_attention_heads": [2, 2, 2],
     "hidden_size": 32,
     "enable_fusion": False,

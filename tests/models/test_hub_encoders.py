@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from subgenre import cli
-from subgenre.audio.features import log_mel
+from subgenre.audio.features import FeatureSpec, log_mel
 from subgenre.core import text, workspace
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import BackboneError, ConfigError, FeatureError
@@ -39,8 +39,13 @@ def sound(case: Case) -> np.ndarray:
     return (noise * (1 + np.sin(np.arange(n) / 900))).astype(np.float32)
 
 
+_known: dict[FeatureSpec, torch.Tensor] = {}  # that of CLAP takes a while
+
+
 def features(case: Case, network: Backbone) -> torch.Tensor:
-    return network.pad(log_mel(torch.from_numpy(sound(case)), network.spec))
+    if network.spec not in _known:
+        _known[network.spec] = log_mel(torch.from_numpy(sound(case)), network.spec)
+    return network.pad(_known[network.spec].clone())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -157,10 +162,10 @@ def test_batch_statistics_stay_as_they_were(folders) -> None:
 def test_clap_has_the_layers_of_its_last_stage(folders) -> None:
     network = backbones.load(str(folders["clap"]))
     x = features(CASES["clap"], network)
-    assert network.n_blocks == 6
+    assert network.n_blocks == 4
     assert network(x, layer=-2).shape == network(x).shape
     for act, word in (
-        (lambda: network.check_layer(3), "choose -2 to -1"),
+        (lambda: network.check_layer(1), "choose -2 to -1"),
         (lambda: network.check_pooling("cls"), "use mean"),
         (lambda: network.train()(x, keep=0.5), "needs all"),
     ):
