@@ -70,6 +70,18 @@ def test_samples_to_tokens_as_the_library_makes_them(folders, name: str) -> None
 
 @pytest.mark.parametrize("name", CASES)
 @torch.inference_mode()
+def test_one_pass_gives_each_layer(folders, name: str) -> None:
+    network = backbones.load(str(folders[name]))
+    x = features(CASES[name], network)
+    found = network.layers(x)
+    for layer, tokens in zip(range(-len(found), 0), found, strict=True):
+        torch.testing.assert_close(tokens, network(x, layer=layer), atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError):
+        network.check_layer(-len(found) - 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.inference_mode()
 def test_parts_and_a_rebuilt_network_give_the_same(folders, name: str) -> None:
     network = backbones.load(str(folders[name]))
     x = features(CASES[name], network)

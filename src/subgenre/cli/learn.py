@@ -184,6 +184,8 @@ def tune(
     features: Path = workspace.FEATURES,
     recipes: tuple[str, ...] = (),
     vary: Annotated[tuple[str, ...], Parameter(name="--vary")] = (),
+    backbones: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    layers: bool = False,
     folds: int = 3,
     trials: int = 12,
     by: str = "map_at_r",
@@ -199,11 +201,15 @@ def tune(
 
     Example: subgenre tune --vary loss.name=supcon,triplet --vary optim.lr=1e-3,3e-3
 
+    Example: subgenre tune --backbones musicnn mtg-upf/discogs-maest-10s-pw-129e --layers
+
     Args:
         features: the feature folder.
         recipes: more recipes to try, by name or file; may be given again.
         vary: an option and its values, section.key=value,value; may be given again: then all
             combinations are tried. By default a few losses and learning rates.
+        backbones: compare these instead, frozen, by a linear probe.
+        layers: with --backbones, also each earlier layer.
         folds: number of folds.
         trials: at most this many trainings, the unchanged recipes among them.
         by: the metric that decides.
@@ -213,22 +219,45 @@ def tune(
     """
     first = recipe or Recipe()
     first.check(features)
-    from subgenre.commands import tune as stage
-
+    if backbones and (recipes or vary):
+        raise ConfigError("--backbones compares frozen networks; leave out --recipes and --vary")
+    if layers and not backbones:
+        raise ConfigError("--layers needs --backbones")
+    for name in backbones:
+        import_code(name)
     terminal = (common or Common()).terminal()
-    tuned = stage.tune(
-        features,
-        (first.recipe, *recipes),
-        _vary_options(vary),
-        given=first.given(),
-        folds=folds,
-        trials=trials,
-        by=by,
-        out=out,
-        kept=kept,
-        workers=workers,
-        console=terminal,
-    )
+    if backbones:
+        from subgenre.commands.tune_backbones import tune_backbones
+
+        tuned = tune_backbones(
+            features,
+            backbones,
+            layers=layers,
+            recipe=first.recipe,
+            given=first.given(),
+            folds=folds,
+            by=by,
+            out=out,
+            kept=kept,
+            workers=workers,
+            console=terminal,
+        )
+    else:
+        from subgenre.commands import tune as stage
+
+        tuned = stage.tune(
+            features,
+            (first.recipe, *recipes),
+            _vary_options(vary),
+            given=first.given(),
+            folds=folds,
+            trials=trials,
+            by=by,
+            out=out,
+            kept=kept,
+            workers=workers,
+            console=terminal,
+        )
     title = f"{tuned.n_folds} folds of {tuned.n_tracks} training tracks, by {by}"
     terminal.table(title, *tuned.table())
     terminal.result(tuned.to_dict())

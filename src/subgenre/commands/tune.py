@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from subgenre import metrics
+from subgenre.config import RunConfig
 from subgenre.core import validation
 from subgenre.core.progress import Console, Silent, WarningsOnly
 from subgenre.core.text import p_value
@@ -48,8 +50,9 @@ class Trial:
 
     Attributes:
         scores: by metric, over all folds; empty if the training failed. measured: of each fold.
-        seconds: of training, mean of a fold.
+        seconds: of training, mean of a fold; of a frozen backbone, for its features and its pass.
         failed: the reason; empty if it was trained.
+        features: the feature folder of a backbone, if it is another.
     """
 
     candidate: Candidate
@@ -57,6 +60,7 @@ class Trial:
     measured: tuple[Measured, ...] = ()
     seconds: float = 0.0
     failed: str = ""
+    features: Path | None = None
 
     def value(self, metric: str) -> float:
         """Return a metric's value, -1 if the training failed."""
@@ -156,7 +160,18 @@ def tune(
         features, recipes, vary or {}, given=given or {}, trials=trials, console=console
     )
     folder = FeatureFolder.open(features)
-    run = tried[0].settings.run
+    inner, n_tracks = inner_folds(folder, tried[0].settings.run, folds, console)
+    results = []
+    for number, one in enumerate(tried, 1):
+        console.info(f"{number} of {len(tried)}: {one.name}")
+        results.append(_train(one, folder, inner, kept, workers, console))
+    return finish(results, by, out, n_tracks, folds, console)
+
+
+def inner_folds(
+    folder: FeatureFolder, run: RunConfig, folds: int, console: Console
+) -> tuple[list[Split], int]:
+    """Return folds of the training side of the split that `train` draws, and its tracks' number."""
     split = splits.split(
         folder.tracks, test_share=run.test_share, seed=run.seed, strict_groups=run.strict_groups
     )
@@ -165,18 +180,27 @@ def tune(
     inner = splits.folds(tracks, folds, seed=run.seed, strict_groups=run.strict_groups)
     for warning in inner[0].warnings:
         console.warn(warning)
-    results = []
-    for number, one in enumerate(tried, 1):
-        console.info(f"{number} of {len(tried)}: {one.name}")
-        results.append(_train(one, folder, inner, kept, workers, console))
+    return list(inner), len(tracks)
+
+
+def finish(
+    results: Sequence[Trial], by: str, out: Path, n_tracks: int, folds: int, console: Console
+) -> Tuned:
+    """Rank the trials, write the best one's recipe, and say how it stands to the first.
+
+    Raises:
+        TrainingError: every trial failed.
+    """
     ranked = sorted(results, key=lambda one: -one.value(by))
-    if ranked[0].failed:
-        raise TrainingError(f"every candidate failed; the first: {ranked[0].failed}")
+    best = ranked[0]
+    if best.failed:
+        raise TrainingError(f"every candidate failed; the first: {best.failed}")
     name = f"{Path(out).stem}.toml"  # never the name of a recipe of the package
-    validation.save_toml(out, dataclasses.replace(ranked[0].candidate.settings, recipe=name))
+    validation.save_toml(out, dataclasses.replace(best.candidate.settings, recipe=name))
     console.info(_verdict(ranked, results[0], by))
-    console.info(f"recipe: {out} (subgenre train --recipe {out})")
-    return Tuned(tuple(ranked), by, out, len(tracks), folds)
+    where = f" --features {shlex.quote(str(best.features))}" if best.features else ""
+    console.info(f"recipe: {out} (subgenre train --recipe {out}{where})")
+    return Tuned(tuple(ranked), by, out, n_tracks, folds)
 
 
 def _train(

@@ -102,6 +102,36 @@ def pooled_vectors(
     return vectors if everything else vectors[requested]
 
 
+def layer_vectors(
+    backbone: Backbone,
+    folder: FeatureFolder,
+    *,
+    cache: Path,
+    device: Device = "cpu",
+    on_progress: Progress | None = None,
+    statistics: Statistics,
+) -> Floats:
+    """Run the backbone once and pool each layer that can be chosen: float32 [n, L, H], -L to -1.
+
+    Args: as of `pooled_vectors`; all chunks of the folder.
+    """
+    whole = _around(backbone, statistics)
+
+    def pooled(features: Tensor) -> Tensor:
+        tokens = backbone.layers(whole.inputs(features))
+        return torch.stack([backbone.pool(layer) for layer in tokens], dim=1)
+
+    def compute(some: Ints) -> Floats:
+        return _run(pooled, folder, some, device)
+
+    with evaluating(whole, device):
+        every = np.arange(len(folder.track_of))
+        shape = (len(every), *compute(every[:1]).shape[1:])
+        return ArrayCache(cache, _key(whole, folder, layers="each"), shape, np.float32).fill(
+            every, compute, batch_size=_batch_size(device), on_progress=on_progress
+        )
+
+
 def frozen_activations(
     encoder: Encoder,
     folder: FeatureFolder,

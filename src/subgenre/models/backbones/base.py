@@ -107,6 +107,13 @@ class Backbone(nn.Module, ABC):
     ) -> Tensor:
         """Run the last `n_last` blocks on what `prefix` gave: hidden [B, S, H] -> tokens."""
 
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Encode normalised features [B, T, F] as the tokens of each layer that can be chosen.
+
+        In one pass; the last L layers, -L to -1, in that order.
+        """
+        return [self(x)]
+
     @abstractmethod
     def check_layer(self, layer: int) -> None:
         """Refuse a layer that this backbone does not have.

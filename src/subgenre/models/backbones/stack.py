@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -105,6 +106,17 @@ class BlockStack(Backbone):
         context = self.context(hidden, kept)
         hidden = hidden if kept is None else hidden[:, kept]
         return self.finish(self._run(self.blocks[first : last + 1], hidden, context), last)
+
+    def layers(self, x: Tensor) -> list[Tensor]:
+        """Encode features [B, T, F] as the tokens of each layer that can be chosen."""
+        hidden = self.embed(x)
+        context, found = self.context(hidden, None), []
+        for index, block in enumerate(self.blocks):
+            hidden = self._run([block], hidden, context)
+            with suppress(ConfigError):
+                self.check_layer(index)
+                found.append(self.finish(hidden, index))
+        return found
 
     def check_layer(self, layer: int) -> None:
         """Refuse a block that does not exist."""
