@@ -26,7 +26,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureFolder:
     monkeypatch.chdir(tmp_path)
     for number, label in enumerate(("tone/low", "tone/high")):
         for i in range(7):
-            write_wav(tmp_path / "WAV" / label / f"{i}.wav", 2.0, seed=20 * number + i)
+            write_wav(tmp_path / "WAV" / label / f"{i}.wav", 4.0, seed=20 * number + i)
     words = ["preprocess", "--backbone", "musicnn", "--chunk-s", "1", "--max-chunks", "2"]
     assert cli.main([*words, "--quiet"]) == 0
     return FeatureFolder.open(tmp_path / "preprocessed_features")

@@ -816,6 +816,10 @@ def test_no_track_fits(tmp_path: Path, call: Call, capsys: pytest.CaptureFixture
         ([], "no seed"),
         (["dark 0", "--out", "list.txt"], "no extension of a playlist"),
         (["--axis", "dark"], "no colon"),
+        (["--axis", "dark:deep", "--smooth"], "leave out --smooth"),
+        (["dark 0", "deep 0", "--journey", "--smooth"], "leave out --smooth"),
+        (["dark 0", "--until-fit", ".5"], "give --expand"),
+        (["dark 0", "--between", "0", "1"], "give --axis"),
     ],
 )
 def test_bad_playlist_requests_are_refused(tmp_path, call, words, message):
@@ -945,7 +949,7 @@ def test_models_that_cannot_be_compared_are_refused(tmp_path: Path, call: Call):
         ([one], "two models"),
         ([one, tmp_path / "gone"], f"{tmp_path / 'gone'} does not exist"),
         ([one, tmp_path], f"{tmp_path} holds no model"),
-        ([one, two], "no held-out tracks in common"),
+        ([one, two], "fewer than two subgenres are held out of both"),
         ([one, bare], f"run `subgenre evaluate --run {bare}`"),
     ):
         code, _, err = call("compare", *models)

@@ -105,6 +105,28 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path):
         os.kill(mark, 0)
 
 
+@pytest.mark.slow
+def test_workers_import_nothing_from_the_current_folder(tmp_path: Path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "re.py").write_text("open('imported', 'w')")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from subgenre.core.parallel import map_files\n"
+        "if __name__ == '__main__':\n"
+        "    print(list(map_files(abs, [-3, 4], workers=2, timeout_s=99)))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(root / "src")},
+        cwd=tmp_path / "music",
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "[(0, 3), (1, 4)]", done.stderr
+    assert not (tmp_path / "music" / "imported").exists()
+
+
 def _wait_for_mark(folder: Path, running: subprocess.Popen[bytes]) -> int:
     for _ in range(600):
         marks = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]

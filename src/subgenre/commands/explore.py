@@ -145,12 +145,10 @@ def _refitter(
             """Return a library that is not refitted as it is after this refit."""
             tracks = _after(model, new, library.collection, moved)
             estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
-            note = fitted.note
+            note = fitted.note.rstrip(".") + "."
             if estimated:
                 count = text.counted(estimated, "track")
-                note += (
-                    f" Since the refit, the places of {count} that were only indexed are estimates."
-                )
+                note += f" Since the refit, the places of {count} only indexed are estimates."
 
             def reread() -> Library | None:
                 now = library.reread and library.reread()

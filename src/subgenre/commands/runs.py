@@ -146,16 +146,17 @@ def compare(a: Path, b: Path, *, seed: int = 0) -> Compared:
     """Compare two models on the tracks held out of both, paired by track (`metrics.compare`).
 
     Raises:
-        RunError: a run without vectors. EvaluationError: no track is held out of both, or fewer
-            than two subgenres are.
+        RunError: a run without vectors. EvaluationError: the tracks held out of both are of fewer
+            than two subgenres.
     """
     opened = (ModelFolder.open(a), ModelFolder.open(b))
     truth = [_truth(run) for run in opened]
     common = [i for i in truth[0] if truth[1].get(i) == truth[0][i]]
-    if not common:
+    if len({truth[0][i] for i in common}) < 2:
         raise EvaluationError(
-            f"{a} and {b} have no held-out tracks in common; train both with the same library, "
-            "seed and test share"
+            f"{counted(len(common), 'track')} of fewer than two subgenres are held out of both {a} "
+            f"and {b}; train both with the same library, seed and test share (`subgenre runs` "
+            "shows the figures of each on its own)"
         )
     first, second = (_measure(run, common, seed) for run in opened)
     right = [one[0].by_track[MAIN] for one in (first, second)]

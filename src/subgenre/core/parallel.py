@@ -150,7 +150,7 @@ class _Run:
 
     def _check_start(self) -> None:
         """Wait for one worker, so that a start that fails is not blamed on the files."""
-        with _without_ctrl_c():
+        with _safe_path(), _without_ctrl_c():
             first = self.pool.schedule(int)
         problem = first.exception()
         if problem is not None:
@@ -190,6 +190,21 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
     return context
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep the current folder out of the search path of the processes that start meanwhile.
+
+    Python would put it first, and import a `re.py` that lies there. Workers take the search path of
+    this process over.
+    """
+    before = os.environ.get("PYTHONSAFEPATH", "")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        os.environ["PYTHONSAFEPATH"] = before  # empty: not set
 
 
 @contextmanager

@@ -64,6 +64,12 @@ class PlaylistRequest:
             raise PlaylistError(f"--{kinds[0]} and --{kinds[1]} are two kinds of list; choose one")
         if kinds in (["expand"], ["axis"]) and len(self.seeds):
             raise PlaylistError(f"a list by --{kinds[0]} takes no seeds; leave them out")
+        if self.smooth and (self.journey or self.axis):
+            raise PlaylistError(f"--{kinds[0]} has an order of its own; leave out --smooth")
+        if self.until_fit is not None and not self.expand:
+            raise PlaylistError("--until-fit needs a subgenre; give --expand")
+        if self.between is not None and not self.axis:
+            raise PlaylistError("--between needs two subgenres; give --axis")
         if self.journey and len(self.seeds) != 2:
             raise PlaylistError(f"a journey needs two seeds, not {len(self.seeds)}")
         if (len(self.like) or len(self.unlike)) and not self.expand:

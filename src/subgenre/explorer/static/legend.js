@@ -80,18 +80,20 @@ function drawCorrections() {
 }
 
 async function refit() {
-  const timer = setInterval(drawProgress, 300);
+  const bar = byId("refit-progress"), timer = setInterval(drawProgress, 300);
+  bar.removeAttribute("value"); // as long as no stage has begun
+  bar.hidden = false;
   const done = await busy(byId("refit"), "Refitting", () => post("/refit"));
   clearInterval(timer);
-  byId("refit-progress").hidden = true;
+  bar.hidden = true;
   if (done) emit("refitted", done);
 }
 
 async function drawProgress() {
   const bar = byId("refit-progress"), { stage, done, total } = await get("/refit");
   if (!byId("refit").hasAttribute("aria-busy")) return; // it ended meanwhile
-  bar.hidden = !total;
-  bar.max = total || 1;
+  if (!total) return;
+  bar.max = total;
   bar.value = done;
   bar.title = stage;
 }
