@@ -654,6 +654,25 @@ def test_lists_are_ranked(
         np.testing.assert_allclose(shown, real, atol=0.001)
 
 
+def test_a_damaged_model_expands_nothing(tmp_path: Path, call: Call):
+    """Also where an index holds the vectors of the list; a deleted file is damage, too."""
+    run = vector_run(tmp_path / "fully_trained_models_1", spread=0.5)
+    score_file(run, 0.75)
+    opened = ModelFolder.open(run)
+    index = Index.create(opened.index_path, dim=DIM, fingerprint=opened.fingerprint)
+    index.upsert(opened.tracks, opened.embeddings.vectors)
+    words = ["playlist", "--expand", "dark", "--run", run]
+    assert call(*words)[0] == 0
+    for name in (workspace.EMBEDDINGS, workspace.METRICS):
+        whole = (run / name).read_bytes()
+        (run / name).write_bytes(whole[: len(whole) // 2])
+        code, _, err = call(*words)
+        assert (code, name in err) == (2, True), err
+        (run / name).write_bytes(whole)
+    (run / workspace.EMBEDDINGS).unlink()
+    assert f"{workspace.EMBEDDINGS}: " in call("check", run)[2]
+
+
 def test_a_list_shows_what_like_and_unlike_changed(
     tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ):

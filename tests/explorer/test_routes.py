@@ -515,6 +515,9 @@ def test_a_file_that_goes_away_while_it_is_asked_for_is_reported(
         ("GET", {"host": "m.home:8000"}, True),  # named to the guard
         ("GET", {"host": "evil.example"}, False),
         ("GET", {"host": "127.0.0.1.evil.example"}, False),
+        ("GET", {"host": "localhost:80@evil.example"}, False),
+        ("GET", {"host": "127.0.0.1:80, evil.example"}, False),
+        ("GET", {"host": "[fe80::1%evil.example]:80"}, False),
         ("GET", {}, False),
         ("GET", {"host": "localhost", "sec-fetch-site": "cross-site"}, False),
         ("GET", {"host": "localhost", "sec-fetch-site": "cross-site",

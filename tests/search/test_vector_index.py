@@ -263,10 +263,16 @@ def test_a_damaged_table_of_tempo_and_key_is_one_clear_error(index, measured):
         Index.open(index.path)
 
 
-@pytest.mark.parametrize("limits", [(1, 2, 3), (float("nan"), 1), (3, 2), "ab", 5, ("a", 1)])
+@pytest.mark.parametrize("limits", [(1, 2, 3), (float("nan"), 1), (3, 2), "ab", 5, ("a", "b")])
 def test_limits_that_are_no_pair_of_numbers_are_refused(limits):
     with pytest.raises(ConfigError, match="the lowest and the highest number"):
         Filter(bpm=limits)
+
+
+@pytest.mark.parametrize("name", ["genre", "folder", "in_key", "exclude"])
+def test_a_string_in_place_of_several_names_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} is '/music'; give a tuple"):
+        Filter(**{name: "/music"})
 
 
 def test_many_small_additions_renew_the_cached_proximity(index):

@@ -59,8 +59,12 @@ def time_limit(limit_s: float) -> Iterator[None]:
         _ends.reset(token)
 
 
+def _is_over() -> bool:
+    return time.monotonic() > _ends.get()
+
+
 def _check_time() -> None:
-    if time.monotonic() > _ends.get():
+    if _is_over():
         raise AudioError("takes too long to read")
 
 
@@ -75,6 +79,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
     with _open_regular(path) as file, time_limit(LIMIT_S):
         try:
             with _open_container(file, path) as container:
+                _check_time()
                 if not container.streams.audio:
                     raise AudioError("holds no audio stream")
                 stream = container.streams.audio[0]
@@ -83,6 +88,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.FFmpegError as problem:
+            _check_time()
             raise AudioError(_reason(problem)) from problem
         except OSError as problem:
             raise AudioError(f"can't be read ({problem.strerror or problem})") from problem
@@ -97,6 +103,7 @@ def _open_container(file: io.FileIO, path: Path) -> InputContainer:
             metadata_errors="replace",
         )
     except (ValueError, EOFError) as problem:
+        _check_time()
         raise AudioError(_reason(problem)) from problem
 
 
@@ -150,9 +157,11 @@ class _Named:
         self.file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        """Read, until the time is over: a reader may search a huge file for its next packet."""
-        _check_time()
-        return self.file.read(size)
+        """Read, until the time is over: a reader may search a huge file for its next packet.
+
+        Then the file ends here, and `packets` raises the error: FFmpeg can't pass one on.
+        """
+        return b"" if _is_over() else self.file.read(size)
 
 
 def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
@@ -164,10 +173,11 @@ def packets(container: InputContainer, stream: av.AudioStream) -> Iterator[Any]:
                 if packet.size:
                     yield packet
         except av.EOFError:
-            return
+            break
         except av.FFmpegError:
             continue
-        return
+        break
+    _check_time()
 
 
 def decode(packet: Any) -> list[av.AudioFrame]:

@@ -125,9 +125,10 @@ def _model(path: Path) -> list[Part]:
         (path / workspace.SPLIT, model.check_split, _TRAIN),
         (path / workspace.HISTORY, lambda: model.history, _TRAIN),
     ]
-    if model.has_embeddings:
+    evaluated = (path / workspace.METRICS).exists()
+    if model.has_embeddings or evaluated:
         parts.append((path / workspace.EMBEDDINGS, lambda: model.embeddings, evaluate))
-    if (path / workspace.METRICS).exists():
+    if evaluated:
         parts.append((path / workspace.METRICS, lambda: model.figures, evaluate))
     if storage.exists(path / INDEX):
         parts.append(_index(path / INDEX, model))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from subgenre.audio import keys
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import text
 from subgenre.core.progress import Console, Silent
-from subgenre.errors import AudioError, EvaluationError, IndexStoreError, PlaylistError, RunError
+from subgenre.errors import AudioError, IndexStoreError, PlaylistError
 from subgenre.library import formats, sources
 from subgenre.search import requests
 from subgenre.search.classifier import Classifier
@@ -55,7 +57,7 @@ def playlist(
     for seed in (tracks.track(tracks.row(s)) for s in request.seeds if isinstance(s, str)):
         if seed.tempo_and_key:
             console.info(f"{seed.name}: {seed.tempo_and_key}")
-    classifier = _classifier(model) if request.expand else None
+    classifier = _classifier(model, console) if request.expand else None
     hits = requests.make(tracks, request, classifier=classifier)
     if request.journey:
         _name_replaced_ends(given, request.seeds, console)
@@ -88,7 +90,7 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
     if isinstance(name, np.ndarray):
         return name
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - False for a name that is too long, too
         try:
             return tracks.track(tracks.row(name)).id
         except IndexStoreError as problem:
@@ -104,12 +106,16 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
     return track_id if tracks.has(track_id) else path
 
 
-def _classifier(model: ModelFolder) -> Classifier | None:
-    """Return the model's classifier; None if the model has no vectors or one subgenre alone."""
-    try:
+def _classifier(model: ModelFolder, console: Console) -> Classifier | None:
+    """Return the model's classifier; None if the model has no vectors."""
+    if model.has_embeddings:
         return model.classifier()
-    except (RunError, EvaluationError):
-        return None
+    path = shlex.quote(str(model.path))
+    console.warn(
+        f"{model.path} has no vectors of its own tracks, so how well a track fits is estimated "
+        f"from the index alone; `subgenre evaluate --run {path}` writes them"
+    )
+    return None
 
 
 def _why_empty(tracks: Collection, request: PlaylistRequest, classifier: Classifier | None) -> str:

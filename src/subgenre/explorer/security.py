@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -50,6 +51,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\[\]:@,\s]+)(:\d{1,5})?")
 _SAFE = frozenset({"GET", "HEAD"})
 
 
@@ -110,8 +112,11 @@ class Guard:
         return None
 
     def _known(self, host: str) -> bool:
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if name.lower() in self.hosts:
+        found = _HOST.fullmatch(host)
+        if found is None:
+            return False
+        name = found["name"].lower()
+        if name in self.hosts:
             return True
         try:
             ipaddress.ip_address(name.strip("[]"))

@@ -53,13 +53,16 @@ class Filter:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("genre", "subgenre", "artist", "folder", "key", "in_key", "exclude"):
+            if isinstance(given := getattr(self, name), str | Path):
+                raise ConfigError(f"{name} is {str(given)!r}; give a tuple: ({str(given)!r},)")
         for name in ("bpm", "duration_s"):
             limits = getattr(self, name)
             try:
-                ordered = limits is None or (len(limits) == 2 and limits[0] <= limits[1])
-            except TypeError:
-                ordered = False
-            if not ordered or isinstance(limits, str):
+                low, high = (-1, 1) if limits is None else map(float, limits)
+            except (TypeError, ValueError):
+                low, high = 1, -1
+            if isinstance(limits, str) or not low <= high:
                 raise ConfigError(f"{name} is {limits!r}; give the lowest and the highest number")
 
 
