@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subgenre.core.text import percent
+from subgenre.core.text import percent, percent_interval, signed
 
 
 @pytest.mark.parametrize(
@@ -12,3 +12,18 @@ from subgenre.core.text import percent
 )
 def test_a_share_is_rounded_once(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        *((-0.0, 0, "0"), (0.4, 0, "0"), (-0.4, 0, "0"), (4.4, 0, "+4"), (-4.4, 0, "-4")),
+        *((-0.0004, 3, "0.000"), (0.0006, 3, "+0.001")),
+    ],
+)
+def test_zero_has_no_sign(value: float, digits: int, text: str) -> None:
+    assert signed(value, digits) == text
+
+
+def test_an_end_of_an_interval_is_no_negative_zero() -> None:
+    assert percent_interval(0.1, -0.0, 0.3) == "10 % (0 to 30)"

@@ -32,6 +32,7 @@ def context(x: np.ndarray, labels: np.ndarray, **given: Any) -> Context:
         "chunks": x,
         "chunk_track": np.arange(n),
         "copies": Duplicates("features", (), ""),
+        "chance": float(np.bincount(labels).max() / n),
     }
     folds = [Fold(train, test, {"trained": x}) for train, test in pairs]
     return Context(labels=labels, frozen=x, vectors=x, folds=folds, **(fields | given))

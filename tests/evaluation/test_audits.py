@@ -331,6 +331,17 @@ def test_the_difference_of_a_share_is_in_per_cent_and_each_has_a_row() -> None:
     assert sum(s.text in section.finding for s in found.standouts) == 1
 
 
+def test_one_chance_level_holds_for_the_model_and_for_all_audits_of_its_accuracy() -> None:
+    columns, labels = planted(0.0)
+    x = np.random.default_rng(0).normal(size=(labels.size, 4))
+    given = context(x, labels, columns=columns, chance=0.4)
+    found = confounders.run(given, permutations=19)
+    scores = [c.accuracy for c in (found.together, *found.columns)]
+    scores += [point.accuracy for point in growth.run(given).points]
+    assert {score.chance for score in scores} == {0.4}
+    assert not any(c.named for c in found.columns)
+
+
 def test_without_a_confounder_none_is_named() -> None:
     for seed in range(2):
         columns, labels = planted(0.0, seed=seed)

@@ -238,6 +238,8 @@ def test_every_file_and_figure_is_there(found: dict[str, Any], out: Path) -> Non
     assert len(table.ids) == 30
     assert set(table.splits) == {"test"}
     assert {"pairs", "leakage", "learning_curve", "confounders", "open_set"} <= set(found["audits"])
+    together = found["audits"]["confounders"]["together"]["accuracy"]
+    assert together["chance"] == found["models"]["trained"]["centroid_accuracy"]["chance"]
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Lines, Section, Suggestion, Suggestions, Table
-from subgenre.metrics import METRICS, Score
+from subgenre.metrics import METRICS, Difference, Score
 from subgenre.report import ReportData, html, previews, write_card
 from subgenre.report.card import escape, render_card
 from subgenre.report.charts import line_chart
@@ -33,6 +34,21 @@ def test_every_section_is_there_and_the_elements_nest():
     ]
     assert "83 % (78 to 88) of held-out tracks" in page.text
     assert "2 files skipped" in page.text
+
+
+def test_no_line_breaks_inside_a_figure_or_an_option():
+    difference = {"centroid_accuracy": Difference(-0.1, -0.3, 0.0, 1.0, 50)}
+    data = full_data(
+        comparisons={"trained_vs_frozen": difference},
+        warnings=("The command subgenre evaluate --folds 5 measures pairs (or --set a.b=0).",),
+    )
+    text = rendered(data)
+    whole = {unescape(one) for one in re.findall(r'<span class="nb">([^<]*)</span>', text)}
+    assert {"10 points (0 to 30, p 1.000)", "83 % (78 to 88)", "(-30 to 0)"} <= whole
+    assert {"--folds 5", "--set a.b=0"} <= whole
+    small = {"centroid_accuracy": Difference(0.2, 0.1, 0.3, 1e-9, 50)}
+    text = rendered(full_data(comparisons={"trained_vs_frozen": small}))
+    assert '<span class="nb">20 points (10 to 30, p &lt; 0.001)</span>' in text
 
 
 def test_shares_are_written_as_percentages():

@@ -12,7 +12,7 @@ from subgenre.evaluation.baselines import MODELS
 from subgenre.metrics import METRICS, Difference, Score, wilson
 from subgenre.report import ReportData, summary
 from subgenre.report.card import render_card
-from subgenre.report.wording import chance_note
+from subgenre.report.wording import chance_note, difference_text, signed_text
 from subgenre.report.writer import Evaluated
 from tests.report.example import full_data, models, points
 
@@ -78,6 +78,12 @@ def test_only_the_interval_of_the_difference_decides_whether_training_helped(low
     assert ("chance" in line) == doubt
     assert ("more than this model" in line) == (gain < 0)
     assert str(round(100 * abs(gain))) in line
+
+
+def test_an_end_at_zero_has_no_sign_where_the_difference_is_turned_round() -> None:
+    worse = Difference(-0.1, -0.3, 0.0, 1.0, 10)
+    assert difference_text(worse) == "10 points (0 to 30, p 1.000) more than"
+    assert signed_text(worse, "knn_accuracy") == "-10 points (-30 to 0), p 1.000"
 
 
 def test_five_tracks_are_too_few_for_a_verdict() -> None:

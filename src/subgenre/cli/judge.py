@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from subgenre.cli.options import Common, Recipe, import_code
 from subgenre.core import workspace
-from subgenre.core.text import counted
+from subgenre.core.text import counted, p_value, signed
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -204,7 +204,6 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
     if a is None or b is None:
         raise ConfigError("compare needs two models; name both folders")
     from subgenre.commands import runs as stage
-    from subgenre.core.text import p_value
     from subgenre.metrics import METRICS
 
     terminal = (common or Common()).terminal()
@@ -226,7 +225,7 @@ def compare(a: Path | None = None, b: Path | None = None, *, common: Common | No
                 METRICS[name].title,
                 f"{compared.first[name].value:.3f}",
                 f"{compared.second[name].value:.3f}",
-                f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+                f"{signed(one.difference, 3)} [{signed(one.low, 3)}, {signed(one.high, 3)}]",
                 p_value(one.p),
             ]
             for name, one in compared.differences.items()

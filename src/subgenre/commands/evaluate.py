@@ -160,7 +160,9 @@ def evaluate(
     audited = Audited({}, (), ())
     if not quick:
         retrain_in = models.out / "open_set" if open_set == "full" else None
-        context = _context(models, scored, vectors, folds, repeats, retrain_in, workers, console)
+        context = _context(
+            models, scored, scores, vectors, folds, repeats, retrain_in, workers, console
+        )
         audited = registry.run_all(context)
     warnings = _warnings(models, scores, audited, console)
     found = _Found(folds, repeats, scored, scores, sides, vectors, audited, warnings)
@@ -250,6 +252,7 @@ def _report_data(models: _Models, found: _Found) -> ReportData:
 def _context(
     models: _Models,
     scored: Sequence[Fold],
+    scores: baselines.Scores,
     vectors: Floats,
     folds: int,
     repeats: int,
@@ -277,6 +280,7 @@ def _context(
         folds=scored,
         vectors=vectors,
         copies=copies,
+        chance=scores.scores["trained"]["centroid_accuracy"].chance,
         n_folds=folds,
         repeats=repeats,
         seed=models.settings.run.seed,

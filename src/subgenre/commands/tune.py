@@ -15,7 +15,7 @@ from subgenre import metrics
 from subgenre.config import RunConfig
 from subgenre.core import validation
 from subgenre.core.progress import Console, Silent, WarningsOnly
-from subgenre.core.text import p_value
+from subgenre.core.text import p_value, signed
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.dataset.splits import Split
@@ -269,7 +269,8 @@ def _verdict(ranked: Sequence[Trial], first: Trial, by: str) -> str:
         by
     ]
     doubt = "; the difference may be chance" if gain.low <= 0 else ""
+    value, low, high = (signed(figure, 3) for figure in (gain.difference, gain.low, gain.high))
     return (
-        f"{sentence}, {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over "
+        f"{sentence}, {value} [{low}, {high}] over "
         f"{first.candidate.name} on the same {gain.n} tracks (p {p_value(gain.p)}){doubt}"
     )

@@ -21,12 +21,18 @@ def percent(share: float) -> str:
     """Write a share as a percentage: '83 %', one digit below ten: '9.5 %'."""
     points = 100 * share
     digits = 1 if abs(points) < 9.95 and round(points, 1) % 1 else 0  # rounded once
-    return f"{points:.{digits}f} %"
+    return f"{points:z.{digits}f} %"
 
 
 def percent_interval(share: float, low: float, high: float) -> str:
     """Write a share with its interval, in per cent: '83 % (78 to 86)'."""
-    return f"{percent(share)} ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{percent(share)} ({100 * low:z.0f} to {100 * high:z.0f})"
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """Write a number with its sign, and 0 without: '+4', '-0.012', '0'."""
+    text = f"{value:+z.{digits}f}"
+    return text if float(text) else text.removeprefix("+")
 
 
 def p_value(p: float) -> str:

@@ -31,6 +31,10 @@ MAX_MB = 3.0  # with plotly the file is under 8 MB
 WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
 LISTED_TRACKS = 3000
 CHARTED_METRICS = ("centroid_accuracy", "map_at_r")
+_NUMBER = r"[-+]?\d[\d.]*"
+_INTERVAL = rf"\({_NUMBER} to {_NUMBER}(?:, p (?:&lt; )?[\d.]+)?\)"
+_OPTION = r"(?<![\w-])--[a-z][a-z-]*(?: \d+| [\w.]+=[\w.]+)?"
+_UNBROKEN = re.compile(rf"{_NUMBER} (?:%|points?)(?: {_INTERVAL})?|{_INTERVAL}|{_OPTION}")
 TITLES = {
     "summary": "Summary",
     "baselines": "The model beside its baselines",
@@ -141,9 +145,8 @@ def _position(value: float) -> float:
 
 
 def _unbroken(text: str) -> Markup:
-    """Keep a percentage and its interval on one line."""
-    shares = r"(\d[\d.]* %(?: \(\d+ to \d+\))?)"
-    return Markup(re.sub(shares, r'<span class="nb">\1</span>', str(escape(text))))  # noqa: S704
+    """Keep a figure with its unit, an interval, and an option with its number on one line."""
+    return Markup(_UNBROKEN.sub(r'<span class="nb">\g<0></span>', str(escape(text))))  # noqa: S704
 
 
 def _source(name: str) -> Markup:

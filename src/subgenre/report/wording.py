@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subgenre.core.text import counted, p_value, percent, percent_interval
+from subgenre.core.text import counted, p_value, percent, percent_interval, signed
 from subgenre.metrics import METRICS, Difference, Score
 from subgenre.report.data import ReportData
 
@@ -18,8 +18,8 @@ def score_text(score: Score | None, metric: str) -> str:
         if exact:
             return percent(score.value)
         return percent_interval(score.value, score.low, score.high)
-    text = f"{round(score.value, 3) + 0.0:.3f}"  # + 0.0: no "-0.000"
-    return text if exact else f"{text} ({score.low:.2f} to {score.high:.2f})"
+    text = f"{score.value:z.3f}"  # z: no "-0.000"
+    return text if exact else f"{text} ({score.low:z.2f} to {score.high:z.2f})"
 
 
 def difference_text(difference: Difference) -> str:
@@ -31,7 +31,7 @@ def difference_text(difference: Difference) -> str:
         return "as much as"
     if points < 0:
         points, low, high = -points, -high, -low
-    interval = f"({low:.0f} to {high:.0f}, p {p_value(difference.p)})"
+    interval = f"({low:z.0f} to {high:z.0f}, p {p_value(difference.p)})"
     less = "less" if difference.difference > 0 else "more"
     return f"{counted(round(points), 'point')} {interval} {less} than"
 
@@ -42,7 +42,7 @@ def signed_text(difference: Difference | None, metric: str) -> str:
         return ABSENT
     scale, digits = (100, 0) if METRICS[metric].is_share else (1, 3)
     value, low, high = (
-        f"{scale * number:+.{digits}f}"
+        signed(scale * number, digits)
         for number in (difference.difference, difference.low, difference.high)
     )
     unit = " points" if METRICS[metric].is_share else ""

@@ -40,7 +40,7 @@ class Evaluated:
             cells = [_cell(scores.get(metric)) for scores in models.values()]
             # of the trained model, the last: the chance of NMI and ARI differs by model
             chance = next(s[metric]["chance"] for s in reversed(models.values()) if metric in s)
-            rows.append([metrics.METRICS[metric].title, *cells, f"{chance:.3f}"])
+            rows.append([metrics.METRICS[metric].title, *cells, f"{chance:z.3f}"])
         return ["metric", *(MODELS[name].title for name in models), MODELS["chance"].title], rows
 
 
@@ -109,4 +109,4 @@ def n_skipped(library: EvaluationTracks) -> int:
 def _cell(score: Mapping[str, Any] | None) -> str:
     if score is None:
         return "-"
-    return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
+    return f"{score['value']:z.3f} [{score['low']:z.2f}, {score['high']:z.2f}]"

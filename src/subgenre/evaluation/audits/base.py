@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.core.progress import Console, Silent
-from subgenre.core.text import percent_interval
+from subgenre.core.text import percent_interval, signed
 from subgenre.metrics import Score
 from subgenre.metrics.vectors import Floats, Ints
 
@@ -171,6 +171,7 @@ class Context:
         folds: positions of training and test tracks, and the vectors of each model.
         vectors: of the trained models [N, D]; rows of NaN for tracks that are not evaluated.
         copies: pairs of tracks that are one recording.
+        chance: of the accuracy of `trained` over the folds, as `metrics.json` has it.
         n_folds, repeats: 0 for a single split.
         retraining: None where audits may not train their own models.
     """
@@ -187,6 +188,7 @@ class Context:
     folds: Sequence[Fold]
     vectors: NDArray[np.floating]
     copies: Duplicates
+    chance: float
     n_folds: int = 0
     repeats: int = 0
     seed: int = 0
@@ -227,9 +229,12 @@ def share_text(score: Score | None) -> str:
 
 def decimal_text(score: Score | Interval | None) -> str:
     """Write a figure with its interval: "0.831 (0.78 to 0.86)"."""
-    return ABSENT if score is None else f"{score.value:.3f} ({score.low:.2f} to {score.high:.2f})"
+    return (
+        ABSENT if score is None else f"{score.value:z.3f} ({score.low:z.2f} to {score.high:z.2f})"
+    )
 
 
 def points_text(gap: Interval) -> str:
     """Write a difference of shares with its interval: "+5 points (+1 to +8)"."""
-    return f"{100 * gap.value:+.0f} points ({100 * gap.low:+.0f} to {100 * gap.high:+.0f})"
+    value, low, high = (signed(100 * share) for share in (gap.value, gap.low, gap.high))
+    return f"{value} points ({low} to {high})"

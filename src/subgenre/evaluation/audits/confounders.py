@@ -142,14 +142,18 @@ def run(context: Context, *, permutations: int = 999) -> Confounders:
     varying = {name: column for name, column in columns.items() if np.unique(column).size > 1}
     if not varying:
         raise EvaluationError("no column varies: there is nothing that could confound")
-    judged = [_judge([column], shuffled, folds, len(names)) for column in varying.values()]
+
+    def judge(chosen: Sequence[Column]) -> tuple[Score, float]:
+        return _judge(chosen, shuffled, folds, len(names), context.chance)
+
+    judged = [judge([column]) for column in varying.values()]
     q_values = false_discovery_control([p for _, p in judged])
     found = [
         _confounder(name, *one, float(q), float(_known(varying[name]).mean()))
         for name, one, q in zip(varying, judged, q_values, strict=True)
     ]
     found.sort(key=lambda c: -c.accuracy.value)
-    accuracy, p = _judge(list(varying.values()), shuffled, folds, len(names))
+    accuracy, p = judge(list(varying.values()))
     outstanding = standouts(varying, labels, names)
     notes = [*(c.text for c in found if c.named), *(s.text for s in outstanding)]
     if len(varying) < len(columns):
@@ -197,7 +201,11 @@ def standouts(columns: Mapping[str, Column], labels: Ints, names: Sequence[str])
 
 
 def _judge(
-    columns: Sequence[Column], shuffled: Ints, folds: Sequence[Fold], n_classes: int
+    columns: Sequence[Column],
+    shuffled: Ints,
+    folds: Sequence[Fold],
+    n_classes: int,
+    chance: float,
 ) -> tuple[Score, float]:
     """Return the held-out accuracy with the true labels (row 0), and its permutation p-value."""
     right = np.zeros(shuffled.shape)
@@ -213,8 +221,7 @@ def _judge(
             right[start : start + BLOCK, test] = scores.argmax(axis=2) == y[:, test]
     accuracy = right.mean(axis=1)
     p = float((1 + np.sum(accuracy[1:] >= accuracy[0])) / len(shuffled))
-    largest = float(np.bincount(shuffled[0]).max() / shuffled.shape[1])
-    return share(right[0], chance=largest), p
+    return share(right[0], chance=chance), p
 
 
 def _basis(column: Column, train: Ints) -> Floats:
@@ -272,7 +279,7 @@ def section(found: Confounders, _: Context) -> Section:
         "How many held-out tracks does one property assign to the right subgenre? "
         "The model may have learnt a property that is clearly above chance instead of the music: "
         f"p is at most {LEVEL}, and the whole interval lies above chance "
-        f"({percent(found.together.accuracy.chance)}, the share of the largest subgenre).",
+        f"({percent(found.together.accuracy.chance)}, as for the model).",
         " ".join(note for note in found.notes if note not in in_tables),
         tuple(tables),
         remarkable[0] if remarkable else "",

@@ -65,8 +65,9 @@ def section(scores: Mapping[str, Scores], _: Context) -> Section:
         "views",
         "Within and between genres",
         "Can the model separate the subgenres of one genre, and can it separate the genres? There "
-        "are fewer choices than in the other sections, so chance is higher; it is that of the "
-        "centroid accuracy.",
+        "are fewer choices than in the other sections, so chance is higher. It is that of the "
+        "centroid accuracy: the share of the largest class among the held-out tracks of a split, "
+        "averaged over the splits.",
         "",
         (Table(columns, rows, "Within and between genres"),),
     )

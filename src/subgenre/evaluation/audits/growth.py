@@ -88,7 +88,7 @@ def run(context: Context) -> LearningCurve:
     ]
     tested = np.unique(np.concatenate([test for _, test in folds]))
     right = np.stack([row for row, _ in measured])[:, tested]
-    return _extrapolated(np.array([n for _, n in measured]), right, y[tested], generator)
+    return _extrapolated(np.array([n for _, n in measured]), right, context.chance, generator)
 
 
 def power_law(n: Floats, errors: Floats) -> tuple[Floats, Floats, Floats]:
@@ -133,13 +133,12 @@ def _right(
 
 
 def _extrapolated(
-    n: Floats, right: Floats, labels: Ints, generator: np.random.Generator
+    n: Floats, right: Floats, chance: float, generator: np.random.Generator
 ) -> LearningCurve:
     """Fit the power law to the accuracies with n tracks a subgenre: n [S], right [S, N]."""
     n_tracks = right.shape[1]
     weights = generator.multinomial(n_tracks, np.full(n_tracks, 1 / n_tracks), BOOTSTRAPS)
     draws = right @ weights.T / n_tracks  # [S, K]
-    chance = float(np.bincount(labels).max() / n_tracks)
     means = right.mean(axis=1)
     points = tuple(
         CurvePoint(size, Score(value, *share_interval(value, row, n_tracks), chance))

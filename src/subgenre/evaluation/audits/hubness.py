@@ -91,7 +91,7 @@ def section(found: Hubness, context: Context) -> Section:
     figures: dict[str, Callable[[Occurrence], str]] = {
         "Tracks in no list": lambda o: percent(o.never_share),
         "Skewness: 0 if all tracks are in equally many lists, more with hubs": lambda o: (
-            f"{o.skewness:.2f}"
+            f"{o.skewness:z.2f}"
         ),
         "Lists that hold the most frequent track": lambda o: str(o.most),
         "Tracks in over five times their share of lists": lambda o: percent(o.hub_share),
