@@ -122,7 +122,7 @@ def test_a_test_run_is_scored_as_far_as_it_can_be(folder: FeatureFolder, tmp_pat
     scores = found["models"]["trained"]
     assert "centroid_accuracy" in scores
     assert "map_at_r" not in scores  # no test track has another of its subgenre
-    assert any("map_at_r" in line for line in found["warnings"])
+    assert any("MAP@R" in line for line in found["warnings"])
     report = (out / workspace.REPORT).read_text(encoding="utf-8")
     assert "no test track has another of its class" in report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subgenre.core.text import percent, percent_interval, signed
+from subgenre.core.text import percent, percent_interval, signed, two_digits
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,10 @@ def test_zero_has_no_sign(value: float, digits: int, text: str) -> None:
 
 def test_an_end_of_an_interval_is_no_negative_zero() -> None:
     assert percent_interval(0.1, -0.0, 0.3) == "10 % (0 to 30)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0416, "0.042"), (6.06, "6.1"), (95.4, "95"), (64_300, "64,000")]
+)
+def test_two_digits_are_written_without_an_exponent(value: float, text: str) -> None:
+    assert two_digits(value) == text

@@ -325,10 +325,23 @@ def test_the_difference_of_a_share_is_in_per_cent_and_each_has_a_row() -> None:
     found = confounders_of(columns, labels)
     texts = [s.text for s in found.standouts if s.column == "clipped_share"]
     assert texts
-    assert all("2 %" in text or "2.01 %" in text for text in texts)
+    assert all("by 2 % of the samples" in text for text in texts)
     section = confounders.section(found, None)
     assert len(section.blocks[1].rows) == len(found.standouts)
     assert sum(s.text in section.finding for s in found.standouts) == 1
+
+
+def test_levels_beyond_full_scale_differ_in_db_and_figures_have_two_digits() -> None:
+    labels = np.repeat([0, 1], 10)
+    spread = np.linspace(0.99, 1.01, 20)
+    tracks = [tagged(200.0, bit_rate=256_000 if label else 128_000) for label in labels]
+    peaks = np.where(labels == 0, 0.5, 2.0) * spread
+    found = confounders_of(
+        confounders.track_columns(tracks, {"peak": peaks}, np.arange(20)), labels
+    )
+    texts = [s.text for s in found.standouts if s.subgenre == "b"]
+    assert any("higher in peak level than the rest by 12 dB" in text for text in texts)
+    assert any("by 130,000 bit/s" in text for text in texts)
 
 
 def test_one_chance_level_holds_for_the_model_and_for_all_audits_of_its_accuracy() -> None:
@@ -375,7 +388,7 @@ def test_missing_values_of_chunks_are_left_out_of_a_tracks_mean() -> None:
     columns = confounders.track_columns(
         tracks, {"peak": [0.5, np.nan, np.nan], "tempo_bpm": [100.0, 0.0, 0.0]}, np.array([0, 0, 1])
     )
-    np.testing.assert_array_equal(columns["peak"], [0.5, np.nan])
+    np.testing.assert_allclose(columns["peak_db"], [-6.0206, np.nan], atol=1e-4)
     np.testing.assert_array_equal(columns["tempo_bpm"], [100.0, np.nan])
     assert np.isnan(columns["year"]).all()
 

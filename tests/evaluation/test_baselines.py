@@ -106,7 +106,7 @@ def test_vectors_that_are_not_finite_are_noted_or_refused() -> None:
     parts = [Fold(a, b, {"frozen": broken, "trained": x}) for a, b in positions(18, 3)]
     found = baselines.score(parts, y, genres=GENRES, ids=names(18))
     assert "frozen" not in found.scores
-    assert any(note.startswith("frozen") and "NaN" in note for note in found.notes)
+    assert any(note.startswith("Frozen backbone") and "NaN" in note for note in found.notes)
     parts = [Fold(a, b, {"frozen": x, "trained": broken}) for a, b in positions(18, 3)]
     with pytest.raises(EvaluationError, match="NaN"):
         baselines.score(parts, y, genres=GENRES, ids=names(18))

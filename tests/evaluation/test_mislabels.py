@@ -164,6 +164,7 @@ def test_copies_are_distinguished_by_their_playlists() -> None:
     )
     rows = mislabels.copies(Duplicates("features", pairs, ""), tracks)
     assert [r.kind for r in rows] == ["duplicate", "two playlists"]
+    assert [r.how_sure for r in rows] == ["100 %", "80 %"]
     assert rows[0].suggestion == "/m/1.mp3"
     assert rows[1].suggestion == "s1"
 
@@ -178,6 +179,8 @@ def test_broken_recordings_are_listed() -> None:
     found = [(r.track, r.kind) for r in rows]
     assert found == [("0000", "clipped"), ("0001", "silent"), ("0003", "out of phase")]
     assert all(0 <= r.confidence <= 1 for r in rows)
+    assert rows[0].why.startswith("2 % of the samples")
+    assert not any(r.how_sure for r in rows)  # what was measured is in `why`
 
 
 def test_findings_are_sorted_and_safe_as_csv_and_json() -> None:

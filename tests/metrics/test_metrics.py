@@ -369,7 +369,7 @@ def test_a_metric_that_can_not_be_scored_is_left_out_with_a_note() -> None:
     missing = {"r_precision", "map_at_r", "triplet_accuracy", "silhouette"}
     assert set(combine([part])) == set(METRICS) - missing
     assert len(part.notes) == 4
-    assert "map_at_r: no test track has another of its class among the 4 test tracks" in part.notes
+    assert any(note.startswith("MAP@R") and "4 test tracks" in note for note in part.notes)
     with pytest.raises(EvaluationError, match="no test track has another"):
         metrics.map_at_r(np.eye(4), np.arange(4))
 

@@ -44,13 +44,13 @@ class Diagnosed:
         """Return columns and the first `SHOWN` rows for a person."""
         rows = [
             [
-                *(f.kind, Path(f.path).name, f.subgenre, percent(f.confidence)),
+                *(f.kind, Path(f.path).name, f.subgenre, f.how_sure),
                 "" if f.kind == "duplicate" else f.suggestion,
                 *("" if f.fit is None else percent(f.fit), f.why),
             ]
             for f in self.findings[:SHOWN]
         ]
-        return ["what", "track", "lies in", "how sure", "best fit", "fit", "why"], rows
+        return ["what", "track", "lies in", "how sure", "best fit", "probability", "why"], rows
 
     @property
     def caption(self) -> str:

@@ -35,6 +35,11 @@ def signed(value: float, digits: int = 0) -> str:
     return text if float(text) else text.removeprefix("+")
 
 
+def two_digits(value: float) -> str:
+    """Write a number with two significant digits: '0.042', '6.1', '64,000'."""
+    return f"{float(f'{value:.2g}'):,.12g}"
+
+
 def p_value(p: float) -> str:
     """Write a p-value: '0.021', '< 0.001'."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

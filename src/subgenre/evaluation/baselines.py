@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from subgenre import metrics
+from subgenre.core.text import counted
 from subgenre.errors import EvaluationError
 from subgenre.metrics import Difference, Measured, Score
 from subgenre.metrics.vectors import Floats, Ints, standardisation, standardised, unit
@@ -153,7 +154,8 @@ def score(
                 )
             except EvaluationError as problem:
                 last = problem
-                notes[f"{name}, {len(fold.test)} held-out tracks: {problem}"] = None
+                n_test = counted(len(fold.test), "held-out track")
+                notes[f"{MODELS[name].title} is not scored on {n_test}: {problem}."] = None
         if parts:
             scores[name], measured[name] = metrics.combine(parts, seed=seed), parts
             notes |= dict.fromkeys(note for part in parts for note in part.notes)

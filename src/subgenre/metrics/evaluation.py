@@ -131,7 +131,8 @@ def _measure(
         draws = [own.by_track(train, train_labels, test, row) for row in shuffled]
         chance[own.name] = float(np.nanmean(draws))
     notes = tuple(
-        f"{metric}: no test track has another of its class among the {len(test)} test tracks"
+        f"{METRICS[metric].title} is left out: no test track has another of its class among the "
+        f"{len(test)} test tracks."
         for metric in METRICS
         if metric not in by_track and metric not in OF_CLUSTERS
     )

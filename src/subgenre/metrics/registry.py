@@ -60,8 +60,9 @@ _METRICS = (
     Metric(
         "map_at_r",
         "MAP@R",
-        "How high tracks of the same subgenre rank among the R nearest held-out tracks; R is the "
-        "subgenre's size. 1 is perfect.",
+        "How high tracks of the same subgenre rank among the R nearest held-out tracks. R is the "
+        "number of other held-out tracks of the subgenre; a track without one is left out. 1 is "
+        "perfect.",
     ),
     Metric(
         "triplet_accuracy",

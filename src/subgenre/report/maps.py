@@ -57,7 +57,8 @@ class Map:
             return self.method
         return (
             f"{self.method}; trustworthiness {self.trustworthiness:.2f}; "
-            f"{percent(self.knn_agreement)} of the {self.k} nearest tracks are near on the map too"
+            f"{percent(self.knn_agreement)} of a track's {self.k} nearest tracks are also its "
+            "nearest on the map"
         )
 
     def place(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:

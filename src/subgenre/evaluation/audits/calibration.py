@@ -80,7 +80,8 @@ def run(context: Context) -> Calibration:
     rng = np.random.default_rng(context.seed)
     draws = [calibration_error(best, rng.random(len(best)) < best) for _ in range(DRAWS)]
     error, usual = calibration_error(best, right), float(np.quantile(draws, 0.95))
-    verdict = "no fault is shown" if error <= usual else "“fits” is not calibrated"
+    off, chance = (text.counted(round(100 * gap), "point") for gap in (error, usual))
+    verdict = "this shows no fault" if error <= usual else "“fits” is not calibrated"
     return Calibration(
         n_tracks,
         error,
@@ -88,8 +89,8 @@ def run(context: Context) -> Calibration:
         float(np.mean((every - belongs) ** 2)),
         reliability(every, belongs),
         f"On {text.counted(n_tracks, 'held-out track')}, “fits” differs from the share that is "
-        f"right by {100 * error:.0f} points on average. A calibrated “fits” differs by up to "
-        f"{100 * usual:.0f} points by chance: {verdict}",
+        f"right by {off} on average. By chance alone it can differ by up "
+        f"to {chance}: {verdict}",
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu
 
-from subgenre.core.text import p_value, percent
+from subgenre.core.text import p_value, percent, two_digits
 from subgenre.errors import EvaluationError
 from subgenre.evaluation.audits.base import Audit, Context, Section, Table, over_folds, share_text
 from subgenre.evaluation.audits.probe import Fold, grouped_folds, share
@@ -30,12 +30,13 @@ KNOTS = 8  # of the piecewise linear function of a numeric column
 BLOCK = 50  # permutations held at a time
 RIDGE = 1.0  # one track's weight pulls each knot towards the mean
 LEVEL = 0.02  # of the false discovery rate, up to which a column or subgenre is named
+LEAST_PEAK = 1e-5  # of full scale, -100 dB: that of digital silence too
 STANDS_OUT = 0.9  # AUC of one subgenre against the rest, above which it is named
 
 TOGETHER = "all together"
 PHRASES = {  # name, more of it, less of it, unit
     "loudness_lufs": ("loudness", "louder", "quieter", "dB"),
-    "peak": ("peak level", "higher in peak level", "lower in peak level", "of full scale"),
+    "peak_db": ("peak level", "higher in peak level", "lower in peak level", "dB"),
     "clipped_share": ("clipping", "more clipped", "less clipped", "of the samples"),
     "silent_share": ("silence", "more silent", "less silent", "of the time"),
     "cutoff_hz": ("spectral cut-off", "brighter at the top", "duller at the top", "Hz"),
@@ -111,7 +112,8 @@ def track_columns(
     """Return the columns that could predict a label: [N] numbers, or text for tags.
 
     `chunks` holds measured columns [n], `track_of` [n] the position of each chunk's track; a track
-    gets the mean of its chunks. An empty tag, a year of 0 and a tempo of 0 are missing: NaN, or "".
+    gets the mean of its chunks, its peak in dB. An empty tag, a year of 0 and a tempo of 0 are
+    missing: NaN, or "".
     """
     columns: dict[str, Column] = {}
     for name, values in chunks.items():
@@ -120,6 +122,8 @@ def track_columns(
         total = np.bincount(track_of[known], column[known], minlength=len(tracks))
         count = np.bincount(track_of[known], minlength=len(tracks))
         columns[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    if "peak" in columns:
+        columns["peak_db"] = 20 * np.log10(np.maximum(columns.pop("peak"), LEAST_PEAK))
     for name in ("duration_s", "bit_rate", "rate", "channels", "year", "bpm"):
         column = np.array([float(getattr(t, name)) for t in tracks])
         columns[name] = np.where(column > 0, column, np.nan)
@@ -190,7 +194,8 @@ def standouts(columns: Mapping[str, Column], labels: Ints, names: Sequence[str])
         if q > LEVEL or clear < STANDS_OUT:
             continue
         word, more, less, unit = PHRASES[column]
-        size = f"{100 * abs(gap):.3g} %" if unit.startswith("of ") else f"{abs(gap):.3g}"
+        is_share = unit.startswith("of ")
+        size = f"{two_digits(100 * abs(gap))} %" if is_share else two_digits(abs(gap))
         amount = f" by {size} {unit}" if gap else ""
         text = (
             f"{name} is {more if auc > 0.5 else less} than the rest{amount}; {word} alone "

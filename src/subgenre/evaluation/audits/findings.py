@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = (
-    *("wrong playlist", "two playlists", "duplicate", "outlier"),
-    *("silent", "clipped", "out of phase"),
-)
+from subgenre.core.text import percent
+
+BROKEN = ("silent", "clipped", "out of phase")
+KINDS = ("wrong playlist", "two playlists", "duplicate", "outlier", *BROKEN)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Finding:
         suggestion: the playlist that it fits best, or the path of the other copy, or "".
         confidence: 0..1, that there is such a problem; of "wrong playlist", that the track does
             not belong to `subgenre`. why: a sentence.
-        fit: probability of `suggestion` by the sound; None for other kinds.
+        fit: probability of `suggestion` by the probe; None for other kinds.
         nearest: ids of the tracks nearest to one in a wrong playlist.
     """
 
@@ -32,3 +32,8 @@ class Finding:
     why: str
     fit: float | None = None
     nearest: tuple[str, ...] = ()
+
+    @property
+    def how_sure(self) -> str:
+        """The confidence for a person; "" where `why` names what was measured."""
+        return "" if self.kind in BROKEN else percent(self.confidence)

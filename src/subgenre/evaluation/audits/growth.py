@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from subgenre.core.text import counted
 from subgenre.evaluation.audits.base import (
     Audit,
     Context,
@@ -160,14 +161,13 @@ def _extrapolated(
     forecasts = tuple(forecast(now * times, accuracy(now * times)) for times in AHEAD)
     gain = forecast(now * AHEAD[-1], accuracy(now * AHEAD[-1]) - accuracy(now))
     if gain.high - gain.low > WIDE:
-        verdict, text = "uncertain", "The gain from twice the tracks is uncertain:"
+        verdict, added = "uncertain", f"an uncertain {points_text(gain)}"
     elif gain.value < FLAT:
-        verdict, text = "flat", "More tracks would add little: twice as many"
+        verdict, added = "flat", f"less than {counted(round(100 * FLAT), 'point')}"
     else:
-        tracks = f"{gain.n_tracks:.0f} instead of {now:.0f} training tracks a subgenre"
-        verdict, text = "rising", f"Twice the tracks ({tracks}) would add about"
-    amount = points_text(gain) if verdict == "uncertain" else f"{100 * gain.value:+.0f} points"
-    text = f"{text} {amount}, if the fitted curve goes on."
+        verdict, added = "rising", f"about {counted(round(100 * gain.value), 'point')}"
+    tracks = f"{gain.n_tracks:.0f} instead of {now:.0f} training tracks a subgenre"
+    text = f"Twice the tracks ({tracks}) would add {added}, if the fitted curve goes on."
     return LearningCurve(points, forecasts, float(c[0]), gain, verdict, text)
 
 

@@ -39,9 +39,12 @@ CANCELLED_SHARE = 0.5  # of a track's chunks
 FOLDS, REPEATS = 5, 3
 SURE = (
     "How sure: for a wrong playlist, the probability that the track does not belong where it is, "
-    f"if {percent(WRONG_SHARE)} of all labels are wrong. Best fit: where else it would fit best, "
-    "with the probability of that subgenre. The list of wrong playlists is as long as the mean of "
-    f"“how sure” over its rows is at least {percent(LEAST_PRECISION)}; a row may be less sure."
+    f"if {percent(WRONG_SHARE)} of all labels are wrong; for copies, that both are one recording; "
+    "for an outlier, that a track of its playlist lies less far from the others. Best fit: where "
+    "else the track would fit best. Probability: of that subgenre, by a probe on the frozen "
+    "backbone that has not seen the track; “fits” of classify comes from the trained model. Of all "
+    f"rows “wrong playlist”, at least {percent(LEAST_PRECISION)} should be right; a single row may "
+    "be less sure."
 )
 
 COPIES = (  # where no fingerprints were compared
@@ -218,7 +221,7 @@ def broken(tracks: Sequence[Track], measures: Mapping[str, ArrayLike]) -> list[F
             why = f"{percent(silence)} of the audio is silence"
             rows.append(_finding(track, "silent", track.subgenre, "", silence, why))
         if clipping >= CLIPPED_SHARE:
-            why = f"{clipping:.2%} of the samples are clipped"
+            why = f"{percent(clipping)} of the samples are clipped"
             sure = 1 - CLIPPED_SHARE / (2 * clipping)
             rows.append(_finding(track, "clipped", track.subgenre, "", sure, why))
         if cancelled >= CANCELLED_SHARE:
@@ -316,7 +319,7 @@ def section(findings: Sequence[Finding], context: Context) -> Section:
             (
                 f.kind,
                 f.subgenre,
-                percent(f.confidence),
+                f.how_sure,
                 "" if f.kind == "duplicate" else f.suggestion,
                 "" if f.fit is None else percent(f.fit),
             ),
@@ -324,7 +327,7 @@ def section(findings: Sequence[Finding], context: Context) -> Section:
         )
         for f in findings
     )
-    columns = ("Problem", "Playlist", "How sure", "Best fit", "Fit")
+    columns = ("Problem", "Playlist", "How sure", "Best fit", "Probability")
     table = Suggestions(columns, rows, "Tracks to check")
     compared = "" if context.copies.method == "fingerprint" else COPIES
     return Section(

@@ -53,7 +53,7 @@ def run_all(context: Context) -> Audited:
             try:
                 results[audit.name] = audit.run(context)
             except EvaluationError as problem:
-                notes.append(f"{audit.name}: {problem}")
+                notes.append(f"The audit {audit.name.replace('_', ' ')} is left out: {problem}.")
             else:
                 sections.append(audit.section(results[audit.name], context))
         bar(len(applicable), len(applicable))
