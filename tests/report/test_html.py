@@ -44,7 +44,7 @@ def test_no_line_breaks_inside_a_figure_or_an_option():
     )
     text = rendered(data)
     whole = {unescape(one) for one in re.findall(r'<span class="nb">([^<]*)</span>', text)}
-    assert {"10 points (0 to 30, p 1.000)", "83 % (78 to 88)", "(-30 to 0)"} <= whole
+    assert {"10 points (0 to 30, p 1.000)", "83 % (78 to 88)", "(-30 to 0)", "p 1.000"} <= whole
     assert {"--folds 5", "--set a.b=0"} <= whole
     small = {"centroid_accuracy": Difference(0.2, 0.1, 0.3, 1e-9, 50)}
     text = rendered(full_data(comparisons={"trained_vs_frozen": small}))

@@ -32,9 +32,10 @@ WEBGL_POINTS = 4000  # a map with more is drawn with WebGL, not SVG
 LISTED_TRACKS = 3000
 CHARTED_METRICS = ("centroid_accuracy", "map_at_r")
 _NUMBER = r"[-+]?\d[\d.]*"
-_INTERVAL = rf"\({_NUMBER} to {_NUMBER}(?:, p (?:&lt; )?[\d.]+)?\)"
+_P = r"\bp (?:&lt; )?\d[\d.]*"
+_INTERVAL = rf"\({_NUMBER} to {_NUMBER}(?:, {_P})?\)"
 _OPTION = r"(?<![\w-])--[a-z][a-z-]*(?: \d+| [\w.]+=[\w.]+)?"
-_UNBROKEN = re.compile(rf"{_NUMBER} (?:%|points?)(?: {_INTERVAL})?|{_INTERVAL}|{_OPTION}")
+_UNBROKEN = re.compile(rf"{_NUMBER} (?:%|points?)(?: {_INTERVAL})?|{_INTERVAL}|{_P}|{_OPTION}")
 TITLES = {
     "summary": "Summary",
     "baselines": "The model beside its baselines",
