@@ -184,6 +184,7 @@ class Finding(BaseModel):
     kind: str
     suggestion: str
     confidence: float = Field(description="that there is such a problem")
+    how_sure: str = Field(description="the confidence for a person; empty where `why` has a figure")
     why: str
     fit: float | None = Field(description="probability of the suggestion")
     nearest: list[TrackLine]

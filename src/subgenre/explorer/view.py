@@ -199,6 +199,7 @@ class View:
                     if one.kind == "duplicate"
                     else one.suggestion,
                     "confidence": round(float(one.confidence), 3),
+                    "how_sure": one.how_sure,
                     "why": one.why,
                     "fit": one.fit,
                     "nearest": [

@@ -87,8 +87,8 @@ function placement(placed, trained) {
 
 function doctor(findings) {
   if (!findings.length) return "";
-  const lines = findings.map((f) => make("li", {}, make("b", {}, f.kind), ` (${percent(f.confidence)} sure)`,
-    make("small", {}, f.fit === null ? f.why : `Its best fit is ${f.suggestion}, by ${percent(f.fit)}. Its nearest tracks:`),
+  const lines = findings.map((f) => make("li", {}, make("b", {}, f.kind), f.how_sure && ` (${f.how_sure} sure)`,
+    make("small", {}, f.fit === null ? f.why : `By the frozen backbone it belongs to ${f.suggestion}, with probability ${percent(f.fit)}. Its nearest tracks:`),
     make("ol", { class: "tracks" }, ...f.nearest.map((t) => row(t, adder(t))))));
   return make("section", {}, make("h3", {}, "The doctor"), make("ul", { class: "doctor" }, ...lines));
 }
