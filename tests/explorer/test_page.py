@@ -376,7 +376,7 @@ def test_a_correction_and_a_refit_move_the_map(fresh, site, library):
     fresh.wait_for_selector("#track .correction button:has-text('Undo')")
     before = fresh.evaluate(PLACE, moved.id)
     fresh.click("#refit")
-    fresh.wait_for_selector("#refit-progress:not([hidden])")
+    fresh.wait_for_selector("#refit-progress[value]:not([hidden])")
     assert fresh.locator("#refit-progress").evaluate("bar => bar.position") == 3 / 4
     release.set()
     fresh.wait_for_selector("body[data-revision='2']", timeout=30_000)
@@ -497,7 +497,7 @@ def test_tracks_that_leave_the_index_leave_the_map(browser, library):
     answers: list[Library | None] = []
     watched = dataclasses.replace(library, reread=lambda: answers.pop() if answers else None)
     with served(watched) as (url, _):
-        opened = browser.new_page(viewport={"width": 1400, "height": 900})
+        opened = browser.new_page()
         opened.goto(url)
         opened.wait_for_selector("body[data-state=ready]")
         answers.append(after)

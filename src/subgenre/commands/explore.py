@@ -147,8 +147,8 @@ def _refitter(
             estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
             note = fitted.note.rstrip(".") + "."
             if estimated:
-                count = text.counted(estimated, "track")
-                note += f" Since the refit, the places of {count} only indexed are estimates."
+                indexed = f"{text.counted(estimated, 'track')} that were only indexed"
+                note += f" Since the refit, the places of {indexed} are estimates."
 
             def reread() -> Library | None:
                 now = library.reread and library.reread()
