@@ -18,7 +18,8 @@ from subgenre.audio import tags
 from subgenre.core import parallel
 from subgenre.errors import AudioError, ConfigError, LibraryError
 from subgenre.library import sources
-from subgenre.library.formats import read_m3u
+from subgenre.library.formats import read_m3u, read_playlist
+from subgenre.library.rekordbox import read_rekordbox
 from subgenre.library.scan import scan
 from subgenre.library.sources import folder_names, shown
 from tests import audio_files as files
@@ -121,6 +122,17 @@ def test_hidden_files_and_other_files_are_ignored(tree, sounds):
     library = scan(tree)
     assert labelled(library) == TREE_LABELS
     assert library.skipped == ()
+    (note,) = library.notes
+    assert all(word in note for word in ("4 folders", ".cache", ".hidden.wav"))
+
+
+def test_a_genre_that_begins_with_dots_is_left_out_with_a_line(tree, sounds):
+    put(sounds[5], tree / "..x/deep/x.wav")
+    put(sounds[6], tree / "techno/dark/...And Then.wav")
+    library = scan(tree)
+    assert labelled(library) == TREE_LABELS
+    (note,) = library.notes
+    assert all(word in note for word in ("..x", "...And Then.wav", "rename"))
 
 
 def test_files_too_high_in_the_tree_are_reported(tree, sounds):
@@ -257,6 +269,21 @@ def test_rows_that_do_not_serve_are_reported(tree):
 def test_a_csv_that_is_none_is_refused(tmp_path, text, message):
     with pytest.raises(LibraryError, match=message):
         scan(write_csv(tmp_path / "labels.csv", text))
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_line_one_shows_what_separates_the_cells(tmp_path, end):
+    rows = ["path;genre;subgenre", "a.mp3;a,b,c,d;x", "b.mp3;a,b,c,d;y"]
+    source = write_csv(tmp_path / "l.csv", end.join(rows))
+    assert subgenres(sources.find(source)) == [("a", "a,b,c,d", "x"), ("b", "a,b,c,d", "y")]
+    assert [path.name for path in read_playlist(source)] == ["a.mp3", "b.mp3"]
+
+
+def test_a_list_that_is_too_large_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("subgenre.library.formats.MAX_TEXT_BYTES", 10)
+    write_csv(tmp_path / "l.csv", "path,genre,subgenre\n")
+    with pytest.raises(LibraryError, match="too large"):
+        scan(tmp_path / "l.csv")
 
 
 def test_playlists_give_labels(tree, sounds):
@@ -457,35 +484,130 @@ def test_a_playlist_of_another_machine_is_named_or_translated(tmp_path, kind):
 
 
 def test_playlists_of_one_name_are_kept_apart(tmp_path):
-    a, b, c, d = (put_name(tmp_path / f"{name}.mp3") for name in "abcd")
-
-    def node(name, key):
-        return f'<NODE Name="{name}" Type="1" KeyType="0"><TRACK Key="{key}"/></NODE>'
-
-    def folder(name, inside):
-        return f'<NODE Name="{name}" Type="0">{inside}</NODE>'
-
     nodes = (
-        folder("House", folder("2024", node("Peak", 0) + node("Late", 3)))
-        + folder("Techno", folder("2024", node("Peak", 1)))
-        + folder("Trance", node("Up", 2) + node("Up", 3))
+        folder_node("House", folder_node("2024", node("Peak", 0), node("Late", 3)))
+        + folder_node("Techno", folder_node("2024", node("Peak", 1)))
+        + folder_node("Trance", node("Up", 2), node("Up", 3))
     )
-    more = "".join(
-        f'<TRACK TrackID="{i}" Location="file://localhost{path}"/>'
-        for i, path in enumerate((a, b, c, d))
-    )
-    found = sources.find(rekordbox(tmp_path, {}, more=more, nodes=nodes))
-    assert [(e.path.stem, e.genre, e.subgenre) for e in found.entries] == [
-        ("a", "House/2024", "Peak"),
-        ("d", "2024", "Late"),
-        ("b", "Techno/2024", "Peak"),
-        ("c", "Trance", "Up"),
-        ("d", "Trance", "Up (2)"),
+    assert subgenres(sources.find(collection_of(tmp_path, nodes, 4))) == [
+        ("0", "House/2024", "Peak"),
+        ("3", "2024", "Late"),
+        ("1", "Techno/2024", "Peak"),
+        ("2", "Trance", "Up"),
+        ("3", "Trance", "Up (2)"),
     ]
     lists = tmp_path / "lists"
-    put_name(lists / "g/Dark.m3u").write_text(f"{a}\n")
-    put_name(lists / "g/Dark.m3u8").write_text(f"{b}\n")
+    for name in ("Dark.m3u", "Dark.m3u8"):
+        put_name(lists / "g" / name).write_text(f"/{name}.mp3\n")
     assert [e.subgenre for e in sources.find(lists).entries] == ["Dark.m3u", "Dark.m3u8"]
+
+
+def node(name, *keys):
+    tracks = "".join(f'<TRACK Key="{key}"/>' for key in keys)
+    return f'<NODE Name="{name}" Type="1" KeyType="0">{tracks}</NODE>'
+
+
+def folder_node(name, *inside):
+    return f'<NODE Name="{name}" Type="0">{"".join(inside)}</NODE>'
+
+
+def collection_of(folder, nodes, count):
+    """Put `count` files into a collection with the keys 0, 1, ..."""
+    paths = [put_name(folder / f"{i}.mp3") for i in range(count)]
+    more = "".join(
+        f'<TRACK TrackID="{i}" Location="file://localhost{path}"/>' for i, path in enumerate(paths)
+    )
+    return rekordbox(folder, {}, more=more, nodes=nodes)
+
+
+def subgenres(found):
+    return [(entry.path.stem, entry.genre, entry.subgenre) for entry in found.entries]
+
+
+def test_no_list_takes_the_place_of_another_whatever_the_names(tmp_path):
+    names = ["X", "X", "X (2)", "X", "X (2)", "X"]
+    nodes = [node(name, i) for i, name in enumerate(names)]
+    source = collection_of(tmp_path, folder_node("g", *nodes), len(names))
+    found = sources.find(source)
+    assert [stem for stem, _, _ in subgenres(found)] == list("012345")
+    labels = [subgenre for _, _, subgenre in subgenres(found)]
+    assert len(set(labels)) == 6
+    assert (labels[0], labels[2]) == ("X", "X (2)")
+    assert len(found.notes) == 4
+    assert [paths[0].stem for paths in read_rekordbox(source).values()] == list("012345")
+
+
+def test_a_playlist_beside_folders_is_kept_apart_from_a_folder_named_like_the_file(tmp_path):
+    nodes = node("P", 0) + folder_node("collection", node("P", 1))
+    found = sources.find(collection_of(tmp_path, nodes, 2))
+    assert subgenres(found) == [("0", "collection", "P"), ("1", "collection", "P (2)")]
+    (note,) = found.notes
+    assert "collection/P (2)" in note
+
+
+def test_m3u_lists_of_one_name_are_kept_apart(tmp_path):
+    paths = [put_name(tmp_path / f"{i}.mp3") for i in range(5)]
+    lists = tmp_path / "lists"
+    files_ = ("P.m3u", "lists/P.m3u", "g/D.m3u", "g/D.m3u8", "g/D.m3u.m3u8")
+    for path, name in zip(paths, files_, strict=True):
+        put_name(lists / name).write_text(f"{path}\n")
+    found = sources.find(lists)
+    assert len({labels[1:] for labels in subgenres(found)}) == len(found.entries) == 5
+    assert len(found.notes) == 2
+    assert all(" (2)" in note for note in found.notes)
+
+
+def test_all_lists_of_trash_are_trash(tmp_path):
+    paths = [put_name(tmp_path / f"{i}.mp3") for i in range(2)]
+    for path, name in zip(paths, ("trash.m3u", "trash.m3u8"), strict=True):
+        put_name(tmp_path / "lists" / name).write_text(f"{path}\n")
+    assert all(entry.trash for entry in sources.find(tmp_path / "lists").entries)
+    nodes = node("trash", 0) + node("trash", 1)
+    found = sources.find(collection_of(tmp_path / "x", nodes, 2))
+    assert [entry.trash for entry in found.entries] == [True, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems hold only one of such names")
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("P", "P "), ("Soir\xe9e", "Soire\u0301e"), ("P", "P\u200b"), ("P Q", "P  Q")],
+)
+@pytest.mark.parametrize("kind", ["folders", "genres", "m3u", "xml", "csv"])
+def test_names_that_look_the_same_are_one_label_with_a_line(tmp_path, kind, one, two):
+    if kind == "csv" and two == "P ":
+        pytest.skip("blanks around a cell are no part of it")
+    if kind in {"folders", "genres"}:
+        for i, name in enumerate((one, two)):
+            place = f"g/{name}" if kind == "folders" else f"{name}/s"
+            put_name(tmp_path / place / f"{i}.mp3")
+        source = tmp_path
+    elif kind == "m3u":
+        paths = [put_name(tmp_path / f"{i}.mp3") for i in range(2)]
+        for path, name in zip(paths, (f"{one}.m3u", f"{two}.m3u8"), strict=True):
+            put_name(tmp_path / "lists/g" / name).write_text(f"{path}\n")
+        source = tmp_path / "lists"
+    elif kind == "xml":
+        source = collection_of(tmp_path, folder_node("g", node(one, 0), node(two, 1)), 2)
+    else:
+        rows = "".join(f"{i}.mp3,g,{name}\n" for i, name in enumerate((one, two)))
+        source = write_csv(tmp_path / "l.csv", f"path,genre,subgenre\n{rows}")
+    found = sources.find(source)
+    assert len({labels[1:] for labels in subgenres(found)}) == 1
+    assert {stem for stem, _, _ in subgenres(found)} == {"0", "1"}
+    (note,) = found.notes
+    assert ascii(one) in note
+    assert ascii(two) in note
+
+
+def test_a_track_with_the_id_of_another_is_listed(tmp_path):
+    more = (
+        '<TRACK TrackID="5" Name="first" Location="file://localhost/a.mp3"/>'
+        '<TRACK TrackID="5" Name="second" Location="file://localhost/b.mp3"/>'
+    )
+    found = sources.find(rekordbox(tmp_path, {}, more=more, nodes=node("P", 5)))
+    assert [entry.path for entry in found.entries] == [Path("/a.mp3")]
+    (skipped,) = found.skipped
+    assert all(word in skipped.reason for word in ("5", "second", "first"))
 
 
 def test_what_a_collection_lacks_is_listed_with_name_and_id(tmp_path):

@@ -23,6 +23,12 @@ def write(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     files.write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
+def delimiter(text: str) -> str:
+    """Return what separates the cells of the first line: a comma, a semicolon or a tab."""
+    first = re.split("[\r\n]", text, maxsplit=1)[0]
+    return max(",;\t", key=first.count)
+
+
 def plain(cell: str) -> str:
     """Return the text of a cell as it was written."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -22,7 +22,7 @@ from subgenre.library.track import Track
 from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
 M3U_EXTENSIONS = frozenset({".m3u", ".m3u8"})
-MAX_M3U_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 256 * 2**20  # a list of a million tracks has about 200 MB
 _TAGS = ("artist", "title", "album", "bpm")
 CSV_COLUMNS = ("path", "genre", "subgenre", *_TAGS, "tempo_bpm", "key", "duration_s", "id")
 
@@ -93,7 +93,7 @@ def append_m3u8(path: Path, tracks: Sequence[Track]) -> int:
     held = {os.path.realpath(entry) for entry in read_m3u(path)}
     added = [t for t in tracks if os.path.realpath(t.path) not in held]
     if added:
-        past, _ = _read_text(path)
+        past, _ = read_text(path)
         end = "" if past.endswith("\n") or not past else "\n"
         lines = [line for track in added for line in _lines(path, track)]
         files.write_text(path, past + end + "\n".join(lines) + "\n")
@@ -119,9 +119,10 @@ def write_csv(path: Path, tracks: Iterable[Track]) -> None:
 
 def read_csv(path: Path, maps: Maps = ()) -> list[Path]:
     """Read the column `path` of a CSV; paths are relative to the folder of the CSV."""
-    text, _ = _read_text(path)
+    text, _ = read_text(path)
     try:
-        table = csv.DictReader(io.StringIO(text, newline=""))
+        rows = io.StringIO(text, newline="")
+        table = csv.DictReader(rows, delimiter=csv_tables.delimiter(text))
         if "path" not in (table.fieldnames or ()):
             found = ", ".join(table.fieldnames or ()) or "nothing"
             raise PlaylistError(f"{path} has no column 'path' but {found}; name one in line 1")
@@ -171,16 +172,16 @@ def read_m3u(path: Path, maps: Maps = ()) -> list[Path]:
 
 def decoded_m3u(path: Path, maps: Maps = ()) -> tuple[list[Path], str]:
     """Return the entries of a playlist as `read_m3u` does, and its encoding."""
-    text, encoding = _read_text(path)
+    text, encoding = read_text(path)
     entries = (line.strip(" \t") for line in re.split("\r\n|\n|\r", text))
     named = [resolve(path.parent, e, maps) for e in entries if e and not e.startswith("#")]
     return named, encoding
 
 
-def _read_text(path: Path) -> tuple[str, str]:
+def read_text(path: Path) -> tuple[str, str]:
     """Return the file's text without a byte order mark, and its encoding."""
     try:
-        text, encoding = decode(read_regular(path, MAX_M3U_BYTES, "text"))
+        text, encoding = decode(read_regular(path, MAX_TEXT_BYTES, "text"))
     except UnicodeDecodeError as problem:
         raise PlaylistError(f"{path} can't be read: {problem}") from problem
     if "\0" in text:

@@ -7,7 +7,6 @@ the file and the depth of its elements are limited.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from xml.sax.saxutils import quoteattr
 
 from subgenre.core import files
 from subgenre.errors import PlaylistError
+from subgenre.library.labels import Names, apart
 from subgenre.library.track import Track
 from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
@@ -53,20 +53,25 @@ def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> Non
 
 @dataclass(frozen=True)
 class Collection:
-    """The playlists of a file: name -> tracks in order; and a line for each thing left out.
+    """The playlists of a file, and a line for each thing left out.
 
-    A playlist in a folder is named `folder/playlist`; a slash inside a name becomes `_`. The second
-    one of a name gets ` (2)`.
+    A playlist has the names of its folders and its own, and tracks in order. Names may repeat; a
+    slash inside a name becomes `_`.
     """
 
-    playlists: dict[str, list[Path]]
+    playlists: tuple[tuple[Names, list[Path]], ...]
     left_out: tuple[str, ...]
     encoding: str
 
 
 def read_rekordbox(path: Path, maps: Maps = ()) -> dict[str, list[Path]]:
-    """Read the playlists of a rekordbox XML file, as in `Collection`."""
-    return read_collection(path, maps).playlists
+    """Read the playlists of a rekordbox XML file: `folder/playlist` -> tracks in order.
+
+    The second one of a name gets ` (2)`.
+    """
+    playlists = read_collection(path, maps).playlists
+    names = apart([names for names, _ in playlists])
+    return {"/".join(own): tracks for own, (_, tracks) in zip(names, playlists, strict=True)}
 
 
 def read_collection(path: Path, maps: Maps = ()) -> Collection:
@@ -89,7 +94,7 @@ def read_collection(path: Path, maps: Maps = ()) -> Collection:
         raise PlaylistError(f"{path} can't be read as XML: {problem}") from problem
     if not reader.is_rekordbox:
         raise PlaylistError(f"{path} holds no <DJ_PLAYLISTS>; export the collection from rekordbox")
-    playlists = {name: reader.tracks(name) for name in reader.lists}
+    playlists = tuple((names, reader.tracks(names, keys)) for names, keys in reader.lists)
     return Collection(playlists, tuple(reader.left_out), encoding)
 
 
@@ -103,10 +108,9 @@ class _Rekordbox:
         self._nodes: list[str] = []  # names of the NODEs that are open
         self._key_types: list[str] = []
         self._found: dict[str, tuple[str, str]] = {}  # TrackID -> Location, Name
-        self.lists: dict[str, list[tuple[str, str]]] = {}  # name -> kind of key, key
+        self.lists: list[tuple[Names, list[tuple[str, str]]]] = []  # names; kind of key, key
         self.left_out: list[str] = []
-        self._taken: Counter[str] = Counter()
-        self._list = ""  # the playlist that is open
+        self._in_list = False  # whether the last of the lists is open
 
     def refuse(self, *_: object) -> None:
         raise PlaylistError(f"{self.path} has a document type (DOCTYPE), as no rekordbox file has")
@@ -122,35 +126,43 @@ class _Rekordbox:
             self._key_types.append(values.get("KeyType", "0"))
             self._begin(values.get("Type", "0"))
         elif name == "TRACK" and self._open[-2] == "COLLECTION":
-            location = values.get("Location", "")
-            self._found[values.get("TrackID", "")] = (location, values.get("Name", ""))
-        elif name == "TRACK" and self._nodes and self._list:
-            self.lists[self._list].append((self._key_types[-1], values.get("Key", "")))
+            self._collect(*(values.get(key, "") for key in ("TrackID", "Location", "Name")))
+        elif name == "TRACK" and self._in_list:
+            self.lists[-1][1].append((self._key_types[-1], values.get("Key", "")))
 
     def end(self, name: str) -> None:
         self._open.pop()
         if name == "NODE":
             self._nodes.pop()
             self._key_types.pop()
-            self._list = ""
+            self._in_list = False
+
+    def _collect(self, key: str, location: str, title: str) -> None:
+        """Keep a track of the collection, the first one of an id."""
+        first = self._found.setdefault(key, (location, title))
+        if first[0] != location:
+            self.left_out.append(
+                f"track {key} '{title}' has the TrackID of '{first[1]}', to which playlists refer"
+            )
 
     def _begin(self, kind: str) -> None:
         """Open a node: "0" is a folder, "1" a playlist."""
         has_root = self._nodes[0] == "ROOT" and len(self._nodes) > 1
-        name = "/".join(self._nodes[has_root:])
-        if kind == "1":
-            self._taken[name] += 1
-            self._list = name if self._taken[name] == 1 else f"{name} ({self._taken[name]})"
-            self.lists[self._list] = []
+        names = tuple(self._nodes[has_root:])
+        self._in_list = kind == "1"
+        if self._in_list:
+            self.lists.append((names, []))
         elif kind != "0":
+            name = "/".join(names)
             self.left_out.append(f"playlist '{name}' is of another kind, Type {kind}")
 
-    def tracks(self, name: str) -> list[Path]:
+    def tracks(self, names: Names, keys: Sequence[tuple[str, str]]) -> list[Path]:
         """Return the files of a playlist; a key is an id, or a location where KeyType is 1."""
-        if not self.lists[name]:
+        name = "/".join(names)
+        if not keys:
             self.left_out.append(f"playlist '{name}' is empty; a smart playlist holds no tracks")
         paths = []
-        for kind, key in self.lists[name]:
+        for kind, key in keys:
             location, title = (key, "") if kind == "1" else self._found.get(key, (None, ""))
             track = f"track {key} '{title}' of playlist '{name}'"
             if location is None:

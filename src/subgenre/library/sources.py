@@ -12,16 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from subgenre.audio.extensions import EXTENSIONS
-from subgenre.audio.tags import clean
 from subgenre.core import csv_tables
 from subgenre.core.files import safe_name
 from subgenre.core.progress import Console
 from subgenre.errors import LibraryError, PlaylistError
-from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, decoded_m3u, read_playlist
+from subgenre.library.formats import FORMATS, M3U_EXTENSIONS, decoded_m3u, read_playlist, read_text
+from subgenre.library.labels import Names, apart, label
 from subgenre.library.rekordbox import read_collection
-from subgenre.library.uris import Maps, decode, elsewhere, resolve
+from subgenre.library.uris import Maps, elsewhere, resolve
 
 TRASH = "trash"
+NAMED = 5  # folders or files that a note names
 WARNED = 20  # skipped files that are named; the others are counted
 # rubbish and services of Windows, Linux, Synology and QNAP
 _SYSTEM = re.compile(
@@ -30,6 +31,7 @@ _SYSTEM = re.compile(
     re.IGNORECASE,
 )
 _COLUMNS = ("path", "genre", "subgenre")
+_LEVELS = ("", "genre", "subgenre")
 _TAKEN = (TRASH, "dataset.json", "chunks.parquet", "tracks.parquet", "skipped.csv")
 _HINT = (
     "name a folder (ROOT/genre/subgenre/*), a CSV (path,genre,subgenre), a folder of M3U8 or a "
@@ -64,13 +66,35 @@ class Found:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     system: list[Path] = field(default_factory=list)  # folders of the system, left out
+    hidden: list[Path] = field(default_factory=list)  # other folders and audio, left out
+    written: dict[Names, dict[str, None]] = field(default_factory=dict)  # names by label
     maps: Maps = ()
 
-    def note_system_folders(self) -> None:
-        """Note in one line which folders of the system are left out."""
+    def label(self, genre: str, subgenre: str) -> tuple[str, str]:
+        """Return two names as the labels of a track."""
+        labels = label(genre), label(subgenre)
+        self.written.setdefault(labels[:1], {})[genre] = None
+        self.written.setdefault(labels, {})[subgenre] = None
+        return labels
+
+    def note_names(self) -> None:
+        """Note which names are left out, a line for each kind, and which are one label."""
         if self.system:
             names = ", ".join(shown(name) for name in sorted({p.name for p in self.system}))
             self.notes.append(f"{len(self.system)} system folders are left out: {names}")
+        if self.hidden:
+            names = ", ".join(shown(path) for path in self.hidden[:NAMED])
+            self.notes.append(
+                f"{len(self.hidden)} folders and files whose names begin with a dot are left out "
+                f"({names}); to use one, rename it"
+            )
+        for labels, written in self.written.items():
+            if len(written) > 1:
+                self.notes.append(
+                    f"{len(written)} names look the same, so they are one {_LEVELS[len(labels)]}, "
+                    f"{'/'.join(labels)}: {', '.join(map(ascii, written))}; to keep them apart, "
+                    "rename one"
+                )
 
 
 def check(source: Path, trash: Path | None = None) -> None:
@@ -114,7 +138,7 @@ def find(source: Path, trash: Path | None = None, maps: Maps = ()) -> Found:
     else:
         raise LibraryError(f"{shown(source)} holds no library; {_HINT}")
     found.entries = list(dict.fromkeys(found.entries))
-    found.note_system_folders()
+    found.note_names()
     return found
 
 
@@ -123,7 +147,7 @@ def listing(folder: Path) -> Found:
     found = Found()
     _walk(found, folder, Entry(folder, "", ""), set())
     found.entries.sort(key=lambda entry: str(entry.path))
-    found.note_system_folders()
+    found.note_names()
     return found
 
 
@@ -226,10 +250,7 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
             loose += [(file, "a genre's folder", child.name) for file in files]
     playlists = [(file, genre) for file, _, genre in loose if file.suffix.lower() in M3U_EXTENSIONS]
     if playlists and not labelled:
-        stems = Counter((genre, playlist.stem) for playlist, genre in playlists)
-        for playlist, genre in playlists:
-            is_only = stems[genre, playlist.stem] == 1
-            _read_playlist(found, playlist, (genre, playlist.stem if is_only else playlist.name))
+        _read_playlists(found, playlists)
         return
     _warn_if_too_deep(found, root, labelled)
     found.entries += labelled
@@ -257,20 +278,22 @@ def _read_genre(
     found: Found, folder: Path, above: set[tuple[int, int]]
 ) -> tuple[list[Entry], list[Path]]:
     """Return the entries of one genre, and the files directly in its folder."""
-    labelled, loose = Found(skipped=found.skipped, system=found.system), []
+    labelled = Found(skipped=found.skipped, system=found.system, hidden=found.hidden)
+    loose = []
     for child, is_folder in _listing(found, folder):
         if not is_folder:
             loose.append(child)
             continue
         before = len(labelled.entries)
-        label = Entry(child, _label(folder.name), _label(child.name))
-        _walk(labelled, child, label, set(above))
-        if len(labelled.entries) == before and child.suffix.lower() not in EXTENSIONS:
+        _walk(labelled, child, Entry(child, label(folder.name), label(child.name)), set(above))
+        if len(labelled.entries) > before:
+            found.label(folder.name, child.name)
+        elif child.suffix.lower() not in EXTENSIONS:
             found.notes.append(f"{shown(child)} holds no audio")
     return labelled.entries, loose
 
 
-def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> None:
+def _walk(found: Found, top: Path, like: Entry, seen: set[tuple[int, int]]) -> None:
     """Add all audio below a folder; each folder once, so that circular links end."""
     folders = [top]
     while folders:
@@ -282,7 +305,7 @@ def _walk(found: Found, top: Path, label: Entry, seen: set[tuple[int, int]]) -> 
         inside = [child for child, is_folder in children if is_folder]
         audio = [c for c, is_folder in children if not is_folder and c.suffix.lower() in EXTENSIONS]
         folders += inside
-        found.entries += [replace(label, path=path) for path in audio]
+        found.entries += [replace(like, path=path) for path in audio]
         if not (inside or audio) and folder.suffix.lower() in EXTENSIONS:
             found.skipped.append(Skipped(folder, "a folder, not a file"))
 
@@ -292,16 +315,36 @@ def _listing(found: Found, folder: Path) -> list[tuple[Path, bool]]:
     try:
         children = sorted(folder.iterdir())
         found.system += [c for c in children if _SYSTEM.fullmatch(c.name)]
-        children = [c for c in children if c.name[0] != "." and not _SYSTEM.fullmatch(c.name)]
+        children = [c for c in children if not _SYSTEM.fullmatch(c.name)]
     except OSError as problem:
         found.skipped.append(Skipped(folder, f"the folder can't be read ({problem.strerror})"))
         return []
-    return [(child, os.path.isdir(child)) for child in children]  # noqa: PTH112 - links may loop
+    kinds = [(child, os.path.isdir(child)) for child in children]  # noqa: PTH112 - links may loop
+    found.hidden += [
+        child
+        for child, is_folder in kinds
+        if child.name.startswith(".")
+        and (is_folder or child.suffix.lower() in EXTENSIONS)
+        and not child.name.startswith("._")  # macOS keeps attributes of a file there
+    ]
+    return [(child, is_folder) for child, is_folder in kinds if not child.name.startswith(".")]
 
 
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def _read_playlists(found: Found, playlists: Sequence[tuple[Path, str]]) -> None:
+    """Read the playlists of genres; two with one name in a genre keep their extensions."""
+    stems = Counter((genre, playlist.stem) for playlist, genre in playlists)
+    names = [
+        (genre, file.stem if stems[genre, file.stem] == 1 or _is_trash(file.stem) else file.name)
+        for file, genre in playlists
+    ]
+    origins = [shown(playlist) for playlist, _ in playlists]
+    for (playlist, _), own in zip(playlists, _apart(found, names, origins), strict=True):
+        _read_playlist(found, playlist, own)
 
 
 def _read_playlist(found: Found, playlist: Path, names: tuple[str, str]) -> None:
@@ -332,19 +375,41 @@ def _read_rekordbox(found: Found, source: Path) -> None:
         raise LibraryError(str(problem)) from problem
     _note_encoding(found, source, collection.encoding)
     found.skipped += [Skipped(source, shown(line)) for line in collection.left_out]
-    ends = Counter(tuple(name.split("/")[-2:]) for name in collection.playlists)
-    for name, paths in collection.playlists.items():
-        *folders, playlist = name.split("/")
-        is_only = ends[tuple(name.split("/")[-2:])] == 1
-        genre = "/".join(folders[-1:] if is_only else folders) or source.stem
-        _add_list(found, paths, (genre, playlist), f"{shown(source.name)}, {shown(name)}")
+    paths = [(*(names[:-1] or (source.stem,)), names[-1]) for names, _ in collection.playlists]
+    ends = Counter(path[-2:] for path in {tuple(map(label, path)) for path in paths})
+    names = [
+        (path[-2] if ends[label(path[-2]), label(path[-1])] == 1 else "/".join(path[:-1]), path[-1])
+        for path in paths
+    ]
+    origins = [f"{shown(source.name)}, {shown('/'.join(own))}" for own, _ in collection.playlists]
+    labels = _apart(found, names, origins)
+    for (_, tracks), own, origin in zip(collection.playlists, labels, origins, strict=True):
+        _add_list(found, tracks, own, origin)
+
+
+def _apart(found: Found, names: list[tuple[str, str]], origins: list[str]) -> list[tuple[str, str]]:
+    """Keep lists of one (genre, subgenre) apart, with a note for each; all trash is one."""
+    lists = iter(apart([own for own in names if not _is_trash(*own)]))
+    labels = []
+    for own, origin in zip(names, origins, strict=True):
+        genre, subgenre = own if _is_trash(*own) else next(lists)
+        labels.append((genre, subgenre))
+        if (genre, subgenre) != own:
+            found.notes.append(
+                f"another list is {shown('/'.join(own))} too, so {origin} is the subgenre "
+                f"{shown(f'{genre}/{subgenre}')}; to choose a name, rename it"
+            )
+    return labels
+
+
+def _is_trash(*names: str) -> bool:
+    return TRASH in map(str.casefold, names)
 
 
 def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: str) -> None:
     """Add the tracks of one playlist; (genre, subgenre) may name the trash."""
-    trash = TRASH in (names[0].casefold(), names[1].casefold())
     for path in paths:
-        _add_listed(found, path, names, trash, f"listed in {origin}")
+        _add_listed(found, path, names, _is_trash(*names), f"listed in {origin}")
 
 
 def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, origin: str) -> None:
@@ -358,13 +423,8 @@ def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, o
         reason = f"no audio extension: '{shown(suffix)}' ({origin})"
         found.skipped.append(Skipped(path, reason))
         return
-    genre, subgenre = ("", "") if trash else map(_label, names)
+    genre, subgenre = ("", "") if trash else found.label(*names)
     found.entries.append(Entry(path, genre, subgenre, trash, origin))
-
-
-def _label(name: str) -> str:
-    """Return a name as a label; one that is not UTF-8 on disk is read as Windows-1252."""
-    return clean(decode(os.fsencode(name))[0]) or "_"
 
 
 def _read_csv(found: Found, source: Path) -> None:
@@ -372,7 +432,7 @@ def _read_csv(found: Found, source: Path) -> None:
     for number, row in _rows(found, source):
         origin = f"row {number} of {shown(source.name)}"
         path, genre, subgenre = (row[column].strip() for column in _COLUMNS)
-        trash = TRASH in (genre.casefold(), "" if genre else subgenre.casefold())
+        trash = _is_trash(genre or subgenre)
         empty = [c for c in _COLUMNS if not row[c].strip() and not (trash and c != "path")]
         if empty:
             found.skipped.append(Skipped(source, f"{origin} has no {' and no '.join(empty)}"))
@@ -384,10 +444,9 @@ def _read_csv(found: Found, source: Path) -> None:
 def _rows(found: Found, source: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and the three columns of each row that is not blank."""
     try:
-        text, encoding = decode(source.read_bytes())
+        text, encoding = read_text(source)
         _note_encoding(found, source, encoding)
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=header.count)
+        delimiter = csv_tables.delimiter(text)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip().casefold() for name in next(reader, [])]
         missing = [column for column in _COLUMNS if column not in names]
@@ -399,9 +458,8 @@ def _rows(found: Found, source: Path) -> Iterator[tuple[int, dict[str, str]]]:
         for cells in reader:
             row = dict(zip(names, cells + [""] * len(names), strict=False))
             if any(cell.strip() for cell in cells):
-                yield (
-                    reader.line_num,
-                    {c: csv_tables.plain(row[c].replace("\0", "")) for c in _COLUMNS},
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+                yield reader.line_num, {c: csv_tables.plain(row[c]) for c in _COLUMNS}
+    except PlaylistError as problem:
+        raise LibraryError(str(problem)) from problem
+    except csv.Error as problem:
         raise LibraryError(f"{shown(source)} can't be read as a CSV: {problem}") from problem
