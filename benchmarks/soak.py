@@ -218,8 +218,8 @@ def soak(run: Path, music: Path, minutes: float, clients: int = CLIENTS) -> Tall
             for thread in threads:
                 thread.join()
         finally:
-            server.send_signal(signal.SIGINT)
-            if server.wait(30) != 130:
+            server.terminate()  # a background job may ignore Ctrl-C
+            if server.wait(30) != 128 + signal.SIGTERM:
                 tally.errors.append(f"the server ended with {server.returncode}")
     wrong = [text for text in log.read_text().splitlines() if "Traceback" in text]
     tally.errors += [f"the server's log has {len(wrong)} tracebacks: {log}"] if wrong else []
