@@ -25,7 +25,6 @@ from subgenre.cli import main
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
-from subgenre.dataset import folder
 from subgenre.errors import BackboneError, ConfigError, MissingExtraError, RunError
 from subgenre.exports import onnx, weights
 from subgenre.models import backbones, encoder, file_embedding
@@ -147,7 +146,7 @@ def test_the_encoder_gets_what_a_feature_folder_stores(spec: FeatureSpec, n: int
     samples = torch.randn(48_000, generator=torch.Generator().manual_seed(n)) / 10
     samples[n:] = 0.0
     _, features = chunk(torch.tensor([n]), samples)
-    expected = folder.pad(log_mel(samples[None, :n], spec)[0].half(), spec.frames(48_000))
+    expected = spec.pad(log_mel(samples[None, :n], spec)[0].half(), spec.frames(48_000))
     torch.testing.assert_close(features, expected.float(), atol=1e-2, rtol=1e-3)
     assert torch.equal(features, features.half().float())
 

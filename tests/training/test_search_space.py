@@ -95,13 +95,15 @@ def test_all_recipes_have_the_split_of_the_first(musicnn: Path, tmp_path: Path) 
 
 
 def test_each_recipe_keeps_its_backbone_or_takes_the_first_ones(ast: Path, tmp_path: Path) -> None:
-    one = write(tmp_path / "one.toml", '[model]\nbackbone = "one"\ntune = "head"\n')
-    two = write(tmp_path / "two.toml", '[model]\nbackbone = "two"\ntune = "head"\n')
+    one = write(tmp_path / "one.toml", '[model]\nbackbone = "musicnn"\ntune = "head"\n')
+    text = f'[model]\nbackbone = "{config.DEFAULT_BACKBONE}"\ntune = "head"\n'
+    two = write(tmp_path / "two.toml", text)
     open_ = write(tmp_path / "open.toml", '[model]\ntune = "head"\n[optim]\nlr = 0.5\n')
     tried = propose(ast, one, two, "laptop", open_, trials=4)
-    assert [each.settings.model.backbone for each in tried] == ["one", "two", "one", "one"]
-    tried = propose(ast, one, "laptop", trials=2, given={"model.backbone": "four"})
-    assert {each.settings.model.backbone for each in tried} == {"four"}
+    names = [each.settings.model.backbone for each in tried]
+    assert names == ["musicnn", config.DEFAULT_BACKBONE, "musicnn", "musicnn"]
+    tried = propose(ast, two, "laptop", trials=2, given={"model.backbone": "musicnn"})
+    assert {each.settings.model.backbone for each in tried} == {"musicnn"}
 
 
 def test_a_packaged_recipe_is_adapted_to_each_change(ast: Path) -> None:
