@@ -118,12 +118,41 @@ def test_placeholder_names_group_no_tracks() -> None:
         (["AC/DC feat. Bon", "AC/DC", "DC", "Bon"], "aaba"),
         (["Earth, Wind & Fire"] * 2 + ["Earth, Wind & Fire & Chaka", "Fire", "Chaka"], "aaaba"),
         (["Ann & <Unknown>", "Ben & <Unknown>", "Various Artists"], "abc"),
+        (["V.A.", "V.A.", "V/A", "V/A", "n/a", "N/A", "None", "none"], "abcdefgh"),
+        (["The Unknown", "The Unknown", "Unknown", "unknown"], "aabc"),
+        (["The Beatles", "Beatles", "Beatles, The", "Ann & the Beatles", "The The"], "aaaab"),
+        (["A\u200bB", "AB"], "aa"),
+        (["Simon and Garfunkel"] * 2 + ["Simon", "Ann"], "aabc"),
+        (["Ann & Ben"] * 2 + ["Ben and Ann", "Ann"], "aaaa"),
+        (["Ann & Ben"] * 2 + ["Ben & Cem"] * 2 + ["Ann & Ben & Cem"], "aaaaa"),
+        (["Ann & Ben", "Ann & Ben & Cem"], "aa"),
+        (["10,000 Maniacs"] * 2 + ["10", "000 Maniacs & Ann"], "aabc"),
+        (["+44", "+44", "44"], "aab"),
+        (["Little Feat", "Little Feat", "Feature Ann", "With Ann", "Vs Ann"], "aabcd"),
     ],
 )
 def test_tracks_that_share_any_artist_are_bound(artists: list[str], groups: str) -> None:
     rows = [Row(f"{i}", "g", f"s{i % 2}", artist) for i, artist in enumerate(artists)]
     found = Rows.of(rows).groups(BY_ARTIST)
     assert [list(found).index(n) for n in found] == [groups.index(letter) for letter in groups]
+
+
+_GUESTS = (
+    "feat. B|B feat. A|A feat.B|A feat: B|A feat B (live)|A (feat. B) [Remix]|A (featuring B)|"
+    "A [featuring B]|A ft.B|A (vs. B)|A (vs B)|A versus B|A (with B)|A with B|A w/ B|A pres. B|"
+    "A presents B|A f. B|A,B|A, and B|A\u00d7B|A + B|A+B|A and B|A \u00b7 B|A\u00b7B|A\u3001B|"
+    "A\\B|A//B|A \u30fb B"
+)
+
+
+@pytest.mark.parametrize("artist", [*_GUESTS.split("|"), "A | B"])
+def test_a_guest_binds_however_the_tag_names_it(artist: str) -> None:
+    rows = [Row("0", "g", "s", artist), Row("1", "g", "s", "B"), Row("2", "g", "s", "C")]
+    found = Rows.of(rows).groups(BY_ARTIST)
+    assert found[0] == found[1] != found[2]
+    if artist != "feat. B":
+        rows[1] = replace(rows[1], artist="A")
+        assert len(set(Rows.of(rows).groups(BY_ARTIST))) == 2
 
 
 def test_an_artist_of_two_on_the_other_side_is_a_leak() -> None:

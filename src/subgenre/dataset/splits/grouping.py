@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.errors import SplitError
-from subgenre.library.artists import NOBODY, listed, normal
+from subgenre.library.artists import NOBODY, Artists, normal
 
 BY_TRACK = ("track", "recording")
 BY_ARTIST = ("track", "recording", "artist", "album")
-
-# what may separate two artists, or be part of a name
-_UNSURE = re.compile(r"(\s*/\s*|\s*&\s*|\s+[x\u00d7]\s+|,\s+)")
 
 
 class LabelledTrack(Protocol):
@@ -39,38 +35,20 @@ class LabelledTrack(Protocol):
 class Bonds:
     """What binds the tracks of a library together: recording, artists and album.
 
-    A tag with several artists binds by each. Of names like "AC/DC" and "Earth, Wind & Fire" one
-    that stands whole on another track is one artist, unless each part is an artist by itself.
+    A tag with several artists binds by each, see `Artists`.
     """
 
     def __init__(self, tracks: Iterable[LabelledTrack]) -> None:
-        tags = {(t.id, name) for t in tracks for name in listed(t.artist)}
-        self._tracks_of = Counter(name for _, name in tags)
+        self._artists = Artists((track.id, track.artist) for track in tracks)
 
     def of(self, track: LabelledTrack, grouped_by: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yield the groups of a track as (kind, name)."""
         yield "recording", track.id
         names = [("album", normal(track.album))]
-        names += [("artist", name) for name in self._artists(track)]
+        names += [("artist", name) for name in self._artists.of(track.artist)]
         for kind, name in names:
             if kind in grouped_by and name.strip(" ()[]<>") not in NOBODY:
                 yield kind, name
-
-    def _artists(self, track: LabelledTrack) -> Iterator[str]:
-        for name in listed(track.artist):
-            parts = _UNSURE.split(name)  # names, with what separates them in between
-            at = 0
-            while at < len(parts):
-                ends = range(len(parts), at, -2)
-                end = next((end for end in ends if self._is_one(parts[at:end], name)), at + 1)
-                yield "".join(parts[at:end]).strip()
-                at = end + 1
-
-    def _is_one(self, parts: Sequence[str], name: str) -> bool:
-        """Whether adjoining parts of `name` are one artist."""
-        whole = "".join(parts).strip()
-        elsewhere = self._tracks_of[whole] > (whole == name)
-        return elsewhere and not all(self._tracks_of[part.strip()] for part in parts[::2])
 
 
 def joined(bonds: Iterable[Iterable[tuple[str, str]]]) -> NDArray[np.int64]:
