@@ -599,6 +599,14 @@ def test_names_that_look_the_same_are_one_label_with_a_line(tmp_path, kind, one,
     assert ascii(two) in note
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows takes blanks off a folder's name")
+def test_trash_is_trash_whatever_blanks_its_name_has(tmp_path):
+    put_name(tmp_path / "tree/Trash /s/a.mp3")
+    nodes = node("trash ", 0)
+    for source in (tmp_path / "tree", collection_of(tmp_path / "x", nodes, 1)):
+        assert [entry.trash for entry in sources.find(source).entries] == [True]
+
+
 def test_a_track_with_the_id_of_another_is_listed(tmp_path):
     more = (
         '<TRACK TrackID="5" Name="first" Location="file://localhost/a.mp3"/>'

@@ -242,7 +242,7 @@ def _read_folder(found: Found, root: Path, blocked: set[tuple[int, int]]) -> Non
     for child, is_folder in _listing(found, root):
         if not is_folder:
             loose.append((child, "the library's folder", root.resolve().name))
-        elif child.name.casefold() == TRASH:
+        elif _is_trash(child.name):
             _walk(found, child, Entry(child, "", "", trash=True), set(above))
         elif _identity(child) not in above:
             entries, files = _read_genre(found, child, above | {_identity(child)})
@@ -403,13 +403,14 @@ def _apart(found: Found, names: list[tuple[str, str]], origins: list[str]) -> li
 
 
 def _is_trash(*names: str) -> bool:
-    return TRASH in map(str.casefold, names)
+    return TRASH in (label(name).casefold() for name in names)
 
 
 def _add_list(found: Found, paths: list[Path], names: tuple[str, str], origin: str) -> None:
     """Add the tracks of one playlist; (genre, subgenre) may name the trash."""
+    trash = _is_trash(*names)
     for path in paths:
-        _add_listed(found, path, names, _is_trash(*names), f"listed in {origin}")
+        _add_listed(found, path, names, trash, f"listed in {origin}")
 
 
 def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, origin: str) -> None:
@@ -460,6 +461,6 @@ def _rows(found: Found, source: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, {c: csv_tables.plain(row[c]) for c in _COLUMNS}
     except PlaylistError as problem:
-        raise LibraryError(str(problem)) from problem
+        raise LibraryError(shown(str(problem))) from problem
     except csv.Error as problem:
         raise LibraryError(f"{shown(source)} can't be read as a CSV: {problem}") from problem
