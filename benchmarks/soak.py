@@ -7,7 +7,7 @@ for neighbours, playlists and parts of tracks, send good and bad uploads and bod
 the middle. Meanwhile tracks are added and removed, and `subgenre index` updates the index.
 
 An error is a broken connection, a status of 500 or more, a refusal without a sentence, a refusal of
-a good request (but 429, and 422 for a file that was just removed), other bytes than the file's, an
+a good request (but 429, and 404 or 422 for a track that was just removed), other bytes than the file's, an
 update of the index that fails, or a traceback in the server's log. Memory is flat when its median
 in the last fifth of the time is at most 10 % over that of the second fifth. Exit code 1: there are
 errors, or the memory is not flat.
@@ -91,6 +91,7 @@ class Client:
         kind = answer.headers.get("content-type", "")
         detail = answer.json().get("detail", "") if kind == "application/json" else ""
         gone = answer.status_code == 422 and route in ("audio", "peaks")
+        gone |= answer.status_code == 404 and "has no track with id" in detail
         expected = answer.status_code == 429 or gone or not good
         if answer.status_code >= 500 or not detail or not expected:
             self.tally.errors.append(f"{route}: {answer.status_code} {answer.text[:200]}")
