@@ -7,10 +7,10 @@ for neighbours, playlists and parts of tracks, send good and bad uploads and bod
 the middle. Meanwhile tracks are added and removed, and `subgenre index` updates the index.
 
 An error is a broken connection, a status of 500 or more, a refusal without a sentence, a refusal of
-a good request (but 429, and 404 or 422 for a track that was just removed), other bytes than the file's, an
-update of the index that fails, or a traceback in the server's log. Memory is flat when its median
-in the last fifth of the time is at most 10 % over that of the second fifth. Exit code 1: there are
-errors, or the memory is not flat.
+a good request (but 429, and 404 or 422 for a track that was just removed), other bytes than the
+file's, an update of the index that fails, or a traceback in the server's log. Memory is flat when
+its median in the last fifth of the time is at most 10 % over that of the second fifth. Exit code 1:
+there are errors, or the memory is not flat.
 """
 
 from __future__ import annotations
