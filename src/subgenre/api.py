@@ -371,9 +371,9 @@ def load(
     """
     path = _path(run)
     if path is not None and not path.exists() and workspace.HUB_NAME.fullmatch(path.as_posix()):
-        from subgenre.exports import hub
+        from subgenre.exports import hub_folder
 
-        path = hub.download(path.as_posix())
+        path = hub_folder.download(path.as_posix())
     return Model(ModelFolder.open(path, console), _path(index))
 
 

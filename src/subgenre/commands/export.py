@@ -95,7 +95,7 @@ def _sentence_transformers(job: _Job) -> None:
 
 def _hub(job: _Job) -> str:
     """Write the folder and, if requested, push it; return its address there."""
-    from subgenre.exports import hub
+    from subgenre.exports import hub_folder
 
     model = job.model
     if not model.has_embeddings:
@@ -103,7 +103,7 @@ def _hub(job: _Job) -> str:
             f"{model.path} has no vectors yet, so the exported model can embed but not classify; "
             f"run `subgenre evaluate --run {model.path}` first"
         )
-    leaving = hub.Model(
+    leaving = hub_folder.Model(
         model.encoder,
         model.settings,
         model.data,
@@ -112,33 +112,33 @@ def _hub(job: _Job) -> str:
         model.rejection,
     )
     if not job.push:
-        hub.write(leaving, job.out)
+        hub_folder.write(leaving, job.out)
         return ""
-    hub.write(leaving, job.out, job.push)
-    address = hub.push(job.out, job.push)
+    hub_folder.write(leaving, job.out, job.push)
+    address = hub_folder.push(job.out, job.push)
     job.console.info(f"pushed to {address}; a new repository is private")
     return address
 
 
 def _faiss(job: _Job) -> None:
-    from subgenre.exports import vectors
+    from subgenre.exports import track_exports
 
-    vectors.write_faiss(job.tracks, job.out)
+    track_exports.write_faiss(job.tracks, job.out)
 
 
 def _parquet(job: _Job) -> None:
     from subgenre.commands import model_map
-    from subgenre.exports import vectors
+    from subgenre.exports import track_exports
 
     tracks = job.tracks
     places = model_map.coordinates(model_map.load_map(job.model), job.model, tracks)
-    vectors.write_parquet(tracks, places, job.out)
+    track_exports.write_parquet(tracks, places, job.out)
 
 
 def _tensorboard(job: _Job) -> None:
-    from subgenre.exports import vectors
+    from subgenre.exports import track_exports
 
-    vectors.write_tensorboard(job.tracks, job.out)
+    track_exports.write_tensorboard(job.tracks, job.out)
 
 
 TARGETS: dict[str, Callable[[_Job], str | None]] = {

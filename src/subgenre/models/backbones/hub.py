@@ -148,18 +148,21 @@ def folder(name: str, patterns: list[str]) -> Path:
 def _downloaded(name: str, *patterns: str) -> Path:
     """Bring the hub's files of a name into its cache; once in a process, as each call asks it."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # the hub's client changed its HTTP library more than once: take that library's error from it
-    failures: tuple[type[Exception], ...] = (OSError, ValueError, *HfHubHTTPError.__bases__)
 
     try:
         with quiet():
             return Path(snapshot_download(name, allow_patterns=[*patterns]))
-    except failures as problem:
+    except failures() as problem:
         raise BackboneError(
             f"the hub gave no backbone '{name}' ({first_line(problem)}); {WAYS_ON}"
         ) from problem
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what the hub's client raises; its HTTP library changed more than once."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
 
 
 def is_cached(name: str) -> bool:

@@ -23,6 +23,7 @@ from subgenre.exports import weights
 from subgenre.library.track import Track
 from subgenre.metrics import METRICS, Score
 from subgenre.models import encoder
+from subgenre.models.backbones import hub
 from subgenre.models.encoder import Encoder
 from subgenre.report.card import escape
 from subgenre.report.wording import score_text
@@ -101,10 +102,10 @@ def push(folder: Path, name: str) -> str:
         api = HfApi()
         address = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=list(FILES))
-    except _failures() as problem:
+    except hub.failures() as problem:
         raise RunError(
-            f"the hub did not take {name} ({_line(problem)}); log in with `hf auth login`, then "
-            f"run: hf upload {name} {folder}"
+            f"the hub did not take {name} ({hub.first_line(problem)}); log in with `hf auth "
+            f"login`, then run: hf upload {name} {folder}"
         ) from problem
     return str(address)
 
@@ -119,22 +120,12 @@ def download(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except _failures() as problem:
+    except hub.failures() as problem:
         raise RunError(
-            f"{name} is no folder here, and the hub gave no such model ({_line(problem)}); name a "
-            f"{workspace.RUN_PREFIX}... folder or a model of the hub"
+            f"{name} is no folder here, and the hub gave no such model "
+            f"({hub.first_line(problem)}); name a {workspace.RUN_PREFIX}... folder or a model of "
+            "the hub"
         ) from problem
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what the hub's client raises; its HTTP library changed more than once."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return (OSError, ValueError, *HfHubHTTPError.__bases__)
-
-
-def _line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip(".")
 
 
 def _write_vectors(stored: Embeddings, path: Path) -> None:
