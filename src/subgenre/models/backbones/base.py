@@ -65,7 +65,6 @@ class Backbone(nn.Module, ABC):
         """What decides which options have an effect."""
         return Traits.of(self.spec, transformer=self.transformer, drops_tokens=self.drops_tokens)
 
-    @abstractmethod
     def forward(
         self,
         x: Tensor,
@@ -79,9 +78,15 @@ class Backbone(nn.Module, ABC):
         Args:
             x: padded by `pad`, then normalised as `spec` says.
             layer: block whose output is returned, a Python index.
-            keep: share of the patch tokens that a training step keeps (patchout).
+            keep: share of the tokens that a training step keeps, the same ones for the whole batch
+                (patchout: Koutini et al. 2022, arXiv:2110.05069, section 3.1).
             generator: draws the tokens that are kept; on the CPU.
+
+        Raises:
+            ConfigError: no such layer, or a share of kept tokens that the backbone can't have.
         """
+        hidden = self.prefix(x, self.n_blocks)
+        return self.suffix(hidden, self.n_blocks, layer, keep=keep, generator=generator)
 
     @abstractmethod
     def pad(self, x: Tensor) -> Tensor:
@@ -156,3 +161,9 @@ def check_keep(keep: float) -> None:
     """Refuse a share of kept tokens outside (0, 1]."""
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"keep is {keep}; it must lie above 0 and be at most 1")
+
+
+def refuse_patchout(keep: float, kind: str) -> None:
+    """Refuse a share of kept tokens below 1: a network that is no transformer needs all."""
+    if keep != 1.0:
+        raise ConfigError(f"patchout drops tokens of a transformer; {kind} has none: set it 0")

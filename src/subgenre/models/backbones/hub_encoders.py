@@ -23,7 +23,7 @@ from subgenre.audio import features
 from subgenre.audio.features import FeatureSpec
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.models.backbones import hub
-from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.base import Backbone, refuse_patchout
 from subgenre.models.backbones.stack import BlockStack, even
 
 MOST_BLOCKS = 256
@@ -302,21 +302,6 @@ class Codec(HubNetwork):
         self.hidden_size = config.hidden_size
         self.hop: int = config.hop_length
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        layer: int = -1,
-        keep: float = 1.0,
-        generator: torch.Generator | None = None,  # noqa: ARG002 (nothing is drawn here)
-    ) -> Tensor:
-        """Encode samples [B, n, 1] as frames [B, S, H].
-
-        Raises:
-            ConfigError: a layer other than the last, or patchout.
-        """
-        return self.suffix(x, 1, layer, keep=keep)
-
     def prefix(self, x: Tensor, n_last: int) -> Tensor:
         """Return the samples: there is nothing below the one block."""
         self._check_last(n_last)
@@ -334,10 +319,7 @@ class Codec(HubNetwork):
         """Run the encoder: [B, n, 1] -> [B, S, H]."""
         self._check_last(n_last)
         self.check_layer(layer)
-        if keep != 1.0:
-            raise ConfigError(
-                f"patchout drops tokens of a transformer; {self.kind} has none: set it 0"
-            )
+        refuse_patchout(keep, self.kind)
         frames: Tensor = self.model(hidden.transpose(1, 2)).transpose(1, 2)
         return frames
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from subgenre.audio.features import MUSICNN_SPEC, FeatureSpec
 from subgenre.errors import BackboneError, ConfigError
-from subgenre.models.backbones.base import Backbone
+from subgenre.models.backbones.base import Backbone, refuse_patchout
 from subgenre.models.backbones.pruned_conv import active_filters, frequency_max, time_conv
 
 PATCH = 187  # frames of 16 ms: 3 s; also the hop, as in the original
@@ -93,22 +93,6 @@ class Musicnn(Backbone):
         self.mid = nn.ModuleList(nn.Conv1d(n, MID, 7, padding=3) for n in (FRONT, MID, MID))
         self.bn_mid = nn.ModuleList(FixedNorm(MID) for _ in range(3))
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        layer: int = -1,
-        keep: float = 1.0,
-        generator: torch.Generator | None = None,  # noqa: ARG002 (nothing is drawn here)
-    ) -> Tensor:
-        """Encode log-mel [B, T, 96], T at least 187, as tokens [B, T // 187, 1506].
-
-        Raises:
-            ConfigError: a layer other than the last, or patchout.
-        """
-        hidden = self.prefix(x, self.n_blocks)
-        return self.suffix(hidden, self.n_blocks, layer, keep=keep)
-
     def prefix(self, x: Tensor, n_last: int) -> Tensor:
         """Cut log-mel [B, T, 96] into patches, and run the front where one block is left to run.
 
@@ -141,8 +125,7 @@ class Musicnn(Backbone):
             ConfigError: a layer other than the last, patchout, or no such blocks.
         """
         self.check_layer(layer)
-        if keep != 1.0:
-            raise ConfigError("patchout drops tokens of a transformer; musicnn has none: set it 0")
+        refuse_patchout(keep, self.kind)
         B, P, _ = hidden.shape
         if self._check_last(n_last) == self.n_blocks:
             front = self._front(hidden.reshape(B * P, 1, PATCH, BANDS))  # [B * P, 561, 187]

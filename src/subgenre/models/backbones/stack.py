@@ -54,25 +54,6 @@ class BlockStack(Backbone):
         """
         return {}
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        layer: int = -1,
-        keep: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Encode features [B, T, F] as tokens [B, S, H].
-
-        `keep` below 1 drops tokens at random, the same ones for the whole batch, in training only
-        (patchout: Koutini et al. 2022, arXiv:2110.05069, section 3.1).
-
-        Raises:
-            ConfigError: no such layer, or a share of kept tokens outside (0, 1].
-        """
-        hidden = self.prefix(x, self.n_blocks)
-        return self.suffix(hidden, self.n_blocks, layer, keep=keep, generator=generator)
-
     def prefix(self, x: Tensor, n_last: int) -> Tensor:
         """Run everything below the last `n_last` blocks: [B, T, F] -> residual stream [B, S, H].
 
