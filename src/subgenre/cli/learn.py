@@ -226,38 +226,24 @@ def tune(
     for name in backbones:
         import_code(name)
     terminal = (common or Common()).terminal()
+    shared: dict[str, Any] = {
+        "given": first.given(),
+        "folds": folds,
+        "by": by,
+        "out": out,
+        "kept": kept,
+        "workers": workers,
+        "console": terminal,
+    }
     if backbones:
         from subgenre.commands.tune_backbones import tune_backbones
 
-        tuned = tune_backbones(
-            features,
-            backbones,
-            layers=layers,
-            recipe=first.recipe,
-            given=first.given(),
-            folds=folds,
-            by=by,
-            out=out,
-            kept=kept,
-            workers=workers,
-            console=terminal,
-        )
+        tuned = tune_backbones(features, backbones, layers=layers, recipe=first.recipe, **shared)
     else:
         from subgenre.commands import tune as stage
 
-        tuned = stage.tune(
-            features,
-            (first.recipe, *recipes),
-            _vary_options(vary),
-            given=first.given(),
-            folds=folds,
-            trials=trials,
-            by=by,
-            out=out,
-            kept=kept,
-            workers=workers,
-            console=terminal,
-        )
+        names, options = (first.recipe, *recipes), _vary_options(vary)
+        tuned = stage.tune(features, names, options, trials=trials, **shared)
     title = f"{tuned.n_folds} folds of {tuned.n_tracks} training tracks, by {by}"
     terminal.table(title, *tuned.table())
     terminal.result(tuned.to_dict())

@@ -172,9 +172,8 @@ def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) 
         with distributed.fail_together(group, job.device):
             if group.first:
                 stop_requested()  # from here on the model is finished first
-                with files.locked(
-                    job.checkpoints / f".{run.name}.lock"
-                ):  # others may have its name
+                # another training may have the same model folder
+                with files.locked(job.checkpoints / f".{run.name}.lock"):
                     _write(run, fitted, folder, split, settings, test_run=test_run)
                 console.info(messages.chosen_weights(fitted.result, settings))
                 console.info(f"model: {run}")

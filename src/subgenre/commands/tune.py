@@ -231,13 +231,13 @@ def _train(
     parts = [
         part
         for split, result in zip(inner, results, strict=True)
-        for part in _measure(folder, split, result.vectors, seed)
+        for part in measure(folder, split, result.vectors, seed)
     ]
     seconds = float(np.mean([result.seconds for result in results]))
     return Trial(one, metrics.combine(parts, seed=seed), tuple(parts), seconds)
 
 
-def _measure(folder: FeatureFolder, split: Split, vectors: np.ndarray, seed: int) -> list[Measured]:
+def measure(folder: FeatureFolder, split: Split, vectors: np.ndarray, seed: int) -> list[Measured]:
     """Score the vectors [N, D] of all tracks on one fold."""
     names = sorted(set(folder.genres))
     label = np.empty(len(folder.tracks), dtype=np.int64)

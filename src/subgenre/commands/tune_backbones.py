@@ -15,7 +15,7 @@ import numpy as np
 
 from subgenre import config, metrics
 from subgenre.commands import preprocess
-from subgenre.commands.tune import FAILURES, Trial, Tuned, finish, inner_folds
+from subgenre.commands.tune import FAILURES, Trial, Tuned, finish, inner_folds, measure
 from subgenre.core import csv_tables, files, hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
@@ -111,10 +111,10 @@ def _features(
         library, path, backbone=name, settings=folder.config, workers=workers, console=console
     )
     found = FeatureFolder.open(path)
-    lacking = {track.id for track in folder.tracks} - {track.id for track in found.tracks}
-    if lacking:
+    missing = {track.id for track in folder.tracks} - {track.id for track in found.tracks}
+    if missing:
         raise FeatureError(
-            f"{path} lacks {len(lacking)} of the tracks of {folder.path}, see its skipped.csv; "
+            f"{len(missing)} tracks of {folder.path} are missing in {path}, see its skipped.csv; "
             "mend or remove these files and run `subgenre preprocess` again"
         )
     return found
@@ -129,28 +129,20 @@ def _pooled(
     console: Console,
 ) -> np.ndarray:
     """Return the pooled output of a backbone, [n, L, H]; of the last layer alone, [n, 1, H]."""
-    side = [track for split in inner for track in split.test]
-    statistics = folder.statistics(folder.rows(side))
+    statistics = folder.statistics(folder.rows([id_ for split in inner for id_ in split.test]))
     backbone = backbones.load(name)
+    if not (layers and backbone.transformer):
+        pooled = EvaluationTracks(folder).pooled(backbone, device, console, statistics)
+        return pooled[:, None]
     with console.progress("backbone") as bar:
-        if layers and backbone.transformer:
-            return embedding.layer_vectors(
-                backbone,
-                folder,
-                cache=folder.path / CACHE,
-                device=hardware.pick_device(device),
-                on_progress=bar,
-                statistics=statistics,
-            )
-        return embedding.pooled_vectors(
+        return embedding.layer_vectors(
             backbone,
             folder,
-            np.arange(len(folder.track_of)),
             cache=folder.path / CACHE,
             device=hardware.pick_device(device),
             on_progress=bar,
             statistics=statistics,
-        )[:, None]
+        )
 
 
 def _probe(
@@ -164,13 +156,5 @@ def _probe(
             pooled, folder.track_of, folder.rows(split.train), tracks.rows
         )
         vectors = probe_vectors(frozen, tracks.labels, train, test, seed=seed)
-        parts += metrics.measure(
-            vectors[train],
-            tracks.labels[train],
-            vectors[test],
-            tracks.labels[test],
-            genres=tracks.genres,
-            seed=seed,
-            ids=[tracks.ids[i] for i in test],
-        )
+        parts += measure(folder, split, vectors, seed)
     return parts
