@@ -188,7 +188,8 @@ def test_two_workers_killed_and_resumed_equal_one_worker(root, tmp_path, inline)
     script, handed = tmp_path / "kill.py", tmp_path / "handed"
     script.write_text(KILLED)
     handed.write_bytes(pickle.dumps((library_of(root), out, CONFIG)))
-    killed = subprocess.run([sys.executable, script, handed], check=False)
+    # reading its output to the end waits for its workers too: they hold the other end of the pipe
+    killed = subprocess.run([sys.executable, script, handed], check=False, stdout=subprocess.PIPE)
     assert killed.returncode == -signal.SIGKILL
     assert not (out / "dataset.json").exists()
     lines = (out / building.JOURNAL).read_bytes().splitlines()
