@@ -2,8 +2,9 @@
 
     python benchmarks/stopping.py [kills a stage] [stage ...]
 
-Makes the demo's library in a temporary folder. Prints each stop with the phase that it met, then
-the worst of each stage; 2 s are promised.
+Makes the demo's library in a temporary folder. Each stage runs once undisturbed, for its duration;
+the moments are drawn within it. Prints each stop with the phase that it met, then the worst of each
+stage; 2 s are promised.
 """
 
 from __future__ import annotations
@@ -24,28 +25,40 @@ import psutil
 
 LIMIT_S = 2.0
 GIVEN_UP_S = 60.0
+LONGEST_S = 30.0  # of the undisturbed run; the explorer has no end
 FEATURES = ("--features", "preprocessed_features")
-# the command, the folders that it writes, and about how long it takes, s
+# the command, and the folders that it writes
 STAGES = {
-    "preprocess": (["preprocess", "WAV", "--backbone", "musicnn", "--out", "f"], ["f"], 20),
-    "train": (["train", *FEATURES, "--out", "m", "--checkpoints", "c"], ["m", "c"], 15),
-    "train anew": (["train", "--features", "fresh", "--out", "m", "--checkpoints", "c"], [], 25),
-    "evaluate": (["evaluate", "--run", "model"], ["model/report.html"], 30),
-    "folds": (["evaluate", "--folds", "3", "--workers", "1", "--out", "v"], ["v"], 60),
-    "folds side by side": (["evaluate", "--folds", "3", "--out", "v"], ["v"], 60),
-    "tune": (["tune", *FEATURES, "--trials", "3", "--kept", "k"], ["k"], 40),
-    "index": (["index", "WAV", "--run", "model", "--index", "i"], ["i"], 40),
-    "embed": (["embed", "WAV", "--run", "copy", "--out", "e.parquet"], ["copy/.vectors"], 25),
-    "classify": (["classify", "WAV", "--run", "copy"], ["copy/.vectors"], 25),
-    "playlist": (["playlist", "--expand", "ambient", "--run", "model", "--out", "p.m3u8"], [], 5),
-    "explore": (["explore", "--run", "model", "--port", "0"], [], 12),
-    "doctor": (["doctor", *FEATURES], ["doctor"], 60),
-    "run": (["run", "../WAV", "--backbone", "musicnn"], ["r"], 60),
+    "preprocess": (["preprocess", "WAV", "--backbone", "musicnn", "--out", "f"], ["f"]),
+    "train": (["train", *FEATURES, "--out", "m", "--checkpoints", "c"], ["m", "c"]),
+    "train anew": (["train", "--features", "fresh", "--out", "m", "--checkpoints", "c"], []),
+    "evaluate": (["evaluate", "--run", "model"], ["model/report.html"]),
+    "folds": (["evaluate", "--folds", "3", "--workers", "1", "--out", "v"], ["v"]),
+    "folds side by side": (["evaluate", "--folds", "3", "--out", "v"], ["v"]),
+    "tune": (["tune", *FEATURES, "--trials", "3", "--kept", "k"], ["k"]),
+    "index": (["index", "WAV", "--run", "model", "--index", "i"], ["i"]),
+    "embed": (["embed", "WAV", "--run", "copy", "--out", "e.parquet"], ["copy/.vectors"]),
+    "classify": (["classify", "WAV", "--run", "copy"], ["copy/.vectors"]),
+    "playlist": (["playlist", "--expand", "ambient", "--run", "model", "--out", "p.m3u8"], []),
+    "explore": (["explore", "--run", "model", "--port", "0"], []),
+    "doctor": (["doctor", *FEATURES], ["doctor"]),
+    "run": (["run", "../WAV", "--backbone", "musicnn"], ["r"]),
 }
 
 
-def subgenre(words: list[str], place: Path, log: IO[str]) -> subprocess.Popen[str]:
-    """Start a command as a terminal does: a script in the background ignores Ctrl-C."""
+def start(name: str, log: IO[str]) -> subprocess.Popen[str]:
+    """Start a stage without what an earlier start of it has written.
+
+    As a terminal does: a process that a script starts in the background ignores Ctrl-C.
+    """
+    words, written = STAGES[name]
+    for path in map(Path, written):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if name == "train anew":
+        shutil.rmtree("fresh/.vectors", ignore_errors=True)
+        shutil.rmtree("m", ignore_errors=True)
+    place = Path("r" if name == "run" else "")
+    place.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "subgenre", *words],
         cwd=place,
@@ -55,18 +68,23 @@ def subgenre(words: list[str], place: Path, log: IO[str]) -> subprocess.Popen[st
     )
 
 
+def duration_s(name: str) -> float:
+    """Run a stage undisturbed, at most `LONGEST_S`."""
+    began = time.monotonic()
+    with Path("log.txt").open("w") as log:
+        running = start(name, log)
+    try:
+        running.wait(LONGEST_S)
+    except subprocess.TimeoutExpired:
+        running.terminate()
+        running.wait()
+    return time.monotonic() - began
+
+
 def stop(name: str, at_s: float, number: signal.Signals) -> float | None:
     """Stop one command; print and return the seconds to its end, None if it had ended before."""
-    words, written, _ = STAGES[name]
-    for path in map(Path, written):
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    if name == "train anew":
-        shutil.rmtree("fresh/.vectors", ignore_errors=True)
-        shutil.rmtree("m", ignore_errors=True)
-    place = Path("r" if name == "run" else "")
-    place.mkdir(exist_ok=True)
     with Path("log.txt").open("w") as log:
-        running = subgenre(words, place, log)
+        running = start(name, log)
     try:
         print(f"{name:20} {at_s:5.1f} s  ended before: exit {running.wait(at_s)}", flush=True)
         return None
@@ -105,8 +123,9 @@ def main() -> None:
         shutil.copytree("preprocessed_features", "fresh")
     draw, worst = random.Random(0), {}
     for name in names or STAGES:
+        whole_s = duration_s(name)
         found = [
-            stop(name, draw.uniform(0.3, STAGES[name][2]), number)
+            stop(name, draw.uniform(0.3, whole_s), number)
             for _ in range(int(kills) // 2)
             for number in (signal.SIGINT, signal.SIGTERM)
         ]
