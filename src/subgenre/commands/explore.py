@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from subgenre.core.progress import Console, Silent
 from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
+from subgenre.report.maps import Map
 from subgenre.search import storage
+from subgenre.search.classifier import Classifier
 from subgenre.search.collection import Collection
 
 _CORRECTIONS, _CACHE = "corrections.json", "explorer"  # in the model folder
@@ -65,8 +69,9 @@ def library(
         RunError: the model has no vectors. IndexStoreError: the index is of another model.
     """
     console = console or Silent()
-    folder = index or model.index_path
-    stamp = storage.stamp(folder)  # before reading: what changes meanwhile is read again
+    stamp = storage.stamp(
+        index or model.index_path
+    )  # before reading: what changes meanwhile is read again
     tracks = model.collection(index)
     fitted = model_map.load_map(model, console=console)
     try:
@@ -94,22 +99,105 @@ def library(
     obstacle = refit.obstacle(model)
     if obstacle:
         console.info(f"corrections are kept, but the model can't be refitted: {obstacle}")
+    return _Trained(model, index, fitted, stamp, can_refit=not obstacle).show(shown)
 
-    def watched(made: Library, stamp: object) -> Library:
-        def reread() -> Library | None:
-            now = storage.stamp(folder)
-            if now == stamp:
-                return None
-            tracks = model.collection(index)
-            coordinates = model_map.coordinates(fitted, model, tracks)
-            return watched(
-                dataclasses.replace(made, collection=tracks, coordinates=coordinates), now
-            )
 
-        made = dataclasses.replace(made, reread=reread)
-        return made if obstacle else dataclasses.replace(made, refit=_refitter(model, made))
+@dataclass(frozen=True)
+class _Trained:
+    """The model as it was trained, its map, and the state of its index when it was read."""
 
-    return watched(shown, stamp)
+    model: ModelFolder
+    index: Path | None
+    fitted: Map
+    stamp: object
+    can_refit: bool
+
+    def show(self, library: Library) -> Library:
+        """Return the library with the functions that read it again and refit the model."""
+        return dataclasses.replace(
+            library,
+            reread=partial(self.reread, library),
+            refit=partial(self.refit, library) if self.can_refit else None,
+        )
+
+    def reread(self, library: Library) -> Library | None:
+        """Return the library as its index is now; None if the index is as it was."""
+        now = storage.stamp(self.index or self.model.index_path)
+        if now == self.stamp:
+            return None
+        tracks = self.model.collection(self.index)
+        coordinates = model_map.coordinates(self.fitted, self.model, tracks)
+        changed = dataclasses.replace(library, collection=tracks, coordinates=coordinates)
+        return dataclasses.replace(self, stamp=now).show(changed)
+
+    def refit(
+        self, library: Library, corrections: Mapping[str, Correction], console: Console
+    ) -> Library:
+        """Refit the head with the corrections.
+
+        Each refit starts from the model as it was trained, so that a correction can be taken back.
+        """
+        moved = {i: (c.genre, c.subgenre) for i, c in corrections.items() if c.subgenre}
+        wrong = frozenset(i for i, c in corrections.items() if c.wrong)
+        before = library.collection.tracks(library.collection.live)
+        model = refit.refit(self.model, moved, wrong, indexed=before, console=console)
+        after = _Refitted(self.model, model, model_map.fit(model), model.classifier(), moved)
+        return after.show(self.show(library))
+
+
+@dataclass(frozen=True)
+class _Refitted:
+    """A model after a refit, its map, and the subgenres that corrections gave to tracks."""
+
+    before: ModelFolder
+    model: ModelFolder
+    fitted: Map
+    classifier: Classifier
+    moved: Mapping[str, tuple[str, str]]
+
+    def show(self, library: Library) -> Library:
+        """Return a library of the model as it was trained as it is after this refit."""
+        tracks = self._tracks(library.collection)
+        estimated = len(tracks) - sum(map(tracks.has, self.model.embeddings.ids))
+        note = self.fitted.note.rstrip(".") + "."
+        if estimated:
+            indexed = f"{text.counted(estimated, 'track')} that were only indexed"
+            note += f" Since the refit, the places of {indexed} are estimates."
+        return dataclasses.replace(
+            library,
+            collection=tracks,
+            coordinates=model_map.coordinates(self.fitted, self.model, tracks),
+            place=self.fitted.place,
+            note=note,
+            classifier=self.classifier,
+            trained=self.model.train_ids,
+            encode=_encoder(self.model),
+            reread=partial(self.reread, library),
+        )
+
+    def reread(self, library: Library) -> Library | None:
+        """Return `show` of the library as its index is now; None if the index is as it was."""
+        now = library.reread and library.reread()
+        return now and self.show(now)
+
+    def _tracks(self, shown: Collection) -> Collection:
+        """Return the tracks shown with their labels and vectors after the refit.
+
+        The vectors of tracks that were only indexed are estimated, see `refit.carried`.
+        """
+        stored = self.model.embeddings
+        row_of = {track_id: row for row, track_id in enumerate(stored.ids)}
+        own = [row_of[track_id] for track_id in self.before.embeddings.ids]
+        vectors = refit.carried(
+            self.before.embeddings.vectors, stored.vectors[own], shown.vectors(shown.live)
+        )
+        tracks = []
+        for i, track in enumerate(shown.tracks(shown.live)):
+            genre, subgenre = self.moved.get(track.id, (track.genre, track.subgenre))
+            tracks.append(dataclasses.replace(track, genre=genre, subgenre=subgenre))
+            if track.id in row_of:
+                vectors[i] = stored.vectors[row_of[track.id]]
+        return Collection.of(tracks, vectors)
 
 
 def _encoder(model: ModelFolder) -> Callable[[Path], Encoded]:
@@ -123,75 +211,6 @@ def _encoder(model: ModelFolder) -> Callable[[Path], Encoded]:
         return Encoded(vectors.vectors[0], vectors.chunks, starts_s, vectors.duration_s[0])
 
     return encode
-
-
-def _refitter(
-    model: ModelFolder, shown: Library
-) -> Callable[[Mapping[str, Correction], Console], Library]:
-    """Return the function that refits the head with the corrections.
-
-    Each call starts from the model as it was trained, so that a correction can be taken back.
-    """
-
-    def refitted(corrections: Mapping[str, Correction], console: Console) -> Library:
-        moved = {i: (c.genre, c.subgenre) for i, c in corrections.items() if c.subgenre}
-        wrong = frozenset(i for i, c in corrections.items() if c.wrong)
-        before = shown.collection.tracks(shown.collection.live)
-        new = refit.refit(model, moved, wrong, indexed=before, console=console)
-        fitted = model_map.fit(new)
-        classifier = new.classifier()
-
-        def carried(library: Library) -> Library:
-            """Return a library that is not refitted as it is after this refit."""
-            tracks = _after(model, new, library.collection, moved)
-            estimated = len(tracks) - sum(map(tracks.has, new.embeddings.ids))
-            note = fitted.note.rstrip(".") + "."
-            if estimated:
-                indexed = f"{text.counted(estimated, 'track')} that were only indexed"
-                note += f" Since the refit, the places of {indexed} are estimates."
-
-            def reread() -> Library | None:
-                now = library.reread and library.reread()
-                return now and carried(now)
-
-            return dataclasses.replace(
-                library,
-                collection=tracks,
-                coordinates=model_map.coordinates(fitted, new, tracks),
-                place=fitted.place,
-                note=note,
-                classifier=classifier,
-                trained=new.train_ids,
-                encode=_encoder(new),
-                refit=library.refit or refitted,
-                reread=reread,
-            )
-
-        return carried(shown)
-
-    return refitted
-
-
-def _after(
-    model: ModelFolder, new: ModelFolder, shown: Collection, moved: Mapping[str, tuple[str, str]]
-) -> Collection:
-    """Return the tracks shown with their labels and vectors after a refit.
-
-    The vectors of tracks that were only indexed are estimated, see `refit.carried`.
-    """
-    before = shown.tracks(shown.live)
-    row_of = {track_id: row for row, track_id in enumerate(new.embeddings.ids)}
-    own = [row_of[track_id] for track_id in model.embeddings.ids]
-    vectors = refit.carried(
-        model.embeddings.vectors, new.embeddings.vectors[own], shown.vectors(shown.live)
-    )
-    tracks = []
-    for i, track in enumerate(before):
-        genre, subgenre = moved.get(track.id, (track.genre, track.subgenre))
-        tracks.append(dataclasses.replace(track, genre=genre, subgenre=subgenre))
-        if track.id in row_of:
-            vectors[i] = new.embeddings.vectors[row_of[track.id]]
-    return Collection.of(tracks, vectors)
 
 
 def _findings(path: Path) -> tuple[Finding, ...]:

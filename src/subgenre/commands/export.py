@@ -77,7 +77,7 @@ def export(
     job = _Job(model, index, out, push, console or Silent())
     pushed = TARGETS[target](job) or ""
     written = tuple(sorted(path.name for path in out.iterdir()))
-    job.console.info(f"written to {out}: {', '.join(written)}")
+    job.console.info(f"{out}: {', '.join(written)}")
     return Exported(out, target, written, pushed)
 
 
