@@ -105,6 +105,38 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path):
         os.kill(mark, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
+def test_ctrl_c_does_not_wait_for_the_start_of_workers(tmp_path: Path):
+    (tmp_path / "slow.py").write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch()\n"
+        "time.sleep(60)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import multiprocessing, signal\n"
+        "from subgenre.core import parallel\n"
+        "def context():\n"
+        "    forks = multiprocessing.get_context('forkserver')\n"
+        "    forks.set_forkserver_preload(['slow'])\n"
+        "    return forks\n"
+        "if __name__ == '__main__':\n"
+        "    parallel._context = context\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    list(parallel.map_files(abs, [1], workers=1, timeout_s=99))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{tmp_path}"}
+    running = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL)
+    server = _wait_for_mark(tmp_path, running)
+    try:
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=20) != 0
+    finally:
+        running.kill()
+        os.kill(server, signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_workers_import_nothing_from_the_current_folder(tmp_path: Path):
     (tmp_path / "music").mkdir()

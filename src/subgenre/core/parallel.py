@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import errno
 import itertools
 import multiprocessing
@@ -10,14 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessPool, concurrent
 
 from subgenre.errors import SubgenreError
 
@@ -27,6 +27,7 @@ R = TypeVar("R")
 MAX_REASON = 300  # characters; a library's message on a broken file can be a page long
 CRASHED = "the reader crashed on this file"
 FAILED = "an unexpected error; please report it with the file"
+END_S = 1.0  # in which the workers of a pool end
 MEMORY = 4 * 2**30  # bytes that a worker may take for one file
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no file's fault
 
@@ -122,7 +123,7 @@ class _Run:
         initargs: tuple[Any, ...],
     ) -> None:
         self.fn, self.items, self.workers, self.timeout_s = fn, items, workers, timeout_s
-        self.pending: dict[concurrent.futures.Future[Any], tuple[int, Any]] = {}
+        self.pending: dict[Future[Any], tuple[int, Any]] = {}
         self.pool = ProcessPool(
             max_workers=workers,
             initializer=initializer,
@@ -136,28 +137,33 @@ class _Run:
         Raises:
             BrokenProcessPool: `pending` and `items` hold what is left.
         """
+        starting = concurrent.thread(self._start)()
         try:
-            self._check_start()
+            problem = starting.exception()  # a start that fails is not blamed on the files
+            if problem is not None:
+                raise SubgenreError(
+                    f"no worker process can start ({_one_line(problem)}); a script that calls this "
+                    "must be a file, and guard its own start with: if __name__ == '__main__':"
+                ) from problem
             while self._fill():
-                done, _ = concurrent.futures.wait(
-                    self.pending, return_when=concurrent.futures.FIRST_COMPLETED
-                )
+                done, _ = wait(self.pending, return_when=FIRST_COMPLETED)
                 yield from self._finish(done)
         finally:
             # also on Ctrl-C, and when the caller drops the generator
-            self.pool.stop()
-            self.pool.join()
+            ending = concurrent.thread(self._end)(starting)
+            with suppress(TimeoutError):  # a process that still imports ends with this one
+                ending.result(END_S)
 
-    def _check_start(self) -> None:
-        """Wait for one worker, so that a start that fails is not blamed on the files."""
+    def _start(self) -> None:
+        """Start the workers and wait for one; in a thread, because Ctrl-C can't break it off."""
         with _safe_path(), _without_ctrl_c():
             first = self.pool.schedule(int)
-        problem = first.exception()
-        if problem is not None:
-            raise SubgenreError(
-                f"no worker process can start ({_one_line(problem)}); a script that calls this "
-                "must be a file, and guard its own start with: if __name__ == '__main__':"
-            ) from problem
+        first.result()
+
+    def _end(self, starting: Future[None]) -> None:
+        starting.exception()  # waits
+        self.pool.stop()
+        self.pool.join()
 
     def _fill(self) -> bool:
         """Keep each worker supplied with a next item; False when none is left."""
@@ -170,7 +176,7 @@ class _Run:
             self.pending[future] = (position, item)
         return bool(self.pending)
 
-    def _finish(self, done: set[concurrent.futures.Future[Any]]) -> Iterator[tuple[int, Any]]:
+    def _finish(self, done: set[Future[Any]]) -> Iterator[tuple[int, Any]]:
         for future in sorted(done, key=lambda future: self.pending[future][0]):
             problem = future.exception()
             if problem and (isinstance(problem, BrokenProcessPool) or _no_room(problem)):
@@ -228,7 +234,7 @@ def _failure(problem: BaseException, timeout_s: float) -> Failure:
     """Turn an error into one sentence for a person."""
     if isinstance(problem, ProcessExpired):
         return Failure(CRASHED)
-    if isinstance(problem, concurrent.futures.TimeoutError):
+    if isinstance(problem, TimeoutError):
         return Failure(f"took longer than {timeout_s:g} s")
     if isinstance(problem, MemoryError):
         return Failure("needs too much memory")
