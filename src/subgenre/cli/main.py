@@ -11,9 +11,8 @@ import errno
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +21,7 @@ from cyclopts import App, CycloptsError, Parameter
 from subgenre.about import VERSION
 from subgenre.cli import judge, learn, use
 from subgenre.cli.console import Terminal
+from subgenre.core import stopping
 from subgenre.core.files import TEMPORARY
 from subgenre.errors import SubgenreError
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = [_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
-        with _catch_sigterm():
+        with stopping.caught():
             code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return int(code or 0)
     except SubgenreError as problem:
@@ -87,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = f"{words[0]} " if words and words[0] in app else ""
         reason, code = f"{problem} (see `subgenre {command}--help`)", 2
     except KeyboardInterrupt:
-        reason, code = "stopped by Ctrl-C", 130
-    except _Terminated:
-        reason, code = "stopped by a signal; what was finished before is kept", 143
+        reason, code = stopping.MESSAGES[signal.SIGINT], 128 + signal.SIGINT
+    except stopping.Terminated:
+        reason, code = stopping.MESSAGES[signal.SIGTERM], 128 + signal.SIGTERM
     except BrokenPipeError:  # `subgenre ... | head`
         sys.stderr.close()
         return 0
@@ -97,28 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason, code = _reason(problem), 2
     Terminal().fail(reason)
     return code
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived; only `main` catches it."""
-
-
-@contextmanager
-def _catch_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise an exception, as Ctrl-C does, so that child processes are ended too."""
-
-    def terminate(_number: int, _frame: object) -> None:
-        raise _Terminated
-
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reason(problem: OSError) -> str:

@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
-from subgenre.core import workspace
+from subgenre.core import stopping, workspace
 from subgenre.core.progress import Console
 from subgenre.errors import Interrupted
 from subgenre.training import checkpoint
 
 _STOPPING = "stopping once this step, or the finished model, is saved; Ctrl-C again stops at once"
-
-
-class _Stopped(BaseException):
-    """A signal came; no library catches this as an error of its own."""
 
 
 @contextmanager
@@ -62,12 +59,13 @@ def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
         called = True
         return bool(received)
 
-    def note(number: int, _frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         pressed = number == signal.SIGINT
-        if pressed and (number in received or not called):
-            raise KeyboardInterrupt
-        if not called:
-            raise _Stopped
+        if not called or (pressed and number in received):
+            at_once = before[number]
+            if callable(at_once):
+                at_once(number, frame)
+            raise stopping.Terminated
         received.append(number)  # before the message: that can fail, or wait for a lock
         if pressed:
             threading.Thread(target=console.warn, args=(_STOPPING,), daemon=True).start()
@@ -82,7 +80,7 @@ def stop_signals(console: Console) -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, note) for number in caught}
     try:
         yield requested
-    except _Stopped:
+    except stopping.Terminated:
         again = "the same command again goes on with what is computed"
         raise Interrupted(f"stopped before the first step; {again}") from None
     except Interrupted as problem:
