@@ -6,7 +6,9 @@ import ctypes
 import errno
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,24 @@ def misbehave(what: str) -> str:
 
 def allocate(size: int) -> int:
     return np.empty(size, np.uint8).nbytes
+
+
+def misbehave_after(what: str) -> Iterator[str]:
+    yield "first"
+    yield misbehave(what)
+
+
+def allocate_alone(size: int) -> list[int]:
+    return [allocate(size)]
+
+
+def modules(_: int) -> list[set[str]]:
+    return [set(sys.modules)]
+
+
+def wait_for_ever(_: int) -> Iterator[int]:
+    yield os.getpid()
+    time.sleep(1000)
 
 
 def process_id(_: int) -> int:

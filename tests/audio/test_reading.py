@@ -17,7 +17,6 @@ import soundfile
 from subgenre.audio import decoder, reading
 from subgenre.audio.reading import MARGIN_S, mono_window, probe, read_window, resample
 from subgenre.errors import AudioError
-from subgenre.explorer import playback
 from tests import audio_files as files
 
 # position of the window, seconds: the beginning, inside the first pre-roll, odd places, the end
@@ -389,8 +388,20 @@ def test_a_decoder_without_end_ends_after_a_day_of_sound(folder, monkeypatch):
     frame = av.AudioFrame.from_ndarray(np.zeros((1, 2**20), np.float32), "fltp", "mono")
     frame.sample_rate = 2000
     monkeypatch.setattr(decoder, "decode", lambda packet: itertools.repeat(frame))
-    with pytest.raises(AudioError, match="longer than 24 hours"):
-        playback.peaks(folder / "a.mp3")
+    with (
+        pytest.raises(AudioError, match="longer than 24 hours"),
+        decoder.opened(folder / "a.mp3") as opened,
+    ):
+        list(decoder.frames(*opened))
+
+
+def test_a_file_of_very_many_channels_is_not_said_to_have_none(tmp_path):
+    path = files.write(tmp_path / "a.wav", files.music(1.0, channels=1))
+    data = bytearray(path.read_bytes())
+    data[22:24], data[32:34] = struct.pack("<H", 1024), struct.pack("<H", 2048)
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match="too many; 1 to 64 are supported"):
+        probe(path)
 
 
 def test_a_playlist_named_as_music_opens_no_other_file(folder, tmp_path):

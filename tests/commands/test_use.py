@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ from subgenre.commands import embed, explore, index
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import chunking, track_vectors
+from subgenre.dataset.windows import Sound
 from subgenre.errors import AudioError, ConfigError, LibraryError, RunError, SubgenreError
 from subgenre.explorer.view import View
 from subgenre.library import formats, sources
@@ -135,9 +136,9 @@ def test_a_file_is_decoded_once_whatever_command_embeds_it(
     decoded: list[str] = []
     whole = chunking.make_chunks
 
-    def counted(job: chunking.Job) -> chunking.Outcome:
+    def counted(job: chunking.Job, sounds: Iterable[Sound] | None = None) -> chunking.Outcome:
         decoded.append(job.path.name)
-        return whole(job)
+        return whole(job, sounds)
 
     monkeypatch.setattr(chunking, "make_chunks", counted)
     first = call("classify", new / "a.wav", *run)[1]["placements"]

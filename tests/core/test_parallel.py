@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from subgenre.core.parallel import FAILED, Failure, limit_memory, map_files, worker_count
+from subgenre.core.parallel import FAILED, Failure, alone, limit_memory, map_files, worker_count
+from subgenre.errors import AudioError
 from tests import workers
 
 
@@ -52,6 +53,43 @@ def test_a_full_disk_is_no_files_fault():
 def test_a_file_that_takes_too_much_memory_fails_alone():
     found = collect(workers.allocate, [1, 5 * 2**30, 2], initializer=limit_memory)
     assert found == {0: 1, 1: Failure("needs too much memory"), 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("hang", "took longer than 3 s"),
+        ("segfault", "the reader crashed on this file"),
+        ("exit", "the reader crashed on this file"),
+        ("raise", FAILED),
+    ],
+)
+def test_one_file_that_hangs_or_crashes_its_own_process_is_an_error(what, reason):
+    results = alone(workers.misbehave_after, what, timeout_s=3)
+    assert next(results) == "first"
+    with pytest.raises(AudioError, match=reason):
+        next(results)
+
+
+def test_one_file_in_a_process_of_its_own_arrives_whole_and_a_full_disk_is_not_its_fault():
+    assert list(alone(workers.misbehave_after, "second", timeout_s=30)) == ["first", "second"]
+    with pytest.raises(OSError, match="No space"):
+        list(alone(workers.misbehave_after, "full", timeout_s=30))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count memory maps")
+def test_one_file_that_takes_too_much_memory_is_an_error():
+    with pytest.raises(AudioError, match="needs too much memory"):
+        next(alone(workers.allocate_alone, 5 * 2**30, timeout_s=30))
+
+
+def test_a_process_for_one_file_loads_no_torch_and_ends_with_its_caller():
+    assert "torch" not in next(alone(workers.modules, 0, timeout_s=30))
+    results = alone(workers.wait_for_ever, 0, timeout_s=30)
+    pid = next(results)
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_each_worker_is_prepared_once():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre.audio import measures
+from subgenre.audio import measures, reading
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, log_mel
 from subgenre.config import PreprocessConfig
 from subgenre.dataset import building, chunking
@@ -220,12 +220,12 @@ def test_a_file_with_values_of_no_music_is_listed_and_counts_nowhere(
     without = [track for track in everyone.tracks if track.path != bad]
     others = dataclasses.replace(everyone, tracks=tuple(without))
     run(root, tmp_path / "expected", library=others)
-    real_read, real_mel, real_measure = chunking.read, chunking.log_mel, measures.measure
+    real_read, real_mel, real_measure = reading.read_window, chunking.log_mel, measures.measure
     now: list[Path] = []
 
-    def read(job, start_s):
-        now[:] = [job.path]
-        return real_read(job, start_s)
+    def read(path, *window, **options):
+        now[:] = [path]
+        return real_read(path, *window, **options)
 
     def mel(samples, spec):
         values = real_mel(samples, spec)
@@ -237,7 +237,7 @@ def test_a_file_with_values_of_no_music_is_listed_and_counts_nowhere(
         spoilt = {"tempo_bpm": value} if now == [bad] and spoil == "measure" else {}
         return real_measure(samples, rate) | spoilt
 
-    monkeypatch.setattr(chunking, "read", read)
+    monkeypatch.setattr(reading, "read_window", read)
     monkeypatch.setattr(chunking, "log_mel", mel)
     monkeypatch.setattr(measures, "measure", measure)
     summary = run(root, tmp_path / "out")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from subgenre.audio import features, reading
+from subgenre.audio import decoder, features, reading
 from subgenre.audio.features import AST_SPEC, MUSICNN_SPEC, Statistics
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
@@ -305,11 +305,19 @@ def test_a_file_without_finite_vectors_is_skipped(tmp_path, monkeypatch) -> None
     assert [s.path for s in found.skipped] == [paths[1]]
 
 
-def test_one_file_without_a_worker_has_a_limit_of_time(encoder, tmp_path) -> None:
+def test_one_file_has_a_limit_of_time(encoder, tmp_path) -> None:
     write_wav(tmp_path / "a.wav", 4.0, 0)
     config = PreprocessConfig(chunk_s=4.0, max_chunks=1)
     found = file_embedding.embed_files(encoder, [tmp_path / "a.wav"], config, timeout_s=0.0)
-    assert [s.reason for s in found.skipped] == ["takes too long to read"]
+    assert [s.reason for s in found.skipped] == ["took longer than 0 s"]
+
+
+def test_one_file_is_decoded_in_another_process(encoder, tmp_path, monkeypatch) -> None:
+    """A fault of the decoder in this process would end it."""
+    write_wav(tmp_path / "a.wav", 4.0, 0)
+    config = PreprocessConfig(chunk_s=4.0, max_chunks=1)
+    monkeypatch.delattr(decoder, "opened")
+    assert len(file_embedding.embed_files(encoder, [tmp_path / "a.wav"], config).vectors) == 1
 
 
 def test_a_network_that_gives_no_numbers_is_refused_by_the_file(encoder, folder, tmp_path) -> None:

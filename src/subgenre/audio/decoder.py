@@ -40,7 +40,7 @@ _OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")  # the first page of a logical st
 LIMIT_S = 120.0  # for one opened file
 MAX_HOURS = 24  # of sound in one file
 _RATES_HZ = (2_000, 768_000)
-_MAX_CHANNELS = 64
+MAX_CHANNELS = 64
 _NO_CODEC = "holds sound of an unknown codec"
 _RESTARTS = 64  # attempts to continue after damage that stops the reader
 _ends: ContextVar[float] = ContextVar("ends", default=math.inf)  # of `time.monotonic`
@@ -254,8 +254,8 @@ def check_shape(frame: av.AudioFrame) -> tuple[int, int]:
         raise AudioError(
             f"has a sample rate of {rate} Hz; {_RATES_HZ[0]} to {_RATES_HZ[1]} are supported"
         )
-    if not 1 <= channels <= _MAX_CHANNELS:
-        raise AudioError(f"has {channels} channels; 1 to {_MAX_CHANNELS} are supported")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"has {channels} channels; 1 to {MAX_CHANNELS} are supported")
     return rate, channels
 
 

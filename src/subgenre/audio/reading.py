@@ -101,7 +101,7 @@ def probe(path: Path) -> Probe:
     if size == 0:
         raise AudioError("holds no audio")
     if first is None and channels == 0:
-        raise AudioError("has no channels")
+        raise AudioError(f"has no channels, or too many; 1 to {decoder.MAX_CHANNELS} are supported")
     if first is None:
         raise AudioError(f"its {codec} stream can't be decoded")
     rate, channels = decoder.check_shape(first)

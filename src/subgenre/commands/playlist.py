@@ -97,10 +97,10 @@ def _resolve(tracks: Collection, name: Seed) -> Seed:
             raise PlaylistError(f"{problem} of a track, or a file that exists") from problem
     if tracks.has_path(path):
         return tracks.track(tracks.row(path)).id
-    from subgenre.audio import reading
+    from subgenre.audio import isolated
 
     try:
-        track_id = reading.probe(path).id  # a copy of an indexed track has the same id
+        track_id = isolated.probe(path).id  # a copy of an indexed track has the same id
     except AudioError as problem:
         raise AudioError(f"{path} can't be a seed: {problem}") from problem
     return track_id if tracks.has(track_id) else path

@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from subgenre import config
-from subgenre.audio import reading
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import TrainConfig
+from subgenre.core import parallel
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
 from subgenre.dataset.track_vectors import Embeddings
@@ -136,20 +136,23 @@ def _extended(
     place: Path,
 ) -> FeatureFolder:
     """Return the feature folder with more tracks; their chunks are written to `place`."""
-    from subgenre.dataset import chunking
+    from subgenre.dataset import chunking, windows
     from subgenre.dataset.chunking import Job
+    from subgenre.models.file_embedding import FILE_TIMEOUT_S
 
     if not added:
         return folder
     number = _numbers(folder)
     rows, track_of, label_of = [], [], []
     for position, track in enumerate(added, start=len(folder.tracks)):
+        cut = windows.Cut(track.path, folder.spec.rate, folder.config, measure=True)
+        decoded = parallel.alone(windows.of_file, cut, timeout_s=FILE_TIMEOUT_S)
         try:
-            duration_s = reading.probe(track.path).duration_s
+            duration_s = next(decoded).duration_s
         except AudioError as problem:
             raise AudioError(f"{track.path} can't be learnt: {problem}") from problem
         job = Job(track.id, track.path, "", duration_s, place, folder.spec, folder.config)
-        outcome = chunking.make_chunks(job)
+        outcome = chunking.make_chunks(job, decoded)
         if not outcome.rows:
             raise AudioError(f"{track.path} can't be learnt: {outcome.reason}")
         rows += [{**row, "file": str(place / row["file"])} for row in outcome.rows]

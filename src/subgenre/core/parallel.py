@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from pebble import ProcessExpired, ProcessPool, concurrent
 
-from subgenre.errors import SubgenreError
+from subgenre.errors import AudioError, SubgenreError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -96,14 +101,50 @@ def map_files(
                 yield suspect[0], Failure(CRASHED)
 
 
-def attempt(fn: Callable[[T], R], item: T) -> R | Failure:
-    """Apply `fn` in this process, for one item that is not worth starting a process."""
-    try:
-        return fn(item)
-    except Exception as problem:  # as in a worker: whatever a library raises
-        if _no_room(problem):
-            raise
-        return _failure(problem, 0.0)
+def alone(fn: Callable[[T], Iterable[R]], item: T, *, timeout_s: float) -> Generator[R, None, None]:
+    """Yield what `fn(item)` yields in a process of its own, with the limits of a worker.
+
+    For one file: the process starts sooner than a pool, and imports only what `fn` needs. It is
+    killed after `timeout_s` seconds, and when the caller drops the generator.
+
+    Raises:
+        AudioError: `fn` fails, crashes, or takes too much time or memory.
+        OSError: the disk is full or read-only.
+    """
+    search = os.pathsep.join(filter(None, sys.path))
+    end = time.monotonic() + timeout_s
+    with subprocess.Popen(
+        (sys.executable, "-m", "subgenre.core.child"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": search, "PYTHONSAFEPATH": "1"},
+        process_group=0,  # without Ctrl-C
+    ) as process:
+        timer = threading.Timer(timeout_s, process.kill)
+        timer.start()
+        try:
+            with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as request:
+                pickle.dump((fn, item), request)
+            results = cast(IO[bytes], process.stdout)
+            while (result := pickle.load(results)) is not None:  # noqa: S301 - of our own process
+                if isinstance(result, OSError):
+                    raise result
+                if isinstance(result, Failure):
+                    raise AudioError(result.reason)
+                yield result
+        except (EOFError, pickle.UnpicklingError) as problem:
+            reason = _too_long(timeout_s) if time.monotonic() >= end else CRASHED
+            raise AudioError(reason) from problem
+        finally:
+            timer.cancel()
+            process.kill()
+
+
+def sendable(problem: Exception) -> OSError | Failure:
+    """Return what `alone` raises for an error in its process."""
+    if isinstance(problem, OSError) and _no_room(problem):
+        return problem
+    return _failure(problem, math.inf)
 
 
 def _no_room(problem: BaseException) -> bool:
@@ -235,12 +276,16 @@ def _failure(problem: BaseException, timeout_s: float) -> Failure:
     if isinstance(problem, ProcessExpired):
         return Failure(CRASHED)
     if isinstance(problem, TimeoutError):
-        return Failure(f"took longer than {timeout_s:g} s")
+        return Failure(_too_long(timeout_s))
     if isinstance(problem, MemoryError):
         return Failure("needs too much memory")
     if isinstance(problem, SubgenreError):
         return Failure(_one_line(problem))
     return Failure(FAILED)
+
+
+def _too_long(timeout_s: float) -> str:
+    return f"took longer than {timeout_s:g} s"
 
 
 def _one_line(problem: BaseException) -> str:

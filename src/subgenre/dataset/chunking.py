@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subgenre.audio import measures, reading
 from subgenre.audio.features import FeatureSpec, Statistics, log_mel
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
-from subgenre.dataset import folder, starts
+from subgenre.dataset import folder, starts, windows
+from subgenre.dataset.windows import Sound
 from subgenre.errors import AudioError
 
 SHORT_S = 0.25  # a window may be this much shorter than expected: codecs round
@@ -39,6 +40,11 @@ class Job:
     spec: FeatureSpec
     config: PreprocessConfig
     measure: bool = True
+
+    @property
+    def cut(self) -> windows.Cut:
+        """How the windows are cut."""
+        return windows.Cut(self.path, self.spec.rate, self.config, self.measure)
 
     def starts(self) -> list[float]:
         """Return the start times of the track's windows, seconds, ascending."""
@@ -78,25 +84,15 @@ def start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def read(job: Job, start_s: float) -> Window:
-    """Decode, measure and transform one window of a track.
+def transform(job: Job, sound: Sound) -> Window:
+    """Transform one window of a track.
 
     Raises:
-        AudioError: the window can't be decoded, or what follows from it is no music.
+        AudioError: what follows from it is no music.
     """
-    length_s, spec = job.config.chunk_s, job.spec
-    samples, rate, lead = reading.read_window(
-        job.path, start_s, length_s, margin_s=reading.MARGIN_S
-    )
-    inside = samples[:, lead : lead + round(length_s * rate)]
-    mono = reading.mono_window(samples, rate, lead, length_s, spec.rate)
-    mel = log_mel(torch.from_numpy(mono.copy())[None], spec)[0].to(torch.float16)
-    if job.measure:
-        measured = measures.measure(inside, rate)
-    else:
-        measured = {"silent_share": measures.silent_share(inside, rate)}
-    _check(mel, measured, start_s)
-    return Window(start_s, len(mono) / spec.rate, mel, measured)
+    mel = log_mel(torch.from_numpy(sound.mono.copy())[None], job.spec)[0].to(torch.float16)
+    _check(mel, sound.measured, sound.start_s)
+    return Window(sound.start_s, len(sound.mono) / job.spec.rate, mel, sound.measured)
 
 
 def _check(mel: Tensor, measured: dict[str, float], start_s: float) -> None:
@@ -111,8 +107,10 @@ def _check(mel: Tensor, measured: dict[str, float], start_s: float) -> None:
             raise AudioError(f"its {name} at {start_s:.1f} s is {value}, not finite")
 
 
-def make_chunks(job: Job) -> Outcome:
+def make_chunks(job: Job, sounds: Iterable[Sound] | None = None) -> Outcome:
     """Write the chunk files of one track; an unusable track has none.
+
+    `sounds` are its windows where another process decodes them.
 
     A window that ends early (the file is shorter than its packets say) is left out. If all windows
     end early, the longest is used, provided that it has `min_track_s`.
@@ -120,9 +118,11 @@ def make_chunks(job: Job) -> Outcome:
     rows: list[dict[str, Any]] = []
     longest: Window | None = None
     try:
-        for start_s in job.starts():
-            window = read(job, start_s)
-            expected_s = min(job.config.chunk_s, job.duration_s - start_s)
+        for sound in (
+            windows.of_track(job.cut, job.duration_s, job.track) if sounds is None else sounds
+        ):
+            window = transform(job, sound)
+            expected_s = min(job.config.chunk_s, job.duration_s - window.start_s)
             if window.decoded_s >= expected_s - SHORT_S:
                 rows.append(_write(job, len(rows), window))
             elif longest is None or window.decoded_s > longest.decoded_s:

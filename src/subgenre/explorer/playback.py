@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subgenre.audio import decoder, mp3
-from subgenre.core import files
+from subgenre.core import files, parallel
 from subgenre.errors import AudioError
 
 PEAKS = 1000  # of a track: more than the canvas is wide
@@ -52,15 +52,25 @@ def playable(path: Path, cache: Path, name: str, *, as_mp3: bool = False) -> tup
 
 def transcode(path: Path, out: Path) -> None:
     """Write a track as MP3, stereo, 128 kbit/s, frame by frame."""
+    next(parallel.alone(_transcode, (path, out), timeout_s=decoder.LIMIT_S))
+
+
+def _transcode(paths: tuple[Path, Path]) -> list[int]:
+    path, out = paths
     with decoder.opened(path) as (container, stream):
         frames = decoder.frames(container, stream)
         count = mp3.write(out, frames, rate=_RATE, layout="stereo", bit_rate=_BIT_RATE)
     if not count:
         raise AudioError(f"{path.name} holds no audio that can be decoded")
+    return [count]
 
 
 def peaks(path: Path) -> NDArray[np.uint8]:
     """Return the loudest sample of each of `PEAKS` equal parts of a track: [PEAKS], 0 to 255."""
+    return next(parallel.alone(_peaks, path, timeout_s=decoder.LIMIT_S))
+
+
+def _peaks(path: Path) -> list[NDArray[np.uint8]]:
     blocks: list[NDArray[np.float32]] = []
     with decoder.opened(path) as (container, stream):
         for frame in decoder.frames(container, stream):
@@ -72,7 +82,7 @@ def peaks(path: Path) -> NDArray[np.uint8]:
         raise AudioError(f"{path.name} holds no audio that can be decoded")
     place = np.linspace(0, len(level), PEAKS, endpoint=False).astype(np.int64)
     loudest = np.nan_to_num(np.maximum.reduceat(level, place))
-    return np.asarray(np.clip(np.round(255 * loudest), 0, 255), dtype=np.uint8)
+    return [np.asarray(np.clip(np.round(255 * loudest), 0, 255), dtype=np.uint8)]
 
 
 def cached_peaks(path: Path, cache: Path, name: str) -> NDArray[np.uint8]:

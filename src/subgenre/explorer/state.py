@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from subgenre.audio import reading
+from subgenre.audio import isolated
 from subgenre.core import files
 from subgenre.core.progress import Progress, Silent
 from subgenre.errors import AudioError, LibraryError, SubgenreError
@@ -114,7 +114,7 @@ class Explorer:
         if library.encode is None:
             raise SubgenreError("files can't be placed: open the library with its trained run")
         try:
-            track_id = reading.probe(path).id
+            track_id = isolated.probe(path).id
             peaks = playback.peaks(path)
             with self._encoding:
                 encoded = library.encode(path)

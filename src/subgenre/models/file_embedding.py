@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from subgenre.audio import decoder, reading
+from subgenre.audio import reading
 from subgenre.audio.features import FeatureSpec
 from subgenre.audio.measures import SILENT
 from subgenre.config import PreprocessConfig
 from subgenre.core import parallel
-from subgenre.dataset import chunking, folder
+from subgenre.dataset import chunking, folder, windows
 from subgenre.dataset.chunking import Job
 from subgenre.errors import AudioError
 from subgenre.library.scan import CHANGED, stamp
@@ -33,7 +34,6 @@ Progress = Callable[[int, int], None]
 _Chunked: TypeAlias = tuple[reading.Probe, tuple[dict[str, Any], ...]]
 
 FILE_TIMEOUT_S = 600.0
-_SMALL = 100_000_000  # bytes
 
 
 def embed_files(
@@ -92,34 +92,24 @@ def embed_each(
             _Task(Path(path), Path(place) / str(i), spec, config, kept)
             for i, path in enumerate(paths)
         ]
-        results = parallel.map_files(
-            _chunk_file,
-            tasks,
-            workers=max(1, min(len(tasks), parallel.worker_count(workers))),
-            timeout_s=timeout_s,
-            initializer=chunking.start_worker,
-        )
-        # of a small file, a process would take longer to start than to decode
-        if len(tasks) == 1 and stamp(tasks[0].path)[0] < _SMALL:
-            results = _here(tasks[0], timeout_s)
+        results: Iterable[tuple[int, _Chunked | parallel.Failure]]
+        if len(tasks) == 1:  # workers would take longer to start than to decode it
+            results = [(0, _chunk_alone(tasks[0], timeout_s))]
+        else:
+            results = parallel.map_files(
+                _chunk_file,
+                tasks,
+                workers=max(1, min(len(tasks), parallel.worker_count(workers))),
+                timeout_s=timeout_s,
+                initializer=chunking.start_worker,
+            )
         for i, result in results:
             try:
-                if isinstance(result, parallel.Failure):
-                    raise AudioError(result.reason)
-                found = _embed_one(encoder, tasks[i], *result, device, batch_size)
+                found = _embed_one(encoder, tasks[i], *_checked(result), device, batch_size)
             except AudioError as problem:
                 skipped = Skipped(tasks[i].path, str(problem))
                 found = replace(_joined([], encoder.size), skipped=(skipped,))
             yield i, found
-
-
-def _here(
-    task: _Task, timeout_s: float
-) -> Generator[tuple[int, _Chunked | parallel.Failure], None, None]:
-    """Do the work of a worker in this process, with its limit of time."""
-    with decoder.time_limit(timeout_s):
-        result = parallel.attempt(_chunk_file, task)
-    yield 0, result
 
 
 @dataclass(frozen=True)
@@ -132,14 +122,42 @@ class _Task:
     config: PreprocessConfig
     kept: Kept | None
 
+    @property
+    def cut(self) -> windows.Cut:
+        """How the file is cut into windows."""
+        return windows.Cut(self.path, self.spec.rate, self.config, measure=False)
+
 
 def _chunk_file(task: _Task) -> _Chunked:
-    """Cut and transform one file exactly as `preprocess` does; runs in a worker.
+    """Decode, cut and transform one file; runs in a worker."""
+    return _chunks(task, windows.of_file(task.cut))
+
+
+def _chunk_alone(task: _Task, timeout_s: float) -> _Chunked | parallel.Failure:
+    """Cut and transform one file here, and decode it in a process of its own."""
+    try:
+        with closing(parallel.alone(windows.of_file, task.cut, timeout_s=timeout_s)) as decoded:
+            return _chunks(task, decoded)
+    except AudioError as problem:
+        return parallel.Failure(str(problem))
+
+
+def _checked(result: _Chunked | parallel.Failure) -> _Chunked:
+    if isinstance(result, parallel.Failure):
+        raise AudioError(result.reason)
+    return result
+
+
+def _chunks(task: _Task, decoded: Iterator[Any]) -> _Chunked:
+    """Cut and transform one file exactly as `preprocess` does.
 
     There are no rows of a file whose vectors are kept.
+
+    Args:
+        decoded: as from `windows.of_file`.
     """
     before = stamp(task.path)
-    probed = reading.probe(task.path)
+    probed: reading.Probe = next(decoded)
     if task.kept and task.kept.read(task.path, probed):
         return probed, ()
     if probed.duration_s < task.config.min_track_s:
@@ -157,7 +175,7 @@ def _chunk_file(task: _Task) -> _Chunked:
         task.config,
         measure=False,
     )
-    outcome = chunking.make_chunks(job)
+    outcome = chunking.make_chunks(job, decoded)
     if not outcome.rows:
         raise AudioError(outcome.reason)
     if np.mean([row["silent_share"] for row in outcome.rows]) >= SILENT:
@@ -178,9 +196,10 @@ def _embed_one(
     """Encode the chunk files that a worker wrote, and remove them; or read what is kept."""
     if task.kept and not rows:
         found = task.kept.read(task.path, probe)
-        return found or _embed_one(
-            encoder, task, *_chunk_file(replace(task, kept=None)), device, batch_size
-        )
+        if found:
+            return found
+        again = _checked(_chunk_alone(replace(task, kept=None), FILE_TIMEOUT_S))
+        return _embed_one(encoder, task, *again, device, batch_size)
     shape = (folder.window_frames(task.spec, task.config), task.spec.n_mels)
     parts = []
     for at in range(0, len(rows), batch_size):

@@ -72,10 +72,10 @@ class Kept:
 
     def find(self, path: Path) -> FileVectors | None:
         """Return the vectors of a file; None if they are not kept, or the file can't be read."""
-        from subgenre.audio import reading
+        from subgenre.audio import isolated
 
         try:
-            return self.read(path, reading.probe(path))
+            return self.read(path, isolated.probe(path))
         except AudioError:
             return None
 
