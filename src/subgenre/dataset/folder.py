@@ -202,10 +202,12 @@ class FeatureFolder:
             FeatureError: a file that is missing, damaged or not the expected chunk.
         """
         T = window_frames(self.spec, self.config)
-        out = torch.empty((np.size(rows), T, self.spec.n_mels), dtype=torch.float32)
-        for i, row in enumerate(np.asarray(rows, dtype=np.int64).ravel().tolist()):
-            file, track, crc = (self.chunks[n][row].as_py() for n in ("file", "track", "crc32"))
-            out[i] = read_chunk(self.path / file, (T, self.spec.n_mels), track, crc)
+        places = np.asarray(rows, dtype=np.int64).ravel()
+        out = torch.empty((len(places), T, self.spec.n_mels), dtype=torch.float32)
+        chosen = self.chunks.select(["file", "track", "crc32"]).take(places).to_pylist()
+        for i, chunk in enumerate(chosen):
+            path, shape = self.path / chunk["file"], (T, self.spec.n_mels)
+            out[i] = read_chunk(path, shape, chunk["track"], chunk["crc32"])
         return out
 
     def n_frames(self, rows: ArrayLike) -> NDArray[np.int64]:
