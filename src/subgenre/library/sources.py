@@ -429,7 +429,10 @@ def _add_listed(found: Found, path: Path, names: tuple[str, str], trash: bool, o
 
 
 def _read_csv(found: Found, source: Path) -> None:
-    """Read `path,genre,subgenre`; paths are relative to the folder of the CSV."""
+    """Read `path,genre,subgenre`; paths are relative to the folder of the CSV.
+
+    Cells are read as `csv_tables.plain`: a person's `'+x` is `+x`, as it is in a file of ours.
+    """
     for number, row in _rows(found, source):
         origin = f"row {number} of {shown(source.name)}"
         path, genre, subgenre = (row[column].strip() for column in _COLUMNS)
