@@ -47,12 +47,12 @@ _ends: ContextVar[float] = ContextVar("ends", default=math.inf)  # of `time.mono
 
 
 @contextmanager
-def time_limit(limit_s: float) -> Iterator[None]:
-    """Limit the time for all files that are opened inside; an earlier end of an outer limit counts.
+def _time_limit() -> Iterator[None]:
+    """Limit the time in which an opened file is read.
 
     So a file that never ends is an error in this process, too, where no worker can be killed.
     """
-    token = _ends.set(min(_ends.get(), time.monotonic() + limit_s))
+    token = _ends.set(time.monotonic() + LIMIT_S)
     try:
         yield
     finally:
@@ -76,7 +76,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.AudioStream]]:
         AudioError: not a regular file, no audio, or an error of the library inside the block; or
             reading it takes longer than `LIMIT_S`.
     """
-    with _open_regular(path) as file, time_limit(LIMIT_S):
+    with _open_regular(path) as file, _time_limit():
         try:
             with _open_container(file, path) as container:
                 _check_time()
