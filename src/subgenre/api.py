@@ -356,6 +356,7 @@ def load(
     run: str | Path | None = None,
     *,
     index: str | Path | None = None,
+    engine: str | None = None,
     console: Console | None = None,
 ) -> Model:
     """Open a trained model.
@@ -364,17 +365,19 @@ def load(
         run: the model folder, or the name of a pushed one on the hub, `owner/name`; by default the
             newest with vectors here.
         index: an index folder; by default the model's own, if there is one.
+        engine: what runs a transformer on a CPU: `torch`, `openvino`, `onnx` or `auto`; by default
+            that of the training.
         console: shows the name of the chosen model.
 
     Raises:
-        RunError: there is no model, or it is damaged.
+        RunError: there is no model, or it is damaged. ConfigError: no such engine.
     """
     path = _path(run)
     if path is not None and not path.exists() and workspace.HUB_NAME.fullmatch(path.as_posix()):
         from subgenre.exports import hub_folder
 
         path = hub_folder.download(path.as_posix())
-    return Model(ModelFolder.open(path, console), _path(index))
+    return Model(ModelFolder.open(path, console, engine=engine), _path(index))
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -26,6 +26,7 @@ SCHEDULES = ("constant", "cosine")
 ALPHA = 0.1  # share of tracks of the subgenres that may be rejected as "none of these"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
+ENGINES = ("auto", "torch", "openvino", "onnx")
 MULTI = ("exclude", "keep")
 SEEDS = (0, 4_000_000_000)  # scikit-learn takes 32 bits; repeats count up from the seed
 _MANY = 1_000_000
@@ -314,6 +315,8 @@ class RunConfig:
 
     Attributes:
         device: one of `DEVICES`. precision: one of `PRECISIONS`, see `hardware.pick_bf16`.
+        engine: one of `ENGINES`, runs frozen transformers on a CPU, see `engines.select`; `torch`
+            by default, so that figures don't depend on the machine.
         compile: use torch.compile. checkpointing: less memory and more time in the backbone.
         test_share: share of the tracks held out for test. strict_groups: refuse a split that
             can't keep artists and albums together. seed: of split, weights and batches.
@@ -321,6 +324,7 @@ class RunConfig:
     """
 
     device: str = "auto"
+    engine: str = "torch"
     precision: str = "auto"
     compile: bool = False
     checkpointing: bool = False
@@ -331,6 +335,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_choice("device", self.device, DEVICES)
+        check_choice("engine", self.engine, ENGINES)
         check_choice("precision", self.precision, PRECISIONS)
         check_ranges(self, test_share=(0.02, 0.5), seed=SEEDS, save_every=(0, 1_000_000_000))
 

@@ -24,7 +24,7 @@ from subgenre.dataset import track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.library.track import Track
-from subgenre.models import backbones, embedding, file_embedding
+from subgenre.models import backbones, embedding, engines, file_embedding
 from subgenre.models.encoder import Encoder
 from tests.small_library import write_wav
 from tests.toy import make_ast_folder
@@ -283,6 +283,52 @@ def test_vectors_of_outside_files(tmp_path) -> None:
     assert file_embedding.embed_files(net, [], workers=1).vectors.shape == (0, 8)
 
 
+@pytest.fixture
+def doubling(monkeypatch, encoder):
+    """An engine whose values are twice torch's."""
+    twice = {"onnx": lambda part, _example: lambda x: 2 * part(x)}
+    monkeypatch.setattr(engines, "_CONVERTERS", twice)
+    monkeypatch.setattr(engines, "_check_installed", lambda _engine: None)
+    monkeypatch.setattr(encoder.backbone, "engine", "onnx")
+
+
+def test_the_engine_of_the_backbone_computes_and_its_values_are_kept_apart(
+    encoder, folder, tmp_path, doubling, monkeypatch
+) -> None:
+    every = np.arange(6)
+
+    def computed() -> list[np.ndarray]:
+        return [
+            embedding.pooled_vectors(encoder, folder, every, cache=tmp_path),
+            embedding.frozen_activations(encoder, folder, 1, cache=tmp_path)[every],
+            embedding.layer_vectors(
+                encoder.backbone, folder, cache=tmp_path, statistics=Statistics(100, -4.5, 900.0)
+            )[every],
+        ]
+
+    found = computed()
+    chunks = embedding.chunk_vectors(encoder, folder, every)
+    heads = embedding.project_vectors(encoder, found[0])
+    np.testing.assert_allclose(chunks, heads, atol=1e-6)
+    monkeypatch.setattr(encoder.backbone, "engine", "torch")
+    for one, expected in zip(found, computed(), strict=True):
+        np.testing.assert_allclose(one, 2 * expected, rtol=2e-3, atol=1e-3)
+
+
+def test_the_engine_of_the_backbone_computes_the_vectors_of_files(
+    encoder, tmp_path, doubling
+) -> None:
+    write_wav(tmp_path / "a.wav", 6.0, 0)
+    config = PreprocessConfig(chunk_s=4.0, max_chunks=2, chunk_strategy="spaced")
+    seen: list[torch.Tensor] = []
+    real = encoder.project
+    encoder.project = lambda pooled: (seen.append(pooled), real(pooled))[1]
+    file_embedding.embed_files(encoder, [tmp_path / "a.wav"], config)
+    encoder.backbone.engine = "torch"
+    file_embedding.embed_files(encoder, [tmp_path / "a.wav"], config)
+    torch.testing.assert_close(seen[0], 2 * seen[1])
+
+
 def test_a_file_without_finite_vectors_is_skipped(tmp_path, monkeypatch) -> None:
     net = Encoder(
         backbones.load("musicnn"), head=(), embedding_size=8, generator=torch.Generator()
@@ -290,14 +336,14 @@ def test_a_file_without_finite_vectors_is_skipped(tmp_path, monkeypatch) -> None
     paths = [tmp_path / f"{i}.wav" for i in range(3)]
     for i, path in enumerate(paths):
         write_wav(path, 4.0, i)
-    real = net.forward
+    real = net.project
     calls: list[int] = []
 
-    def forward(chunks):
-        calls.append(len(chunks))
-        return real(chunks) * (torch.nan if len(calls) == 2 else 1)
+    def project(pooled):
+        calls.append(len(pooled))
+        return real(pooled) * (torch.nan if len(calls) == 2 else 1)
 
-    monkeypatch.setattr(net, "forward", forward)
+    monkeypatch.setattr(net, "project", project)
     monkeypatch.setattr(parallel, "map_files", lambda fn, items, **_: enumerate(map(fn, items)))
     config = PreprocessConfig(chunk_s=4.0, max_chunks=1)
     found = file_embedding.embed_files(net, paths, config)

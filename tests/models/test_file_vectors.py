@@ -45,6 +45,7 @@ def test_another_model_another_cut_and_damage_count_as_absent(path: Path) -> Non
     kept = Kept(path.parent / "kept", "m" * 32, DIM, CUT)
     kept.write(embedded(path, [0.0, 3.0, 6.0]))
     assert replace(kept, fingerprint="n" * 32).find(path) is None
+    assert replace(kept, engine="openvino bf16").find(path) is None
     assert replace(kept, config=replace(CUT, chunk_s=3.0)).find(path) is None
     assert replace(kept, config=replace(CUT, chunk_strategy="sequential")).find(path) is None
     (values,) = (p for p in kept.folder.glob("*.npy") if ".done" not in p.name)

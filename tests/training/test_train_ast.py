@@ -14,10 +14,12 @@ import torch
 
 from subgenre import config
 from subgenre.audio.features import AST_SPEC
+from subgenre.commands import train
+from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import AugmentConfig, TrainConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import ConfigError, MissingExtraError, TrainingError
-from subgenre.models import cache, embedding, encoder
+from subgenre.models import cache, embedding, encoder, engines
 from subgenre.models.backbones import Backbone
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, inputs, messages, trainer
@@ -68,6 +70,24 @@ def moved(before: Backbone, after: Backbone) -> set[str]:
     one, two = before.state_dict(), after.state_dict()
     assert one.keys() == two.keys()
     return {key for key in one if not torch.equal(one[key], two[key])}
+
+
+def test_a_model_keeps_the_engine_that_auto_chose(
+    folder: FeatureFolder, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_measured", lambda *_: {"torch": 2.0, "onnx": 1.0})
+    monkeypatch.setattr(engines, "_CONVERTERS", {"onnx": lambda part, _example: part})
+    monkeypatch.setattr(engines, "_check_installed", lambda _engine: None)
+    console, settings = RecordingConsole(), recipe(name, model={"tune": "head"})
+    settings = config.replace(settings, "run", engine="auto")
+    run = tmp_path / "run"
+    train.train(folder.path, settings, out=run, checkpoints=tmp_path / "c", console=console)
+    assert any("engine: onnx" in line for line in console.messages)
+    kept = ModelFolder.open(run)
+    assert kept.settings.run.engine == "onnx"
+    assert kept.encoder.backbone.engine == "onnx"
+    other = ModelFolder.open(run, engine="torch")
+    assert other.encoder.backbone.engine == "torch"
 
 
 def test_the_last_blocks_learn_on_what_the_others_made(

@@ -78,6 +78,8 @@ class Recipe:
     "Triplets a step (batches of drawn triplets)."
     device: str | None = None
     "auto, cpu, cuda or mps."
+    engine: str | None = None
+    "Of a frozen transformer on a CPU: torch, openvino, onnx, or auto: the fastest, measured once."
     seed: int | None = None
     "Seed of the split, the first weights and the batches."
     strict_groups: bool = False
@@ -123,6 +125,7 @@ class Recipe:
             "loss.margin": self.margin,
             "batch.size": self.batch_size,
             "run.device": self.device,
+            "run.engine": self.engine,
             "run.seed": self.seed,
             "run.strict_groups": self.strict_groups or None,
         }
@@ -183,10 +186,12 @@ class Source:
     "The model folder; by default the newest with vectors."
     index: Path | None = None
     "An index folder; by default the model's own, or its training and test tracks."
+    engine: str | None = None
+    "Of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the training."
 
     def load(self, terminal: Terminal) -> Model:
         """Open the model."""
-        return subgenre.load(self.run, index=self.index, console=terminal)
+        return subgenre.load(self.run, index=self.index, engine=self.engine, console=terminal)
 
 
 @Parameter(name="*")

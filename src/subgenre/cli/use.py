@@ -244,6 +244,7 @@ def embed(
     *audio: Path,
     run: Path | None = None,
     out: Path = Path("embeddings.parquet"),
+    engine: str | None = None,
     mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
@@ -255,12 +256,16 @@ def embed(
         audio: files, folders or playlists; without any, the held-out tracks of the model.
         run: the model folder; by default the newest fully_trained_models_... here.
         out: a Parquet file: id, path, genre, subgenre, vector.
+        engine: of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the
+            training.
     """
     terminal = (common or Common()).terminal()
     run = workspace.find_run(run, terminal)
     from subgenre.commands import embed as stage
 
-    embedded = stage.embed(audio, run, out, maps=(mapped or Mapped()).maps(), console=terminal)
+    embedded = stage.embed(
+        audio, run, out, maps=(mapped or Mapped()).maps(), engine=engine, console=terminal
+    )
     terminal.result(embedded.to_dict())
     return 1 if embedded.skipped else 0
 

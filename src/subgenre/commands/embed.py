@@ -43,11 +43,12 @@ def embed(
     *,
     features: Path | None = None,
     maps: Maps = (),
+    engine: str | None = None,
     console: Console | None = None,
 ) -> Embedded:
     """Write vectors of audio files or folders, or of the run's held-out tracks.
 
-    `maps`: as of `audio_files`.
+    `maps`: as of `audio_files`. `engine`: as of `ModelFolder.open`.
 
     Raises:
         RunError, FeatureError: as for `evaluate`.
@@ -55,8 +56,8 @@ def embed(
     """
     console = console or Silent()
     if audio:
-        return _embed_audio(audio, run, out, maps, console)
-    opened = ModelFolder.open(run, console, features=features, vectors=False)
+        return _embed_audio(audio, run, out, maps, engine, console)
+    opened = ModelFolder.open(run, console, features=features, vectors=False, engine=engine)
     device = hardware.pick_device(opened.settings.run.device)
     rows = opened.features.rows(opened.split.test)
     with console.progress("embedding") as bar:
@@ -77,10 +78,15 @@ def embed(
 
 
 def _embed_audio(
-    audio: Sequence[Path], run: Path | None, out: Path, maps: Maps, console: Console
+    audio: Sequence[Path],
+    run: Path | None,
+    out: Path,
+    maps: Maps,
+    engine: str | None,
+    console: Console,
 ) -> Embedded:
     """Embed files and folders from outside; labels are empty."""
-    opened = ModelFolder.open(run, console, vectors=False)
+    opened = ModelFolder.open(run, console, vectors=False, engine=engine)
     listed = sources.audio_files(audio, maps)
     found = opened.embed(listed.paths, console=console)
     skipped = sources.warn_of_skipped(console, (*listed.skipped, *found.skipped))

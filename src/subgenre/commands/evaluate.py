@@ -331,12 +331,13 @@ def _train_folds(
     console: Console,
 ) -> _Models:
     """Train a model on each fold of each repeat, or read what is already trained."""
+    backbone = fit.load_backbone(settings.model.backbone, folder, settings.run, console)
+    settings = config.replace(settings, "run", engine=backbone.engine)
     jobs = cross_validation.plan(folder, settings, folds=folds, repeats=repeats, out=out)
     splits = [job.split for job in jobs]
     for warning in dict.fromkeys(warning for split in splits for warning in split.warnings):
         console.warn(warning)
     tracks = EvaluationTracks(folder)
-    backbone = fit.load_backbone(settings.model.backbone, folder)
 
     def pooled(split: Split, console: Console) -> NDArray[np.float32]:
         rows = folder.rows(split.train)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from subgenre.dataset.splits import Split
     from subgenre.dataset.track_vectors import Embeddings
     from subgenre.models.encoder import Encoder
+    from subgenre.models.engines import Frozen
     from subgenre.models.file_vectors import FileVectors, Kept
     from subgenre.search.classifier import Classifier
     from subgenre.search.collection import Collection
@@ -46,12 +47,14 @@ class ModelFolder:
         settings: what it was trained with.
         data: what `data.json` records of the training data.
         moved_features: where its feature folder is now, if it has moved.
+        console: is told which engine embeds.
     """
 
     path: Path
     settings: TrainConfig
     data: dict[str, Any]
     moved_features: Path | None = None
+    console: Console = field(default_factory=Silent)
 
     @classmethod
     def open(
@@ -61,6 +64,7 @@ class ModelFolder:
         *,
         features: Path | None = None,
         vectors: bool = True,
+        engine: str | None = None,
     ) -> ModelFolder:
         """Open a model folder.
 
@@ -68,6 +72,7 @@ class ModelFolder:
             path: by default the newest model here; `console` gets its name.
             features: where its feature folder is now, if it has moved.
             vectors: by default, choose a model that has track vectors, if there is one.
+            engine: see `engines.select`; by default that of the training.
 
         Raises:
             RunError: no model there, or a damaged one. ConfigError: damaged settings.
@@ -76,7 +81,9 @@ class ModelFolder:
         data = _read_data(path / workspace.DATA)
         _check_file(path / workspace.CONFIG, data)
         settings = config.load_settings(path / workspace.CONFIG)
-        return cls(path, settings, data, features)
+        if engine:
+            settings = config.replace(settings, "run", engine=engine)
+        return cls(path, settings, data, features, console or Silent())
 
     @property
     def features_path(self) -> Path:
@@ -186,7 +193,9 @@ class ModelFolder:
 
         if self.settings.model.tune == "head":
             return self.encoder
-        backbone = fit.load_backbone(self.settings.model.backbone, self.features)
+        backbone = fit.load_backbone(
+            self.settings.model.backbone, self.features, self.settings.run, self.console
+        )
         rows = self.features.rows(self.split.train)
         seed = self.settings.run.seed
         return fit.new_encoder(backbone, self.settings.model, self.features, rows, seed)
@@ -274,17 +283,25 @@ class ModelFolder:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The trained encoder; loads torch.
+        """The trained encoder and its engine; loads torch.
 
         Raises:
             RunError: its files are missing, damaged, or another model's.
+            ConfigError, MissingExtraError: as `engines.select`.
         """
-        from subgenre.models import encoder
+        from subgenre.models import encoder, engines
 
         loaded = encoder.load(self.path)
         path = self.path / encoder.STRUCTURE
         found = files.read_json(path, version=encoder.FORMAT_VERSION, error=RunError)["fingerprint"]
         self._check_same(path, found, workspace.COPY_AGAIN)
+        engines.select(
+            loaded.backbone,
+            self.settings.run.engine,
+            self.preprocess,
+            device=self._device,
+            console=self.console,
+        )
         return loaded
 
     def _check_same(self, path: Path, found: str | None, way_out: str) -> None:
@@ -440,14 +457,26 @@ class ModelFolder:
             "device": self._device,
             "workers": workers,
             "kept": self._kept,
+            "pooled": self._pooled,
         }
+
+    @cached_property
+    def _pooled(self) -> Frozen:
+        from subgenre.models import engines
+
+        return engines.Frozen(self.encoder, self.encoder.pooled)
 
     @property
     def _kept(self) -> Kept:
         from subgenre.models.cache import CACHE
         from subgenre.models.file_vectors import Kept
 
-        return Kept(self.path / CACHE, self.fingerprint, self.dim, self.preprocess)
+        engine = ""
+        if self.settings.run.engine != "torch":
+            from subgenre.models import engines
+
+            engine = engines.precision(self.encoder.backbone.engine, self._device)
+        return Kept(self.path / CACHE, self.fingerprint, self.dim, self.preprocess, engine)
 
     @property
     def _device(self) -> torch.device:

@@ -74,7 +74,7 @@ def refit(
     """
     from subgenre.core import hardware
     from subgenre.dataset.folder import FeatureFolder
-    from subgenre.models import embedding, encoder
+    from subgenre.models import embedding, encoder, engines
     from subgenre.models.cache import CACHE
     from subgenre.training import fit
 
@@ -85,7 +85,9 @@ def refit(
     train_ids = (model.train_ids | moved.keys()) - wrong
     backbone = encoder.load(model.path).backbone
     settings = _settings(model.settings, traits=backbone.traits)
-    device = hardware.pick_device(settings.run.device)
+    device, console = hardware.pick_device(settings.run.device), console or Silent()
+    engine = settings.run.engine
+    engines.select(backbone, engine, plain.config, device=device, console=console)
     with tempfile.TemporaryDirectory(prefix="subgenre-", ignore_cleanup_errors=True) as place:
         folder = _corrected(_extended(plain, added, moved, Path(place)), moved)
         train = [track.id for track in folder.tracks if track.id in train_ids]
@@ -100,9 +102,7 @@ def refit(
             every = np.arange(len(folder.track_of))
             cache = folder.path / CACHE
             embedding.pooled_vectors(whole, folder, every, cache=cache, device=device, known=pooled)
-        fitted = fit.fit(
-            folder, train, settings, backbone=backbone, device=device, console=console or Silent()
-        )
+        fitted = fit.fit(folder, train, settings, backbone=backbone, device=device, console=console)
         if fitted.pooled is None:
             raise EvaluationError(f"{model.path} has no frozen part to refit a head on")
         rows = folder.rows([*stored.ids, *(track.id for track in added)])

@@ -173,6 +173,8 @@ def _train(features: Path, settings: TrainConfig, job: _Job, *, test_run: bool) 
             if group.first:
                 stop_requested()  # from here on the model is finished first
                 # another training may have the same model folder
+                engine = fitted.encoder.backbone.engine  # which `auto` is, and so will be used
+                settings = config.replace(settings, "run", engine=engine)
                 with files.locked(job.checkpoints / f".{run.name}.lock"):
                     _write(run, fitted, folder, split, settings, test_run=test_run)
                 console.info(messages.chosen_weights(fitted.result, settings))

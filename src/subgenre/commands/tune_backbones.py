@@ -16,6 +16,7 @@ import numpy as np
 from subgenre import config, metrics
 from subgenre.commands import preprocess
 from subgenre.commands.tune import FAILURES, Trial, Tuned, finish, inner_folds, measure
+from subgenre.config import RunConfig
 from subgenre.core import csv_tables, files, hardware, validation
 from subgenre.core.progress import Console, Silent
 from subgenre.dataset import track_vectors
@@ -27,7 +28,7 @@ from subgenre.evaluation.baselines import probe_vectors
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.models import backbones, embedding
 from subgenre.models.cache import CACHE
-from subgenre.training import recipes
+from subgenre.training import fit, recipes
 from subgenre.training.search_space import Candidate
 
 
@@ -81,7 +82,7 @@ def tune_backbones(
             settings = recipes.settings_for(
                 found.path, {**(given or {}), "model.backbone": name}, recipe=recipe
             )
-            pooled = _pooled(name, found, inner, layers, own.run.device, console)
+            pooled = _pooled(name, found, inner, layers, own.run, console)
         except FAILURES as problem:
             console.warn(f"{name}: {problem}")
             trials.append(Trial(Candidate(name, own, str(problem)), {}, failed=str(problem)))
@@ -125,21 +126,21 @@ def _pooled(
     folder: FeatureFolder,
     inner: Sequence[Split],
     layers: bool,
-    device: str,
+    run: RunConfig,
     console: Console,
 ) -> np.ndarray:
     """Return the pooled output of a backbone, [n, L, H]; of the last layer alone, [n, 1, H]."""
     statistics = folder.statistics(folder.rows([id_ for split in inner for id_ in split.test]))
-    backbone = backbones.load(name)
+    backbone = fit.load_backbone(name, folder, run, console)
     if not (layers and backbone.transformer):
-        pooled = EvaluationTracks(folder).pooled(backbone, device, console, statistics)
+        pooled = EvaluationTracks(folder).pooled(backbone, run.device, console, statistics)
         return pooled[:, None]
     with console.progress("backbone") as bar:
         return embedding.layer_vectors(
             backbone,
             folder,
             cache=folder.path / CACHE,
-            device=hardware.pick_device(device),
+            device=hardware.pick_device(run.device),
             on_progress=bar,
             statistics=statistics,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +41,17 @@ COPY_AGAIN = "copy the whole folder again, or train again"  # out of a damaged m
 def stamp() -> str:
     """Return the present local time as a run's name carries it: YYYYMMDD_HHMMSS."""
     return time.strftime("%Y%m%d_%H%M%S")
+
+
+def user_cache() -> Path:
+    """Return the folder for what this user's programs can make anew; it may not exist yet."""
+    if sys.platform == "win32":
+        place, default = os.environ.get("LOCALAPPDATA"), "AppData/Local"
+    elif sys.platform == "darwin":
+        place, default = None, "Library/Caches"
+    else:
+        place, default = os.environ.get("XDG_CACHE_HOME"), ".cache"
+    return (Path(place) if place else Path.home() / default) / "subgenre"
 
 
 def model_folder(out: Path | None, name: str) -> Path:

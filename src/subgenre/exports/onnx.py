@@ -7,10 +7,6 @@ for each of them (ONNX's `Scan`), and takes the mean. So the graph's memory is t
 from __future__ import annotations
 
 import bisect
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from torch import Tensor, nn
 from subgenre.audio.features import log_mel
 from subgenre.core import files
 from subgenre.errors import BackboneError, MissingExtraError
+from subgenre.models import engines
 from subgenre.models.encoder import Encoder, fingerprint
 
 FILE = "model.onnx"
@@ -113,7 +110,7 @@ def _exported(chunk: ChunkEncoder) -> Any:
     example = torch.tensor([chunk.n_samples]), torch.zeros(chunk.n_samples)
     with torch.no_grad():
         chunk(*example)  # fills the front end's caches: in the export they would hold symbols
-        with _quiet():
+        with engines.quiet():
             program: Any = torch.onnx.export(
                 chunk,
                 example,
@@ -139,16 +136,3 @@ def _around(body: Any, n_samples: int, size: int) -> Any:
     )
     graph.node.insert(len(graph.node) - 3, scan)
     return helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings of its own parts."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -15,6 +15,7 @@ from torch import Tensor
 from subgenre.audio.features import Statistics
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import BackboneError, ConfigError
+from subgenre.models import engines
 from subgenre.models.backbones import Backbone
 from subgenre.models.cache import ArrayCache
 from subgenre.models.cache import key as cache_key
@@ -43,13 +44,16 @@ def chunk_vectors(
 
     The encoder moves to `device` and stays there; its mode comes back as it was.
     """
+    pooled = engines.Frozen(encoder, encoder.pooled)
     requested = np.asarray(rows, dtype=np.int64)
     batch_size = batch_size or _batch_size(device)
     out = np.empty((len(requested), encoder.size), np.float32)
     with evaluating(encoder, device):
         for at in range(0, len(requested), batch_size):
             some = requested[at : at + batch_size]
-            out[at : at + len(some)] = _run(encoder, folder, some, device)
+            out[at : at + len(some)] = _run(
+                lambda features: encoder.project(pooled(features)), folder, some, device
+            )
             if on_progress:
                 on_progress(at + len(some), len(requested))
     return out
@@ -83,13 +87,15 @@ def pooled_vectors(
     """
     whole = _around(encoder, statistics)
     requested = np.asarray(rows, dtype=np.int64)
-    key = _key(whole, folder, layer=whole.structure.layer, pooling=whole.structure.pooling)
+    parts = {"layer": whole.structure.layer, "pooling": whole.structure.pooling}
+    key = _key(whole, folder, device, **parts)
     shape = (len(folder.track_of), *whole.pooled_mean.shape)
+    pooled = engines.Frozen(whole, whole.pooled)
 
     def compute(some: Ints) -> Floats:
         if known is not None and some.max() < len(known):
             return known[some]
-        return _run(whole.pooled, folder, some, device)
+        return _run(pooled, folder, some, device)
 
     with evaluating(whole, device):
         vectors = ArrayCache(cache, key, shape, np.float32).fill(
@@ -121,13 +127,16 @@ def layer_vectors(
         tokens = backbone.layers(whole.inputs(features))
         return torch.stack([backbone.pool(layer) for layer in tokens], dim=1)
 
+    each = engines.Frozen(whole, pooled)
+
     def compute(some: Ints) -> Floats:
-        return _run(pooled, folder, some, device)
+        return _run(each, folder, some, device)
 
     with evaluating(whole, device):
         every = np.arange(len(folder.track_of))
         shape = (len(every), *compute(every[:1]).shape[1:])
-        return ArrayCache(cache, _key(whole, folder, layers="each"), shape, np.float32).fill(
+        key = _key(whole, folder, device, layers="each")
+        return ArrayCache(cache, key, shape, np.float32).fill(
             every, compute, batch_size=_batch_size(device), on_progress=on_progress
         )
 
@@ -159,9 +168,10 @@ def frozen_activations(
         ConfigError: the disk has no room for it, or the backbone no such blocks.
     """
     largest = float(np.finfo(np.float16).max)
+    prefix = engines.Frozen(encoder, lambda features: encoder.prefix(features, n_last))
 
     def compute(rows: Ints) -> Floats:
-        hidden = _run(lambda features: encoder.prefix(features, n_last), folder, rows, device)
+        hidden = _run(prefix, folder, rows, device)
         return hidden.clip(-largest, largest)
 
     def check_room(size: int) -> None:
@@ -174,7 +184,8 @@ def frozen_activations(
 
     with evaluating(encoder, device):
         shape = (len(folder.track_of), *compute(np.arange(1)).shape[1:])
-        return ArrayCache(cache, _key(encoder, folder, last=n_last), shape, np.float16).fill(
+        key = _key(encoder, folder, device, last=n_last)
+        return ArrayCache(cache, key, shape, np.float16).fill(
             np.arange(len(folder.track_of)),
             compute,
             batch_size=batch_size,
@@ -233,9 +244,11 @@ def _around(encoder: Encoder | Backbone, statistics: Statistics | None) -> Encod
     return whole
 
 
-def _key(encoder: Encoder, folder: FeatureFolder, **parts: Any) -> str:
+def _key(encoder: Encoder, folder: FeatureFolder, device: Device, **parts: Any) -> str:
     """Hash everything that the values of a chunk follow from."""
     normal = encoder.backbone.spec.normalise != "none"
+    if engine := engines.precision(encoder.backbone.engine, device):
+        parts["engine"] = engine
     return cache_key(
         backbone=backbone_fingerprint(encoder.backbone),
         features=folder.fingerprint,

@@ -25,6 +25,7 @@ from subgenre.dataset.chunking import Job
 from subgenre.errors import AudioError
 from subgenre.library.scan import CHANGED, stamp
 from subgenre.library.sources import Skipped
+from subgenre.models import engines
 from subgenre.models.encoder import Encoder, evaluating
 from subgenre.models.file_vectors import FileVectors, Kept
 
@@ -68,6 +69,7 @@ def embed_each(
     workers: int | None = None,
     timeout_s: float = FILE_TIMEOUT_S,
     kept: Kept | None = None,
+    pooled: engines.Frozen | None = None,
 ) -> Iterator[tuple[int, FileVectors]]:
     """Embed audio files one by one, as they finish, so that each can be kept at once.
 
@@ -81,13 +83,18 @@ def embed_each(
         workers: processes that decode; by default one a core.
         timeout_s: for one file.
         kept: what the model has computed before; a file in it is not decoded again.
+        pooled: `encoder.pooled`, for several calls: an engine converts it once.
 
     Yields:
         position in `paths`, and the vectors of that one file or why it was skipped.
     """
     config = config or PreprocessConfig(chunk_strategy="spaced")
     with tempfile.TemporaryDirectory(prefix="subgenre-") as place, evaluating(encoder, device):
-        spec = encoder.backbone.spec
+        spec, frozen = encoder.backbone.spec, pooled or engines.Frozen(encoder, encoder.pooled)
+
+        def encode(features: torch.Tensor) -> torch.Tensor:
+            return encoder.project(frozen(features.float().to(device)))
+
         tasks = [
             _Task(Path(path), Path(place) / str(i), spec, config, kept)
             for i, path in enumerate(paths)
@@ -105,7 +112,7 @@ def embed_each(
             )
         for i, result in results:
             try:
-                found = _embed_one(encoder, tasks[i], *_checked(result), device, batch_size)
+                found = _embed_one(encode, tasks[i], *_checked(result), batch_size)
             except AudioError as problem:
                 skipped = Skipped(tasks[i].path, str(problem))
                 found = replace(_joined([], encoder.size), skipped=(skipped,))
@@ -186,11 +193,10 @@ def _chunks(task: _Task, decoded: Iterator[Any]) -> _Chunked:
 
 
 def _embed_one(
-    encoder: Encoder,
+    encode: Callable[[torch.Tensor], torch.Tensor],
     task: _Task,
     probe: reading.Probe,
     rows: Sequence[dict[str, Any]],
-    device: Device,
     batch_size: int,
 ) -> FileVectors:
     """Encode the chunk files that a worker wrote, and remove them; or read what is kept."""
@@ -199,14 +205,14 @@ def _embed_one(
         if found:
             return found
         again = _checked(_chunk_alone(replace(task, kept=None), FILE_TIMEOUT_S))
-        return _embed_one(encoder, task, *again, device, batch_size)
+        return _embed_one(encode, task, *again, batch_size)
     shape = (folder.window_frames(task.spec, task.config), task.spec.n_mels)
     parts = []
     for at in range(0, len(rows), batch_size):
         names = [row["file"] for row in rows[at : at + batch_size]]
         features = torch.stack([folder.read_chunk(task.out / n, shape, probe.id) for n in names])
         with torch.inference_mode():
-            parts.append(encoder(features.float().to(device)).cpu().numpy())
+            parts.append(encode(features).cpu().numpy())
     shutil.rmtree(task.out)
     chunks = np.concatenate(parts)
     if not np.isfinite(chunks).all():

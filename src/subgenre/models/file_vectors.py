@@ -63,12 +63,14 @@ class Kept:
 
     Attributes:
         folder: of the arrays. fingerprint: of the encoder. dim: D. config: how files are cut.
+        engine: `engines.precision` of it.
     """
 
     folder: Path
     fingerprint: str
     dim: int
     config: PreprocessConfig
+    engine: str = ""
 
     def find(self, path: Path) -> FileVectors | None:
         """Return the vectors of a file; None if they are not kept, or the file can't be read."""
@@ -99,5 +101,7 @@ class Kept:
     def _array(self, track_id: str, duration_s: float) -> tuple[ArrayCache, Doubles]:
         """Return the array of a file, and where its chunks start."""
         start_s = np.array(starts.of_track(self.config, duration_s, track_id))
-        key = cache_key(encoder=self.fingerprint, cut=self.config.to_dict(), track=track_id)
+        engine = {"engine": self.engine} if self.engine else {}
+        cut = self.config.to_dict()
+        key = cache_key(encoder=self.fingerprint, cut=cut, track=track_id, **engine)
         return ArrayCache(self.folder, key, (len(start_s), self.dim), np.float32), start_s

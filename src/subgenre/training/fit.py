@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from subgenre import losses, metrics
-from subgenre.config import ModelConfig, TrainConfig
+from subgenre.config import ModelConfig, RunConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_tune
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import FeatureError
-from subgenre.models import backbones, embedding, lora
+from subgenre.models import backbones, embedding, engines, lora
 from subgenre.models.backbones import Backbone
 from subgenre.models.cache import CACHE
 from subgenre.models.encoder import Encoder, standardise
@@ -46,14 +46,25 @@ class Fitted:
     pooled: NDArray[np.float32] | None
 
 
-def load_backbone(name: str, folder: FeatureFolder) -> Backbone:
-    """Load a backbone; a FeatureError if the features are made for another front end."""
+def load_backbone(
+    name: str, folder: FeatureFolder, run: RunConfig | None = None, console: Console | None = None
+) -> Backbone:
+    """Load a backbone and select its engine.
+
+    Raises:
+        FeatureError: the features are made for another front end.
+        BackboneError: as `backbones.load`. ConfigError, MissingExtraError: as `engines.select`.
+    """
     if backbones.feature_spec(name) != folder.spec:
         raise FeatureError(
             f"the features in {folder.path} are made for {folder.backbone}, not for {name}: leave "
             f"out --backbone, or run `subgenre preprocess --backbone {name} --out OTHER` first"
         )
-    return backbones.load(name)
+    backbone = backbones.load(name)
+    run = run or RunConfig()
+    device = hardware.pick_device(run.device)
+    engines.select(backbone, run.engine, folder.config, device=device, console=console or Silent())
+    return backbone
 
 
 def new_encoder(
@@ -115,7 +126,7 @@ def fit(
     console, group, ids = console or Silent(), group or Group(), tuple(train_ids)
     device = device or hardware.pick_device(settings.run.device)
     if backbone is None:
-        backbone = load_backbone(settings.model.backbone, folder)
+        backbone = load_backbone(settings.model.backbone, folder, settings.run, console)
         console.info(f"backbone {backbone.source}; licence of its weights: {backbone.licence}")
     elif settings.model.tune != "head":
         backbone = copy.deepcopy(backbone)  # training would change the caller's

@@ -46,6 +46,7 @@ class Backbone(nn.Module, ABC):
         transformer: its blocks are attention over tokens, as LoRA and checkpointing need.
         drops_tokens: it can do without some of its tokens, as patchout needs.
         lora_targets: names of the linear layers that adapters go on.
+        engine: what runs it on a CPU where it is frozen, see `engines.select`.
         licence: of the weights.
         source: where the weights come from, as given to `load`.
     """
@@ -57,6 +58,7 @@ class Backbone(nn.Module, ABC):
     transformer: bool
     drops_tokens: bool = False
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    engine: str = "torch"
     licence: str
     source: str
 
