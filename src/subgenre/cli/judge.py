@@ -126,7 +126,7 @@ def doctor(
     out: Path = Path("doctor.csv"),
     seed: int = 0,
     device: str = "auto",
-    engine: str = "torch",
+    engine: str | None = None,
     common: Common | None = None,
 ) -> int:
     """List tracks to check: in the wrong playlist, copies, outliers, broken files.
@@ -146,7 +146,8 @@ def doctor(
         out: the table, as CSV.
         seed: of the folds.
         device: auto, cpu, cuda or mps.
-        engine: of the backbone on a CPU: torch, openvino, onnx or auto.
+        engine: of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the
+            model, or torch.
     """
     if run is not None and (features is not None or backbone is not None):
         raise ConfigError("--run has its own features and backbone; leave out the other options")

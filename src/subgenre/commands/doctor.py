@@ -81,7 +81,7 @@ def doctor(
     out: Path = OUT,
     seed: int = 0,
     device: str = "auto",
-    engine: str = "torch",
+    engine: str | None = None,
     console: Console | None = None,
 ) -> Diagnosed:
     """Find tracks in the wrong playlist, copies, outliers, and files that are broken.
@@ -96,7 +96,7 @@ def doctor(
         folds: by default 5, or fewer where the largest subgenre has fewer tracks; without two
             tracks in each subgenre only copies, outliers and broken files are listed.
         out: the table, as CSV.
-        device, engine: see `config.RunConfig`.
+        device, engine: see `config.RunConfig`; by default the engine of the model, or torch.
 
     Raises:
         ConfigError: a seed, a number of repeats or an output that can't be.
@@ -107,9 +107,7 @@ def doctor(
     check_range("seed", seed, *config.SEEDS)
     check_range("repeats", repeats, 1, 1000)
     check_output("out", out)
-    tracks, pooled = frozen_output(
-        features, run, backbone, RunConfig(device=device, engine=engine), console
-    )
+    tracks, pooled = frozen_output(features, run, backbone, device, engine, console)
     frozen = tracks.means(pooled)
     copies = duplicates.search(tracks.folder.tracks, frozen, console)
     findings = mislabels.diagnose(
@@ -141,17 +139,22 @@ def _folds(
 
 
 def frozen_output(
-    features: Path, run: Path | None, backbone: str | None, how: RunConfig, console: Console
+    features: Path,
+    run: Path | None,
+    backbone: str | None,
+    device: str,
+    engine: str | None,
+    console: Console,
 ) -> tuple[EvaluationTracks, NDArray[np.float32]]:
     """Return the tracks and the output of the backbone before training for all chunks [n, H]."""
     if run is not None:
-        opened = ModelFolder.open(run, engine=how.engine)
+        opened = ModelFolder.open(run, console, engine=engine)
         folder, model = opened.features, opened.frozen_encoder
         statistics = None
     else:
         folder = FeatureFolder.open(features)
-        name = backbone or folder.backbone
+        name, how = backbone or folder.backbone, RunConfig(device=device, engine=engine or "torch")
         model = fit.load_backbone(name, folder, how, console)  # type: ignore[assignment]
         statistics = folder.statistics(np.flatnonzero(folder.label_of >= 0))
     tracks = EvaluationTracks(folder)
-    return tracks, tracks.pooled(model, how.device, console, statistics)
+    return tracks, tracks.pooled(model, device, console, statistics)
