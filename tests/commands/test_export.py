@@ -98,10 +98,22 @@ def test_the_graph_gives_the_vectors_of_embed_without_this_package(
     np.testing.assert_allclose(np.array(rows, dtype=np.float64), found.vectors, atol=1e-4)
 
 
+def check_graph(whole: Encoder, clips: list[Path], out: Path) -> None:
+    """Run the graph of an encoder on the clips; its vectors are those of `embed`."""
+    runtime = library("onnxruntime")
+    session = runtime.InferenceSession(onnx.write(whole, CHUNK_S, out))
+    found = file_embedding.embed_files(whole, clips, IN_TURN)
+    assert session.get_modelmeta().custom_metadata_map["rate"] == str(RATE)
+    for number, path in enumerate(clips):
+        samples = np.frombuffer(path.read_bytes()[44:], "<i2").astype(np.float32) / 32768
+        vector, chunks = session.run(["vector", "chunks"], {"samples": samples})
+        np.testing.assert_allclose(vector, found.vectors[number], atol=1e-4)
+        np.testing.assert_allclose(chunks, found.chunks[found.chunk_file == number], atol=1e-4)
+
+
 def test_the_graph_of_a_transformer_with_axes_beside_its_head(
     clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = library("onnxruntime")
     replace_workers(monkeypatch)
     toy = make_ast_folder(tmp_path / "toy", num_hidden_layers=1)
     whole = Encoder(
@@ -118,14 +130,24 @@ def test_the_graph_of_a_transformer_with_axes_beside_its_head(
     pooled[:, 30:] = 0.0  # constant columns, which the encoder leaves out
     encoder.standardise(whole, pooled)
     whole.set_centre(rng.normal(size=(4, whole.size)).astype(np.float32) / 10)
-    session = runtime.InferenceSession(onnx.write(whole, CHUNK_S, tmp_path))
-    found = file_embedding.embed_files(whole, clips[:4], IN_TURN)
-    assert session.get_modelmeta().custom_metadata_map["rate"] == str(RATE)
-    for number, path in enumerate(clips[:4]):
-        samples = np.frombuffer(path.read_bytes()[44:], "<i2").astype(np.float32) / 32768
-        vector, chunks = session.run(["vector", "chunks"], {"samples": samples})
-        np.testing.assert_allclose(vector, found.vectors[number], atol=1e-4)
-        np.testing.assert_allclose(chunks, found.chunks[found.chunk_file == number], atol=1e-4)
+    check_graph(whole, clips[:4], tmp_path)
+
+
+def test_the_graph_does_not_amplify_rounding_in_filters_that_hardly_fire(
+    clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_workers(monkeypatch)
+    whole = Encoder(
+        backbones.load("musicnn"),
+        head=(),
+        embedding_size=8,
+        generator=torch.Generator().manual_seed(0),
+    ).eval()
+    noise = torch.rand(40, 187, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        pooled = whole.pooled(noise * torch.linspace(0, 4, 40)[:, None, None])
+    encoder.standardise(whole, pooled.numpy())
+    check_graph(whole, clips[:4], tmp_path)
 
 
 class StoredFeatures(torch.nn.Module):

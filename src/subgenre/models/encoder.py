@@ -27,14 +27,16 @@ from subgenre.audio.features import Statistics
 from subgenre.core import files, validation, workspace
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.losses.cosine import unit
-from subgenre.metrics.vectors import CONSTANT
 from subgenre.models import backbones, heads
 from subgenre.models.backbones import Backbone
 
 FORMAT_VERSION = 1
 WEIGHTS, STRUCTURE = "model.safetensors", "encoder.json"
 _NO_AXIS = 1e-6  # an axis that varies by less than this share of the first is rounding
-_ALMOST_CONSTANT = 1e-2  # a column whose deviation is below this share of its mean
+# A column whose deviation is below this share of its mean is constant. Rounding to float32 changes
+# a value by up to 1e-6 of itself, which would be more than a thousandth of what the head sees.
+_CONSTANT = 1e-3
+_ALMOST_CONSTANT = 1e-2  # the same, where the backbone learns
 _EARLIER = {"skip": False, "members": 1}  # parts that an encoder of an earlier version could have
 
 
@@ -205,12 +207,11 @@ class Encoder(nn.Module):
             self.std.fill_(statistics.std)
 
     def set_pooled_statistics(
-        self, mean: Tensor, std: Tensor, *, constant: float = CONSTANT
+        self, mean: Tensor, std: Tensor, *, constant: float = _CONSTANT
     ) -> None:
         """Set what `project` standardises by, [H]; a column that is constant becomes 0.
 
-        A column is constant if its deviation is below the share `constant` of its mean: the output
-        of a dead filter varies by float32's rounding alone.
+        A column is constant if its deviation is below the share `constant` of its mean.
         """
         with torch.no_grad():
             self.pooled_mean.copy_(mean)
@@ -250,7 +251,7 @@ def standardise(
     subgenres, and the last are not amplified noise.
     """
     values = torch.from_numpy(pooled.astype(np.float64))
-    constant = _ALMOST_CONSTANT if backbone_learns else CONSTANT
+    constant = _ALMOST_CONSTANT if backbone_learns else _CONSTANT
     encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), constant=constant)
     if encoder.axes is not None:
         # on the CPU, where the values are; a Mac's GPU has no float64
