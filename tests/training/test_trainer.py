@@ -129,7 +129,7 @@ def test_the_last_block_of_musicnn_learns_on_cached_activations(tmp_path: Path) 
 
 @pytest.mark.parametrize("tune", ["head", "full"])
 def test_validation_uses_the_chosen_chunks_only(tmp_path: Path, tune: str) -> None:
-    small = two_labels(tmp_path, tracks=6, chunks=2, level=0.02)
+    small = two_labels(tmp_path, tracks=6, chunks=2, level=0.2)
     settings = recipe(model={"tune": tune}, optim={"epochs": 1}, watch={"val_share": 0.4}, run=FP32)
     only = np.arange(0, len(small.track_of), 2)
     fitted = fit.fit(small, ids(small), settings, only=only)
