@@ -52,6 +52,8 @@ def library_of(root: Path) -> Library:
         root=root,
         tracks=tuple(t for t in everyone if not t.trash),
         trash=tuple(t for t in everyone if t.trash),
+        read=tuple(everyone),
+        labels=frozenset((t.genre, t.subgenre) for t in everyone if not t.trash),
         skipped=(Skipped(root / "techno" / "dark" / "empty.mp3", "is empty"),),
         notes=(),
     )

@@ -194,7 +194,8 @@ def test_the_estimate_is_of_what_is_left(root: Path, tmp_path: Path) -> None:
 def test_real_recordings(corpus: Path, tmp_path: Path) -> None:
     paths = sorted(p for p in corpus.glob("*/*/*") if p.is_file())[::40]
     tracks = tuple(track_of(path, corpus) for path in paths)
-    library = Library(root=corpus, tracks=tracks, trash=(), skipped=(), notes=())
+    labels = frozenset((track.genre, track.subgenre) for track in tracks)
+    library = Library(corpus, tracks, trash=(), read=tracks, labels=labels, skipped=(), notes=())
     config = PreprocessConfig(max_chunks=1)
     preprocess(library, tmp_path, AST_SPEC, config, workers=1, timeout_s=60)
     folder = FeatureFolder.open(tmp_path)

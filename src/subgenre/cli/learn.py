@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from subgenre.cli.judge import show_evaluation
 from subgenre.cli.options import Common, Mapped, Recipe, import_code
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
 from subgenre.core import workspace
+from subgenre.core.shards import Shard
 from subgenre.errors import ConfigError
 
 
@@ -45,6 +45,7 @@ def preprocess(
     workers: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    shard: str | None = None,
     mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
@@ -65,7 +66,10 @@ def preprocess(
         workers: processes; by default all cores.
         seed: of the random chunks.
         overwrite: replace features made with other settings.
+        shard: I/N, do only the I-th of N equal parts; `subgenre merge` joins them and lists what
+            was skipped.
     """
+    part = None if shard is None else Shard.parse(shard)
     settings = PreprocessConfig(
         chunk_s=chunk_s,
         max_chunks=max_chunks,
@@ -89,13 +93,34 @@ def preprocess(
         maps=(mapped or Mapped()).maps(),
         workers=workers,
         overwrite=overwrite,
+        shard=part,
         console=terminal,
     )
     moved = "" if out == workspace.FEATURES else f" --features {out}"
-    terminal.info(f"next: subgenre train{moved}")
-    skipped = [{"path": str(s.path), "reason": s.reason} for s in summary.skipped]
-    terminal.result({**dataclasses.asdict(summary), "skipped": skipped})
-    return 1 if summary.skipped else 0
+    terminal.info(
+        f"next, after all shards: subgenre merge {out}" if part else f"next: subgenre train{moved}"
+    )
+    terminal.result(summary.to_dict())
+    return 1 if summary.skipped and not part else 0
+
+
+def merge(out: Path, *, workers: int | None = None, common: Common | None = None) -> int:
+    """Check and join the shards of `preprocess --shard` or `embed --shard`.
+
+    The result is that of one process without --shard.
+
+    Example: subgenre merge preprocessed_features
+
+    Args:
+        out: the --out of the shards.
+        workers: processes, for tracks whose chunks are missing; by default all cores.
+    """
+    terminal = (common or Common()).terminal()
+    from subgenre.commands import merge as stage
+
+    merged = stage.merge(out, workers=workers, console=terminal)
+    terminal.result(merged.to_dict())
+    return 1 if merged.skipped else 0
 
 
 def train(

@@ -37,6 +37,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (  # in the order of the job
     learn.demo,
     learn.run,
     learn.preprocess,
+    learn.merge,
     judge.doctor,
     judge.check,
     learn.train,

@@ -13,6 +13,7 @@ import subgenre
 from subgenre.audio import keys
 from subgenre.cli.options import Common, Mapped, Selection, Source
 from subgenre.core import workspace
+from subgenre.core.shards import Shard
 from subgenre.core.text import percent
 from subgenre.errors import ConfigError
 
@@ -245,6 +246,7 @@ def embed(
     run: Path | None = None,
     out: Path = Path("embeddings.parquet"),
     engine: str | None = None,
+    shard: str | None = None,
     mapped: Mapped | None = None,
     common: Common | None = None,
 ) -> int:
@@ -258,16 +260,18 @@ def embed(
         out: a Parquet file: id, path, genre, subgenre, vector.
         engine: of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the
             training.
+        shard: I/N, embed only the I-th of N equal parts of the files; `subgenre merge` joins them
+            and lists what was skipped.
     """
+    part = None if shard is None else Shard.parse(shard)
     terminal = (common or Common()).terminal()
     run = workspace.find_run(run, terminal)
     from subgenre.commands import embed as stage
 
-    embedded = stage.embed(
-        audio, run, out, maps=(mapped or Mapped()).maps(), engine=engine, console=terminal
-    )
+    maps = (mapped or Mapped()).maps()
+    embedded = stage.embed(audio, run, out, maps=maps, engine=engine, shard=part, console=terminal)
     terminal.result(embedded.to_dict())
-    return 1 if embedded.skipped else 0
+    return 1 if embedded.skipped and not part else 0
 
 
 def export(

@@ -1,1 +1,1 @@
-"""What every room stands on: checked values, atomic files, workers, progress, hardware."""
+"""What every room stands on: checked values, atomic files, workers, shards, progress, hardware."""

@@ -183,3 +183,15 @@ def nearest(value: str, choices: tuple[str, ...]) -> str:
 def either(choices: tuple[str, ...]) -> str:
     """Join choices for a sentence."""
     return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """List the values of `here` that are others `there`, those of a table by their own names."""
+    found = []
+    for name, value in here.items():
+        other = there.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found.append(differences(other, value))
+        elif other != value:
+            found.append(f"{name} is {other!r} there, {value!r} here")
+    return "; ".join(filter(None, found))

@@ -26,7 +26,8 @@ import numpy as np
 from subgenre.about import VERSION
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import PreprocessConfig
-from subgenre.core import csv_tables, files, hardware, parallel
+from subgenre.core import csv_tables, files, hardware, parallel, shards, validation
+from subgenre.core.shards import Shard
 from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
 from subgenre.dataset.journal import Journal
@@ -36,6 +37,7 @@ from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
 
 JOURNAL = "preprocess.journal"
+SHARDS = ".shards"  # folder, in the feature folder, of what the shards of a job record
 RESAMPLER = "soxr HQ"
 _NOT_BINDING = ("multi",)  # settings that choose tracks but don't change their chunks
 _PROBE_S = 10.0
@@ -100,6 +102,11 @@ class Summary:
     skipped: tuple[Skipped, ...]
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        skipped = [{"path": str(s.path), "reason": s.reason} for s in self.skipped]
+        return {**vars(self), "skipped": skipped}
+
 
 def preprocess(
     library: Library,
@@ -112,12 +119,15 @@ def preprocess(
     timeout_s: float = TIMEOUT_S,
     on_progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> Summary:
     """Create or complete the feature folder `out`.
 
     Unusable files are listed in `skipped.csv` with the reason; the run continues. A track that
     takes more than `timeout_s` seconds is skipped. `on_progress` receives the number of finished
-    tracks and of all tracks. `backbone` is recorded for later commands.
+    tracks and of all tracks. `backbone` is recorded for later commands. With `shard`, `library` is
+    its share; its chunks are written, and the tables by a later run without, which reads what all
+    shards have recorded.
 
     Raises:
         FeatureError: `out` holds features of other settings (unless `overwrite`), the disk is too
@@ -126,24 +136,30 @@ def preprocess(
     began = time.monotonic()
     out = Path(out)
     settings = settings_of(spec, config)
-    known = _read_known(out, settings, overwrite=overwrite)
+    if shard:
+        folder.write_tracks(shard.folder(out / SHARDS), library.read, library.root)
+    known = _read_known(out, settings, overwrite=overwrite, shard=shard)
     plan = _make_plan(library, out, spec, config, known)
     _check_space(out, plan.jobs, spec, config)
     n_reused = len(plan.rows)
-    _work(plan, out, settings, workers, timeout_s, on_progress)
+    written = shard.folder(out / SHARDS) if shard else out
+    _work(plan, written / JOURNAL, settings, workers, timeout_s, on_progress)
     rows = [row for key in plan.tracks for row in plan.rows.get(key, [])]
     rows.sort(key=lambda r: (not r["label"], r["label"], r["track"], r["index"]))  # trash last
     failed = [Skipped(plan.tracks[key].path, reason) for key, reason in plan.reasons.items()]
     skipped = [*library.skipped, *plan.skipped, *failed]
     skipped.sort(key=lambda s: (str(s.path), s.reason))
-    _remove_files(out, known.files - {row["file"] for row in rows})  # of tracks that vanished
-    for label in {Path(row["file"]).parent for row in rows}:
-        files.remove_unfinished(out / label)
-    if not rows:
-        write_skipped(out / folder.SKIPPED, skipped, library.root)
-        raise FeatureError(f"no track is usable; {out / folder.SKIPPED} lists the reasons")
-    _write_tables(plan, library, out, {"backbone": backbone, **settings}, rows, skipped)
-    (out / JOURNAL).unlink(missing_ok=True)
+    if shard:
+        shard.finish(out / SHARDS)
+    else:
+        _remove_files(out, known.files - {row["file"] for row in rows})  # of tracks that vanished
+        for label in {Path(row["file"]).parent for row in rows}:
+            files.remove_unfinished(out / label)
+        if not rows:
+            write_skipped(out / folder.SKIPPED, skipped, library.root)
+            raise FeatureError(f"no track is usable; {out / folder.SKIPPED} lists the reasons")
+        _write_tables(plan, library, out, {"backbone": backbone, **settings}, rows, skipped)
+        _remove_journals(out)
     seconds, n_tracks = time.monotonic() - began, len(plan.rows)
     return Summary(n_tracks, n_tracks - n_reused, n_reused, len(rows), tuple(skipped), seconds)
 
@@ -156,7 +172,7 @@ def write_skipped(path: Path, skipped: Iterable[Skipped], root: Path) -> None:
 
 def _work(
     plan: Plan,
-    out: Path,
+    journal_path: Path,
     settings: Mapping[str, Any],
     workers: int,
     timeout_s: float,
@@ -172,7 +188,7 @@ def _work(
         on_progress(finished, total)
     if not plan.jobs:
         return
-    with Journal(out / JOURNAL, settings) as journal:
+    with Journal(journal_path, settings) as journal:
         for position, outcome in parallel.map_files(
             chunking.make_chunks,
             plan.jobs,
@@ -245,8 +261,12 @@ def settings_of(spec: FeatureSpec, config: PreprocessConfig) -> dict[str, Any]:
     return {"spec": spec.to_dict(), "config": config.to_dict(), "resampler": RESAMPLER}
 
 
-def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Known:
+def _read_known(
+    out: Path, settings: Mapping[str, Any], *, overwrite: bool = False, shard: Shard | None = None
+) -> Known:
     """Read the results of earlier runs in `out`; with `overwrite`, delete them instead.
+
+    Of other shards than `shard`, nothing is read.
 
     Raises:
         FeatureError: features of other settings, or a damaged folder.
@@ -263,41 +283,48 @@ def _read_known(out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> K
         with suppress(FeatureError):  # without a readable table, each track is done again
             for row in folder.read_chunks(out).to_pylist():
                 known.rows.setdefault((row["track"], row["label"]), []).append(row)
-    header, entries = journal.read(out / JOURNAL)
-    if header:
-        _check_settings(out, header, settings)
-    try:
-        for entry in entries:
-            key = (entry["track"], entry["label"])
-            if entry["rows"]:
-                known.rows[key] = entry["rows"]
-            else:
-                known.reasons[key] = entry["reason"]
-        known.files = {row["file"] for rows in known.rows.values() for row in rows}
-    except (KeyError, TypeError) as problem:
-        raise FeatureError(f"{out / JOURNAL} is damaged; {folder.ANEW}") from problem
-    folder.check_files(out / JOURNAL, known.files)
+    known.files.update(row["file"] for rows in known.rows.values() for row in rows)
+    for path in _journals(out, shard):
+        header, entries = journal.read(path)
+        if header:
+            _check_settings(out, header, settings)
+        try:
+            for entry in entries:
+                key = (entry["track"], entry["label"])
+                if entry["rows"]:
+                    known.rows[key] = entry["rows"]
+                    known.files.update(row["file"] for row in entry["rows"])
+                else:
+                    known.reasons[key] = entry["reason"]
+        except (KeyError, TypeError) as problem:
+            raise FeatureError(f"{path} is damaged; {folder.ANEW}") from problem
+        folder.check_files(path, known.files)
     return known
+
+
+def _journals(out: Path, shard: Shard | None = None) -> list[Path]:
+    """List the journals of a shard, or of all, and of runs without shards; later ones count.
+
+    Of a recording in several shards the first copy is kept, so the first shard comes last.
+    """
+    chosen = [shard] if shard else reversed(shards.every(out / SHARDS))
+    return [*(one.folder(out / SHARDS) / JOURNAL for one in chosen), out / JOURNAL]
+
+
+def _remove_journals(out: Path) -> None:
+    (out / JOURNAL).unlink(missing_ok=True)
+    shutil.rmtree(out / SHARDS, ignore_errors=True)
 
 
 def _check_settings(out: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse a folder with chunks of other settings; the error names the differences."""
-    there, here = _flat(stored, settings), _flat(settings, settings)
-    differing = [name for name in here if there.get(name) != here[name]]
+    binding = {n: v for n, v in settings["config"].items() if n not in _NOT_BINDING}
+    differing = validation.differences(stored, {**settings, "config": binding})
     if differing:
-        listed = "; ".join(f"{n} is {there.get(n)!r} there, {here[n]!r} here" for n in differing)
         raise FeatureError(
-            f"{out} holds features of other settings ({listed}); give another --out "
+            f"{out} holds features of other settings ({differing}); give another --out "
             "or replace them with --overwrite"
         )
-
-
-def _flat(settings: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name in names:
-        value = settings.get(name)
-        flat |= value if isinstance(value, dict) else {name: value}
-    return {name: value for name, value in flat.items() if name not in _NOT_BINDING}
 
 
 def _discard(out: Path) -> None:
@@ -305,33 +332,64 @@ def _discard(out: Path) -> None:
     named: set[str] = set()
     with suppress(FeatureError):
         named.update(folder.read_chunks(out)["file"].to_pylist())
-    with suppress(FeatureError, KeyError, TypeError):
-        entries = journal.read(out / JOURNAL)[1]
-        listed = {row["file"] for entry in entries for row in entry["rows"]}
-        folder.check_files(out / JOURNAL, listed)
-        named |= listed
+    for path in _journals(out):
+        with suppress(FeatureError, KeyError, TypeError):
+            entries = journal.read(path)[1]
+            listed = {row["file"] for entry in entries for row in entry["rows"]}
+            folder.check_files(path, listed)
+            named |= listed
     (out / folder.DATASET).unlink(missing_ok=True)
     _remove_files(out, named)
-    for name in (JOURNAL, folder.CHUNKS, folder.TRACKS, folder.SKIPPED):
+    for name in (folder.CHUNKS, folder.TRACKS, folder.SKIPPED):
         (out / name).unlink(missing_ok=True)
+    _remove_journals(out)
 
 
-def known_tracks(out: Path, source: Path) -> dict[str, Track]:
+def known_tracks(out: Path, source: Path, shard: Shard | None = None) -> dict[str, Track]:
     """Return the tracks of an earlier run by path, for `library.scan(source, known=...)`.
 
-    Paths start from `source`, even if the library has moved; empty without readable tables.
+    Also those that `shard` has read, or without it all shards. Paths start from `source`, even if
+    the library has moved; empty without readable tables.
     """
     root = source if source.is_dir() else source.parent
-    with suppress(FeatureError):
-        return {str(track.path): track for track in folder.read_tracks(out, root)}
-    return {}
+    chosen = [shard] if shard else shards.every(out / SHARDS)
+    tracks: dict[str, Track] = {}
+    for place in (out, *(one.folder(out / SHARDS) for one in chosen)):
+        with suppress(FeatureError):
+            tracks |= {str(track.path): track for track in folder.read_tracks(place, root)}
+    return tracks
+
+
+def remove_damaged(
+    out: Path,
+    spec: FeatureSpec,
+    config: PreprocessConfig,
+    on_progress: Callable[[int, int], None],
+) -> int:
+    """Remove the chunk files whose checksum is not the recorded one; return their number.
+
+    The next run makes them again, as it makes those that are missing.
+
+    Raises:
+        FeatureError: `out` holds features of other settings.
+    """
+    known = _read_known(out, settings_of(spec, config))
+    rows = [row for rows in known.rows.values() for row in rows if row["crc32"] is not None]
+    damaged = 0
+    for done, row in enumerate(rows, start=1):
+        path = out / row["file"]
+        if path.is_file() and files.checksum(path.read_bytes()) != row["crc32"]:
+            path.unlink()
+            damaged += 1
+        on_progress(done, len(rows))
+    return damaged
 
 
 def _make_plan(
     library: Library, out: Path, spec: FeatureSpec, config: PreprocessConfig, known: Known
 ) -> Plan:
     """List the jobs; each recording counts once for each label."""
-    folders = dict(folder_names((t.genre, t.subgenre) for t in library.tracks))
+    folders = folder_names(library.labels)
     plan = Plan(folders, {}, [], {}, {}, [])
     for track in (*library.tracks, *library.trash):
         label = "" if track.trash else folders[track.genre, track.subgenre]
@@ -373,15 +431,16 @@ def estimate(
     workers: int,
     *,
     out: Path | None = None,
+    shard: Shard | None = None,
 ) -> Estimate:
-    """Estimate time and disk space of the work that `out` does not hold yet.
+    """Estimate time and disk space of the work that `out` does not hold yet, or of a shard's.
 
     Times one synthetic window on this machine; a slow disk takes longer.
 
     Raises:
         FeatureError: `out` holds features of other settings.
     """
-    known = _read_known(out, settings_of(spec, config), overwrite=False) if out else Known()
+    known = _read_known(out, settings_of(spec, config), shard=shard) if out else Known()
     jobs = _make_plan(library, out or Path(tempfile.gettempdir()), spec, config, known).jobs
     n_chunks = sum(len(job.starts()) for job in jobs)
     window_s, size = _probe(spec, config)

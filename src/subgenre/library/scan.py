@@ -9,7 +9,8 @@ from pathlib import Path
 
 from subgenre.audio import reading, tags
 from subgenre.config import MULTI
-from subgenre.core import parallel
+from subgenre.core import files, parallel
+from subgenre.core.shards import Shard
 from subgenre.core.validation import check_choice
 from subgenre.errors import LibraryError
 from subgenre.library import sources
@@ -23,11 +24,21 @@ CHANGED = "changed while it was read; run the same command again"
 
 @dataclass(frozen=True)
 class Library:
-    """Tracks sorted by genre, subgenre and path; the trash pool; files left out, with reasons."""
+    """A library that was read.
+
+    Attributes:
+        root: the folder of the library, or that of its list.
+        tracks, trash: sorted by genre, subgenre and path, each recording once.
+        read: all files that could be read, copies too.
+        labels: pairs (genre, subgenre) of all files, unreadable ones too.
+        skipped: files left out, with reasons. notes: for the user.
+    """
 
     root: Path
     tracks: tuple[Track, ...]
     trash: tuple[Track, ...]
+    read: tuple[Track, ...]
+    labels: frozenset[tuple[str, str]]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
 
@@ -40,6 +51,7 @@ def scan(
     maps: Maps = (),
     workers: int | None = None,
     known: Mapping[str, Track] | None = None,
+    shard: Shard | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Library:
     """Read a library: ROOT/genre/subgenre/**, a CSV `path,genre,subgenre`, or a folder of M3U8.
@@ -52,6 +64,7 @@ def scan(
         maps: prefixes of paths in lists of another machine, see `uris.resolve`.
         workers: processes; by default all cores.
         known: tracks by str(path); a file of the same size and time is not read again.
+        shard: read only its share of the files; copies in other shards are not known.
         on_progress: called with (files done, files).
 
     Raises:
@@ -59,18 +72,29 @@ def scan(
     """
     check_choice("multi", multi, MULTI)
     found = sources.find(source, trash, maps)
-    tracks, unread = describe(found.entries, workers=workers, known=known, on_progress=on_progress)
-    kept, repeated = _without_repeats(tracks, multi)
+    root = source if source.is_dir() else source.parent
+    entries = _share(found.entries, shard) if shard else found.entries
+    tracks, unread = describe(entries, workers=workers, known=known, on_progress=on_progress)
+    kept, repeated = _without_repeats(tracks, multi, root)
     skipped = {*found.skipped, *unread, *repeated}
     library = Library(
-        root=source if source.is_dir() else source.parent,
+        root=root,
         tracks=tuple(track for track in kept if not track.trash),
         trash=tuple(track for track in kept if track.trash),
+        read=tuple(tracks),
+        labels=frozenset((e.genre, e.subgenre) for e in found.entries if not e.trash),
         skipped=tuple(sorted(skipped, key=lambda s: (str(s.path), s.reason))),
         notes=tuple(found.notes),
     )
-    _check(library, source)
+    if shard is None:
+        _check(library, source)
     return library
+
+
+def _share(entries: Sequence[Entry], shard: Shard) -> list[Entry]:
+    """Return the entries of a shard's paths, in the order in which copies are kept."""
+    own = set(shard.share(sorted({str(entry.path) for entry in entries})))
+    return [entry for entry in entries if str(entry.path) in own]
 
 
 def describe(
@@ -139,7 +163,9 @@ def _describe(path: Path) -> Track:
     )
 
 
-def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list[Skipped]]:
+def _without_repeats(
+    tracks: list[Track], multi: str, root: Path
+) -> tuple[list[Track], list[Skipped]]:
     """Keep one track per recording and label; drop recordings with two labels, unless kept."""
     first: dict[tuple[str, str, str, bool], Track] = {}
     labelled: dict[str, list[Track]] = {}  # by id, one track of each label
@@ -147,14 +173,14 @@ def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list
     for track in tracks:
         same = first.setdefault((track.id, track.genre, track.subgenre, track.trash), track)
         if same is not track:
-            reason = f"the same recording as {shown(same.path)}"
+            reason = f"the same recording as {_named(same, root)}"
             skipped.append(Skipped(track.path, reason))
         elif not track.trash:
             labelled.setdefault(track.id, []).append(track)
     for track in first.values():
         own = labelled.get(track.id, [])
         if track.trash and own:
-            reason = f"the same recording as {shown(own[-1].path)}, which has a label"
+            reason = f"the same recording as {_named(own[-1], root)}, which has a label"
             skipped.append(Skipped(track.path, reason))
         elif len(own) > 1 and multi == "exclude":
             labels = " and in ".join(f"{one.genre}/{one.subgenre}" for one in own)
@@ -163,6 +189,10 @@ def _without_repeats(tracks: list[Track], multi: str) -> tuple[list[Track], list
         else:
             kept.append(track)
     return kept, skipped
+
+
+def _named(track: Track, root: Path) -> str:
+    return shown(files.path_to_text(track.path, root))
 
 
 def _check(library: Library, source: Path) -> None:
