@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from subgenre.core.shards import Shard
 from subgenre.models import cache
 from subgenre.models.cache import ArrayCache
 
@@ -105,6 +106,47 @@ def test_a_killed_process_loses_only_what_it_had_not_saved(tmp_path: Path) -> No
     arguments = [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "values.npy")]
     assert subprocess.run(arguments).returncode == 9
     assert fill(tmp_path) == [4, 5]
+
+
+def share(folder: Path, shard: str) -> list[int]:
+    """Fill the share of a shard; return the rows that were computed."""
+    compute, array = Compute(), ArrayCache(folder, "k", VALUES.shape, np.float32)
+    array.fill(ALL, compute, batch_size=2, shard=Shard.parse(shard))
+    return compute.rows
+
+
+def test_shares_are_whole_batches_and_are_joined(tmp_path: Path) -> None:
+    assert [share(tmp_path, f"{n}/2") for n in (2, 1)] == [[2, 3, 4, 5], [0, 1]]
+    assert share(tmp_path, "2/2") == []
+    assert fill(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["k.done.npy", "k.npy"]
+    fill(tmp_path / "alone")
+    for path in tmp_path.glob("k.*"):
+        assert path.read_bytes() == (tmp_path / "alone" / path.name).read_bytes()
+    assert [share(tmp_path, f"{n}/7") for n in (1, 7)] == [[], []]
+
+
+def test_what_other_shards_or_an_earlier_run_lack_is_computed(tmp_path: Path) -> None:
+    fill(tmp_path, np.array([1]))
+    assert share(tmp_path, "1/3") == [0, 2]
+    assert share(tmp_path, "2/2") == [3, 4, 5]  # by another number of processes
+    path = tmp_path / "k.2-of-2.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1  # in the last row
+    path.write_bytes(data)
+    assert fill(tmp_path, np.array([0, 1, 3, 5])) == [5]
+    assert fill(tmp_path) == [2, 4]
+
+
+def test_no_shard_computes_without_room(tmp_path: Path) -> None:
+    def refuse(size: int) -> None:
+        assert size == 2 * VALUES.nbytes
+        raise ValueError("no room")
+
+    array = ArrayCache(tmp_path, "k", VALUES.shape, np.float32)
+    with pytest.raises(ValueError, match="no room"):
+        array.fill(ALL, Compute(), batch_size=2, shard=Shard(1, 2), check_room=refuse)
+    assert not list(tmp_path.iterdir())
 
 
 def npy(header: str) -> bytes:

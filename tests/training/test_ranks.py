@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import Interrupted
+from subgenre.models import embedding
+from subgenre.models.cache import CACHE
 from subgenre.training import checkpoint, distributed, fit, trainer
 from subgenre.training.distributed import Group
 from tests.folders import make_folder
@@ -145,6 +148,66 @@ def test_two_ranks_train_the_head_first_as_one_does(two_ranks: _Place) -> None:
                 elif not name.endswith("k_proj.bias"):  # has one of rounding alone
                     off = (found["weights"][name] - tensor).abs()
                     assert off.mean() < 2e-6, name  # a step is 1e-3, also of a tiny gradient
+
+
+def _by_ranks(rank: int, port: int, place: _Place, out: Path) -> None:
+    """Train as one of two on frozen outputs, and note which chunks this process has encoded."""
+    group, run = join(rank, port), embedding._run
+    encoded: list[int] = []
+
+    def noted(network: Any, folder: FeatureFolder, rows: Any, device: Any) -> Any:
+        encoded.extend(rows.tolist())
+        return run(network, folder, rows, device)
+
+    embedding._run = noted
+    for name, settings in _frozen(place).items():
+        encoded.clear()
+        folder = FeatureFolder.open(out / name)
+        fitted = fit.fit(folder, ids(folder), settings, group=group)
+        found = {"weights": fitted.encoder.state_dict(), "encoded": encoded}
+        torch.save(found, out / f"{name}{rank}.pt")
+    distributed.stop()
+
+
+def _frozen(place: _Place) -> dict[str, TrainConfig]:
+    """Recipes that cache the backbone's pooled output, and the activations of its first block."""
+    model = {"backbone": str(place.ast), "tune": "last:1", "head": (16,), "embedding_size": 8}
+    batch = {"kind": "pk", "subgenres": 0, "tracks": 2, "chunks": 1}
+    short = {"optim": {"epochs": 2}, "run": {"precision": "fp32", "device": "cpu"}}
+    last = recipe(model=model, batch=batch, loss={"name": "supcon"}, **short)
+    return {"head": _shared(1), "last": last}
+
+
+@pytest.mark.slow
+def test_the_frozen_output_is_made_in_shares(two_ranks: _Place, tmp_path: Path) -> None:
+    """The same cache and the same weights, byte for byte, as where one process has made it all."""
+    sources = {"head": two_ranks.features, "last": two_ranks.ast_features}
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    for name, settings in _frozen(two_ranks).items():
+        for place in (shared, alone):
+            shutil.copytree(sources[name], place / name, ignore=lambda *_: [CACHE])
+        folder = FeatureFolder.open(alone / name)
+        fit.fit(folder, ids(folder), settings)  # fills the cache
+    two_processes(_by_ranks, two_ranks, shared)
+    two_processes(_by_ranks, two_ranks, alone)
+    for name in sources:
+        caches = [sorted((place / name / CACHE).iterdir()) for place in (shared, alone)]
+        assert [path.name for path in caches[0]] == [path.name for path in caches[1]]
+        assert [p.read_bytes() for p in caches[0]] == [p.read_bytes() for p in caches[1]]
+        n = len(FeatureFolder.open(sources[name]).track_of)
+        encoded = []
+        for rank in range(2):
+            one, other = (
+                torch.load(place / f"{name}{rank}.pt", weights_only=True)
+                for place in (shared, alone)
+            )
+            assert one["weights"].keys() == other["weights"].keys()
+            for key, tensor in one["weights"].items():
+                assert torch.equal(tensor, other["weights"][key]), key
+            assert set(other["encoded"]) <= {0}  # a probe of the shape
+            assert len(set(one["encoded"])) < 0.7 * n
+            encoded += one["encoded"]
+        assert set(encoded) == set(range(n))
 
 
 def _stopped_rank(rank: int, port: int, features: Path, out: Path) -> None:

@@ -3,6 +3,7 @@
     <folder>/<key>.npy         [n, ...], read as a memory map; rows that are not done hold zeros
     <folder>/<key>.done.npy    int64 [n]: the CRC32 of each row that is done, else -1
     <folder>/<key>.lock        held by the process that fills it; another waits
+    <folder>/<key>.2-of-3.*    the same three of one shard's rows, until they are joined
 
 The key is a hash of everything that the values follow from, so an array is never out of date.
 """
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from subgenre.core import files
+from subgenre.core.shards import Shard
 
 FORMAT_VERSION = 2
 CACHE = ".vectors"  # folder of the arrays, in a feature folder and in a model folder
@@ -45,6 +47,7 @@ class ArrayCache:
     """
 
     def __init__(self, folder: Path, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self.folder, self.key = folder, key
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._values_path = folder / f"{key}.npy"
         self._done_path = folder / f"{key}.done.npy"
@@ -56,28 +59,42 @@ class ArrayCache:
         compute: Callable[[Ints], Array],
         *,
         batch_size: int,
+        shard: Shard | None = None,
         check_room: Callable[[int], None] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Array:
         """Compute those of `rows` that are absent; return the whole array.
 
-        What is computed is kept if the work is stopped.
+        What is computed is kept if the work is stopped. Rows that shards have computed are joined.
 
         Args:
             rows: distinct positions in the array.
             compute: returns the values of some rows, at most `batch_size`.
+            shard: compute only its batches, while other processes compute theirs; the next call
+                without a shard joins them.
             check_room: called with the bytes to write before anything is computed.
             on_progress: called with the number of rows that are done, and of all `rows`.
 
         Returns:
-            [n, ...], a read-only memory map; only `rows` are sure to be done.
+            [n, ...], a read-only memory map; only `rows` are sure to be done, of a shard only
+            its share.
         """
         missing = self._missing(rows)
+        if shard and len(missing):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if check_room:  # for the rows of all shards, and for the whole that joins them
+                check_room(2 * self._bytes(missing))
+            batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+            own = np.concatenate([missing[:0], *shard.share(batches)])
+            part = self._part(f"{shard.number}-of-{shard.count}")
+            return part.fill(own, compute, batch_size=batch_size, on_progress=on_progress)
         if len(missing) or not self._values_path.exists():
             with files.named(self._values_path), files.locked(self._lock_path):
                 missing = self._missing(rows)  # another process may have computed some meanwhile
                 if check_room:
-                    check_room(len(missing) * math.prod(self.shape[1:]) * self.dtype.itemsize)
+                    check_room(self._bytes(missing))
+                for path in sorted(self.folder.glob(f"{self.key}.*-of-*[0-9].npy")):
+                    missing = self._join(self._part(path.stem.rpartition(".")[2]), missing)
                 self._compute(missing, compute, batch_size, len(rows), on_progress)
         elif on_progress:
             on_progress(len(rows), len(rows))
@@ -90,6 +107,23 @@ class ArrayCache:
             return None
         values: Array = np.load(self._values_path, mmap_mode="r", allow_pickle=False)
         return values
+
+    def _part(self, name: str) -> ArrayCache:
+        return ArrayCache(self.folder, f"{self.key}.{name}", self.shape, self.dtype)
+
+    def _join(self, part: ArrayCache, missing: Ints) -> Ints:
+        """Take the rows that a shard has computed, and remove its files; return what is missing."""
+        with files.locked(part._lock_path):
+            still = part._missing(missing)
+            values, _ = part._open()
+            if values is not None:
+                self._compute(np.setdiff1d(missing, still), values.__getitem__, 1, 0, None)
+            part._values_path.unlink(missing_ok=True)
+            part._done_path.unlink(missing_ok=True)
+        return still
+
+    def _bytes(self, rows: Ints) -> int:
+        return len(rows) * math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def _compute(
         self,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from subgenre.audio.features import Statistics
+from subgenre.core.shards import Shard
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import BackboneError, ConfigError
 from subgenre.models import engines
@@ -70,6 +71,7 @@ def pooled_vectors(
     on_progress: Progress | None = None,
     statistics: Statistics | None = None,
     known: Floats | None = None,
+    shard: Shard | None = None,
 ) -> Floats:
     """Run the backbone and pool, before standardisation: float32 [n, H], in the order of `rows`.
 
@@ -81,6 +83,7 @@ def pooled_vectors(
         on_progress: called with the number of rows that are done, and of all.
         statistics: of the training side, for a backbone alone that normalises its input.
         known: the vectors of the first chunks of the folder, which are not computed again.
+        shard: compute only its share; the others are not in the result, see `ArrayCache.fill`.
 
     Raises:
         ConfigError: a backbone alone, without the statistics that it needs.
@@ -102,6 +105,7 @@ def pooled_vectors(
             np.unique(requested),
             compute,
             batch_size=batch_size or _batch_size(device),
+            shard=shard,
             on_progress=on_progress,
         )
     everything = np.array_equal(requested, np.arange(len(vectors)))
@@ -150,6 +154,7 @@ def frozen_activations(
     device: Device = "cpu",
     batch_size: int = 8,
     on_progress: Progress | None = None,
+    shard: Shard | None = None,
 ) -> NDArray[np.float16]:
     """Return the input of the last `n_last` blocks for every chunk of a feature folder.
 
@@ -160,6 +165,7 @@ def frozen_activations(
         cache: folder where the array is kept; only the rows that are missing are computed.
         device, batch_size: where, and how many chunks at a time.
         on_progress: called with the number of chunks that are done, and of all.
+        shard: as of `pooled_vectors`.
 
     Returns:
         float16 [n, S, H], a read-only memory map: the whole array never lies in memory.
@@ -189,6 +195,7 @@ def frozen_activations(
             np.arange(len(folder.track_of)),
             compute,
             batch_size=batch_size,
+            shard=shard,
             check_room=check_room,
             on_progress=on_progress,
         )

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from subgenre.core.shards import Shard
 from subgenre.errors import ConfigError, SubgenreError, TrainingError
 
 T = TypeVar("T")
 
-# The others wait while the first process runs the frozen backbone or validates.
+# The others wait while the first process joins the frozen backbone's output or validates.
 _TIMEOUT = timedelta(hours=12)
 
 
@@ -134,12 +135,15 @@ def broadcast(value: float, group: Group, device: torch.device) -> float:
     return float(shared.item())
 
 
-def first_then_others(work: Callable[[], T], group: Group, device: torch.device) -> T:
-    """Run `work` in the first process, then in the others, which use its cache."""
+def in_shares(work: Callable[[Shard | None], T], group: Group, device: torch.device) -> T:
+    """Run work that fills a cache: each process its share, the first joins them, then all read."""
+    if group.world > 1:
+        with fail_together(group, device):
+            work(Shard(group.rank + 1, group.world))
     with fail_together(group, device):
         if group.first:
-            return work()
-    return work()
+            return work(None)
+    return work(None)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from subgenre import losses, metrics
 from subgenre.config import ModelConfig, RunConfig, TrainConfig
 from subgenre.core import hardware
 from subgenre.core.progress import Console, Silent
+from subgenre.core.shards import Shard
 from subgenre.core.validation import check_tune
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
@@ -219,8 +220,8 @@ def _source(
     n_last = check_tune(model.tune)
     pooled = None
     if model.tune == "head" or model.standardised:
-        pooled = distributed.first_then_others(
-            lambda: _pooled(encoder, folder, chunks, device, console), group, device
+        pooled = distributed.in_shares(
+            lambda shard: _pooled(encoder, folder, chunks, device, shard, console), group, device
         )
         if model.standardised:
             standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
@@ -229,8 +230,10 @@ def _source(
             source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
             return source, pooled
     if n_last and len(chunks) == len(folder.track_of):
-        hidden = distributed.first_then_others(
-            lambda: _activations(encoder, folder, n_last, device, console), group, device
+        hidden = distributed.in_shares(
+            lambda shard: _activations(encoder, folder, n_last, device, shard, console),
+            group,
+            device,
         )
         return ActivationSource(chunks, hidden, n_last, settings.augment), None
     return FeatureSource(folder, chunks, settings.augment), None
@@ -241,12 +244,14 @@ def _pooled(
     folder: FeatureFolder,
     chunks: NDArray[np.int64],
     device: torch.device,
+    shard: Shard | None,
     console: Console,
 ) -> NDArray[np.float32]:
     """Return the frozen backbone's pooled output of the chunks, cached: [n, H], 0 elsewhere."""
+    cache = folder.path / CACHE
     with console.progress("backbone") as bar:
         vectors = embedding.pooled_vectors(
-            encoder, folder, chunks, cache=folder.path / CACHE, device=device, on_progress=bar
+            encoder, folder, chunks, cache=cache, device=device, on_progress=bar, shard=shard
         )
     if len(chunks) == len(folder.track_of):
         return vectors
@@ -256,17 +261,24 @@ def _pooled(
 
 
 def _activations(
-    encoder: Encoder, folder: FeatureFolder, n_last: int, device: torch.device, console: Console
+    encoder: Encoder,
+    folder: FeatureFolder,
+    n_last: int,
+    device: torch.device,
+    shard: Shard | None,
+    console: Console,
 ) -> NDArray[np.float16]:
     """Return the frozen blocks' output of all chunks, cached."""
+    cache = folder.path / CACHE
     with console.progress("frozen blocks") as bar:
         hidden = embedding.frozen_activations(
-            encoder, folder, n_last, cache=folder.path / CACHE, device=device, on_progress=bar
+            encoder, folder, n_last, cache=cache, device=device, on_progress=bar, shard=shard
         )
-    console.info(
-        f"frozen blocks: {hidden.nbytes / 2**30:.2g} GB kept in {folder.path / CACHE}; delete it "
-        "when no training runs"
-    )
+    if shard is None:
+        console.info(
+            f"frozen blocks: {hidden.nbytes / 2**30:.2g} GB kept in {cache}; delete it when no "
+            "training runs"
+        )
     return hidden
 
 
