@@ -23,7 +23,8 @@ from tests.training_runs import same_models
 SCRIPT = REPOSITORY / "examples/slurm-multinode.sbatch"
 STAND_INS = {
     "scontrol": "echo 127.0.0.1",
-    "srun": 'for node in 0 1; do SLURM_NODEID=$node "$@" & nodes="$nodes $!"; done\n'
+    "srun": '[ "$1" = --kill-on-bad-exit ] && shift\n'
+    'for node in 0 1; do SLURM_NODEID=$node "$@" & nodes="$nodes $!"; done\n'
     "for one in $nodes; do wait $one || code=$?; done; exit ${code:-0}",
 }
 
