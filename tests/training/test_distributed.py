@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,20 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from subgenre.errors import ConfigError
+from subgenre.errors import ConfigError, TrainingError
 from subgenre.training import distributed
 from subgenre.training.distributed import Group
+
+
+def test_processes_that_do_not_meet_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:  # nobody listens there
+        closed.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed.getsockname()[1])}
+        for name, value in (place | {"RANK": "1", "WORLD_SIZE": "2"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "_TIMEOUT", timedelta(seconds=1))
+        with pytest.raises(TrainingError, match="can't reach one another"):
+            distributed.start("cpu")
 
 
 def test_shares_cover_the_batch_once() -> None:

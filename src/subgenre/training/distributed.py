@@ -47,6 +47,9 @@ def start(device: str) -> Group:
     """Join the processes that torchrun started; without torchrun, do nothing.
 
     NCCL on CUDA, gloo elsewhere; each process takes the GPU of its local rank.
+
+    Raises:
+        TrainingError: the processes can't reach one another.
     """
     if _alone():
         return Group()
@@ -55,7 +58,14 @@ def start(device: str) -> Group:
     if cuda:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        try:
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
+        except RuntimeError as problem:
+            reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+            raise TrainingError(
+                f"the processes of torchrun can't reach one another ({reason}); check the network "
+                "between the machines, and --rdzv-endpoint or --master-addr"
+            ) from problem
     return Group(dist.get_rank(), dist.get_world_size(), local)
 
 
