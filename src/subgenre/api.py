@@ -26,6 +26,7 @@ from subgenre.core import workspace
 from subgenre.core.progress import Console
 from subgenre.errors import IndexStoreError
 from subgenre.library import sources
+from subgenre.search import address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
     from subgenre.library.track import Track
     from subgenre.library.uris import Maps
     from subgenre.models.file_vectors import FileVectors
+    from subgenre.search.address import Address
     from subgenre.search.classifier import Placement
     from subgenre.search.collection import Collection
     from subgenre.search.playlists import Seed
     from subgenre.search.ranking import Hit
     from subgenre.search.requests import PlaylistRequest, Ranking
+    from subgenre.search.served import ServedIndex
     from subgenre.search.track_rows import Filter
 
 Paths = str | Path | Iterable[str | Path]
@@ -70,7 +73,7 @@ class Model:
         tracks: those of the index if there is one, else the model's own.
     """
 
-    def __init__(self, folder: ModelFolder, index: Path | None = None) -> None:
+    def __init__(self, folder: ModelFolder, index: Address | None = None) -> None:
         self._folder, self._index = folder, index
         self.path = folder.path
 
@@ -89,7 +92,19 @@ class Model:
         Raises:
             IndexStoreError: the index is of another model. RunError: there are no vectors.
         """
+        if self._served is not None:
+            return self._served.collection
         return self._folder.collection(self._index)
+
+    @cached_property
+    def _served(self) -> ServedIndex | None:
+        """The index, if it is on a server."""
+        if not isinstance(self._index, str):
+            return None
+        from subgenre.search.served import ServedIndex
+
+        index = self._folder.open_index(self._index)
+        return index if isinstance(index, ServedIndex) else None
 
     def scores(self) -> Mapping[str, Mapping[str, float]]:
         """Return the figures on held-out tracks by metric: value, low, high, chance.
@@ -106,6 +121,7 @@ class Model:
         library: str | Path | None = None,
         *,
         root: str | Path | None = None,
+        origin: str | Path | None = None,
         replace: bool = False,
         maps: Maps = (),
         workers: int | None = None,
@@ -114,6 +130,7 @@ class Model:
         """Bring the model's index up to date with a library; later calls search it.
 
         Args:
+            origin: another index of this model, whose tracks are copied first.
             root: where an indexed library that has moved is now.
             replace: remove the tracks of all other libraries, the model's own among them.
             maps: prefixes of paths in lists of another machine, and their folders here.
@@ -129,12 +146,14 @@ class Model:
             self._folder,
             path=self._index,
             root=_path(root),
+            origin=None if origin is None else address.parse(origin),
             replace=replace,
             maps=maps,
             workers=workers,
             console=console,
         )
-        self.__dict__.pop("tracks", None)
+        for name in ("tracks", "_served"):
+            self.__dict__.pop(name, None)
         return indexed
 
     def embed(
@@ -264,17 +283,27 @@ class Model:
         Raises:
             PlaylistError: unknown names, or options that exclude each other.
         """
-        from subgenre.commands.playlist import playlist
+        from subgenre.commands.playlist import nearby, playlist
         from subgenre.search.requests import PlaylistRequest
 
         request = request or PlaylistRequest(seeds, **options)
-        return playlist(self._folder, self.tracks, request, out=_path(out), console=console)
+        tracks = None
+        if self._served is not None and "tracks" not in self.__dict__:
+            tracks = nearby(self._folder, self._served, request, console=console)
+        if tracks is None:
+            tracks = self.tracks
+        return playlist(self._folder, tracks, request, out=_path(out), console=console)
 
     def ranking(self, request: PlaylistRequest) -> Ranking:
         """Return what orders the list of a request."""
         from subgenre.search import requests
 
-        return requests.ranking(self.tracks, request)
+        return requests.ranking(self._count, request)
+
+    @property
+    def _count(self) -> int:
+        """Number of tracks that are searched."""
+        return len(self.tracks) if self._served is None else self._served.count
 
     def map(self) -> LibraryMap:
         """Return the map of all tracks; the first call fits it and keeps it.
@@ -364,20 +393,22 @@ def load(
     Args:
         run: the model folder, or the name of a pushed one on the hub, `owner/name`; by default the
             newest with vectors here.
-        index: an index folder; by default the model's own, if there is one.
+        index: a folder, or the address of a server; by default the model's own, if there is one.
         engine: what runs a transformer on a CPU: `torch`, `openvino`, `onnx` or `auto`; by default
             that of the training.
         console: shows the name of the chosen model.
 
     Raises:
-        RunError: there is no model, or it is damaged. ConfigError: no such engine.
+        RunError: there is no model, or it is damaged. ConfigError: no such engine, or an address
+            with a password.
     """
     path = _path(run)
     if path is not None and not path.exists() and workspace.HUB_NAME.fullmatch(path.as_posix()):
         from subgenre.exports import hub_folder
 
         path = hub_folder.download(path.as_posix())
-    return Model(ModelFolder.open(path, console, engine=engine), _path(index))
+    searched = None if index is None else address.parse(index)
+    return Model(ModelFolder.open(path, console, engine=engine), searched)
 
 
 def _path(path: str | Path | None) -> Path | None:

@@ -9,6 +9,7 @@ from subgenre.cli.options import Common, Recipe, import_code
 from subgenre.core import workspace
 from subgenre.core.text import counted, p_value, signed
 from subgenre.errors import ConfigError
+from subgenre.search import address
 
 if TYPE_CHECKING:
     from subgenre.cli.console import Terminal
@@ -95,18 +96,18 @@ def show_evaluation(evaluated: Evaluated, terminal: Terminal) -> None:
         terminal.info(f"next: subgenre classify NEW_FILES --run {evaluated.run}")
 
 
-def check(path: Path, *, common: Common | None = None) -> int:
+def check(path: str, *, common: Common | None = None) -> int:
     """Read every file of a feature folder, a model folder or an index, and list damaged ones.
 
     Example: subgenre check preprocessed_features
 
     Args:
-        path: a feature folder, a model folder (with its index), or an index.
+        path: a feature folder, a model folder (with its index), or an index, also on a server.
     """
     from subgenre.commands import check as stage
 
     terminal = (common or Common()).terminal()
-    checked = stage.check(path, console=terminal)
+    checked = stage.check(address.parse(path), console=terminal)
     for bad in checked.bad:
         file = "" if str(bad.path) in bad.reason else f"{bad.path}: "
         terminal.warn(f"{file}{bad.reason}; to mend it: {bad.command}")

@@ -184,8 +184,8 @@ class Source:
 
     run: Path | None = None
     "The model folder; by default the newest with vectors."
-    index: Path | None = None
-    "An index folder; by default the model's own, or its training and test tracks."
+    index: str | None = None
+    "An index: a folder, postgresql://... or http://... (Milvus); by default the model's own."
     engine: str | None = None
     "Of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the training."
 

@@ -29,6 +29,7 @@ def index(
     library: Path | None = None,
     *,
     root: Path | None = None,
+    origin: Annotated[str | None, Parameter(name="--from")] = None,
     replace: bool = False,
     workers: int | None = None,
     source: Source | None = None,
@@ -44,6 +45,7 @@ def index(
     Args:
         library: a folder of audio, a CSV, a folder of playlists, or a rekordbox XML.
         root: the new folder of a library that has moved; its tracks are found by their audio.
+        origin: another index of the model, a folder or on a server; its tracks are copied.
         replace: remove the tracks of all other libraries, the training tracks among them.
         workers: processes; by default all cores.
     """
@@ -54,6 +56,7 @@ def index(
         .index(
             library,
             root=root,
+            origin=origin,
             replace=replace,
             maps=(mapped or Mapped()).maps(),
             workers=workers,
@@ -285,7 +288,7 @@ def export(
     parquet: bool = False,
     tensorboard: bool = False,
     push: str = "",
-    index: Path | None = None,
+    index: str | None = None,
     common: Common | None = None,
 ) -> int:
     """Write the model, or the vectors of its tracks, for another tool; give one of the formats.
@@ -302,7 +305,7 @@ def export(
         parquet: vectors, map, labels and names in one table, e.g. for embedding-atlas.
         tensorboard: a log folder for TensorBoard's projector.
         push: with --hub, push the folder to this name, OWNER/NAME.
-        index: an index folder; by default the model's own, or its training and test tracks.
+        index: as of `similar`; by default the model's own, or its training and test tracks.
     """
     formats = {
         "onnx": onnx,

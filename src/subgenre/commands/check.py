@@ -15,20 +15,22 @@ from subgenre.core import files, workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.errors import ConfigError, RunError, SubgenreError
 from subgenre.search import storage
+from subgenre.search.address import Address
+from subgenre.search.vector_index import Index
 
 if TYPE_CHECKING:
     from subgenre.dataset.folder import FeatureFolder
 
 _TRAIN = "copy the folder again, or run: subgenre train"
 _OPTIONS = ("chunk_strategy", "chunk_s", "max_chunks", "multi", "seed")  # of `preprocess`
-Part = tuple[Path, Callable[[], object], str]  # a file, what reads it, and what mends it
+Part = tuple[Address, Callable[[], object], str]  # a file, what reads it, and what mends it
 
 
 @dataclass(frozen=True)
 class Bad:
     """A damaged or missing file, the reason, and the command that mends it."""
 
-    path: Path
+    path: Address
     reason: str
     command: str
 
@@ -37,7 +39,7 @@ class Bad:
 class Checked:
     """Result of `check`: the number of files that were read, and those that are bad."""
 
-    path: Path
+    path: Address
     n_files: int
     bad: tuple[Bad, ...]
 
@@ -47,24 +49,16 @@ class Checked:
         return {"path": str(self.path), "files": self.n_files, "bad": bad}
 
 
-def check(path: Path, *, console: Console | None = None) -> Checked:
+def check(path: Address, *, console: Console | None = None) -> Checked:
     """Read every file of a folder that has a checksum or belongs to another; change nothing.
 
     Args:
-        path: a feature folder, a model folder (with its index), or an index.
+        path: a feature folder, a model folder (with its index), or an index, also on a server.
 
     Raises:
         ConfigError: it is none of them.
     """
-    names = (workspace.CONFIG, workspace.DATA, "encoder.json", "model.safetensors")
-    if (path / workspace.DATASET).is_file() or (path / "chunks.parquet").is_file():
-        parts = _features(path)
-    elif any((path / name).is_file() for name in names):
-        parts = _model(path)
-    elif storage.exists(path):
-        parts = [_index(path)]
-    else:
-        raise ConfigError(f"{path} holds no features, no model and no index; name another folder")
+    parts = [_served(path)] if isinstance(path, str) else _parts(path)
     bad = []
     with (console or Silent()).progress("checking") as bar:
         for done, (file, read, command) in enumerate(parts, start=1):
@@ -75,6 +69,21 @@ def check(path: Path, *, console: Console | None = None) -> Checked:
                 bad.append(Bad(file, reason, command))
             bar(done, len(parts))
     return Checked(path, len(parts), tuple(bad))
+
+
+def _parts(path: Path) -> list[Part]:
+    names = (workspace.CONFIG, workspace.DATA, "encoder.json", "model.safetensors")
+    if (path / workspace.DATASET).is_file() or (path / "chunks.parquet").is_file():
+        return _features(path)
+    if any((path / name).is_file() for name in names):
+        return _model(path)
+    if storage.exists(path):
+        return [_index(path)]
+    raise ConfigError(f"{path} holds no features, no model and no index; name another folder")
+
+
+def _served(address: str) -> Part:
+    return address, lambda: Index.open(address).check(), "restore the server's backup"
 
 
 def _features(path: Path) -> list[Part]:

@@ -19,9 +19,10 @@ from subgenre.errors import AudioError, EvaluationError, MissingExtraError
 from subgenre.evaluation.audits.findings import Finding
 from subgenre.explorer import Correction, Encoded, Library
 from subgenre.report.maps import Map
-from subgenre.search import storage
+from subgenre.search.address import Address
 from subgenre.search.classifier import Classifier
 from subgenre.search.collection import Collection
+from subgenre.search.vector_index import Index
 
 _CORRECTIONS, _CACHE = "corrections.json", "explorer"  # in the model folder
 
@@ -29,7 +30,7 @@ _CORRECTIONS, _CACHE = "corrections.json", "explorer"  # in the model folder
 def explore(
     model: ModelFolder,
     *,
-    index: Path | None = None,
+    index: Address | None = None,
     playlists: Path,
     host: str,
     port: int,
@@ -39,7 +40,7 @@ def explore(
     """Serve the map of a model until it is interrupted.
 
     Args:
-        index: an index folder; by default the model's own.
+        index: a folder or a server; by default the model's own.
         playlists: folder for saved playlists.
         host: address to listen on. port: 0 takes a free one.
         on_ready: is called with the page's address.
@@ -59,7 +60,7 @@ def explore(
 def library(
     model: ModelFolder,
     *,
-    index: Path | None = None,
+    index: Address | None = None,
     playlists: Path,
     console: Console | None = None,
 ) -> Library:
@@ -69,9 +70,8 @@ def library(
         RunError: the model has no vectors. IndexStoreError: the index is of another model.
     """
     console = console or Silent()
-    stamp = storage.stamp(
-        index or model.index_path
-    )  # before reading: what changes meanwhile is read again
+    # before reading: what changes meanwhile is read again
+    stamp = Index.stamp(index or model.index_path)
     tracks = model.collection(index)
     fitted = model_map.load_map(model, console=console)
     try:
@@ -107,7 +107,7 @@ class _Trained:
     """The model as it was trained, its map, and the state of its index when it was read."""
 
     model: ModelFolder
-    index: Path | None
+    index: Address | None
     fitted: Map
     stamp: object
     can_refit: bool
@@ -122,7 +122,7 @@ class _Trained:
 
     def reread(self, library: Library) -> Library | None:
         """Return the library as its index is now; None if the index is as it was."""
-        now = storage.stamp(self.index or self.model.index_path)
+        now = Index.stamp(self.index or self.model.index_path)
         if now == self.stamp:
             return None
         tracks = self.model.collection(self.index)

@@ -12,6 +12,7 @@ from subgenre.core import workspace
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_choice, check_output
 from subgenre.errors import ConfigError
+from subgenre.search.address import Address
 from subgenre.search.collection import Collection
 
 
@@ -34,7 +35,7 @@ class _Job:
     """What to export, and the empty folder to fill."""
 
     model: ModelFolder
-    index: Path | None
+    index: Address | None
     out: Path
     push: str
     console: Console
@@ -49,7 +50,7 @@ def export(
     target: str,
     out: Path,
     *,
-    index: Path | None = None,
+    index: Address | None = None,
     push: str = "",
     console: Console | None = None,
 ) -> Exported:

@@ -22,12 +22,13 @@ from subgenre.library import scan, sources
 from subgenre.library.sources import Entry, Found, Skipped
 from subgenre.library.track import Track
 from subgenre.library.uris import Maps
-from subgenre.search import storage
+from subgenre.search.address import Address
 from subgenre.search.track_rows import Filter, Measured, lies_below
 from subgenre.search.vector_index import Index, Plan, Relinked
 
 SAVE_EVERY_S = 10.0  # a killed run loses at most what was embedded in this time
 _SAVE_EVERY = 256  # tracks
+_COPY_AT_ONCE = 4096  # tracks
 _NO_TEXT = "its path is not valid UTF-8; rename it to have it in the index"
 _MEASURE_TIMEOUT_S = 120.0  # a track
 
@@ -40,13 +41,15 @@ class Indexed:
         path: of the index. n_tracks: in it now.
         embedded, reused, updated, forgotten: numbers of tracks; a reused vector is one of the
             model folder; a forgotten track is removed from the index.
+        copied: tracks of another index that are new in this one.
         others: number of tracks of other libraries.
         relinked: tracks found below the new root, and ids that were not found.
         skipped: files left out, each with its reason.
     """
 
-    path: Path
+    path: Address
     n_tracks: int
+    copied: int = 0
     embedded: int = 0
     reused: int = 0
     updated: int = 0
@@ -57,10 +60,8 @@ class Indexed:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {"path": str(self.path)} | {
-            name: getattr(self, name)
-            for name in ("n_tracks", "embedded", "reused", "updated", "forgotten", "others")
-        }
+        names = ("n_tracks", "copied", "embedded", "reused", "updated", "forgotten", "others")
+        plain = {"path": str(self.path)} | {name: getattr(self, name) for name in names}
         if self.relinked is not None:
             plain["relinked"] = len(self.relinked.found)
             plain["missing"] = list(self.relinked.missing)
@@ -74,8 +75,9 @@ def index(
     source: Path | None,
     model: ModelFolder,
     *,
-    path: Path | None = None,
+    path: Address | None = None,
     root: Path | None = None,
+    origin: Address | None = None,
     replace: bool = False,
     maps: Maps = (),
     workers: int | None = None,
@@ -88,29 +90,36 @@ def index(
 
     Args:
         source: folder, CSV, folder of playlists or rekordbox XML; None: only look below `root`.
-        path: of the index; by default `index` in the model folder.
+        path: of the index, or its address on a server; by default `index` in the model folder.
         root: the new folder of a library that has moved; its tracks are found by their ids first.
+        origin: another index of this model, whose tracks are copied first; a copy that was killed
+            goes on where it ended.
         replace: remove the tracks of all other libraries, the model's own among them.
         maps: prefixes of paths in lists of another machine, and their folders here.
         workers: processes that read and decode; by default all cores.
 
     Raises:
         IndexStoreError: the index is of another model. LibraryError: no audio there, or neither
-            source nor root is given.
+            source, root nor origin is given.
     """
     console = console or Silent()
     path = path or model.index_path
-    if source is None and (root is None or replace):
+    if source is None and ((root is None and origin is None) or replace):
         what = "replace the index by" if replace else "index"
-        raise LibraryError(f"nothing to {what}: name a library, or its new folder with --root")
+        raise LibraryError(
+            f"nothing to {what}: name a library, its new folder with --root, or another index with "
+            "--from"
+        )
+    copied = None if origin is None else model.open_index(origin)
     listed = None if source is None else listing(source, maps)
     for note in listed.notes if listed else ():
         console.warn(note)
-    store = _open(model, path, create=listed is not None)
+    store = _open(model, path, create=listed is not None or copied is not None)
     own = _add_own_tracks(model, store)
+    n_copied = 0 if copied is None else _copy(copied, store, console)
     relinked = None if root is None else _relink(store, root, console)
     if source is None or listed is None:
-        return Indexed(path, store.count, relinked=relinked)
+        return Indexed(path, store.count, n_copied, relinked=relinked)
     tracks, unreadable = _describe(listed, store, workers, console)
     paths = _paths(tracks, store, source, listed, unreadable, replace=replace)
     tracks = _keep_known(tracks, store, source, model.labels, replace=replace)
@@ -133,6 +142,7 @@ def index(
     indexed = Indexed(
         path,
         store.count,
+        n_copied,
         embedded,
         reused=len(plan.new) - len(new) + len(own & {track.id for track in tracks}),
         updated=sum(track.id not in own for track in plan.updated),
@@ -211,6 +221,27 @@ def _casefold(pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     return {(genre.casefold(), subgenre.casefold()) for genre, subgenre in pairs}
 
 
+def _copy(origin: Index, store: Index, console: Console) -> int:
+    """Copy the tracks that an index lacks, and what differs of others; return how many are new."""
+    held = origin.collection
+    plan = store.plan(held.tracks(held.live))
+    rows = [held.row_of_id(track.id) for track in plan.new]
+    with console.progress("copying") as bar:
+        for start in range(0, len(rows), _COPY_AT_ONCE):
+            some = rows[start : start + _COPY_AT_ONCE]
+            store.upsert(held.tracks(some), held.vectors(some))
+            bar(start + len(some), len(rows))
+    store.update(plan.updated)
+    store.set_copies(held.copies)
+    known = store.collection.measured
+    missing = [(i, values) for i, values in held.measured.items() if known.get(i) != values]
+    for start in range(0, len(missing), _COPY_AT_ONCE):
+        store.set_measured(dict(missing[start : start + _COPY_AT_ONCE]))
+    store.keep_proximity()
+    console.info(f"{store.address}: {text.counted(len(rows), 'track')} copied")
+    return len(rows)
+
+
 def _relink(store: Index, root: Path, console: Console) -> Relinked:
     with console.progress("looking for tracks") as bar:
         relinked = store.relink(root, on_progress=bar)
@@ -221,17 +252,17 @@ def _relink(store: Index, root: Path, console: Console) -> Relinked:
     return relinked
 
 
-def _open(model: ModelFolder, path: Path, *, create: bool) -> Index:
+def _open(model: ModelFolder, path: Address, *, create: bool) -> Index:
     """Open an index; create it if there are tracks to put into it."""
     create = create or (path == model.index_path and _has_own_vectors(model))
-    if storage.exists(path) or not create:
+    if Index.exists(path) or not create:
         return model.open_index(path)
     return Index.create(path, dim=model.dim, fingerprint=model.fingerprint)
 
 
 def _add_own_tracks(model: ModelFolder, store: Index) -> frozenset[str]:
     """Put the model's own tracks into its own index if that is empty; return their ids."""
-    if store.count or store.path != model.index_path or not _has_own_vectors(model):
+    if store.count or store.address != model.index_path or not _has_own_vectors(model):
         return frozenset()
     store.upsert(model.tracks, model.embeddings.vectors)
     return frozenset(model.embeddings.ids)

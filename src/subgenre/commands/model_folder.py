@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from subgenre.models.encoder import Encoder
     from subgenre.models.engines import Frozen
     from subgenre.models.file_vectors import FileVectors, Kept
+    from subgenre.search.address import Address
     from subgenre.search.classifier import Classifier
     from subgenre.search.collection import Collection
     from subgenre.search.vector_index import Index
@@ -345,7 +346,7 @@ class ModelFolder:
         """Where the model's own index is, or will be."""
         return self.path / INDEX
 
-    def open_index(self, path: Path | None = None) -> Index:
+    def open_index(self, address: Address | None = None) -> Index:
         """Open the index, and check that this model made it.
 
         Raises:
@@ -353,13 +354,13 @@ class ModelFolder:
         """
         from subgenre.search.vector_index import Index
 
-        return Index.open(path or self.index_path, dim=self.dim, fingerprint=self.fingerprint)
+        return Index.open(address or self.index_path, dim=self.dim, fingerprint=self.fingerprint)
 
-    def collection(self, index: Path | None = None) -> Collection:
+    def collection(self, index: Address | None = None) -> Collection:
         """Return the tracks to search: those of the index, else the model's own.
 
         Args:
-            index: an index folder; by default the model's own, where there is one.
+            index: a folder or a server; by default the model's own, where there is one.
 
         Raises:
             IndexStoreError: the index is of another model. RunError: no index and no vectors.

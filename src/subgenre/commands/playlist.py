@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from subgenre.search.collection import Collection
 from subgenre.search.playlists import Seed
 from subgenre.search.ranking import Hit
 from subgenre.search.requests import PlaylistRequest
+
+if TYPE_CHECKING:
+    from subgenre.search.served import ServedIndex
 
 NO_TRACK_LEFT = "no track is left to choose from; remove a filter, or run: subgenre index FOLDER"
 
@@ -67,6 +71,44 @@ def playlist(
         console.warn(note)
     _write(out, hits, console)
     return hits
+
+
+def nearby(
+    model: ModelFolder,
+    index: ServedIndex,
+    request: PlaylistRequest,
+    *,
+    console: Console | None = None,
+) -> Collection | None:
+    """Return the tracks of a served index that decide a list of similar tracks.
+
+    Returns:
+        None where all are needed: for any other list, and for a seed that names no single track.
+    """
+    is_other = request.expand or request.axis or request.journey or request.minutes
+    if is_other or len(request.seeds) != 1 or request.tracks is None:
+        return None
+    (name,) = request.seeds
+    named = _named(index, name)
+    try:
+        (seed,) = _seeds(model, named, [name], console or Silent())
+        return index.candidates(named, seed, request)
+    except PlaylistError:
+        return None  # the message names the most similar name of all
+
+
+def _named(index: ServedIndex, name: Seed) -> Collection:
+    """Return the tracks of a served index that a seed may mean."""
+    if isinstance(name, np.ndarray):
+        return index.find()
+    paths = [("path", str(name)), ("path", str(Path(name).absolute()))]
+    if not os.path.isfile(name):  # noqa: PTH113 - False for a name that is too long, too
+        return index.find(("id", str(name)), ("name", str(name).casefold()), *paths)
+    from subgenre.audio import reading
+
+    with contextlib.suppress(AudioError):
+        paths.append(("id", reading.probe(Path(name)).id))
+    return index.find(*paths)
 
 
 def _seeds(

@@ -163,9 +163,7 @@ class Collection:
         columns = {name: self.rows[name] for name in ("path", "artist", "title")}
         for row in map(int, self.live):
             path, artist, title = (columns[c][row] for c in ("path", "artist", "title"))
-            names = {Path(path).name, Path(path).stem}
-            names |= {title, f"{artist} - {title}"} if title else set()
-            for name in {n.casefold() for n in names}:
+            for name in names_of(Path(path), artist, title):
                 rows_of.setdefault(name, []).append(row)
         return rows_of
 
@@ -261,7 +259,7 @@ class Collection:
     def _is(self, column: str, names: tuple[str, ...]) -> Mask:
         codes, values = self._codes[column]
         folded = {n.casefold() for n in names}
-        has = [not folded.isdisjoint(_names_in(column, value)) for value in values]
+        has = [not folded.isdisjoint(names_in(column, value)) for value in values]
         return np.array(has, dtype=bool)[codes]
 
     def _known(self, column: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -301,6 +299,11 @@ class Collection:
         return whole, similarity.spread_of(self.all_vectors, whole)
 
     @property
+    def ranks_mutually(self) -> bool:
+        """Whether there are enough tracks for mutual proximity."""
+        return len(self) >= MIN_MUTUAL
+
+    @property
     def proximity_is_cached(self) -> bool:
         """Whether the cached moments still serve; what extends them is not cached again."""
         return self.stored is not None and self.proximity[0] is self.stored[0]
@@ -322,12 +325,19 @@ class Collection:
             mutual: rank by mutual proximity, if there are `MIN_MUTUAL` tracks; else by cosine.
         """
         both = None
-        if mutual and len(self) >= MIN_MUTUAL:
+        if mutual and self.ranks_mutually:
             whole, spread = self.proximity
             both = (whole.spread(queries, own=own), spread)
         mask = self.alive if allowed is None else allowed
         some = None if mask.all() else mask
         return similarity.top_k(self.all_vectors, queries, k, allowed=some, mutual=both)
+
+
+def names_of(path: Path, artist: str, title: str) -> set[str]:
+    """Return what a user may call a track, besides its id and path; case does not matter."""
+    names = {path.name, path.stem}
+    names |= {title, f"{artist} - {title}"} if title else set()
+    return {name.casefold() for name in names}
 
 
 def _between(values: NDArray[np.float64], limits: tuple[float, float]) -> Mask:
@@ -339,6 +349,6 @@ def _check_known(what: str, known: Mask) -> None:
         raise IndexStoreError(f"no track has a known {what}; measure it: subgenre index LIBRARY")
 
 
-def _names_in(column: str, value: str) -> set[str]:
+def names_in(column: str, value: str) -> set[str]:
     """Return what a filter may name a value; a tag with several artists has the name of each."""
     return {value.casefold(), *(listed(value) if column == "artist" else [])}

@@ -98,9 +98,9 @@ class Ranking(NamedTuple):
     sentence: str
 
 
-def ranking(tracks: Collection, request: PlaylistRequest) -> Ranking:
-    """Return what orders the list of a request."""
-    mutual = request.mutual and len(tracks) >= MIN_MUTUAL
+def ranking(n_tracks: int, request: PlaylistRequest) -> Ranking:
+    """Return what orders the list of a request, from that many tracks."""
+    mutual = request.mutual and n_tracks >= MIN_MUTUAL
     measure = "mutual proximity" if mutual else "cosine"
     if request.axis:
         return Ranking("axis", "Ordered by position on the axis. Cosine: to that point.")

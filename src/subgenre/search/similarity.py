@@ -98,6 +98,13 @@ def mutual_proximity(cosine: Doubles, x: tuple[float, float], y: Spread) -> Doub
     return np.asarray(log_ndtr(from_x) + log_ndtr(from_y))
 
 
+def highest_proximity(cosine: float, x: Spread) -> float:
+    """Return the highest logarithm of MP at this cosine, or a lower one, to x: log P(x)."""
+    from scipy.special import log_ndtr
+
+    return float(log_ndtr((cosine - x.mean[0]) * x.inverse[0]))
+
+
 @dataclass
 class _Best:
     """The k best rows of one query so far; `floor` is what a newcomer's bound must exceed."""
