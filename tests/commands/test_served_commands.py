@@ -128,6 +128,20 @@ def test_similar_loads_few_tracks_and_answers_as_a_folder(
     assert hits(subgenre.load(folder, index=moved), vector, **options) == expected
 
 
+@pytest.mark.usefixtures("few")
+def test_similar_looks_beyond_the_first_candidates(folder: Path, moved: str):
+    """The best by mutual proximity may be further off than the first 8 tracks asked for."""
+    here, there = subgenre.load(folder), subgenre.load(folder, index=moved)
+    queries = unit_vectors(300, 8, 9)
+    nearest = [rows[0] for rows, _ in here.tracks.rank(queries, 1)]
+    cosines = queries @ here.tracks.all_vectors.T
+    ranks = [int((c > c[row]).sum()) for c, row in zip(cosines, nearest, strict=True)]
+    deep = [query for query, rank in zip(queries, ranks, strict=True) if rank >= 8]
+    assert len(deep) > 5
+    for query in deep:
+        assert hits(there, query, tracks=1) == hits(here, query, tracks=1)
+
+
 @pytest.mark.parametrize(
     "words",
     [
