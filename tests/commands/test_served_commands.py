@@ -222,6 +222,12 @@ def test_a_library_is_indexed_and_checked(
     code, found, said = call("check", index)
     assert (code, len(found["bad"])) == (1, 1)
     assert "1 rows of postgresql://" in said
+    engine.put([{**row, "track": {"path": "/a.mp3"}}])
+    code, found, said = call("check", index)
+    assert (code, len(found["bad"])) == (1, 1)
+    assert f"row {row['id']} of the index is damaged ('copies')" in said
+    with pytest.raises(IndexStoreError, match="damaged"):
+        Index.open(str(index)).collection  # noqa: B018
 
 
 def _copy_and_die(run: Path, url: str, puts: int) -> None:

@@ -1,8 +1,7 @@
 """The engine of an index in PostgreSQL, with vectors of the extension pgvector.
 
-The tables `subgenre_tracks` and `subgenre_values` lie in the first schema of the search path, which
-the address can set: `postgresql://host/db?options=-csearch_path%3Dname`. A password comes from
-PGPASSWORD or ~/.pgpass.
+A database holds one index, in the tables `subgenre_tracks` and `subgenre_values`. A password comes
+from PGPASSWORD or ~/.pgpass.
 """
 
 from __future__ import annotations

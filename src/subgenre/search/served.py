@@ -402,10 +402,16 @@ def _row(stored: _Stored) -> Row:
 
 
 def _stored(row: Row) -> _Stored:
-    fields = dict(row["track"])
-    copies, is_measured = tuple(fields.pop("copies")), fields.pop("is_measured")
-    track = Track(**fields | {"path": Path(fields["path"])})
-    return _Stored(track, np.asarray(row["vector"], np.float32), row["place"], copies, is_measured)
+    try:
+        fields = dict(row["track"])
+        copies, is_measured = tuple(fields.pop("copies")), fields.pop("is_measured")
+        track = Track(**fields | {"path": Path(fields["path"])})
+        vector = np.asarray(row["vector"], np.float32)
+        return _Stored(track, vector, row["place"], copies, is_measured)
+    except (LookupError, TypeError, ValueError) as problem:
+        raise IndexStoreError(
+            f"row {row['id']} of the index is damaged ({problem}); restore the server's backup"
+        ) from problem
 
 
 def _tag(kind: str, value: str) -> str:
