@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -387,14 +388,17 @@ class _Stored:
 
 
 def _row(stored: _Stored) -> Row:
-    track, rows = stored.track, table_of([stored.track])
-    fields = {name: rows[name].tolist()[0] for name in SCHEMA}
-    fields |= {"tempo_bpm": track.tempo_bpm, "key": track.key}
+    track = stored.track
+    fields = {name: getattr(track, name) for name in (*SCHEMA, "tempo_bpm", "key")}
+    fields["path"] = str(track.path)
+    tags = {_tag(*pair) for pair in _pairs(fields, stored.copies)}
+    for path in (fields["path"], *stored.copies):
+        tags.update(_folder_tags(os.path.dirname(os.path.abspath(path))))  # noqa: PTH100, PTH120
     return {
         "id": track.id,
         "place": stored.place,
         "track": fields | {"is_measured": stored.is_measured, "copies": list(stored.copies)},
-        "tags": sorted({_tag(*pair) for pair in _pairs(fields, stored.copies)}),
+        "tags": sorted(tags),
         "tempo": track.tempo or _UNKNOWN,
         "duration_s": track.duration_s if track.duration_s > 0 else _UNKNOWN,
         "vector": stored.vector,
@@ -419,18 +423,21 @@ def _tag(kind: str, value: str) -> str:
 
 
 def _pairs(fields: Mapping[str, Any], copies: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield what a row is found by, as pairs of kind and value."""
+    """Yield what a row is found by besides the folders above it, as pairs of kind and value."""
     yield "id", fields["id"]
     yield "key", fields["key"] or ""
     for kind in ("genre", "subgenre", "artist"):
         yield from ((kind, name) for name in names_in(kind, fields[kind]))
-    path = Path(fields["path"])
-    for name in names_of(path, fields["artist"], fields["title"]):
+    for name in names_of(Path(fields["path"]), fields["artist"], fields["title"]):
         yield "name", name
-    for text in (fields["path"], *copies):
-        yield "path", text
-        yield from (("folder", str(folder)) for folder in Path(os.path.abspath(text)).parents)  # noqa: PTH100
+    yield from (("path", path) for path in (fields["path"], *copies))
     yield from (("folder", os.path.abspath(copy)) for copy in copies)  # noqa: PTH100
+
+
+@cache
+def _folder_tags(folder: str) -> tuple[str, ...]:
+    """Return the tags of a folder and those above it."""
+    return tuple(_tag("folder", str(above)) for above in (Path(folder), *Path(folder).parents))
 
 
 def _matrix(stored: Sequence[_Stored], dim: int) -> NDArray[np.float32]:
