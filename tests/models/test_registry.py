@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,6 +209,47 @@ def test_what_is_no_backbone_is_refused_with_the_way_out(own_package) -> None:
     ):
         with pytest.raises(BackboneError, match=word):
             use(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [
+        ("x = = 3", "SyntaxError"),
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+        ("def make(): raise ValueError('no weights\\nhere')", "ValueError: no weights"),
+        ("def make(needed): pass", "TypeError: .*needed"),
+        ("make = 3", "TypeError"),
+        ("from tests.models.test_registry import Toy\nclass make(Toy): spec = 3", "the spec 3"),
+        (
+            "from tests.models.test_registry import Toy\ndef make(): net = Toy(); net.spec = None;"
+            " return net",
+            "the spec None",
+        ),
+        (
+            "from subgenre.models.backbones.base import Backbone\nclass Bare(Backbone): pass\n"
+            "Bare.__abstractmethods__ = frozenset()\nmake = Bare",
+            "no spec",
+        ),
+    ],
+)
+def test_code_that_fails_is_named_in_one_line(own_package, tmp_path, capsys, code, word) -> None:
+    (tmp_path / "own_net.py").write_text(code, encoding="utf-8")
+    out = tmp_path / "features"
+    words = ("preprocess", str(tmp_path), "--out", str(out), "--backbone", "own_net:make")
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"own_net:make .*{word}", line)
+
+
+def test_a_model_whose_backbone_takes_other_features_now_is_refused(own_package, tmp_path) -> None:
+    name = "own_net:pretrained"
+    backbones.import_factory(name)
+    folder = saved_model(tmp_path / "model", name)
+    network = sys.modules["own_net"].Sized
+    network.spec = dataclasses.replace(SPEC, hop=256)
+    with pytest.raises(RunError, match="hop is 512 there, 256 here"):
+        encoder.load(folder)
 
 
 def test_unknown_kinds_and_model_types_are_refused(tmp_path) -> None:

@@ -320,7 +320,11 @@ def _build(path: Path, description: Mapping[str, Any], n_tensors: int) -> Encode
         n_layers = max(int(config.get("num_hidden_layers", 0)), len(structure.head))
         if n_layers > n_tensors:
             raise ConfigError(f"{n_layers} layers, and {n_tensors} tensors in {WEIGHTS}")
-        return Encoder(backbones.build(kind, config), **vars(structure))
+        backbone = backbones.build(kind, config)
+        # a person's own code may have changed since
+        if differing := validation.differences(description["spec"], backbone.spec.to_dict()):
+            raise ConfigError(f"{kind} takes other features than in its training ({differing})")
+        return Encoder(backbone, **vars(structure))
     except (
         *(KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError),
         *(ConfigError, BackboneError),
