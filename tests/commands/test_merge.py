@@ -264,7 +264,39 @@ def test_a_shard_of_other_files_is_refused(
     assert "--shard divides audio files" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "2", "2/", "a/b", "-1/3", "1/3/5", ""])
+@pytest.mark.usefixtures("made")
+def test_what_an_earlier_job_has_left_is_no_part_of_a_new_one(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocess(out, "1/2", "--seed", "5")
+    (out / ".shards/job.json").unlink()  # a merge was killed while it removed the records
+    assert cli.main(["merge", str(out)]) == 2
+    assert "job.json does not exist" in capsys.readouterr().err
+    shutil.rmtree(out / "techno_dark", ignore_errors=True)
+    (out / ".shards/1-of-2/preprocess.journal").unlink()
+    assert preprocess(out, "2/2") == 0
+    assert cli.main(["merge", str(out)]) == 2
+    assert "run the first of them with --shard 1/2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("shards", ["", ',"shards": "x"', ',"shards": 0', f',"shards": {10**12}'])
+def test_a_damaged_record_of_the_job_is_named(
+    out: Path, shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / ".shards").mkdir(parents=True)
+    (out / ".shards/job.json").write_text(f'{{"format_version": 1{shards}}}')
+    for words in (["merge", str(out)], ["preprocess", "WAV", "--out", str(out), *OPTIONS]):
+        assert cli.main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "job.json names" in line
+        assert "run all shards again" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0/3", "4/3", "1/0", "2", "2/", "a/b", "-1/3", "1/3/5", "", "1/100000", "1/" + "9" * 5000],
+)
 def test_a_shard_is_one_of_its_number(text: str) -> None:
     with pytest.raises(ConfigError, match="give I/N"):
         Shard.parse(text)

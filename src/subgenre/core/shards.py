@@ -1,11 +1,13 @@
 """A job over many files in shards, each a process of its own on a machine that sees the files.
 
 <place>/job.json       what all shards of the job have in common
-<place>/2-of-3/        what one shard writes; `done.json` comes last and makes it complete
+<place>/2-of-3/        what one shard writes; `done.json` comes last, names the job by its checksum,
+                       and makes the shard complete
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ T = TypeVar("T")
 
 FORMAT_VERSION = 1
 _JOB, _DONE = "job.json", "done.json"
+_MOST = 99_999  # shards of a job
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class Shard:
         """Read `I/N`.
 
         Raises:
-            ConfigError: not of this form, or not 1 <= I <= N.
+            ConfigError: not of this form, or not 1 <= I <= N <= 99 999.
         """
-        found = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+        found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text, re.ASCII)
         number, count = map(int, found.groups()) if found else (0, 0)
         if not 1 <= number <= count:
-            raise ConfigError(f"shard is '{text}'; give I/N with I from 1 to N, as 2/3")
+            raise ConfigError(
+                f"shard is '{text:.80}'; give I/N with I from 1 to N, as 2/3, and N at most {_MOST}"
+            )
         return cls(number, count)
 
     def __str__(self) -> str:
@@ -73,7 +78,7 @@ class Shard:
 
     def finish(self, place: Path, **result: Any) -> None:
         """Mark this shard as complete; `result` is plain values."""
-        record = {"format_version": FORMAT_VERSION, **result}
+        record = {"format_version": FORMAT_VERSION, "job": _checksum(read_job(place)), **result}
         files.write_json(self.folder(place) / _DONE, record)
 
     def result(self, place: Path) -> dict[str, Any]:
@@ -91,7 +96,11 @@ def read_job(place: Path) -> dict[str, Any]:
     """
     path = place / _JOB
     way_out = f"delete {place} and run all shards again"
-    return files.read_json(path, version=FORMAT_VERSION, error=ConfigError, way_out=way_out)
+    job = files.read_json(path, version=FORMAT_VERSION, error=ConfigError, way_out=way_out)
+    count = job.get("shards")
+    if type(count) is not int or not 1 <= count <= _MOST:
+        raise ConfigError(f"{path} names {count!r:.80} shards; {way_out}")
+    return job
 
 
 def every(place: Path) -> list[Shard]:
@@ -103,15 +112,23 @@ def every(place: Path) -> list[Shard]:
 
 
 def check_complete(place: Path) -> None:
-    """Refuse a job of which a shard has not finished.
+    """Refuse a job of which a shard has not finished; what another job has left does not count.
 
     Raises:
-        ConfigError: the first such shard, and how many there are.
+        ConfigError: the first such shard, and how many there are; or a damaged record.
     """
-    shards = every(place)
-    missing = [s for s in shards if not (s.folder(place) / _DONE).is_file()]
+    job, shards = _checksum(read_job(place)), every(place)
+    missing = [
+        s
+        for s in shards
+        if not (s.folder(place) / _DONE).is_file() or s.result(place).get("job") != job
+    ]
     if missing:
         raise ConfigError(
             f"{len(missing)} of {len(shards)} shards in {place} have not finished; run the first "
             f"of them with --shard {missing[0]}, then merge again"
         )
+
+
+def _checksum(job: Mapping[str, Any]) -> int:
+    return files.checksum(json.dumps(job).encode())
