@@ -69,6 +69,22 @@ def test_backbones_and_their_layers_are_judged_on_the_same_training_tracks(
     assert other.chunks["start_s"].to_pylist() == library.chunks["start_s"].to_pylist()
 
 
+@pytest.mark.slow  # it computes features three times
+def test_features_of_other_backbones_and_chunks_are_kept_apart(
+    library: FeatureFolder, tmp_path: Path, capsys
+) -> None:
+    place = tmp_path / ("long name " * 9)  # longer than what a file name keeps of it
+    names = [str(save(CASES[name], place / name)) for name in ("hubert", "whisper")]
+    assert cli.main(["tune", *COMMON, "--backbones", *names, names[0]]) == 0
+    tried = json.loads(capsys.readouterr().out)["tried"]
+    assert {row["name"]: row["failed"] for row in tried} == dict.fromkeys(names, "")
+    words = ["--backbone", "musicnn", "--chunk-s", "2", "--max-chunks", "1", "--overwrite"]
+    assert cli.main(["preprocess", *words, "--quiet"]) == 0
+    assert cli.main(["tune", *COMMON, "--backbones", names[0]]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["tried"]
+    assert not row["failed"]
+
+
 def test_options_of_the_other_search_are_refused(library: FeatureFolder, capsys) -> None:
     for words in (["--layers"], ["--backbones", "musicnn", "--vary", "optim.lr=1,2"]):
         assert cli.main(["tune", *words, "--quiet"]) == 2

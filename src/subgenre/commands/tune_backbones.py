@@ -28,7 +28,7 @@ from subgenre.evaluation.baselines import probe_vectors
 from subgenre.evaluation.tracks import EvaluationTracks
 from subgenre.models import backbones, embedding
 from subgenre.models.cache import CACHE
-from subgenre.training import fit, recipes
+from subgenre.training import checkpoint, fit, recipes
 from subgenre.training.search_space import Candidate
 
 
@@ -74,7 +74,8 @@ def tune_backbones(
     own = recipes.settings_for(features, given or {}, recipe=recipe, console=console)
     inner, n_tracks = inner_folds(folder, own.run, folds, console)
     trials: list[Trial] = []
-    for number, name in enumerate(dict.fromkeys(names), 1):
+    names = tuple(dict.fromkeys(names))
+    for number, name in enumerate(names, 1):
         console.info(f"{number} of {len(names)}: {name}")
         began = time.monotonic()
         try:
@@ -104,7 +105,8 @@ def _features(
     spec = backbones.feature_spec(name)
     if spec == folder.spec:
         return folder
-    path = kept / f"features_{files.safe_name(name)}"
+    settings = checkpoint.digest([name, spec.to_dict(), folder.config.to_dict()])[:8]
+    path = kept / f"features_{files.safe_name(name)}_{settings}"
     library = kept / "library.csv"
     rows = [(str(track.path), track.genre, track.subgenre) for track in folder.tracks]
     csv_tables.write(library, [("path", "genre", "subgenre"), *rows])
