@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -201,11 +202,43 @@ def test_auto_measures_each_engine_that_can_run_the_network(folder, monkeypatch)
     monkeypatch.setattr(
         engines, "_CONVERTERS", {"openvino": refuse, "onnx": lambda part, example: part}
     )
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda library: library)
-    monkeypatch.setattr(engines.importlib.metadata, "version", lambda library: "1")
+    library = SimpleNamespace(__version__="1")  # as of onnxruntime-gpu, which has another name
+    monkeypatch.setattr(engines, "import_module", lambda name: library)
     seconds = engines._measured(backbone, (1, 100, 128))
     assert seconds.keys() == {"torch", "onnx"}
     assert min(seconds.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        *(None, [], "x", {"NAME": None}, {"NAME": []}, {"NAME": {"onnx": 1.0}}),
+        *({"NAME": {"torch": 1.0, "gone": 0.1}}, {"NAME": {"torch": "fast"}}),
+        {"NAME": {"torch": 0.0, "onnx": 0.0}},
+    ],
+)
+def test_what_is_no_measurement_is_measured_anew(folder, monkeypatch, cache, seconds) -> None:
+    backbone, shape = backbones.load(folder("ast")), (1, 100, 128)
+    monkeypatch.setattr(engines, "_measure", lambda *_: {"torch": 2.0})
+    assert engines._measured(backbone, shape) == {"torch": 2.0}
+    remembered = cache / engines.MEASURED
+    (name,) = json.loads(remembered.read_text())["seconds"]
+    text = json.dumps({"format_version": 1, "seconds": seconds}).replace("NAME", name)
+    for damaged in (text, '{"format_version": 1}'):
+        remembered.write_text(damaged)
+        assert engines._measured(backbone, shape) == {"torch": 2.0}
+
+
+def test_a_user_without_a_home_folder_is_told(monkeypatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(workspace.sys, "platform", "darwin")
+
+    def none() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(workspace.Path, "home", none)
+    with pytest.raises(ConfigError, match="no home folder; set the variable HOME"):
+        workspace.user_cache()
 
 
 def test_engines_are_for_transformers_on_a_cpu(folder) -> None:

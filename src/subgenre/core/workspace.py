@@ -13,7 +13,7 @@ from subgenre.core import files
 from subgenre.core.files import TEMPORARY
 from subgenre.core.progress import Console
 from subgenre.core.validation import check_output
-from subgenre.errors import FeatureError, RunError
+from subgenre.errors import ConfigError, FeatureError, RunError
 
 LIBRARY = Path("WAV")
 FEATURES = Path("preprocessed_features")
@@ -44,14 +44,21 @@ def stamp() -> str:
 
 
 def user_cache() -> Path:
-    """Return the folder for what this user's programs can make anew; it may not exist yet."""
+    """Return the folder for what this user's programs can make anew; it may not exist yet.
+
+    Raises:
+        ConfigError: the user has no home folder.
+    """
     if sys.platform == "win32":
         place, default = os.environ.get("LOCALAPPDATA"), "AppData/Local"
     elif sys.platform == "darwin":
         place, default = None, "Library/Caches"
     else:
         place, default = os.environ.get("XDG_CACHE_HOME"), ".cache"
-    return (Path(place) if place else Path.home() / default) / "subgenre"
+    try:
+        return (Path(place) if place else Path.home() / default) / "subgenre"
+    except RuntimeError:
+        raise ConfigError("this user has no home folder; set the variable HOME") from None
 
 
 def model_folder(out: Path | None, name: str) -> Path:

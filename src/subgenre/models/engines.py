@@ -8,8 +8,6 @@ torch's.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import logging
 import platform
 import tempfile
@@ -228,11 +226,11 @@ def _number_format(engine: str) -> str:
 def _measured(backbone: Backbone, shape: tuple[int, ...]) -> dict[str, float]:
     """Return the seconds a chunk of each engine that can run the network here, remembered."""
     installed = [engine for engine in _LIBRARIES if _is_installed(engine)]
+    # of the module: its distribution may have another name, as onnxruntime-gpu has
+    versions = {engine: import_module(_LIBRARIES[engine][0]).__version__ for engine in installed}
     name = key(
         backbone=backbone_fingerprint(backbone),
-        versions={
-            engine: importlib.metadata.version(_LIBRARIES[engine][0]) for engine in installed
-        },
+        versions=versions,
         computer=[platform.node(), platform.machine(), platform.processor()],
         threads=torch.get_num_threads(),
         shape=shape,
@@ -240,7 +238,9 @@ def _measured(backbone: Backbone, shape: tuple[int, ...]) -> dict[str, float]:
     path = workspace.user_cache() / MEASURED
     known: dict[str, dict[str, float]] = {}
     with contextlib.suppress(SubgenreError):  # a damaged file is written anew
-        known = files.read_json(path, version=_FORMAT_VERSION, error=ConfigError)["seconds"]
+        found = files.read_json(path, version=_FORMAT_VERSION, error=ConfigError).get("seconds")
+        if isinstance(found, dict):
+            known = {name: seconds for name, seconds in found.items() if _are_seconds(seconds)}
     if name not in known:
         known[name] = _measure(backbone, shape, installed)
         with contextlib.suppress(OSError):  # no place to remember it
@@ -248,6 +248,16 @@ def _measured(backbone: Backbone, shape: tuple[int, ...]) -> dict[str, float]:
             stored = {"format_version": _FORMAT_VERSION, "seconds": known}
             files.write_json(path, files.with_checksum(stored))
     return known[name]
+
+
+def _are_seconds(value: Any) -> bool:
+    """Check what a file gives as the seconds of each engine."""
+    return (
+        isinstance(value, dict)
+        and "torch" in value
+        and value.keys() <= _LIBRARIES.keys()
+        and all(isinstance(seconds, float) and seconds > 0 for seconds in value.values())
+    )
 
 
 def _measure(backbone: Backbone, shape: tuple[int, ...], engines: list[str]) -> dict[str, float]:
@@ -271,7 +281,11 @@ def _measure(backbone: Backbone, shape: tuple[int, ...], engines: list[str]) -> 
 
 
 def _is_installed(engine: str) -> bool:
-    return all(importlib.util.find_spec(library) for library in _LIBRARIES[engine])
+    try:
+        _check_installed(engine)
+    except MissingExtraError:
+        return False
+    return True
 
 
 def _check_installed(engine: str) -> None:
