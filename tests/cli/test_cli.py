@@ -16,6 +16,7 @@ from subgenre.errors import ConfigError
 from subgenre.training import distributed
 from tests.conftest import REPOSITORY
 from tests.folders import make_folder
+from tests.runs import vector_run
 
 COMMANDS = ("demo", "preprocess", "train", "evaluate", "embed")
 
@@ -195,6 +196,23 @@ def test_an_option_given_twice_must_have_one_value() -> None:
     with pytest.raises(ConfigError, match=r"optim.lr is given twice, as 0.0001 and by --set as"):
         Recipe(lr=1e-4, set=("optim.lr=1e-2",)).given()
     assert Recipe(set=("optim.lr=1e-2", "optim.lr=2e-2")).given() == {"optim.lr": 2e-2}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("classify", "new.wav"),
+        ("index", "new"),
+        ("similar", "new.wav"),
+        ("playlist", "--expand", "dark"),
+        ("explore",),
+        ("embed", "new.wav"),
+    ],
+)
+def test_each_command_that_embeds_files_takes_an_engine(words, tmp_path, capsys) -> None:
+    run = vector_run(tmp_path / "run")
+    assert cli.main([*words, "--run", str(run), "--engine", "opnvino"]) == 2
+    assert "engine is 'opnvino' (did you mean 'openvino'?)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,10 @@ def test_a_missing_shard_is_named(out: Path, capsys: pytest.CaptureFixture[str])
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1
     assert "2 of 3 shards" in message
+    assert "not finished: 2, 3;" in message
     assert "--shard 2/3" in message
+    assert cli.main(["train", "--features", str(out)]) == 2
+    assert f"run `subgenre merge {out}` after all" in capsys.readouterr().err
     assert not (out / "dataset.json").exists()
 
 
@@ -213,7 +216,7 @@ def test_missing_and_damaged_chunks_are_made_again(
     data[len(data) // 2] ^= 1
     second.write_bytes(data)
     assert cli.main(["merge", str(out), "--quiet"]) == 1
-    assert "1 chunk of" in capsys.readouterr().err
+    assert "1 damaged chunk in" in capsys.readouterr().err
     same_folders(out, made / "whole")
 
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from subgenre.cli.judge import show_evaluation
 from subgenre.cli.options import Common, Mapped, Recipe, import_code
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
-from subgenre.core import workspace
+from subgenre.core import plugins, workspace
 from subgenre.core.shards import Shard
 from subgenre.errors import ConfigError
 
@@ -96,10 +96,11 @@ def preprocess(
         shard=part,
         console=terminal,
     )
-    moved = "" if out == workspace.FEATURES else f" --features {out}"
-    terminal.info(
-        f"next, after all shards: subgenre merge {out}" if part else f"next: subgenre train{moved}"
-    )
+    if part:
+        terminal.info(f"next, after all shards: subgenre merge {out}")
+    else:
+        code = f" --backbone {backbone}" if plugins.is_factory(backbone) else ""
+        terminal.info(f"next: subgenre train{_named(out)}{code}")
     terminal.result(summary.to_dict())
     return 1 if summary.skipped and not part else 0
 
@@ -119,8 +120,14 @@ def merge(out: Path, *, workers: int | None = None, common: Common | None = None
     from subgenre.commands import merge as stage
 
     merged = stage.merge(out, workers=workers, console=terminal)
+    if out.is_dir():
+        terminal.info(f"next: subgenre train{_named(out)}")
     terminal.result(merged.to_dict())
     return 1 if merged.skipped else 0
+
+
+def _named(features: Path) -> str:
+    return "" if features == workspace.FEATURES else f" --features {features}"
 
 
 def train(

@@ -72,6 +72,7 @@ def classify(
     *audio: Path,
     run: Path | None = None,
     alpha: float = 0.1,
+    engine: str | None = None,
     out: Path | None = None,
     copy_to: Path | None = None,
     m3u_to: Path | None = None,
@@ -87,13 +88,15 @@ def classify(
         audio: files, folders or playlists.
         run: the model folder; by default the newest with vectors.
         alpha: share of tracks of your subgenres that may be rejected as none of these.
+        engine: of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the
+            training.
         out: write the placements as .csv or .json.
         copy_to: copy each file into FOLDER/genre/subgenre; the files themselves stay as they are.
         m3u_to: add each file to FOLDER/genre/subgenre.m3u8.
         workers: processes; by default all cores.
     """
     terminal = (common or Common()).terminal()
-    classified = subgenre.load(run, console=terminal).classify_files(
+    classified = subgenre.load(run, engine=engine, console=terminal).classify_files(
         audio,
         alpha=alpha,
         out=out,
@@ -273,6 +276,8 @@ def embed(
 
     maps = (mapped or Mapped()).maps()
     embedded = stage.embed(audio, run, out, maps=maps, engine=engine, shard=part, console=terminal)
+    if part:
+        terminal.info(f"next, after all shards: subgenre merge {out}")
     terminal.result(embedded.to_dict())
     return 1 if embedded.skipped and not part else 0
 

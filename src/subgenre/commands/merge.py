@@ -35,7 +35,7 @@ def merge(
             LibraryError: as for one process.
     """
     console = console or Silent()
-    if (path / building.SHARDS).is_dir():
+    if (path / workspace.SHARDS).is_dir():
         return _merge_features(path, workers, console)
     if embed.shards_of(path).is_dir():
         return _merge_vectors(path, console)
@@ -50,7 +50,7 @@ def _merge_features(path: Path, workers: int | None, console: Console) -> Summar
 
     It makes anew what is missing or damaged, and sees the copies of a recording in all shards.
     """
-    place = path / building.SHARDS
+    place = path / workspace.SHARDS
     shards.check_complete(place)
     job = shards.read_job(place)
     config = PreprocessConfig.from_dict(job["config"], str(place))
@@ -58,9 +58,8 @@ def _merge_features(path: Path, workers: int | None, console: Console) -> Summar
         spec = backbones.feature_spec(job["backbone"])
         damaged = building.remove_damaged(path, spec, config, bar)
     if damaged:
-        console.warn(
-            f"{text.counted(damaged, 'chunk')} of {path} damaged; made again from the audio"
-        )
+        damage = text.counted(damaged, "damaged chunk")
+        console.warn(f"{damage} in {path}: made again from the audio")
     return preprocess.preprocess(
         files.located(job["source"], path),
         path,

@@ -71,7 +71,7 @@ def preprocess(
             "backbone": backbone,
             "config": settings.to_dict(),
         }
-        shard.join(out / room.SHARDS, job)
+        shard.join(out / workspace.SHARDS, job)
     with console.progress("reading tracks") as bar:
         tracks = scan.scan(
             source,
@@ -110,10 +110,11 @@ def _announce(
 ) -> None:
     """Show the size of the library and the estimated time and space."""
     trash = f", {len(tracks.trash)} of trash" if tracks.trash else ""
+    subgenres = {(track.genre, track.subgenre) for track in tracks.tracks}
     console.info(
-        f"{len(tracks.tracks)} tracks of {len({(t.genre, t.subgenre) for t in tracks.tracks})} "
-        f"subgenres{trash}: about {duration(estimate.seconds)} with "
-        f"{workers} processes and {size(estimate.bytes)} in {out}"
+        f"{counted(len(tracks.tracks), 'track')} of {counted(len(subgenres), 'subgenre')}{trash}: "
+        f"about {duration(estimate.seconds)} with {workers} processes and "
+        f"{size(estimate.bytes)} in {out}"
     )
 
 

@@ -115,7 +115,7 @@ def check_complete(place: Path) -> None:
     """Refuse a job of which a shard has not finished; what another job has left does not count.
 
     Raises:
-        ConfigError: the first such shard, and how many there are; or a damaged record.
+        ConfigError: it names them; or a damaged record.
     """
     job, shards = _checksum(read_job(place)), every(place)
     missing = [
@@ -124,9 +124,10 @@ def check_complete(place: Path) -> None:
         if not (s.folder(place) / _DONE).is_file() or s.result(place).get("job") != job
     ]
     if missing:
+        numbers = ", ".join(str(shard.number) for shard in missing)
         raise ConfigError(
-            f"{len(missing)} of {len(shards)} shards in {place} have not finished; run the first "
-            f"of them with --shard {missing[0]}, then merge again"
+            f"{len(missing)} of {len(shards)} shards in {place} have not finished: {numbers}; run "
+            f"each of them, as --shard {missing[0]}, then merge again"
         )
 
 

@@ -34,6 +34,7 @@ EMBEDDINGS = "embeddings.parquet"
 DOCTOR = "doctor.csv"
 DATA = "data.json"
 DATASET = "dataset.json"  # of a feature folder
+SHARDS = ".shards"  # folder, in a feature folder, of what the shards of a job record
 
 COPY_AGAIN = "copy the whole folder again, or train again"  # out of a damaged model folder
 
@@ -70,9 +71,14 @@ def check_features(path: Path) -> None:
     """Refuse a folder that holds no features, before anything heavy is loaded.
 
     Raises:
-        FeatureError: it is missing, or `preprocess` has not finished there.
+        FeatureError: it is missing, or `preprocess` or `merge` has not finished there.
     """
     if not (path / DATASET).is_file():
+        if (path / SHARDS).is_dir():
+            raise FeatureError(
+                f"{path} holds shards that are not joined; run `subgenre merge {path}` after all "
+                "of them"
+            )
         raise FeatureError(
             f"{path} holds no features; run `subgenre preprocess`, or name another folder with "
             "--features"

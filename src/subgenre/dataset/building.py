@@ -26,7 +26,7 @@ import numpy as np
 from subgenre.about import VERSION
 from subgenre.audio.features import FeatureSpec
 from subgenre.config import PreprocessConfig
-from subgenre.core import csv_tables, files, hardware, parallel, shards, validation
+from subgenre.core import csv_tables, files, hardware, parallel, shards, validation, workspace
 from subgenre.core.shards import Shard
 from subgenre.dataset import chunking, folder, journal
 from subgenre.dataset.chunking import Job
@@ -37,7 +37,6 @@ from subgenre.library.sources import Skipped, folder_names
 from subgenre.library.track import Track
 
 JOURNAL = "preprocess.journal"
-SHARDS = ".shards"  # folder, in the feature folder, of what the shards of a job record
 RESAMPLER = "soxr HQ"
 _NOT_BINDING = ("multi",)  # settings that choose tracks but don't change their chunks
 _PROBE_S = 10.0
@@ -137,12 +136,12 @@ def preprocess(
     out = Path(out)
     settings = settings_of(spec, config)
     if shard:
-        folder.write_tracks(shard.folder(out / SHARDS), library.read, library.root)
+        folder.write_tracks(shard.folder(out / workspace.SHARDS), library.read, library.root)
     known = _read_known(out, settings, overwrite=overwrite, shard=shard)
     plan = _make_plan(library, out, spec, config, known)
     _check_space(out, plan.jobs, spec, config)
     n_reused = len(plan.rows)
-    written = shard.folder(out / SHARDS) if shard else out
+    written = shard.folder(out / workspace.SHARDS) if shard else out
     _work(plan, written / JOURNAL, settings, workers, timeout_s, on_progress)
     rows = [row for key in plan.tracks for row in plan.rows.get(key, [])]
     rows.sort(key=lambda r: (not r["label"], r["label"], r["track"], r["index"]))  # trash last
@@ -150,7 +149,7 @@ def preprocess(
     skipped = [*library.skipped, *plan.skipped, *failed]
     skipped.sort(key=lambda s: (str(s.path), s.reason))
     if shard:
-        shard.finish(out / SHARDS)
+        shard.finish(out / workspace.SHARDS)
     else:
         _remove_files(out, known.files - {row["file"] for row in rows})  # of tracks that vanished
         for label in {Path(row["file"]).parent for row in rows}:
@@ -307,13 +306,13 @@ def _journals(out: Path, shard: Shard | None = None) -> list[Path]:
 
     Of a recording in several shards the first copy is kept, so the first shard comes last.
     """
-    chosen = [shard] if shard else reversed(shards.every(out / SHARDS))
-    return [*(one.folder(out / SHARDS) / JOURNAL for one in chosen), out / JOURNAL]
+    chosen = [shard] if shard else reversed(shards.every(out / workspace.SHARDS))
+    return [*(one.folder(out / workspace.SHARDS) / JOURNAL for one in chosen), out / JOURNAL]
 
 
 def _remove_journals(out: Path) -> None:
     (out / JOURNAL).unlink(missing_ok=True)
-    shutil.rmtree(out / SHARDS, ignore_errors=True)
+    shutil.rmtree(out / workspace.SHARDS, ignore_errors=True)
 
 
 def _check_settings(out: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -352,9 +351,9 @@ def known_tracks(out: Path, source: Path, shard: Shard | None = None) -> dict[st
     the library has moved; empty without readable tables.
     """
     root = source if source.is_dir() else source.parent
-    chosen = [shard] if shard else shards.every(out / SHARDS)
+    chosen = [shard] if shard else shards.every(out / workspace.SHARDS)
     tracks: dict[str, Track] = {}
-    for place in (out, *(one.folder(out / SHARDS) for one in chosen)):
+    for place in (out, *(one.folder(out / workspace.SHARDS) for one in chosen)):
         with suppress(FeatureError):
             tracks |= {str(track.path): track for track in folder.read_tracks(place, root)}
     return tracks
