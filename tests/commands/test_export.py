@@ -128,7 +128,7 @@ def test_the_graph_of_a_transformer_with_axes_beside_its_head(
     rng = np.random.default_rng(0)
     pooled = rng.normal(size=(40, 32)).astype(np.float32)
     pooled[:, 30:] = 0.0  # constant columns, which the encoder leaves out
-    encoder.standardise(whole, pooled)
+    encoder.standardise(whole, pooled, np.arange(40))
     whole.set_centre(rng.normal(size=(4, whole.size)).astype(np.float32) / 10)
     check_graph(whole, clips[:4], tmp_path)
 

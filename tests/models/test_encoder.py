@@ -68,7 +68,7 @@ def test_fusion_joins_the_principal_components_to_the_heads_output(toy, tmp_path
     plain = make(toy, head=(16,), embedding_size=5, pca=6)
     joined = make(toy, head=(16,), embedding_size=5, pca=6, fusion=0.5)
     for net in (plain, joined):
-        encoder.standardise(net, pooled.numpy())
+        encoder.standardise(net, pooled.numpy(), np.arange(40))
     component /= np.linalg.norm(component, axis=1, keepdims=True)
     alone = plain.project(pooled).double().numpy()
     found = joined.project(pooled).double().numpy()
@@ -84,7 +84,7 @@ def test_fusion_joins_the_principal_components_to_the_heads_output(toy, tmp_path
 def test_half_white_axes_are_those_of_scikit_learn(toy, tmp_path) -> None:
     pooled, expected = six_axes()
     net = make(toy, head=(), embedding_size=5, pca=8)
-    encoder.standardise(net, pooled.numpy())
+    encoder.standardise(net, pooled.numpy(), np.arange(40))
     expected /= np.sqrt(expected.std(axis=0))
     expected /= np.sqrt((expected**2).mean())
     found = ((pooled - net.pooled_mean) / net.pooled_std @ net.axes).numpy()

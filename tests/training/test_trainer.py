@@ -236,7 +236,7 @@ def test_a_column_that_hardly_varied_is_left_out(folder: FeatureFolder) -> None:
     pooled[:, 0] = 1 + 3e-3 * pooled[:, 0]
     pooled[:, 1] = 1 + 3e-4 * pooled[:, 1]
     for learns, constant in ((False, [1]), (True, [0, 1])):
-        encoder.standardise(net, pooled, backbone_learns=learns)
+        encoder.standardise(net, pooled, np.arange(50), backbone_learns=learns)
         assert torch.isinf(net.pooled_std).nonzero().flatten().tolist() == constant
 
 

@@ -18,6 +18,7 @@ from subgenre.library.sources import Skipped
 from subgenre.library.track import Track
 from subgenre.library.uris import Maps
 from subgenre.models import embedding, encoder
+from subgenre.models.cache import CACHE
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,16 @@ def embed(
     device = hardware.pick_device(opened.settings.run.device)
     rows = opened.features.rows(opened.split.test)
     with console.progress("embedding") as bar:
-        chunks = embedding.chunk_vectors(
-            opened.encoder.to(device), opened.features, rows, device=device, on_progress=bar
-        )
+        if opened.settings.model.tune == "head":  # the frozen backbone's output may be cached
+            pooled = embedding.pooled_vectors(
+                opened.encoder, opened.features, rows, cache=opened.features.path / CACHE,
+                device=device, on_progress=bar,
+            )  # fmt: skip
+            chunks = embedding.project_vectors(opened.encoder, pooled, device=device)
+        else:
+            chunks = embedding.chunk_vectors(
+                opened.encoder.to(device), opened.features, rows, device=device, on_progress=bar
+            )
     numbers, vectors = track_vectors.track_vectors(chunks, opened.features.track_of[rows])
     tracks = [opened.features.tracks[number] for number in numbers]
     track_vectors.write_embeddings(

@@ -380,15 +380,14 @@ def _both_sides(fold: Fold) -> tuple[dict[str, Ints], Floats]:
 def _map(
     tracks: EvaluationTracks, sides: dict[str, Ints], vectors: Floats, predicted: Ints, seed: int
 ) -> dict[str, Any]:
-    """Fit the map on the first side, and place the other one on it."""
-    fitted: maps.Map | None = None
+    """Fit the map on the first side, or a sample of it, and place the other tracks on it."""
+    first = next(iter(sides.values()))
+    rows = first[maps.fitted_rows(len(first), seed)]
+    fitted = maps.fit_map(vectors[rows], seed)
     points = []
     for name, side in sides.items():
-        if fitted is None:
-            fitted = maps.fit_map(vectors[side], seed)
-            coordinates = fitted.coordinates
-        else:
-            coordinates = fitted.place(vectors[side])
+        coordinates = fitted.place(vectors[side])
+        coordinates[np.isin(side, rows)] = fitted.coordinates[np.isin(rows, side)]
         known = predicted if name == "test" else None
         points += writer.points(tracks, side, coordinates, name, known)
     return {"map": fitted, "points": tuple(points)}

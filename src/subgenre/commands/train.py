@@ -25,7 +25,8 @@ from subgenre.core.validation import check_output
 from subgenre.dataset import splits, track_vectors
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.errors import RunError, TrainingError
-from subgenre.models import embedding, encoder
+from subgenre.evaluation.tracks import embed_tracks
+from subgenre.models import encoder
 from subgenre.training import checkpoint, distributed, fit, messages, trackers
 from subgenre.training.compatibility import missing_material
 from subgenre.training.run_state import Epoch
@@ -330,18 +331,14 @@ def _write_vectors(
     if fitted.pooled is None:
         return
     device = next(fitted.encoder.parameters()).device
-    numbers: list[int] = []
-    vectors = []
-    for ids in (split.train, split.test):
-        rows = folder.rows(ids)
-        chunks = embedding.project_vectors(fitted.encoder, fitted.pooled[rows], device=device)
-        side, values = track_vectors.track_vectors(chunks, folder.track_of[rows])
-        numbers += side.tolist()
-        vectors.append(values)
+    sides = [
+        embed_tracks(fitted.encoder, folder, folder.rows(ids), device=device, pooled=fitted.pooled)
+        for ids in (split.train, split.test)
+    ]
     track_vectors.write_embeddings(
         run / workspace.EMBEDDINGS,
-        [folder.tracks[number] for number in numbers],
-        np.concatenate(vectors),
-        split=["train"] * len(vectors[0]) + ["test"] * len(vectors[1]),
+        [folder.tracks[number] for numbers, _ in sides for number in numbers],
+        np.concatenate([vectors for _, vectors in sides]),
+        split=["train"] * len(sides[0][0]) + ["test"] * len(sides[1][0]),
         fingerprint=encoder.fingerprint(fitted.encoder),
     )

@@ -232,10 +232,16 @@ class FeatureFolder:
         return self._hash(self.chunks.take(self.rows(track_ids)))
 
     def _hash(self, chunks: pa.Table) -> str:
-        kept = [name for name in chunks.column_names if name not in ("file", *_ADDED)]
-        content = chunks.select(kept).to_pydict()
-        settings = [self.spec.to_dict(), self.config.to_dict(), content]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+        """Hash JSON [spec, config, {column: values}], a column at a time."""
+        kept = sorted(name for name in chunks.column_names if name not in ("file", *_ADDED))
+        settings = json.dumps([self.spec.to_dict(), self.config.to_dict()], sort_keys=True)
+        found = hashlib.sha256(f"{settings[:-1]}, {{".encode())
+        for name in kept:
+            comma = "" if name == kept[0] else ", "
+            found.update(f"{comma}{json.dumps(name)}: ".encode())
+            found.update(json.dumps(chunks[name].to_pylist()).encode())
+        found.update(b"}]")
+        return found.hexdigest()[:32]
 
     def _numbers(self, name: str) -> NDArray[np.float64]:
         return np.asarray(self.chunks[name].to_numpy())

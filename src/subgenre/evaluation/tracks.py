@@ -19,7 +19,7 @@ from subgenre.dataset.splits import Split
 from subgenre.evaluation.audits import probe
 from subgenre.evaluation.audits.confounders import track_columns
 from subgenre.evaluation.baselines import Fold, column_vectors, probe_vectors
-from subgenre.metrics.vectors import Floats, Ints
+from subgenre.metrics.vectors import BLOCK, Floats, Ints, blocks
 from subgenre.models import embedding
 from subgenre.models.backbones import Backbone
 from subgenre.models.cache import CACHE, ArrayCache, key
@@ -95,9 +95,9 @@ class EvaluationTracks:
 
     def means(self, pooled: NDArray[np.floating]) -> Floats:
         """Average the output of a frozen backbone [n, H] by track: [N, H]."""
-        values = np.asarray(pooled[self.rows], dtype=np.float64)
-        total = np.zeros((len(self.ids), values.shape[1]))
-        np.add.at(total, self.track_of, values)
+        total = np.zeros((len(self.ids), pooled.shape[1]))
+        for start, values in enumerate(blocks(pooled, self.rows)):
+            np.add.at(total, self.track_of[start * BLOCK :][: len(values)], values)
         return np.asarray(total / np.bincount(self.track_of)[:, None])
 
     def fold(
@@ -172,12 +172,22 @@ def embed_tracks(
 ) -> tuple[Ints, NDArray[np.float32]]:
     """Embed the tracks of some chunks: their numbers, ascending [M], and their vectors [M, D].
 
+    The chunks are read block by block.
+
     Args:
         rows: of the folder's chunks.
         pooled: [n, H] of all chunks, where the backbone was not trained.
     """
-    if pooled is not None:
-        chunks = embedding.project_vectors(encoder, pooled[rows], device=device)
-    else:
-        chunks = embedding.chunk_vectors(encoder, folder, rows, device=device)
-    return track_vectors.track_vectors(chunks, folder.track_of[rows])
+    rows = rows[np.argsort(folder.track_of[rows], kind="stable")]
+    numbers, first = np.unique(folder.track_of[rows], return_index=True)
+    vectors = np.empty((len(numbers), encoder.size), np.float32)
+    end = np.append(first[1:], len(rows))
+    for start in range(0, len(numbers), BLOCK):
+        tracks = slice(start, start + BLOCK)
+        some = rows[first[start] : end[tracks][-1]]
+        if pooled is not None:
+            chunks = embedding.project_vectors(encoder, pooled[some], device=device)
+        else:
+            chunks = embedding.chunk_vectors(encoder, folder, some, device=device)
+        vectors[tracks] = track_vectors.track_vectors(chunks, folder.track_of[some])[1]
+    return numbers, vectors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -10,6 +12,7 @@ from subgenre.errors import EvaluationError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+BLOCK = 4096  # rows that are read at a time
 CONSTANT = 1e-6  # a column whose deviation is below this share of its largest value is constant
 # Similarities closer than this are ties: they differ by rounding alone.
 _DECIMALS = 12
@@ -64,6 +67,25 @@ def standardisation(vectors: ArrayLike) -> tuple[Floats, Floats]:
     values = np.asarray(vectors, dtype=np.float64)
     mean, std = values.mean(axis=0), values.std(axis=0)
     return mean, np.where(std > CONSTANT * np.abs(values).max(axis=0), std, 0.0)
+
+
+def moments_of(values: NDArray[np.floating], rows: Ints) -> tuple[Floats, Floats]:
+    """Return mean and population deviation of each column of some rows of [n, ...].
+
+    The rows are read block by block, so that `values` may be larger than the memory.
+    """
+    mean, square = (np.zeros(values.shape[1:]) for _ in range(2))
+    for block in blocks(values, rows):
+        mean += block.sum(axis=0) / len(rows)
+    for block in blocks(values, rows):
+        square += ((block - mean) ** 2).sum(axis=0) / len(rows)
+    return mean, np.sqrt(square)
+
+
+def blocks(values: NDArray[np.floating], rows: Ints) -> Iterator[Floats]:
+    """Yield some rows of [n, ...] in float64, a few thousand at a time."""
+    for start in range(0, len(rows), BLOCK):
+        yield values[rows[start : start + BLOCK]].astype(np.float64)
 
 
 def standardised(vectors: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Floats:

@@ -27,6 +27,7 @@ from subgenre.audio.features import Statistics
 from subgenre.core import files, validation, workspace
 from subgenre.errors import BackboneError, ConfigError, RunError
 from subgenre.losses.cosine import unit
+from subgenre.metrics.vectors import blocks, moments_of
 from subgenre.models import backbones, heads
 from subgenre.models.backbones import Backbone
 
@@ -239,9 +240,13 @@ class Encoder(nn.Module):
 
 
 def standardise(
-    encoder: Encoder, pooled: NDArray[np.float32], *, backbone_learns: bool = False
+    encoder: Encoder,
+    pooled: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    *,
+    backbone_learns: bool = False,
 ) -> None:
-    """Set the encoder's pooled statistics, and its axes, by training chunks [n, H].
+    """Set the encoder's pooled statistics, and its axes, by training chunks: `rows` of [n, H].
 
     If the backbone learns, a column that hardly varies is left out: the first step would move it by
     thousands of its deviations.
@@ -250,24 +255,28 @@ def standardise(
     of its deviation, half of a whitening: the first few do not hide what separates similar
     subgenres, and the last are not amplified noise.
     """
-    values = torch.from_numpy(pooled.astype(np.float64))
+    mean, std = moments_of(pooled, rows)
     constant = _ALMOST_CONSTANT if backbone_learns else _CONSTANT
-    encoder.set_pooled_statistics(values.mean(0), values.std(0, correction=0), constant=constant)
+    encoder.set_pooled_statistics(torch.from_numpy(mean), torch.from_numpy(std), constant=constant)
     if encoder.axes is not None:
-        # on the CPU, where the values are; a Mac's GPU has no float64
-        whole = (values - encoder.pooled_mean.cpu()) / encoder.pooled_std.cpu()
-        encoder.set_axes(_half_white(whole, encoder.axes.shape[1]))
+        # in float64, which a Mac's GPU does not have
+        scale = encoder.pooled_std.double().cpu().numpy()
+        covariance = np.zeros((len(scale), len(scale)))
+        for block in blocks(pooled, rows):
+            whole = (block - mean) / scale
+            covariance += whole.T @ whole / len(rows)
+        encoder.set_axes(_half_white(torch.from_numpy(covariance), encoder.axes.shape[1]))
 
 
-def _half_white(values: Tensor, n_axes: int) -> Tensor:
-    """Principal axes [H, n_axes] of values [n, H], scaled; 0 beyond the rank of the values."""
-    _, scale, right = torch.linalg.svd(values - values.mean(0), full_matrices=False)
-    deviation = scale / len(values) ** 0.5
+def _half_white(covariance: Tensor, n_axes: int) -> Tensor:
+    """Principal axes [H, n_axes] of values with a covariance, scaled; 0 beyond their rank."""
+    variance, axes = torch.linalg.eigh(covariance)  # ascending
+    deviation = variance.flip(0).clamp(min=0).sqrt()
     n = min(n_axes, int((deviation > _NO_AXIS * deviation[0]).sum()))
-    right, deviation = right[:n], deviation[:n]
-    # a sign is free in an SVD: the largest loading of each axis points up
-    largest = right.gather(1, right.abs().argmax(1, keepdim=True))
-    axes = (right * largest.sign() / deviation[:, None].sqrt()).T
+    axes, deviation = axes.flip(1)[:, :n], deviation[:n]
+    # a sign is free: the largest loading of each axis points up
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    axes = axes * largest.sign() / deviation.sqrt()
     axes = axes / deviation.mean().sqrt()  # the projected values have a mean variance of 1
     return torch.nn.functional.pad(axes, (0, n_axes - n))
 

@@ -1,8 +1,8 @@
 """The map: track vectors in two dimensions by UMAP, and new tracks beside their neighbours.
 
 UMAP's own transform places a new track by the other tracks in the call. Here a new track lies at
-the mean of its nearest training tracks' coordinates, weighted by nearness: its place depends on
-nothing else.
+the mean of its nearest fitted tracks' coordinates, weighted by nearness: its place depends on
+nothing else. Of a large library a sample is fitted, and the others are placed in the same way.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from subgenre.metrics.vectors import unit
 PCA_BELOW = 10  # tracks: fewer make no meaningful graph of neighbours for UMAP
 FEWEST, MOST = 15, 50  # neighbours for UMAP: a quarter of the tracks, within these
 MIN_DIST = 0.5  # keeps the tracks of a tight cluster apart, so that each can be clicked
+FITTED_TRACKS = 10_000  # at most: UMAP's time and memory grow faster than the tracks
 PLACE_NEIGHBOURS = 5
+CANDIDATES = 10  # nearest by float32, of which the nearest by float64 are taken
+BLOCK = 1024  # tracks placed at a time
 QUALITY_NEIGHBOURS = 10
 QUALITY_TRACKS = 4000  # both figures compare all pairs; a sample of this size gives the same
-EXACT_TRACKS = 10_000  # up to here all pairs are compared, in seconds
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Map:
     """A fitted map.
 
     Attributes:
-        coordinates: [N, 2] of the training tracks, in their order.
+        coordinates: [N, 2] of the fitted tracks, in their order.
         method: "UMAP", or "PCA" where there are too few tracks for it.
         trustworthiness: rank-weighted share of neighbours on the map that are neighbours by their
             vectors (Venna and Kaski 2001, eq. 2); None below 3 tracks.
         knn_agreement: share of a track's k nearest vectors that are among its k nearest on the
             map; None below 3 tracks.
         k: the number of neighbours that both figures compare.
-        vectors: [N, D] of the training tracks, unit norm.
+        vectors: [N, D] of the fitted tracks, unit norm.
     """
 
     coordinates: NDArray[np.float64]
@@ -62,7 +64,7 @@ class Map:
         )
 
     def place(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Place tracks by their nearest training tracks: [M, D] -> [M, 2].
+        """Place tracks by their nearest fitted tracks: [M, D] -> [M, 2].
 
         Inverse-distance weights over the 5 nearest by cosine (Shepard 1968). A track's place
         does not depend on the others in the call.
@@ -71,18 +73,30 @@ class Map:
             EvaluationError: another width than the map's; a vector that is zero or not finite.
         """
         rows = _checked(vectors, self.vectors.shape[1])
-        # row by row: a matrix product may round differently with the number of rows
         places = np.empty((len(rows), 2))
-        for i, vector in enumerate(rows):
-            distance = np.maximum(0.0, 1.0 - self.vectors @ vector)
-            nearest = np.argsort(distance, kind="stable")[:PLACE_NEIGHBOURS]
-            weight = 1.0 / np.maximum(distance[nearest], 1e-9)
-            places[i] = weight @ self.coordinates[nearest] / weight.sum()
+        fitted = self.vectors.astype(np.float32)
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            # a matrix product may round differently with the number of rows: it only preselects
+            distant = -(block.astype(np.float32) @ fitted.T)
+            few = min(CANDIDATES, len(fitted))
+            near = np.sort(np.argpartition(distant, few - 1, axis=1)[:, :few], axis=1)
+            cosine = np.einsum("nkd,nd->nk", self.vectors[near], block)
+            order = np.argsort(-cosine, axis=1, kind="stable")[:, :PLACE_NEIGHBOURS]
+            weight = 1.0 / np.maximum(1.0 - np.take_along_axis(cosine, order, 1), 1e-9)
+            nearest = self.coordinates[np.take_along_axis(near, order, 1)]
+            total = np.einsum("nk,nkx->nx", weight, nearest)
+            places[start : start + BLOCK] = total / weight.sum(axis=1)[:, None]
         return places
 
 
+def fitted_rows(count: int, seed: int) -> NDArray[np.int64]:
+    """Return which of `count` training tracks a map is fitted on: all, or a sample, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:FITTED_TRACKS])
+
+
 def fit_map(train_vectors: NDArray[np.floating], seed: int) -> Map:
-    """Fit a map to the training tracks' vectors [N, D]; the same seed gives the same map.
+    """Fit a map to the vectors [N, D] of `fitted_rows`; the same seed gives the same map.
 
     UMAP (McInnes et al. 2018) by cosine with min(15, N - 1) neighbours; PCA below 10 tracks.
 
@@ -160,14 +174,11 @@ def _umap(vectors: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return coordinates
 
 
-def _neighbours(rows: NDArray[np.float32], k: int) -> tuple[Any, ...]:
+def _neighbours(rows: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Return indices and distances [N, k] of each row's nearest, itself first.
 
-    UMAP searches large libraries itself. For small ones, compiling its search takes longer than
-    the search here.
+    Compiling UMAP's own search takes longer than the search here.
     """
-    if len(rows) > EXACT_TRACKS:
-        return None, None, None
     from sklearn.neighbors import NearestNeighbors
 
     distance, index = NearestNeighbors(n_neighbors=k, metric="cosine").fit(rows).kneighbors(rows)

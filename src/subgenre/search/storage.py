@@ -42,7 +42,7 @@ FORMAT_VERSION = 3
 _WITHOUT_CHECKSUMS = 2
 DATABASE, PROXIMITY = "index.sqlite", "proximity.npz"
 _EARLIER = "index.json"  # in an index of format version 1
-_BLOCK = 65_536  # vectors copied at a time
+_BLOCK = 16_384  # vectors read at a time
 _WAIT_S = 60.0  # how long a reader or a writer waits for another one
 
 _NAMES = ", ".join(SCHEMA)
@@ -121,7 +121,7 @@ def read(folder: Path) -> tuple[Header, Collection]:
         copies, measures = (_all(db, name) for name in _CREATE_MORE)
         vectors = _map(folder, header)
         if header.format_version != _WITHOUT_CHECKSUMS:
-            _check(db, crcs, _checksums(rows, vectors[places]), copies, measures)
+            _check(db, crcs, _checksums(rows, vectors, places), copies, measures)
         alive = np.zeros(header.places, dtype=bool)
         alive[places] = True
         known = set(rows["id"].tolist())
@@ -159,18 +159,23 @@ def _all(db: sqlite3.Connection, name: str) -> list[tuple[Any, ...]]:
     return db.execute(f"SELECT * FROM {name} ORDER BY rowid").fetchall() if has else []  # noqa: S608
 
 
-def _checksums(rows: Rows, vectors: Floats) -> list[int]:
-    """Return a checksum of the fields and the vector of each row as it is stored."""
-    if not len(vectors):
-        return []
-    numbers = [rows[name] for name in SCHEMA if name not in TEXTS]
-    parts = [np.ascontiguousarray(part).view(np.uint8) for part in (*numbers, vectors)]
-    packed = np.hstack([part.reshape(len(vectors), -1) for part in parts])
-    texts = zip(*(rows[name].tolist() for name in TEXTS), strict=True)
-    return [
-        files.checksum(values, files.checksum("\0".join(text).encode()))
-        for text, values in zip(texts, packed, strict=True)
-    ]
+def _checksums(rows: Rows, vectors: Floats, places: NDArray[np.int64]) -> list[int]:
+    """Return a checksum of the fields of each row and its vector, as it is stored.
+
+    The vectors [places, D] are read block by block.
+    """
+    found: list[int] = []
+    for start in range(0, len(places), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        numbers = [rows[name][block] for name in SCHEMA if name not in TEXTS]
+        parts = [np.ascontiguousarray(p) for p in (*numbers, vectors[places[block]])]
+        packed = np.hstack([p.view(np.uint8).reshape(len(p), -1) for p in parts])
+        texts = zip(*(rows[name][block].tolist() for name in TEXTS), strict=True)
+        found += [
+            files.checksum(values, files.checksum("\0".join(text).encode()))
+            for text, values in zip(texts, packed, strict=True)
+        ]
+    return found
 
 
 def _checksum(rows: Sequence[object]) -> int:
@@ -243,13 +248,13 @@ def write(folder: Path, rows: Rows, vectors: Floats) -> Header:
         added = np.ascontiguousarray(vectors, dtype="<f4")
         with (folder / header.vectors).open("r+b" if header.places else "wb") as out:
             out.seek(header.places * header.dim * 4)
-            out.write(added.tobytes())
+            out.write(added.data)
             out.truncate()
             out.flush()
             os.fsync(out.fileno())
         places = range(header.places, header.places + len(vectors))
         rows = _as_stored(rows, folder)
-        crcs = _checksums(rows, added)
+        crcs = _checksums(rows, added, np.arange(len(added)))
         db.executemany(_INSERT, zip(places, *_columns(rows), crcs, strict=True))
         _set(db, places=header.places + len(vectors))
     _shrink(folder)
@@ -274,7 +279,8 @@ def update(folder: Path, rows: Rows) -> None:
         if not place_of.keys() >= set(ids):
             raise IndexStoreError(f"a track to update is not in the index {folder}; add it first")
         rows = _as_stored(rows, folder)
-        crcs = _checksums(rows, _map(folder, header)[[place_of[i] for i in ids]])
+        places = np.array([place_of[i] for i in ids])
+        crcs = _checksums(rows, _map(folder, header), places)
         db.executemany(_UPDATE, zip(*_columns(rows), crcs, ids, strict=True))
 
 
@@ -380,7 +386,7 @@ def _change(folder: Path) -> Iterator[tuple[sqlite3.Connection, Header]]:
 def _add_checksums(db: sqlite3.Connection, folder: Path, header: Header) -> None:
     """Add the checksums to an index that has none."""
     places, rows, _ = _tracks(db)
-    crcs = _checksums(rows, _map(folder, header)[places])
+    crcs = _checksums(rows, _map(folder, header), places)
     db.execute("ALTER TABLE tracks ADD COLUMN crc")
     db.executemany(
         "UPDATE tracks SET crc = ? WHERE place = ?", zip(crcs, places.tolist(), strict=True)

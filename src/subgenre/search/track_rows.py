@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from subgenre.errors import ConfigError, IndexStoreError
 from subgenre.library.track import Track
-from subgenre.metrics.vectors import unit
+from subgenre.metrics.vectors import BLOCK, blocks, unit
 
 Measured = tuple[float | None, str | None]  # tempo and key, as in `Track`
 Rows = dict[str, NDArray[Any]]  # columns by name, one value per track
@@ -107,10 +107,14 @@ def tracks_of(rows: Rows, measured: Mapping[str, Measured]) -> list[Track]:
 
 def checked_unit(vectors: NDArray[np.floating], count: int) -> NDArray[np.float32]:
     """Check vectors [count, D] and scale each to norm 1."""
-    values = np.asarray(vectors, dtype=np.float64)
+    values = np.asarray(vectors)
     if values.ndim != 2 or len(values) != count:
         raise IndexStoreError(f"vectors have shape {values.shape}; {count} rows of D are needed")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1) | ~values.any(axis=1))
-    if len(bad):
-        raise IndexStoreError(f"vector {bad[0]} of {count} is zero or not finite")
-    return np.ascontiguousarray(unit(values), dtype=np.float32)
+    found = np.empty(values.shape, np.float32)
+    for number, block in enumerate(blocks(values, np.arange(count))):
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1) | ~block.any(axis=1))
+        if len(bad):
+            first = number * BLOCK + bad[0]
+            raise IndexStoreError(f"vector {first} of {count} is zero or not finite")
+        found[number * BLOCK :][: len(block)] = unit(block)
+    return found

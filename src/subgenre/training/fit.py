@@ -171,7 +171,7 @@ def fit(
         )
         result = trainer.run(resume=resume)
     if encoder.structure.centre:
-        encoder.set_centre(inputs.encode_rows(source, encoder, rows, device=device))
+        encoder.set_centre(inputs.mean_vector(source, encoder, rows, device=device)[None])
     lora.merge(encoder.backbone)
     encoder.eval()
     return Fitted(encoder, result, pooled if only is None else None)
@@ -224,10 +224,10 @@ def _source(
             lambda shard: _pooled(encoder, folder, chunks, device, shard, console), group, device
         )
         if model.standardised:
-            standardise(encoder, pooled[rows], backbone_learns=model.tune != "head")
+            learns = model.tune != "head"
+            standardise(encoder, pooled, np.searchsorted(chunks, rows), backbone_learns=learns)
         if model.tune == "head":
-            held = pooled[chunks]
-            source = VectorSource(chunks, held, settings.augment, train_rows=rows, device=device)
+            source = VectorSource(chunks, pooled, settings.augment, train_rows=rows, device=device)
             return source, pooled
     if n_last and len(chunks) == len(folder.track_of):
         hidden = distributed.in_shares(
@@ -247,17 +247,12 @@ def _pooled(
     shard: Shard | None,
     console: Console,
 ) -> NDArray[np.float32]:
-    """Return the frozen backbone's pooled output of the chunks, cached: [n, H], 0 elsewhere."""
+    """Return the frozen backbone's pooled output of the chunks, cached: [n, H]."""
     cache = folder.path / CACHE
     with console.progress("backbone") as bar:
-        vectors = embedding.pooled_vectors(
+        return embedding.pooled_vectors(
             encoder, folder, chunks, cache=cache, device=device, on_progress=bar, shard=shard
         )
-    if len(chunks) == len(folder.track_of):
-        return vectors
-    pooled = np.zeros((len(folder.track_of), *vectors.shape[1:]), np.float32)
-    pooled[chunks] = vectors
-    return pooled
 
 
 def _activations(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from subgenre.config import AugmentConfig
 from subgenre.dataset.folder import FeatureFolder
+from subgenre.metrics.vectors import moments_of
 from subgenre.models.encoder import Encoder
 from subgenre.training import augment
 
@@ -75,7 +76,9 @@ class Source(ABC):
 
 
 class VectorSource(Source):
-    """Pooled outputs [n, H] of a frozen backbone, in memory: an epoch takes milliseconds.
+    """Pooled outputs [n, H] of a frozen backbone: an epoch takes milliseconds.
+
+    Small ones are in memory, large ones stay in the file that they are mapped from.
 
     The noise is a multiple of the deviation of `train_rows`, those of the training tracks.
     """
@@ -92,14 +95,17 @@ class VectorSource(Source):
         device: torch.device,
     ) -> None:
         super().__init__(rows, config)
-        held = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-        self.vectors = held.to(device) if held.nbytes < _ON_DEVICE else held
-        self.deviation = self.load(train_rows).std(0, correction=0).to(device)
+        small = vectors.nbytes < _ON_DEVICE
+        self.vectors = torch.tensor(vectors, device=device) if small else vectors
+        deviation = moments_of(vectors, self.positions(train_rows))[1]
+        self.deviation = torch.from_numpy(deviation.astype(np.float32)).to(device)
 
     def load(self, rows: NDArray[np.int64]) -> Tensor:
         """Return pooled vectors [b, H]."""
-        at = torch.from_numpy(self.positions(rows)).to(self.vectors.device)
-        return self.vectors.index_select(0, at)
+        at = self.positions(rows)
+        if isinstance(self.vectors, np.ndarray):
+            return torch.from_numpy(np.asarray(self.vectors[at]))
+        return self.vectors.index_select(0, torch.from_numpy(at).to(self.vectors.device))
 
     def augment(self, inputs: Tensor, generator: torch.Generator | None) -> Tensor:
         """Add noise in training."""
@@ -200,16 +206,29 @@ def prefetch(
             yield values.to(device, non_blocking=True)
 
 
-@torch.no_grad()
 def encode_rows(
     source: Source, encoder: Encoder, rows: NDArray[np.int64], *, device: torch.device
 ) -> NDArray[np.float32]:
     """Encode rows without augmentation: [n, D], float32; the encoder should be in eval mode."""
+    return np.concatenate(list(_encoded(source, encoder, rows, device)))
+
+
+def mean_vector(
+    source: Source, encoder: Encoder, rows: NDArray[np.int64], *, device: torch.device
+) -> NDArray[np.float64]:
+    """Return the mean of `encode_rows`, [D], without holding all of them."""
+    parts = _encoded(source, encoder, rows, device)
+    return np.asarray(sum(part.sum(axis=0, dtype=np.float64) for part in parts)) / len(rows)
+
+
+def _encoded(
+    source: Source, encoder: Encoder, rows: NDArray[np.int64], device: torch.device
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of rows, batch by batch."""
     deep = 2 if device.type == "cpu" else 16  # more would not fit into a CPU's caches
     size = deep if source.deep else 4096
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    parts = [
-        source.encode(encoder, source.augment(inputs, None), None).float().cpu().numpy()
-        for inputs in prefetch(source, batches, device)
-    ]
-    return np.concatenate(parts)
+    for inputs in prefetch(source, batches, device):
+        with torch.no_grad():
+            vectors = source.encode(encoder, source.augment(inputs, None), None)
+        yield vectors.float().cpu().numpy()

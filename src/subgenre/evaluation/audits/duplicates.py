@@ -39,6 +39,8 @@ SHARED_CODES = 5  # equal codes that two fingerprints need to be compared at all
 LEAST_TRACKS = 8  # fewer have no typical distance, to which a near-identical one is relative
 NEAR = 0.025  # of the median distance to the third neighbour, to count as near-identical
 THIRD = 2  # the third, as the nearest two may be copies themselves
+SAMPLE = 4000  # tracks whose third neighbour is searched
+BLOCK = 64  # tracks compared with others at a time
 SAME_DURATION = 0.01  # relative: encoders pad by some milliseconds, other edits differ by seconds
 
 
@@ -181,13 +183,32 @@ def _same_features(tracks: Sequence[Track], vectors: ArrayLike) -> Iterator[Dupl
     if len(tracks) < LEAST_TRACKS:
         return
     near = unit(standardise(np.asarray(vectors, dtype=np.float64))[0])
-    distance = np.maximum(1 - near @ near.T, 0)
-    np.fill_diagonal(distance, np.inf)
-    limit = NEAR * float(np.median(np.partition(distance, THIRD, axis=1)[:, THIRD]))
+    limit = NEAR * _typical_distance(near)
     duration = np.array([t.duration_s for t in tracks])
-    for i, j in np.argwhere(np.triu(distance <= limit, 1)).tolist():
-        longer = max(duration[i], duration[j])
-        if abs(duration[i] - duration[j]) <= SAME_DURATION * longer:
-            apart = float(distance[i, j] / limit) if limit else 0.0
-            evidence = f"features differ by {percent(apart * NEAR)} of a usual difference"
-            yield Duplicate(i, j, "features", 1 - apart / 2, evidence)
+    order = np.argsort(duration, kind="stable")
+    end = np.searchsorted(duration[order], duration[order] / (1 - SAME_DURATION), side="right")
+    found = []
+    for start in range(0, len(order), BLOCK):
+        rows = order[start : start + BLOCK]
+        others = order[start : end[start + len(rows) - 1]]
+        distance = np.maximum(1 - near[rows] @ near[others].T, 0)
+        for i, j in np.argwhere(np.triu(distance <= limit, 1)).tolist():
+            a, b = sorted((int(rows[i]), int(others[j])))
+            longer = max(duration[a], duration[b])
+            if abs(duration[a] - duration[b]) <= SAME_DURATION * longer:
+                found.append((a, b, float(distance[i, j] / limit) if limit else 0.0))
+    for a, b, apart in sorted(found):
+        evidence = f"features differ by {percent(apart * NEAR)} of a usual difference"
+        yield Duplicate(a, b, "features", 1 - apart / 2, evidence)
+
+
+def _typical_distance(near: NDArray[np.float64]) -> float:
+    """Return the median distance to the third neighbour of unit vectors [N, D], or of a sample."""
+    sample = np.random.default_rng(0).permutation(len(near))[:SAMPLE]
+    third = []
+    for start in range(0, len(sample), BLOCK):
+        rows = sample[start : start + BLOCK]
+        distance = np.maximum(1 - near[rows] @ near.T, 0)
+        distance[np.arange(len(rows)), rows] = np.inf
+        third.append(np.partition(distance, THIRD, axis=1)[:, THIRD])
+    return float(np.median(np.concatenate(third)))

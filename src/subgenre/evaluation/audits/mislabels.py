@@ -26,12 +26,14 @@ from subgenre.evaluation.audits.findings import KINDS, Finding
 from subgenre.evaluation.audits.probe import Fold, checked, fold_positions, lda_scores, standardise
 from subgenre.library.track import Track
 from subgenre.metrics.vectors import Floats, Ints, unit
+from subgenre.search.similarity import top_k
 
 SHRINKAGE = 0.6  # of the covariance: more than elsewhere, as labels are under suspicion
 TOO_FEW = 8  # tracks in a subgenre, below which its spread is unknown
 WRONG_SHARE = 0.05  # of the labels, taken as wrong before a track is judged
 LEAST_PRECISION = 0.5  # expected of the list of wrong playlists
 NEIGHBOURS = 3  # nearest tracks that are shown, and of the own subgenre for an outlier's distance
+BLOCK = 64  # tracks compared with all of their subgenre at a time
 OUTLIER_Z = 4.0  # robust z of that distance
 SILENT_SHARE = 0.5  # of a track's chunks together
 CLIPPED_SHARE = 0.01  # of the samples; a modern master clips a little
@@ -116,11 +118,13 @@ def wrong_playlist(
     best, sure = others.argmax(axis=1), certainty(probabilities, labels)
     order = np.argsort(own, kind="stable")
     enough = np.cumsum(sure[order]) >= LEAST_PRECISION * (rows + 1)
-    near = unit(standardise(np.asarray(vectors, dtype=np.float64))[0])
+    listed = order[: enough.nonzero()[0].max(initial=-1) + 1]
+    near = unit(standardise(np.asarray(vectors, dtype=np.float64))[0]).astype(np.float32)
     found = []
-    for i in order[: enough.nonzero()[0].max(initial=-1) + 1]:
-        similar = np.argsort(-(near @ near[i]), kind="stable")
-        closest = [tracks[j] for j in similar[similar != i][:NEIGHBOURS]]
+    for i, (similar, _) in zip(
+        listed, top_k(near, near[listed], NEIGHBOURS, skip=listed), strict=True
+    ):
+        closest = [tracks[j] for j in similar]
         why = "Nearest: " + ", ".join(f"{t.title or t.path.stem} ({t.subgenre})" for t in closest)
         where = (names[labels[i]], names[best[i]])
         one = _finding(tracks[i], "wrong playlist", *where, float(sure[i]), why)
@@ -178,9 +182,7 @@ def outliers(
         own = np.flatnonzero(y == c)
         if own.size < TOO_FEW:
             continue
-        distance = 1 - near[own] @ near[own].T
-        np.fill_diagonal(distance, np.inf)
-        mean = np.sort(distance, axis=1)[:, :NEIGHBOURS].mean(axis=1)
+        mean = _distance_to_nearest(near[own])
         spread = 1.4826 * float(np.median(np.abs(mean - np.median(mean))))
         z = (mean - np.median(mean)) / max(spread, 1e-12)
         for i in np.flatnonzero((z > OUTLIER_Z) & (mean > 1e-6)):
@@ -191,6 +193,18 @@ def outliers(
             sure = 1 - 1 / (1 + float(z[i]) ** 2)
             rows.append(_finding(tracks[own[i]], "outlier", names[c], "", sure, why))
     return rows
+
+
+def _distance_to_nearest(near: Floats) -> Floats:
+    """Return the mean distance of each unit vector [n, D] to its nearest others, block by block."""
+    mean = np.empty(len(near))
+    for start in range(0, len(near), BLOCK):
+        distance = 1 - near[start : start + BLOCK] @ near.T
+        rows = np.arange(len(distance))
+        distance[rows, start + rows] = np.inf
+        nearest = np.partition(distance, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+        mean[start + rows] = np.sort(nearest, axis=1).mean(axis=1)
+    return mean
 
 
 def copies(duplicates: Duplicates, tracks: Sequence[Track]) -> list[Finding]:

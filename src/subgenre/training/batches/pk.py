@@ -62,16 +62,24 @@ def pk_batches(
 
 
 class _Deck:
-    """The chunks of each label by track, and how often each was drawn."""
+    """The chunks of each label by track, and how often each was drawn.
+
+    A batch looks at all tracks of its labels, so what it does with each is left to numpy.
+    """
 
     def __init__(self, table: ChunkTable, rng: np.random.Generator) -> None:
         self.rng = rng
         self.genre = table.genre
         self.tracks: dict[int, list[Ints]] = {}
+        self.times_of: dict[int, Ints] = {}  # of the chunks of each track together
+        self.sizes: dict[int, Ints] = {}
         for label in np.unique(table.label):
             positions = np.flatnonzero(table.label == label)
-            of_track = table.track[positions]
-            self.tracks[int(label)] = [positions[of_track == t] for t in np.unique(of_track)]
+            positions = positions[np.argsort(table.track[positions], kind="stable")]
+            first = np.unique(table.track[positions], return_index=True)[1]
+            self.tracks[int(label)] = np.split(positions, first[1:])
+            self.sizes[int(label)] = np.diff(first, append=len(positions))
+            self.times_of[int(label)] = np.zeros(len(first), dtype=np.int64)
         self.names = np.array([label for label in self.tracks if label >= 0], dtype=np.int64)
         if len(self.names) < 2 or all(len(self.tracks[int(n)]) < 2 for n in self.names):
             raise SplitError(
@@ -79,7 +87,7 @@ class _Deck:
                 f"are {len(self.names)}"
             )
         self.genre_of = np.array([self.genre[self.tracks[int(n)][0][0]] for n in self.names])
-        self.size = np.array([sum(map(len, self.tracks[int(n)])) for n in self.names])
+        self.size = np.array([self.sizes[int(n)].sum() for n in self.names])
         self.drawn_of = np.zeros(len(self.names), dtype=np.int64)
         self.times = np.zeros(len(table), dtype=np.int64)
         genres, count = np.unique(self.genre_of, return_counts=True)
@@ -89,9 +97,9 @@ class _Deck:
         """Return the number of batches that draw each chunk once, by their expected size."""
         of_label = np.array(
             [
-                min(n_tracks or len(tracks), len(tracks))
-                * np.mean([min(n_chunks or len(t), len(t)) for t in tracks])
-                for tracks in (self.tracks[int(name)] for name in self.names)
+                min(n_tracks or len(sizes), len(sizes))
+                * np.mean(np.minimum(n_chunks, sizes) if n_chunks else sizes)
+                for sizes in (self.sizes[int(name)] for name in self.names)
             ]
         )
         share = same_genre if len(self.genres) else 0.0
@@ -122,18 +130,24 @@ class _Deck:
     def chunks(self, label: int, n_tracks: int, n_chunks: int) -> Ints:
         """Draw chunks of one label (-1: trash), those drawn least first."""
         tracks = self.tracks[label]
-        times = np.array([self.times[track].mean() for track in tracks])
-        found = [
-            tracks[i][self._least(self.times[tracks[i]], n_chunks)]
-            for i in self._least(times, n_tracks)
-        ]
+        chosen = self._least(self.times_of[label] / self.sizes[label], n_tracks)
+        found = [tracks[i][self._least(self.times[tracks[i]], n_chunks)] for i in chosen]
         positions = np.concatenate(found)
         self.times[positions] += 1
+        self.times_of[label][chosen] += [len(drawn) for drawn in found]
         if label >= 0:
             self.drawn_of[np.searchsorted(self.names, label)] += len(positions)
         return positions
 
     def _least(self, times: np.ndarray, n: int) -> Ints:
         """Return the positions of the `n` smallest (0: all), ties in random order."""
-        order = np.lexsort((self.rng.random(len(times)), times))
-        return order[: n or len(order)]
+        tie = self.rng.random(len(times))
+        if not 0 < n < len(times):
+            return np.lexsort((tie, times))
+        # a whole sort would take most of the time of a large library
+        least = np.partition(times, n - 1)[n - 1]
+        some, equal = np.flatnonzero(times < least), np.flatnonzero(times == least)
+        needed = n - len(some)
+        equal = equal[np.argpartition(tie[equal], needed - 1)[:needed]]
+        some = np.concatenate([some, equal])
+        return some[np.lexsort((tie[some], times[some]))]
