@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from subgenre import metrics
-from subgenre.commands import evaluate, train
+from subgenre.commands import embed, evaluate, train
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, workspace
 from subgenre.dataset import splits, track_vectors
@@ -60,6 +60,18 @@ def test_every_file_is_there_and_holds_what_the_call_gave(run: Path, found: dict
     assert files.read_json(run / workspace.METRICS, version=1, error=RunError) == found
     header = next(csv.reader((run / workspace.DOCTOR).read_text().splitlines()))
     assert header[:4] == ["track", "path", "kind", "subgenre"]
+
+
+def test_held_out_tracks_are_embedded_from_the_cache(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ModelFolder.open(run).embeddings
+    monkeypatch.setattr("subgenre.dataset.folder.read_chunk", None)
+    embed.embed(run=run, out=tmp_path / "x.parquet")
+    found = track_vectors.read_embeddings(tmp_path / "x.parquet")
+    at = stored.rows("test")
+    assert found.ids == tuple(stored.ids[row] for row in at)
+    np.testing.assert_allclose(found.vectors, stored.vectors[at], atol=1e-6)
 
 
 def test_report_and_card_name_only_the_audits_that_are_left_out(

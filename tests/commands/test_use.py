@@ -19,7 +19,7 @@ from subgenre import api, config
 from subgenre.audio import tempo_key
 from subgenre.cli import main, use
 from subgenre.commands import classify as stage
-from subgenre.commands import embed, explore, index
+from subgenre.commands import embed, explore, index, model_map
 from subgenre.commands.model_folder import ModelFolder
 from subgenre.core import files, validation, workspace
 from subgenre.dataset import chunking, track_vectors
@@ -32,6 +32,7 @@ from subgenre.metrics import METRICS
 from subgenre.models import backbones, encoder
 from subgenre.models.cache import CACHE
 from subgenre.models.encoder import Encoder
+from subgenre.report import maps
 from subgenre.search import journeys
 from subgenre.search.classifier import Placement
 from subgenre.search.ranking import Hit
@@ -125,6 +126,18 @@ def test_the_size_of_a_joined_vector_has_its_parts(tmp_path: Path):
     alone = replace(settings, model=replace(joined, fusion=0.0))
     found = embed._size(ModelFolder(tmp_path, alone, {}))
     assert found == f"{joined.embedding_size} values"
+
+
+def test_a_map_fitted_on_a_sample_has_all_tracks(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = ModelFolder.open(model(made))
+    monkeypatch.setattr(maps, "FITTED_TRACKS", 3)
+    fitted, tracks = model_map.fit(opened), opened.collection()
+    assert fitted.coordinates.shape == (3, 2)
+    placed = model_map.coordinates(fitted, opened, tracks)
+    np.testing.assert_allclose(placed, fitted.place(tracks.vectors(tracks.live)), atol=1e-6)
+    assert (np.abs(placed[:, None] - fitted.coordinates).max(axis=2) == 0).any(axis=0).all()
 
 
 def test_a_file_is_decoded_once_whatever_command_embeds_it(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 from subgenre.evaluation.audits import duplicates as dup
 from subgenre.evaluation.audits import leakage
 from subgenre.evaluation.audits.base import plain
 from subgenre.evaluation.audits.probe import bootstrap, grouped_folds, interval
 from subgenre.library.track import Track
+from subgenre.metrics.vectors import unit
 from tests.conftest import need
 from tests.evaluation.audit_context import context
 
@@ -215,3 +218,26 @@ def test_equal_packets_are_copies() -> None:
     found = dup.find(tracks, np.eye(5))
     assert [(p.a, p.b, p.method) for p in found.pairs] == [(0, 3, "packets"), (1, 4, "packets")]
     np.testing.assert_array_equal(found.recording_of(5), [0, 1, 2, 0, 1])
+
+
+def test_copies_by_features_are_those_of_all_pairs_in_little_memory():
+    rng = np.random.default_rng(0)
+    vectors, duration = rng.normal(size=(3000, 6)), rng.uniform(100, 110, 3000)
+    vectors[2000:2200] = vectors[:200] + rng.normal(0, 1e-4, (200, 6))
+    duration[2000:2100] = duration[:100] * rng.uniform(0.985, 1.015, 100)
+    tracks = [Track(str(i), Path(f"{i}.mp3"), duration_s=s) for i, s in enumerate(duration)]
+    tracemalloc.start()
+    found = {(pair.a, pair.b) for pair in dup.find(tracks, vectors).pairs}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3000**2 * 8 / 2
+    near = unit(StandardScaler().fit_transform(vectors))
+    distance = 1 - near @ near.T + 9 * np.eye(3000)
+    limit = dup.NEAR * np.median(np.sort(distance[rng.permutation(3000)[:1500]], axis=1)[:, 2])
+    longer = np.maximum.outer(duration, duration)
+    alike = np.abs(np.subtract.outer(duration, duration)) <= dup.SAME_DURATION * longer
+    sure = np.triu(alike & (distance <= 0.9 * limit), 1)
+    possible = np.triu(alike & (distance <= 1.1 * limit), 1)
+    assert len(found) > 60
+    assert set(map(tuple, np.argwhere(sure).tolist())) <= found
+    assert found <= set(map(tuple, np.argwhere(possible).tolist()))

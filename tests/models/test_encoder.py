@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_fusion_joins_the_principal_components_to_the_heads_output(toy, tmp_path
     np.testing.assert_allclose(joined.train().project(pooled).numpy(), alone, atol=1e-6)
     encoder.save(joined.eval(), tmp_path)
     assert torch.equal(encoder.load(tmp_path).project(pooled).double(), torch.from_numpy(found))
+
+
+def test_statistics_and_axes_need_less_memory_than_the_chunks(toy) -> None:
+    pooled = np.random.default_rng(0).normal(size=(100_000, 32)).astype(np.float32)
+    net, rows = make(toy, head=(), embedding_size=5, pca=8), np.arange(50, 100_000)
+    tracemalloc.start()
+    encoder.standardise(net, pooled, rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pooled.nbytes / 2
+    np.testing.assert_allclose(net.pooled_mean, pooled[rows].mean(0, dtype=float), atol=1e-5)
+    np.testing.assert_allclose(net.pooled_std, pooled[rows].std(0, dtype=float), atol=1e-5)
 
 
 @torch.inference_mode()

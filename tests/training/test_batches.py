@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from subgenre.config import BatchConfig
 from subgenre.errors import ConfigError, SplitError
 from subgenre.training.batches import ChunkTable, epoch_batches
-from subgenre.training.batches.pk import pk_batches
+from subgenre.training.batches.pk import _Deck, pk_batches
 from subgenre.training.batches.table import chunk_table
 from subgenre.training.batches.triplets import TripletAudioDataset, draw_triplets
 
@@ -226,6 +226,14 @@ def test_trash_in_the_table_is_in_every_batch(k: int, n_trash: int) -> None:
     found = pk_batches(t, subgenres=3, tracks=k, chunks=2, same_genre=0.5, seed=0, epoch=0)
     for batch in found:
         assert (t.label[batch] == -1).sum() == n_trash * 2
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 29, 30, 99])
+def test_the_least_drawn_are_the_first_of_a_whole_sort(n: int) -> None:
+    times = np.random.default_rng(n).integers(0, 4, 30) / 3
+    found, expected = (_Deck(table(), np.random.default_rng(5)) for _ in range(2))
+    whole = np.lexsort((expected.rng.random(30), times))
+    assert found._least(times, n).tolist() == whole[: n or 30].tolist()
 
 
 def test_fewer_drawn_triplets_than_processes_are_refused() -> None:

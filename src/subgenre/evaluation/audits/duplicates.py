@@ -205,10 +205,10 @@ def _same_features(tracks: Sequence[Track], vectors: ArrayLike) -> Iterator[Dupl
 def _typical_distance(near: NDArray[np.float64]) -> float:
     """Return the median distance to the third neighbour of unit vectors [N, D], or of a sample."""
     sample = np.random.default_rng(0).permutation(len(near))[:SAMPLE]
-    third = []
+    third: list[float] = []
     for start in range(0, len(sample), BLOCK):
         rows = sample[start : start + BLOCK]
         distance = np.maximum(1 - near[rows] @ near.T, 0)
         distance[np.arange(len(rows)), rows] = np.inf
-        third.append(np.partition(distance, THIRD, axis=1)[:, THIRD])
-    return float(np.median(np.concatenate(third)))
+        third += np.partition(distance, THIRD, axis=1)[:, THIRD].tolist()
+    return float(np.median(third))
