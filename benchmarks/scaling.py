@@ -55,6 +55,7 @@ STAGES = ("preprocess", "train", "embed", "index", "similar", "map", "explore", 
 NOISE = 0.3  # of the deviation of each value
 TRACKS_OF_ARTIST = 10
 GB = 2**30
+BLOCK, K, QUERIES = 16_384, 10, 20
 
 
 @dataclass(frozen=True)
@@ -250,41 +251,90 @@ def child(what: str, folder: Path, *more: str) -> None:
     subprocess.run([sys.executable, __file__, "--child", what, str(folder), *more], check=True)
 
 
-def searches(folder: Path, queries: int = 30) -> dict[str, tuple[float, float]]:
-    """Milliseconds of one query (k = 10, one thread, median) and seconds to build, by engine."""
-    from subgenre.commands.model_folder import ModelFolder
+def searches(source: Path, count: int, work: Path) -> None:
+    """Print milliseconds of a query, recall and seconds to build, of each engine."""
+    from subgenre.dataset.folder import FeatureFolder
+    from subgenre.metrics.vectors import unit
+    from subgenre.models import backbones, embedding
+    from subgenre.models.cache import CACHE
     from subgenre.search import similarity
 
-    collection = ModelFolder.open(folder / "model").open_index().collection
-    x = collection.all_vectors
-    asked = np.array(x[np.random.default_rng(0).choice(len(x), queries, replace=False)])
-    found = {"index": (timed(lambda q: similarity.top_k(x, q[None], 10), asked), 0.0)}
+    given = FeatureFolder.open(source)
+    rows = np.arange(len(given.track_of))
+    backbone = backbones.load("musicnn")
+    real = np.array(embedding.pooled_vectors(backbone, given, rows, cache=source / CACHE))
+    noisy, centre = Noisy(real, count), real.mean(0)
+    x = np.memmap(work / "vectors.f32", np.float32, "w+", shape=(count, real.shape[1]))
+    for start in range(0, count, BLOCK):
+        block = noisy[np.arange(start, min(start + BLOCK, count))]
+        x[start : start + BLOCK] = unit((block - centre) / np.maximum(real.std(0), 1e-3))
+    asked = np.array(x[np.random.default_rng(0).choice(count, QUERIES, replace=False)])
+    print(f"\n{count:,} x {x.shape[1]}, k = {K}, one thread, median of {QUERIES} queries")
+    exact = timed("the index", 0.0, lambda q: similarity.top_k(x, q[None], K)[0][0], asked)
     with contextlib.suppress(ImportError):
         import faiss
 
         faiss.omp_set_num_threads(1)
-        for name, key in (("faiss, exact", "Flat"), ("faiss, IVF4096 PQ64", "IVF4096,PQ64")):
+        for key in ("Flat", "IVF256,SQ8"):
             began = time.perf_counter()
-            flat = faiss.index_factory(x.shape[1], key, faiss.METRIC_INNER_PRODUCT)
-            flat.train(np.array(x[:: max(1, len(x) // 200_000)]))
-            for start in range(0, len(x), 65_536):
-                flat.add(np.array(x[start : start + 65_536]))
+            index = faiss.index_factory(x.shape[1], key, faiss.METRIC_INNER_PRODUCT)
+            index.train(np.array(x[:: max(1, count // 20_000)]))
+            for start in range(0, count, BLOCK):
+                index.add(np.array(x[start : start + BLOCK]))
             if key != "Flat":
-                flat.nprobe = 32
+                index.nprobe = 16
             built = time.perf_counter() - began
-            found[name] = (timed(lambda q, flat=flat: flat.search(q[None], 10), asked), built)
-    return found
+            timed(
+                f"faiss {key}", built, lambda q, i=index: i.search(q[None], K)[1][0], asked, exact
+            )
+    with contextlib.suppress(ImportError):
+        import lancedb
+
+        began = time.perf_counter()
+        kind = pa.list_(pa.float32(), x.shape[1])
+        schema = pa.schema([("row", pa.int64()), ("vector", kind)])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for start in range(0, count, BLOCK):
+                block = np.array(x[start : start + BLOCK])
+                flat = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), x.shape[1])
+                numbers = pa.array(np.arange(start, start + len(block)))
+                yield pa.RecordBatch.from_arrays([numbers, flat], schema=schema)
+
+        table = lancedb.connect(str(work / "lance")).create_table("t", batches(), schema=schema)
+        built = time.perf_counter() - began
+
+        def search(query: np.ndarray) -> list[int]:
+            found = table.search(query).distance_type("cosine").limit(K).to_arrow()
+            return list(found["row"].to_pylist())
+
+        timed("LanceDB, no index", built, search, asked, exact)
 
 
-def timed(search: Any, asked: np.ndarray) -> float:
-    """Return the median milliseconds of a search after a first one."""
+def faiss_rows(index: Any, query: np.ndarray) -> np.ndarray:
+    """Return the rows that a faiss index finds for one query."""
+    return index.search(query[None], K)[1][0]
+
+
+def timed(
+    name: str,
+    built: float,
+    search: Any,
+    asked: np.ndarray,
+    exact: list[set[int]] | None = None,
+) -> list[set[int]]:
+    """Print the median milliseconds of a search after a first one, and its recall; its answers."""
     search(asked[0])
-    took = []
+    took, found = [], []
     for query in asked:
         began = time.perf_counter()
-        search(query)
+        answer = search(query)
         took.append(1000 * (time.perf_counter() - began))
-    return float(np.median(took))
+        found.append({int(row) for row in answer})
+    hits = sum(len(a & b) for a, b in zip(found, exact or found, strict=True))
+    figures = f"{np.median(took):9.1f} ms   recall {hits / (K * len(asked)):.3f}"
+    print(f"{name:22}{figures}   built in {built:.0f} s", flush=True)
+    return found
 
 
 def run(source: Path, count: int, stages: list[str], work: Path) -> dict[str, Cost]:
@@ -330,7 +380,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--tracks", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=list(STAGES))
     parser.add_argument("--searches", action="store_true")
     parser.add_argument("--work", type=Path, help="keep what is made in this folder")
     parser.add_argument("--json", type=Path)
@@ -341,10 +391,10 @@ def main() -> None:
         work = place / str(count)
         work.mkdir(parents=True)
         try:
-            costs[count] = run(options.features, count, options.stages, work)
+            if options.stages:
+                costs[count] = run(options.features, count, options.stages, work)
             if options.searches:
-                for name, (ms, built) in searches(work).items():
-                    print(f"{name:22}{ms:9.1f} ms a query, built in {built:.0f} s", flush=True)
+                searches(options.features, count, work)
         finally:
             if not options.work:
                 shutil.rmtree(place)
