@@ -75,3 +75,17 @@ def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
             assert str(table.to_pylist()) == content
             assert table.schema.metadata[b"fingerprint"] == b"e" * 32
     assert refused > 100
+
+
+def test_a_table_in_parts_is_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole.parquet", tmp_path / "parts.parquet"
+    found = tables.write(whole, example())
+    monkeypatch.setattr(tables, "ROWS", 2)
+    assert tables.write(parts, example()) == found
+    assert pq.ParquetFile(parts).num_row_groups == 3
+    assert tables._checksum(tables.read(parts)) == tables._checksum(tables.read(whole)) == found
+    assert str(tables.read(parts).to_pydict()) == str(example().to_pydict())
+    tables.write(parts, example().slice(0, 0))
+    assert tables.read(parts).schema == example().schema

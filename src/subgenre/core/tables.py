@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from subgenre.core import files
 
+ROWS = 16_384  # of a row group: decoding one takes several times its size
 _KEY = files.CHECKSUM.encode()  # in the schema's metadata
 
 
@@ -25,7 +26,8 @@ def write(path: Path, table: pa.Table) -> int:
     found = _checksum(table)
     header = {**(table.schema.metadata or {}), _KEY: str(found).encode()}
     with files.atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(header), temporary)
+        named = table.replace_schema_metadata(header)
+        pq.write_table(named, temporary, row_group_size=ROWS, use_dictionary=_texts(table))
     return found
 
 
@@ -39,7 +41,8 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            parts = [file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups)]
+            table = pa.concat_tables([file.schema_arrow.empty_table(), *parts])
         recorded = recorded_checksum(table)
         if recorded is not None and recorded != _checksum(table):
             raise ValueError("its checksum differs")
@@ -61,19 +64,26 @@ def _checksum(table: pa.Table) -> int:
     header = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items() if k != _KEY}
     crc = files.checksum(json.dumps([table.column_names, header], sort_keys=True).encode())
     for column in table.columns:
-        array = column.combine_chunks()
-        if pa.types.is_fixed_size_list(array.type) and not array.null_count:
-            crc = files.checksum(f"{array.type.list_size}".encode(), crc)
-            array = array.flatten()
-        for part in _parts(array):
+        for part in _parts(column):
             crc = files.checksum(part, crc)
     return crc
 
 
-def _parts(array: pa.Array) -> tuple[bytes | memoryview, ...]:
-    """Return the values of a column as bytes that no version of pyarrow changes, uncopied."""
-    kind = array.type
-    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not array.null_count:
-        values: NDArray[Any] = np.from_dlpack(array)  # `to_numpy` would load pandas
-        return values.dtype.str.encode(), values.data
-    return (json.dumps(array.to_pylist()).encode(),)
+def _parts(column: pa.ChunkedArray) -> Iterator[bytes | memoryview]:
+    """Yield the values of a column as bytes that no version of pyarrow changes, uncopied."""
+    arrays = column.chunks or [column.combine_chunks()]
+    if pa.types.is_fixed_size_list(column.type) and not column.null_count:
+        yield f"{column.type.list_size}".encode()
+        arrays = [array.flatten() for array in arrays]
+    kind, nulls = arrays[0].type, sum(array.null_count for array in arrays)
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and not nulls:
+        values: list[NDArray[Any]] = [np.from_dlpack(a) for a in arrays]  # no pandas, no copy
+        yield values[0].dtype.str.encode()
+        yield from (part.data for part in values)
+    else:
+        yield json.dumps([value for array in arrays for value in array.to_pylist()]).encode()
+
+
+def _texts(table: pa.Table) -> list[str]:
+    """Return the columns whose values are written once, with a number in each place."""
+    return [field.name for field in table.schema if pa.types.is_string(field.type)]
