@@ -403,7 +403,8 @@ class ModelFolder:
         vectors, labels = self.embeddings.vectors, self.embeddings.labels
         train = self.embeddings.rows("train")
         train_labels = [labels[row] for row in train]
-        test = [row for row in self.embeddings.rows("test") if labels[row] in set(train_labels)]
+        known = set(train_labels)
+        test = [row for row in self.embeddings.rows("test") if labels[row] in known]
         calibration = (vectors[test], [labels[row] for row in test]) if test else None
         return classifier.fit(
             vectors[train],
