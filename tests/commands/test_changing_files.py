@@ -21,7 +21,7 @@ from tests.small_library import replace_workers, write_wav
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("phase", [(chunking, "read"), (tempo_key, "measure_file")])
+@pytest.mark.parametrize("phase", [(chunking, "transform"), (tempo_key, "measure_file")])
 def test_a_file_that_is_replaced_while_it_is_read_is_indexed_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: tuple[Any, str]
 ) -> None:
