@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from subgenre import config
+from subgenre import cli, config
 from subgenre.commands import evaluate, train
 from subgenre.core import workspace
 from subgenre.evaluation.audits.registry import AUDITS
@@ -20,6 +20,7 @@ from subgenre.metrics import METRICS
 from subgenre.models import backbones, encoder
 from subgenre.models.backbones.registry import KINDS
 from tests.folders import make_folder
+from tests.small_library import replace_workers, write_wav
 from tests.training_runs import recipe
 
 BACKBONE = "my_backbone:MeanBackbone"
@@ -64,6 +65,23 @@ def test_a_model_of_the_pages_loss_and_backbone_is_scored_by_its_metric_and_audi
     report = (run / workspace.REPORT).read_text(encoding="utf-8")
     assert "Reciprocal rank" in report
     assert "Are the subgenres of equal size?" in report
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("extensions")
+def test_the_pages_commands_for_a_backbone_train_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_workers(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    for seed in range(12):
+        subgenre = ("house/deep", "techno/dark")[seed % 2]
+        write_wav(tmp_path / "WAV" / subgenre / f"{seed}.wav", 4.0, seed)
+    found = re.search(r"^subgenre (preprocess .*)\n(subgenre (train .*))$", PAGE.read_text(), re.M)
+    assert found
+    assert cli.main(found[1].split()) == 0
+    assert f"next: {found[2]}\n" in capsys.readouterr().err
+    assert cli.main([*found[3].split(), "--epochs", "1"]) == 0
 
 
 @pytest.mark.usefixtures("extensions")
