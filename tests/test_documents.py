@@ -92,7 +92,6 @@ def test_the_commands_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatc
     (folder / next(folder.glob("fully_trained_models_*"))).rename(folder / RUN)
     assert (folder / RUN / "report.html").is_file()
     assert (folder / "more.m3u8").is_file()
-    assert (folder / "new.parquet").is_file()
 
 
 def test_the_python_of_the_api_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def test_the_graph_does_not_amplify_rounding_in_filters_that_hardly_fire(
     noise = torch.rand(40, 187, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         pooled = whole.pooled(noise * torch.linspace(0, 4, 40)[:, None, None])
-    encoder.standardise(whole, pooled.numpy())
+    encoder.standardise(whole, pooled.numpy(), np.arange(40))
     check_graph(whole, clips[:4], tmp_path)
 
 

@@ -279,7 +279,7 @@ def test_what_an_earlier_job_has_left_is_no_part_of_a_new_one(
     (out / ".shards/1-of-2/preprocess.journal").unlink()
     assert preprocess(out, "2/2") == 0
     assert cli.main(["merge", str(out)]) == 2
-    assert "run the first of them with --shard 1/2" in capsys.readouterr().err
+    assert "run each of them, as --shard 1/2" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("made")

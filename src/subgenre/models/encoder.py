@@ -260,7 +260,7 @@ def standardise(
     encoder.set_pooled_statistics(torch.from_numpy(mean), torch.from_numpy(std), constant=constant)
     if encoder.axes is not None:
         # in float64, which a Mac's GPU does not have
-        scale = encoder.pooled_std.double().cpu().numpy()
+        scale = encoder.pooled_std.cpu().double().numpy()
         covariance = np.zeros((len(scale), len(scale)))
         for block in blocks(pooled, rows):
             whole = (block - mean) / scale
