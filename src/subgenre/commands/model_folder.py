@@ -48,7 +48,7 @@ class ModelFolder:
         settings: what it was trained with.
         data: what `data.json` records of the training data.
         moved_features: where its feature folder is now, if it has moved.
-        console: is told which engine embeds.
+        console: receives the name of the engine that embeds.
     """
 
     path: Path

@@ -104,10 +104,10 @@ def _named(index: ServedIndex, name: Seed) -> Collection:
     paths = [("path", str(name)), ("path", str(Path(name).absolute()))]
     if not os.path.isfile(name):  # noqa: PTH113 - False for a name that is too long, too
         return index.find(("id", str(name)), ("name", str(name).casefold()), *paths)
-    from subgenre.audio import reading
+    from subgenre.audio import isolated
 
     with contextlib.suppress(AudioError):
-        paths.append(("id", reading.probe(Path(name)).id))
+        paths.append(("id", isolated.probe(Path(name)).id))
     return index.find(*paths)
 
 

@@ -60,6 +60,15 @@ class Relinked:
     missing: tuple[str, ...]
 
 
+def _keeper(address: Address) -> Any:
+    """Return the module that stores an index there; that of servers is imported when it is used."""
+    if isinstance(address, str):
+        from subgenre.search import served
+
+        return served
+    return storage
+
+
 class Index(ABC):
     """An open index. Threads and processes may read and write it at the same time.
 
@@ -113,11 +122,7 @@ class Index(ABC):
         Raises:
             IndexStoreError: a server is away.
         """
-        if isinstance(address, str):
-            from subgenre.search import served
-
-            return served.exists(address)
-        return storage.exists(address)
+        return bool(_keeper(address).exists(address))
 
     @staticmethod
     def stamp(address: Address) -> object:
@@ -126,11 +131,8 @@ class Index(ABC):
         Raises:
             IndexStoreError: a server is away.
         """
-        if isinstance(address, str):
-            from subgenre.search import served
-
-            return served.stamp(address)
-        return storage.stamp(address)
+        stamp: object = _keeper(address).stamp(address)
+        return stamp
 
     @property
     @abstractmethod
