@@ -33,6 +33,7 @@ MAX_REASON = 300  # characters; a library's message on a broken file can be a pa
 CRASHED = "the reader crashed on this file"
 FAILED = "an unexpected error; please report it with the file"
 END_S = 1.0  # in which the workers of a pool end
+POLL_S = 1.0  # between two looks at whether a pool broke
 MEMORY = 4 * 2**30  # bytes that a worker may take for one file
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no file's fault
 
@@ -187,8 +188,7 @@ class _Run:
                     "must be a file, and guard its own start with: if __name__ == '__main__':"
                 ) from problem
             while self._fill():
-                done, _ = wait(self.pending, return_when=FIRST_COMPLETED)
-                yield from self._finish(done)
+                yield from self._finish(self._wait(self.pending))
         finally:
             # also on Ctrl-C, and when the caller drops the generator
             ending = concurrent.thread(self._end)(starting)
@@ -199,12 +199,26 @@ class _Run:
         """Start the workers and wait for one; in a thread, because Ctrl-C can't break it off."""
         with _safe_path(), _without_ctrl_c():
             first = self.pool.schedule(int)
-        first.result()
+        self._wait([first]).pop().result()
 
     def _end(self, starting: Future[None]) -> None:
         starting.exception()  # waits
         self.pool.stop()
         self.pool.join()
+
+    def _wait(self, futures: Iterable[Future[Any]]) -> set[Future[Any]]:
+        """Return those that are done, at least one.
+
+        Raises:
+            BrokenProcessPool: the pool broke just before a future came in; it forgets such a one.
+        """
+        while True:
+            broken = not self.pool.active
+            done, _ = wait(futures, POLL_S, FIRST_COMPLETED)
+            if done:
+                return done
+            if broken:
+                raise BrokenProcessPool("a worker ended before its first task")
 
     def _fill(self) -> bool:
         """Keep each worker supplied with a next item; False when none is left."""
