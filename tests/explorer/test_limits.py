@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import anyio
@@ -302,3 +306,49 @@ def test_the_server_stops_while_clients_keep_their_connections(library, logged, 
             start = time.monotonic()
         assert time.monotonic() - start < 2
     assert all(record.exc_info is None for record in logged.records)
+
+
+def interrupt_a_refit(folder):
+    """Serve a library, press Ctrl-C while it is refitted, and check the end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    begun, end = threading.Event(), threading.Event()
+
+    def refit(_corrections, _console):
+        begun.set()
+        end.wait(20)
+        return library
+
+    def ask_and_interrupt(url):
+        with closing(socket.create_connection((httpx.URL(url).host, httpx.URL(url).port))) as line:
+            line.sendall(b"POST /api/refit HTTP/1.1\r\nhost: localhost\r\nx-subgenre: 1\r\n\r\n")
+            begun.wait(20)
+            started.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+            end.wait(20)
+
+    started: list[float] = []
+    library = make_library(folder)
+    slow = dataclasses.replace(library, refit=refit)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                server.serve(
+                    slow,
+                    host="127.0.0.1",
+                    port=0,
+                    on_ready=lambda url: pool.submit(ask_and_interrupt, url),
+                )
+            assert begun.is_set()
+            assert time.monotonic() - started[0] < 2
+        finally:
+            end.set()
+
+
+def test_ctrl_c_waits_for_no_refit(tmp_path, capfd):
+    process = multiprocessing.get_context("spawn").Process(
+        target=interrupt_a_refit, args=(tmp_path,)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
