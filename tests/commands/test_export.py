@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib
 import importlib.util
 import json
@@ -26,7 +27,8 @@ from subgenre.commands.model_folder import ModelFolder
 from subgenre.config import PreprocessConfig
 from subgenre.core import files, tables, validation, workspace
 from subgenre.errors import BackboneError, ConfigError, MissingExtraError, RunError
-from subgenre.exports import onnx, weights
+from subgenre.exports import onnx, track_exports, weights
+from subgenre.library.track import Track
 from subgenre.models import backbones, encoder, file_embedding
 from subgenre.models.encoder import Encoder
 from tests.conftest import REPOSITORY, need
@@ -200,6 +202,15 @@ def test_faiss_finds_what_similar_finds(model: subgenre.Model, tmp_path: Path) -
     _, rows = index.search(model.tracks.vectors([first]), 4)
     hits = model.similar(ids[0], 3, mutual=False, versions=True)
     assert [ids[row] for row in rows[0]] == [ids[0], *(hit.track.id for hit in hits)]
+
+
+def test_names_that_are_no_unicode_stay_apart(tmp_path: Path) -> None:
+    tracks = [Track("", Path("a.mp3"), title=f"caf{chr(0xDCE8 + i)}") for i in range(2)]
+    vectors = np.eye(2, dtype=np.float32)
+    two: Any = SimpleNamespace(tracks=lambda _: tracks, live=[0, 1], vectors=lambda _: vectors)
+    track_exports.write_tensorboard(two, tmp_path)
+    rows = (tmp_path / "metadata.tsv").read_text("utf-8").splitlines()
+    assert len(set(rows)) == 3
 
 
 def test_parquet_holds_the_map_with_names_and_labels(model: subgenre.Model, tmp_path: Path) -> None:
@@ -425,6 +436,18 @@ def test_a_network_that_can_not_be_exported_is_one_line(
     ):
         model.export("onnx", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_leaves_no_half_of_an_export(
+    model: subgenre.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("subgenre.core.csv_tables.write", full)  # of the second file
+    with pytest.raises(OSError, match="No space"):
+        model.export("faiss", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

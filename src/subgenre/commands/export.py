@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Job:
-    """What to export, and the empty folder to fill."""
+    """What to export, and the folder to make."""
 
     model: ModelFolder
     index: Address | None
@@ -75,11 +77,17 @@ def export(
     check_output("out", out, folder=True)
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"out is {out}, which is not empty; name a new folder")
-    job = _Job(model, index, out, push, console or Silent())
-    pushed = TARGETS[target](job) or ""
-    written = tuple(sorted(path.name for path in out.iterdir()))
-    job.console.info(f"{out}: {', '.join(written)}")
-    return Exported(out, target, written, pushed)
+    console = console or Silent()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".subgenre-export-", dir=out.parent) as place:
+        job = _Job(model, index, Path(place, "out"), push, console)
+        TARGETS[target](job)
+        written = tuple(sorted(path.name for path in job.out.iterdir()))
+        out.mkdir(exist_ok=True)  # only now: a failure leaves no half of it
+        for name in written:
+            shutil.move(job.out / name, out / name)
+    console.info(f"{out}: {', '.join(written)}")
+    return Exported(out, target, written, _push(out, push, console) if push else "")
 
 
 def _onnx(job: _Job) -> None:
@@ -94,8 +102,15 @@ def _sentence_transformers(job: _Job) -> None:
     sentence.write(job.model.encoder, job.model.preprocess, job.out)
 
 
-def _hub(job: _Job) -> str:
-    """Write the folder and, if requested, push it; return its address there."""
+def _push(out: Path, name: str, console: Console) -> str:
+    from subgenre.exports import hub_folder
+
+    address = hub_folder.push(out, name)
+    console.info(f"pushed to {address}; a new repository is private")
+    return address
+
+
+def _hub(job: _Job) -> None:
     from subgenre.exports import hub_folder
 
     model = job.model
@@ -112,13 +127,7 @@ def _hub(job: _Job) -> str:
         model.scores,
         model.rejection,
     )
-    if not job.push:
-        hub_folder.write(leaving, job.out)
-        return ""
-    hub_folder.write(leaving, job.out, job.push)
-    address = hub_folder.push(job.out, job.push)
-    job.console.info(f"pushed to {address}; a new repository is private")
-    return address
+    hub_folder.write(leaving, job.out, job.push or "OWNER/NAME")
 
 
 def _faiss(job: _Job) -> None:
@@ -142,7 +151,7 @@ def _tensorboard(job: _Job) -> None:
     track_exports.write_tensorboard(job.tracks, job.out)
 
 
-TARGETS: dict[str, Callable[[_Job], str | None]] = {
+TARGETS: dict[str, Callable[[_Job], None]] = {
     "onnx": _onnx,
     "sentence-transformers": _sentence_transformers,
     "hub": _hub,

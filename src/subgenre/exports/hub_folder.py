@@ -61,7 +61,7 @@ class Model:
     rejection: Mapping[str, Any]
 
 
-def write(model: Model, out: Path, name: str = "OWNER/NAME") -> None:
+def write(model: Model, out: Path, name: str) -> None:
     """Write the folder; `name` is what the card calls it."""
     weights.save(model.encoder, out)
     backbone = weights.public_name(model.settings.model.backbone)

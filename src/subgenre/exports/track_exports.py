@@ -72,4 +72,4 @@ def _rows(tracks: Collection) -> list[tuple[str, ...]]:
 def _texts(track: Track) -> tuple[str, ...]:
     lines = (" ".join(text.split()) for text in (track.name, track.genre, track.subgenre))
     texts = (track.id, *lines, track.path.as_posix())
-    return tuple(text.encode("utf-8", "replace").decode() for text in texts)
+    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
