@@ -77,11 +77,16 @@ def test_the_pages_commands_for_a_backbone_train_a_model(
     for seed in range(12):
         subgenre = ("house/deep", "techno/dark")[seed % 2]
         write_wav(tmp_path / "WAV" / subgenre / f"{seed}.wav", 4.0, seed)
-    found = re.search(r"^subgenre (preprocess .*)\n(subgenre (train .*))$", PAGE.read_text(), re.M)
+    page = PAGE.read_text()
+    pattern = r"^subgenre (preprocess .*)\n(subgenre (train .*))\n.* (--trust .*)$"
+    found = re.search(pattern, page, re.M)
+        r"^subgenre (preprocess .*)\n(subgenre (train .*))\n.* (--trust .*)$", page, re.M
+    )
     assert found
     assert cli.main(found[1].split()) == 0
     assert f"next: {found[2]}\n" in capsys.readouterr().err
-    assert cli.main([*found[3].split(), "--epochs", "1"]) == 0
+    assert cli.main([*found[3].split(), "--epochs", "1", "--out", "model"]) == 0
+    assert f"next: subgenre evaluate --run model {found[4]}\n" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("extensions")

@@ -58,7 +58,8 @@ def evaluate(
         workers: with --folds, parallel trainings; by default one for each core.
     """
     _check_options(folds, run, recipe, repeats=repeats, out=out, open_set=open_set)
-    terminal = (common or Common()).terminal()
+    common = common or Common()
+    terminal = common.terminal()
     recipe = recipe or Recipe()
     if folds:
         recipe.check(features or workspace.FEATURES)
@@ -82,18 +83,22 @@ def evaluate(
         workers=workers,
         console=terminal,
     )
-    show_evaluation(evaluated, terminal)
+    show_evaluation(evaluated, terminal, common.again())
     terminal.result(evaluated.metrics)
     return 0
 
 
-def show_evaluation(evaluated: Evaluated, terminal: Terminal) -> None:
-    """Print the figures, the first sentences of the summary, and the next command."""
+def show_evaluation(evaluated: Evaluated, terminal: Terminal, code: str) -> None:
+    """Print the figures, the first sentences of the summary, and the next command.
+
+    Args:
+        code: the options of the next command by `Common.again`.
+    """
     terminal.table("Held-out tracks", *evaluated.table())
     for sentence in evaluated.sentences[:3]:
         terminal.info(sentence)
     if not evaluated.metrics["folds"]:
-        terminal.info(f"next: subgenre classify NEW_FILES --run {evaluated.run}")
+        terminal.info(f"next: subgenre classify NEW_FILES --run {evaluated.run}{code}")
 
 
 def check(path: str, *, common: Common | None = None) -> int:

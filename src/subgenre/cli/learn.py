@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from subgenre.cli.judge import show_evaluation
 from subgenre.cli.options import Common, Mapped, Recipe, import_code
 from subgenre.config import DEFAULT_BACKBONE, PreprocessConfig
-from subgenre.core import plugins, workspace
+from subgenre.core import workspace
 from subgenre.core.shards import Shard
 from subgenre.errors import ConfigError
 
@@ -83,7 +83,8 @@ def preprocess(
     import_code(backbone)
     from subgenre.commands import preprocess as stage
 
-    terminal = (common or Common()).terminal()
+    common = common or Common()
+    terminal = common.terminal()
     summary = stage.preprocess(
         root,
         out,
@@ -99,8 +100,7 @@ def preprocess(
     if part:
         terminal.info(f"next, after all shards: subgenre merge {out}")
     else:
-        code = f" --backbone {backbone}" if plugins.is_factory(backbone) else ""
-        terminal.info(f"next: subgenre train{_named(out)}{code}")
+        terminal.info(f"next: subgenre train{_named(out)}{common.again(backbone)}")
     terminal.result(summary.to_dict())
     return 1 if summary.skipped and not part else 0
 
@@ -116,12 +116,13 @@ def merge(out: Path, *, workers: int | None = None, common: Common | None = None
         out: the --out of the shards.
         workers: processes, for tracks whose chunks are missing; by default all cores.
     """
-    terminal = (common or Common()).terminal()
+    common = common or Common()
+    terminal = common.terminal()
     from subgenre.commands import merge as stage
 
     merged = stage.merge(out, workers=workers, console=terminal)
     if out.is_dir():
-        terminal.info(f"next: subgenre train{_named(out)}")
+        terminal.info(f"next: subgenre train{_named(out)}{common.again()}")
     terminal.result(merged.to_dict())
     return 1 if merged.skipped else 0
 
@@ -161,7 +162,8 @@ def train(
     from subgenre.commands import train as stage
     from subgenre.training import distributed
 
-    terminal = (common or Common()).terminal(first=distributed.is_first())
+    common = common or Common()
+    terminal = common.terminal(first=distributed.is_first())
     trained = stage.train(
         features,
         recipe.settings(features, terminal),
@@ -172,7 +174,8 @@ def train(
         track=track,
         console=terminal,
     )
-    terminal.info(f"next: subgenre evaluate --run {trained.run}")
+    code = common.again(recipe.backbone)
+    terminal.info(f"next: subgenre evaluate --run {trained.run}{code}")
     terminal.result(trained.to_dict())
     return 0
 
@@ -198,7 +201,8 @@ def run(
     sources.check(root)
     from subgenre.commands import run as stage
 
-    terminal = (common or Common()).terminal()
+    common = common or Common()
+    terminal = common.terminal()
     evaluated = stage.run(
         root,
         recipe.backbone or DEFAULT_BACKBONE,
@@ -206,7 +210,7 @@ def run(
         maps=(mapped or Mapped()).maps(),
         console=terminal,
     )
-    show_evaluation(evaluated, terminal)
+    show_evaluation(evaluated, terminal, common.again(recipe.backbone))
     terminal.result({"run": str(evaluated.run), **evaluated.metrics})
     return 0
 

@@ -49,6 +49,11 @@ class Common:
     trust: tuple[str, ...] = ()
     "package:function of a backbone that a folder names, whose code may run; may be given again."
 
+    def again(self, *names: str | None) -> str:
+        """Return the options by which a next command may run the same code, and that of `names`."""
+        code = dict.fromkeys((*self.trust, *(n for n in names if n and plugins.is_factory(n))))
+        return "".join(f" --trust {name}" for name in code)
+
     def terminal(self, *, first: bool = True) -> Terminal:
         """Import the code that is trusted, and open the terminal; `first` as for `Terminal`."""
         import_code(*self.trust)
