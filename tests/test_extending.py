@@ -80,8 +80,6 @@ def test_the_pages_commands_for_a_backbone_train_a_model(
     page = PAGE.read_text()
     pattern = r"^subgenre (preprocess .*)\n(subgenre (train .*))\n.* (--trust .*)$"
     found = re.search(pattern, page, re.M)
-        r"^subgenre (preprocess .*)\n(subgenre (train .*))\n.* (--trust .*)$", page, re.M
-    )
     assert found
     assert cli.main(found[1].split()) == 0
     assert f"next: {found[2]}\n" in capsys.readouterr().err
