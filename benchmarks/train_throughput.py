@@ -4,7 +4,8 @@
    three forward passes a triplet through the hub's ASTModel, fp32, two triplets a step, as a loop
    over the hub's library is written; against ours, which encodes each chunk of a P x K batch once
    and uses every triplet, in the number format that its probe picks. Seconds per chunk encoded and
-   back-propagated, patchout off; patchout is a row of its own.
+   back-propagated, patchout off; patchout is a row of its own. The same with LoRA: peft's
+   `get_peft_model` around the hub's ASTModel in that loop, against `tune = "lora"`.
 2. With --features FOLDER (of musicnn), fully tuned: seconds until the validation MAP@R that
    `thesis` ends with is reached, by `thesis` and by the recipe `gpu`: the head first, then all.
 
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import peft
 import torch
 from torch import nn
 
@@ -30,6 +32,7 @@ from subgenre.core import hardware
 from subgenre.core.progress import Silent
 from subgenre.dataset import splits
 from subgenre.dataset.folder import FeatureFolder
+from subgenre.models import lora
 from subgenre.models.backbones.ast import Ast
 from subgenre.models.encoder import Encoder
 from subgenre.training import fit, optim
@@ -39,8 +42,7 @@ from subgenre.training.run_state import Epoch
 FRAMES, MELS = 998, 128  # 10 s
 CHUNKS = 6  # two triplets, or 3 subgenres x 2 tracks
 PATCHOUT = 0.4
-
-
+RANK = 8  # of LoRA
 SMALL = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -71,9 +73,14 @@ def timed(step: Callable[[], None], steps: int, device: torch.device) -> float:
     return sorted(found)[len(found) // 2]
 
 
-def thesis_way(device: torch.device, steps: int, *, small: bool) -> float:
+def thesis_way(device: torch.device, steps: int, *, small: bool, adapted: bool = False) -> float:
     """Anchor, positive and negative each through the model on its own; fp32; AdamW."""
-    model = hub_model(small).to(device).train()
+    model = hub_model(small)
+    if adapted:
+        targets = list(Ast.lora_targets)
+        adapters = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets)
+        model = peft.get_peft_model(model, adapters)
+    model = model.to(device).train()
     top = head(model.config.hidden_size).to(device).train()
     optimizer = torch.optim.AdamW([*model.parameters(), *top.parameters()], lr=1e-4)
     features = torch.randn(3, CHUNKS // 3, 1024, MELS, device=device)
@@ -92,7 +99,13 @@ def thesis_way(device: torch.device, steps: int, *, small: bool) -> float:
 
 
 def our_way(
-    device: torch.device, steps: int, *, keep: float, small: bool, compiled: bool = False
+    device: torch.device,
+    steps: int,
+    *,
+    keep: float = 1.0,
+    small: bool,
+    compiled: bool = False,
+    adapted: bool = False,
 ) -> tuple[float, str]:
     """One pass over the batch, every triplet of it, the number format by the probe.
 
@@ -100,6 +113,8 @@ def our_way(
     they take.
     """
     backbone = Ast(hub_model(small), source="random", licence="")
+    if adapted:
+        lora.add(backbone, rank=RANK, seed=0)
     encoder = Encoder(backbone, generator=torch.Generator().manual_seed(0)).to(device).train()
     genre = torch.zeros(3, dtype=torch.long)
     loss = losses.build(config.LossConfig(), n_labels=3, embedding_size=128, label_genre=genre).to(
@@ -135,13 +150,18 @@ def throughput(
     print(f"{'':32}{'s per chunk':>12}{'ratio':>8}", flush=True)
     theirs = thesis_way(device, steps, small=small)
     _row("thesis's way, fp32", theirs, 1.0)
-    ours, why = our_way(device, steps, keep=1.0, small=small)
+    ours, why = our_way(device, steps, small=small)
     _row("ours", ours, theirs / ours)
     fewer, _ = our_way(device, steps, keep=1.0 - PATCHOUT, small=small)
     _row(f"ours, patchout {PATCHOUT:g}", fewer, theirs / fewer)
+    peft_s = thesis_way(device, steps, small=small, adapted=True)
+    _row("peft's LoRA, the thesis's way", peft_s, 1.0)
+    lora_s, _ = our_way(device, steps, small=small, adapted=True)
+    _row("ours, LoRA", lora_s, peft_s / lora_s)
     found = {"thesis_s": theirs, "ours_s": ours, "patchout_s": fewer, "ratio": theirs / ours}
+    found |= {"peft_lora_s": peft_s, "lora_s": lora_s, "lora_ratio": peft_s / lora_s}
     if compiled:
-        found["compiled_s"], _ = our_way(device, steps, keep=1.0, small=small, compiled=True)
+        found["compiled_s"], _ = our_way(device, steps, small=small, compiled=True)
         _row("ours, torch.compile", found["compiled_s"], theirs / found["compiled_s"])
     print(why)
     return found
