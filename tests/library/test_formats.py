@@ -234,3 +234,21 @@ def test_a_format_of_ones_own_is_read_and_written(tmp_path, monkeypatch, songs):
     assert same_files(read_playlist(target), songs)
     found = sources.audio_files([target])
     assert same_files(found.paths, songs)
+
+
+def test_rekordbox_has_a_colour_for_each_subgenre(tmp_path):
+    names = [f"S{i}" for i in range(8)]
+    tracks = [Track(f"{i:032x}", tmp_path / f"{i}.mp3", "Techno", names[i % 8]) for i in range(16)]
+    unlabelled = Track("f" * 32, tmp_path / "x.mp3")
+    write_rekordbox(tmp_path / "all.xml", {"all": [*tracks, unlabelled]})
+    found = ElementTree.parse(tmp_path / "all.xml").findall("COLLECTION/TRACK")
+    colours = {track.get("Grouping"): track.get("Colour") for track in found}
+    assert colours.pop("") is None
+    assert set(colours.values()) == {  # those of rekordbox
+        *("0xFF007F", "0xFF0000", "0xFFA500", "0xFFFF00"),
+        *("0x00FF00", "0x25FDE9", "0x0000FF", "0x660099"),
+    }
+    assert all(track.get("Colour") == colours[track.get("Grouping")] for track in found[:16])
+    write_rekordbox(tmp_path / "one.xml", {"one": tracks[:1]})
+    alone = ElementTree.parse(tmp_path / "one.xml").find("COLLECTION/TRACK")
+    assert alone.get("Colour") == colours["S0"]

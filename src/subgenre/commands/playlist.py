@@ -29,6 +29,10 @@ from subgenre.search.requests import PlaylistRequest
 if TYPE_CHECKING:
     from subgenre.search.served import ServedIndex
 
+REKORDBOX_KEEPS = (
+    "rekordbox ignores changes to tracks that it already has: the genre, grouping, tempo, key and "
+    "colour of this file reach only tracks that are new to it"
+)
 NO_TRACK_LEFT = "no track is left to choose from; remove a filter, or run: subgenre index FOLDER"
 
 
@@ -212,6 +216,8 @@ def _write(out: Path | None, hits: Sequence[Hit], console: Console) -> None:
         return
     formats.write_playlist(out, tracks)
     console.info(f"{out}: {text.counted(len(tracks), 'track')}")
+    if out.suffix.lower() == ".xml":
+        console.warn(REKORDBOX_KEEPS)
 
 
 def rows_of(hits: Sequence[Hit], ranking: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ the file and the depth of its elements are limited.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers import expat
@@ -21,6 +21,12 @@ from subgenre.library.uris import Maps, decode, read_regular, resolve, uri_of
 
 MAX_XML_BYTES = 512 * 2**20  # a collection of 200,000 tracks has about 200 MB
 MAX_XML_DEPTH = 100
+# of a track: rose, red, orange, lemon, green, turquoise, blue, violet; from the "XML format list"
+# of rekordbox's developers
+COLOURS = (
+    *("0xFF007F", "0xFF0000", "0xFFA500", "0xFFFF00"),
+    *("0x00FF00", "0x25FDE9", "0x0000FF", "0x660099"),
+)
 # locations of streaming services: `spotify:track:1`, `file://localhosttidal:tracks:1`, `https://...`
 _STREAM = re.compile(
     r"(file://(localhost)?/?)?"
@@ -33,12 +39,16 @@ def write_rekordbox(path: Path, playlists: Mapping[str, Sequence[Track]]) -> Non
     """Write playlists as an XML collection that rekordbox imports; each track is in it once."""
     collection = {t.path: t for tracks in playlists.values() for t in tracks}
     number = {name: i for i, name in enumerate(collection, start=1)}
+    colour = _colours({(t.genre, t.subgenre) for t in collection.values() if t.subgenre})
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<DJ_PLAYLISTS Version="1.0.0">',
         '  <PRODUCT Name="subgenre" Version="1" Company=""/>',
         f'  <COLLECTION Entries="{len(collection)}">',
-        *(_xml_track(track, number[name]) for name, track in collection.items()),
+        *(
+            _xml_track(track, number[name], colour.get((track.genre, track.subgenre)))
+            for name, track in collection.items()
+        ),
         "  </COLLECTION>",
         "  <PLAYLISTS>",
         f'    <NODE Type="0" Name="ROOT" Count="{len(playlists)}">',
@@ -176,7 +186,21 @@ class _Rekordbox:
         return paths
 
 
-def _xml_track(track: Track, number: int) -> str:
+def _colours(labels: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Give each subgenre a colour: its own by a checksum, so that it has the same in other files.
+
+    Up to eight subgenres of a file differ: where a colour is taken, the next free one serves.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for label in sorted(labels):
+        first = files.checksum("/".join(label).encode())
+        turned = [COLOURS[(first + i) % len(COLOURS)] for i in range(len(COLOURS))]
+        free = [colour for colour in turned if colour not in found.values()]
+        found[label] = (free or turned)[0]
+    return found
+
+
+def _xml_track(track: Track, number: int, colour: str | None) -> str:
     """Describe one track of the collection."""
     values = {
         "TrackID": str(number),
@@ -189,6 +213,7 @@ def _xml_track(track: Track, number: int) -> str:
         "TotalTime": str(round(track.duration_s)),
         **({"AverageBpm": f"{track.tempo:.2f}"} if track.tempo else {}),
         **({"Tonality": track.key} if track.key else {}),
+        **({"Colour": colour} if colour else {}),
         "Location": uri_of(track.path, host="localhost"),
     }
     attributes = " ".join(f"{name}={_attribute(value)}" for name, value in values.items())
