@@ -125,13 +125,18 @@ def _encode(container, stream, samples: NDArray, rate: int) -> None:
 
 
 def remux(
-    source: Path, target: Path, tags: Mapping[str, str] | None, *, cover: bool = False
+    source: Path,
+    target: Path,
+    tags: Mapping[str, str] | None,
+    *,
+    cover: bool = False,
+    muxing: Mapping[str, str] | None = None,
 ) -> Path:
     """Copy the packets into a new file with other tags, and artwork if given."""
     with av.open(str(source)) as old:
         name = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4"}.get(old.format.name, old.format.name)
         part = target.with_name("part")
-        with av.open(str(part), "w", format=name) as new:
+        with av.open(str(part), "w", format=name, options=dict(muxing or {})) as new:
             new.metadata.update(tags or {})
             stream = new.add_stream_from_template(old.streams.audio[0])
             picture = _add_cover(new) if cover else None

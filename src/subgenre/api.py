@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from subgenre.commands.classify import Classified
     from subgenre.commands.export import Exported
     from subgenre.commands.index import Indexed
+    from subgenre.commands.tag import Tagged
     from subgenre.library.track import Track
     from subgenre.library.uris import Maps
     from subgenre.models.file_vectors import FileVectors
@@ -235,6 +236,47 @@ class Model:
             out=_path(out),
             copy_to=_path(copy_to),
             m3u_to=_path(m3u_to),
+            maps=maps,
+            workers=workers,
+            console=console,
+        )
+
+    def tag(
+        self,
+        files: Paths,
+        *fields: str,
+        mode: str = "missing",
+        apply: bool = False,
+        alpha: float = ALPHA,
+        maps: Maps = (),
+        workers: int | None = None,
+        console: Console | None = None,
+    ) -> Tagged:
+        """Classify audio files and write the subgenre into their tags; without `apply`, only tell.
+
+        Args:
+            files: files, folders or playlists.
+            fields: GENRE, GROUPING or COMMENT.
+            mode: `missing` fills empty fields, `append` adds to the values, `overwrite` replaces
+                them.
+            apply: write; `backup` of the result is for `subgenre tag --undo`.
+            alpha: as in `classify`. maps: as of `index`.
+            workers: processes; by default all cores.
+
+        Raises:
+            MissingExtraError: the extra `tag` is not installed. RunError: the model has no vectors.
+            ConfigError: an unknown field or mode. LibraryError: no audio, or none of it can be
+                read.
+        """
+        from subgenre.commands.tag import tag
+
+        return tag(
+            _paths(files),
+            self._folder,
+            fields=fields,
+            mode=mode,
+            apply=apply,
+            alpha=alpha,
             maps=maps,
             workers=workers,
             console=console,

@@ -5,10 +5,6 @@ The system's limit on the size of a file stands for it: the same call fails, ins
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +15,10 @@ from subgenre.commands import train as stage
 from subgenre.search.vector_index import Index
 from tests.folders import make_folder
 from tests.runs import sounding_run
+from tests.small_disk import largest_file
 from tests.small_library import make_library, replace_workers, run, same_folders
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes, here and in the processes that start meanwhile."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def refused(capsys: pytest.CaptureFixture[str], size: int, *words: str) -> str:

@@ -14,8 +14,8 @@ MAX_TEXT = 500  # characters
 _MAX_APE_BYTES = 2**20
 _BPM = (20.0, 400.0)
 _JOINERS = "\u200c\u200d"  # invisible, but part of some scripts and emoji
-# exceptions of the parser for truncated tags and wrong lengths
-_PROBLEMS = (
+# what a parser raises for truncated tags and wrong lengths
+PROBLEMS = (
     TinyTagException,
     OSError,
     ValueError,
@@ -49,7 +49,7 @@ def read_tags(path: Path) -> Tags:
         for name, more in tags.other.items():
             own[name] = [*own.get(name, []), *map(str, more)]
         values |= {name: found for name, found in own.items() if any(found)}
-    except _PROBLEMS:
+    except PROBLEMS:
         pass
     artists = [clean(name) for value in values.get("artist", []) for name in value.split("\0")]
     return Tags(
@@ -77,7 +77,7 @@ def _read_ape(path: Path) -> dict[str, list[str]]:
             if not flags & 6:  # text, neither binary nor a link
                 values[key.decode("ascii").lower()] = rest[:length].decode("utf-8").split("\0")
             at += 8 + len(key) + 1 + length
-    except _PROBLEMS:
+    except PROBLEMS:
         return {}
     return values
 

@@ -47,6 +47,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (  # in the order of the job
     judge.compare,
     use.index,
     use.classify,
+    use.tag,
     use.similar,
     use.playlist,
     use.explore,

@@ -1,4 +1,4 @@
-"""The commands that use a model: index, classify, similar, playlist, explore, embed, export."""
+"""The commands that use a model, from index to export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from subgenre.audio import keys
 from subgenre.cli.options import Common, Mapped, Selection, Source
 from subgenre.core import workspace
 from subgenre.core.shards import Shard
-from subgenre.core.text import percent
+from subgenre.core.text import counted, percent
 from subgenre.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,6 +111,84 @@ def classify(
     terminal.table("Placements", columns, rows)
     terminal.result(classified.to_dict())
     return 1 if classified.skipped else 0
+
+
+def tag(
+    *audio: Path,
+    write: tuple[str, ...] = (),
+    mode: str = "missing",
+    apply: bool = False,
+    undo: Path | None = None,
+    run: Path | None = None,
+    alpha: float = 0.1,
+    engine: str | None = None,
+    workers: int | None = None,
+    mapped: Mapped | None = None,
+    common: Common | None = None,
+) -> int:
+    """Write the subgenre into the tags of audio files; without --apply, only show the changes.
+
+    Files of none of the subgenres stay as they are. No audio changes.
+
+    Example: subgenre tag new --write subgenre=GROUPING
+
+    Args:
+        audio: files, folders or playlists.
+        write: subgenre=GENRE, subgenre=GROUPING or subgenre=COMMENT; may be given again.
+        mode: missing fills empty fields, append adds to the values, overwrite replaces them.
+        apply: write, after a backup of what was there.
+        undo: the backup of an earlier --apply; its files become what they were.
+        run: the model folder; by default the newest with vectors.
+        alpha: share of tracks of your subgenres that may be rejected as none of these.
+        engine: of a transformer on a CPU: torch, openvino, onnx or auto; by default that of the
+            training.
+        workers: processes; by default all cores.
+    """
+    terminal = (common or Common()).terminal()
+    if undo is not None:
+        if audio or write or apply:
+            raise ConfigError("--undo takes the files from the backup; leave the others out")
+        return _undo_tags(undo, terminal)
+    fields = [words.removeprefix("subgenre=") for words in write]
+    if not write or not all(words.startswith("subgenre=") for words in write):
+        given = " ".join(write) or "missing"
+        raise ConfigError(f"--write is {given}; give for example --write subgenre=GROUPING")
+    tagged = subgenre.load(run, engine=engine, console=terminal).tag(
+        audio,
+        *fields,
+        mode=mode,
+        apply=apply,
+        alpha=alpha,
+        maps=(mapped or Mapped()).maps(),
+        workers=workers,
+        console=terminal,
+    )
+    rows = [
+        [file.path.name, change.field, "; ".join(change.old) or "-", "; ".join(change.new)]
+        for file in tagged.files
+        for change in file.changes
+    ]
+    if rows:
+        title = "Written" if apply else "Changes, not written yet"
+        terminal.table(title, ["file", "field", "old value", "new value"], rows)
+    if tagged.kept:
+        other = "" if mode == "overwrite" else "; --mode append or overwrite changes more"
+        files = counted(len(tagged.kept), "file")
+        terminal.info(f"{files} with nothing to change by --mode {mode}{other}")
+    if rows and not apply:
+        terminal.info("next: the same command with --apply")
+    terminal.result(tagged.to_dict())
+    return 1 if tagged.skipped else 0
+
+
+def _undo_tags(backup: Path, terminal: Terminal) -> int:
+    from subgenre.commands import tag as stage
+
+    undone = stage.undo(backup, terminal)
+    files = counted(len(undone.restored), "file")
+    terminal.info(f"{files} restored, {len(undone.unchanged)} had the old tags already")
+    terminal.result(undone.to_dict())
+    return 1 if undone.skipped else 0
 
 
 def similar(

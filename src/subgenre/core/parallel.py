@@ -143,12 +143,13 @@ def alone(fn: Callable[[T], Iterable[R]], item: T, *, timeout_s: float) -> Gener
 
 def sendable(problem: Exception) -> OSError | Failure:
     """Return what `alone` raises for an error in its process."""
-    if isinstance(problem, OSError) and _no_room(problem):
+    if isinstance(problem, OSError) and no_room(problem):
         return problem
     return _failure(problem, math.inf)
 
 
-def _no_room(problem: BaseException) -> bool:
+def no_room(problem: BaseException) -> bool:
+    """Return whether an error is of the disk, full or read-only, and of no single file."""
     return isinstance(problem, OSError) and problem.errno in _NO_ROOM
 
 
@@ -234,7 +235,7 @@ class _Run:
     def _finish(self, done: set[Future[Any]]) -> Iterator[tuple[int, Any]]:
         for future in sorted(done, key=lambda future: self.pending[future][0]):
             problem = future.exception()
-            if problem and (isinstance(problem, BrokenProcessPool) or _no_room(problem)):
+            if problem and (isinstance(problem, BrokenProcessPool) or no_room(problem)):
                 raise problem
             position, _ = self.pending.pop(future)
             yield position, _failure(problem, self.timeout_s) if problem else future.result()
