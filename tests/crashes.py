@@ -58,6 +58,10 @@ STAGES = {
     "index": ("index WAV --run m", "m/index"),
     "index again": ("index more --run m", "m/index"),
     "playlist": ("playlist --run m --expand quiet --out list.xml", "list.xml"),
+    "tag": (
+        "tag more --run m --write subgenre=GENRE --mode overwrite --alpha 0.001 --apply",
+        "more",
+    ),
 }
 FAULTS = (
     "killed at an operation",

@@ -1,4 +1,4 @@
-"""The examples of README.md, docs/thesis.md and docs/api.md run as they are written.
+"""The examples of README.md, docs/thesis.md, docs/tags.md and docs/api.md run as they are written.
 
 They run in order in one folder, on a small library, without worker processes. Not run: `make` and
 the installation (they need the network), and Windows's `py`. Replaced: the AST's download in
@@ -104,6 +104,13 @@ def test_the_python_of_the_api_page(folder: Path, monkeypatch: pytest.MonkeyPatc
     names: dict[str, object] = {}
     exec(compile(code, "docs/api.md", "exec"), names)
     assert (folder / "mine.m3u8").is_file()
+
+
+def test_the_commands_of_the_tags_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    replace_workers(monkeypatch)
+    for words in commands("docs/tags.md"):
+        assert cli.main(words[1:]) == 0, words
 
 
 def test_the_commands_of_the_thesis(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

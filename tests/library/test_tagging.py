@@ -191,6 +191,24 @@ def test_version_2_2_becomes_2_3_and_undo_restores_it(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_other_frames_of_version_2_3_keep_their_bytes(tmp_path: Path) -> None:
+    path = bare_mp3(tmp_path)
+    frames = [
+        name + len(data).to_bytes(4) + bytes(2) + data
+        for name, data in (
+            (b"TPE1", b"\0A\0B\0"),  # two artists, as some programs write them
+            (b"TYER", b"\0" + b"2003\0"),  # of this version alone
+            (b"XXXX", b"unknown"),
+        )
+    ]
+    head = b"ID3\3\0\0" + bytes([0, 0, 0, sum(map(len, frames))])
+    path.write_bytes(head + b"".join(frames) + path.read_bytes())
+    write(path, "GENRE", "COMMENT")
+    data = path.read_bytes()
+    assert data.startswith(b"ID3\3")
+    assert all(frame in data for frame in frames)
+
+
 def test_id3_of_a_wav_has_what_the_older_chunk_has(tmp_path: Path) -> None:
     from mutagen.wave import WAVE
 
@@ -250,6 +268,22 @@ def test_a_file_that_changes_meanwhile_stays(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=CHANGED):
         retagging.change(path, changes, **arguments, record=lambda _: path.write_bytes(other))
     assert path.read_bytes() == other
+
+
+def test_a_file_whose_audio_would_change_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "a.mp3")
+    real = tag_fields.write
+
+    def damage(copy: Path, changes: Any) -> None:
+        real(copy, changes)
+        data = bytearray(copy.read_bytes())
+        data[-1000] ^= 1
+        copy.write_bytes(data)
+
+    monkeypatch.setattr(tag_fields, "write", damage)
+    refused(path, "audio would not stay the same")
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])  # in the copy, and in mutagen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ def tag(
     backup = None
     if plans and apply:
         backup = _new_backup(model.path)
-        console.info(f"backup: {backup} (to undo: subgenre tag --undo {backup})")
+        way_back = shlex.join(["subgenre", "tag", "--undo", str(backup)])
+        console.info(f"backup: {backup} (to undo: {way_back})")
         unwritten = _write(list(plans.values()), backup, console)
         skipped += unwritten
         for one in unwritten:

@@ -19,7 +19,7 @@ Patch = list[list[int] | str]
 Content = bytes | mmap.mmap
 
 _BLOCK = 64  # bytes that are looked for
-_AHEAD = 2**20  # bytes behind the last match, where the next one most likely is
+_NEAR = 2**20  # bytes after and before the last match, where the next one is looked for
 _STEP = 2**20  # bytes that are compared at once
 
 
@@ -39,9 +39,9 @@ def difference(old: Content, new: Content) -> Patch:
     at = own = there = 0  # in `old`: read up to, described up to; in `new`: end of the last match
     while at < len(old):
         block = old[at : at + _BLOCK]
-        found = new.find(block, there, there + _AHEAD)
+        found = new.find(block, there, there + _NEAR)
         if found < 0:
-            found = new.find(block)
+            found = new.find(block, max(0, there - _NEAR), there + _BLOCK)
         if found < 0:
             at += len(block)
             continue
