@@ -186,8 +186,8 @@ def test_a_full_disk_ends_in_one_line_and_what_was_written_can_be_undone(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["new"], "--write subgenre=GROUPING"),
-        (["new", "--write", "GENRE"], "--write subgenre=GROUPING"),
+        (["new"], "no field is named; give for example --write subgenre=GENRE"),
+        (["new", "--write", "GENRE"], "--write is GENRE; give for example --write subgenre=GENRE"),
         (["new", "--write", "subgenre=TITLE"], "TITLE"),
         (["new", *GENRE, "--mode", "add"], "append"),
         (["new", "--undo", "x.jsonl"], "--undo takes the files from the backup"),

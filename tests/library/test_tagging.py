@@ -165,14 +165,23 @@ def bare_mp3(folder: Path) -> Path:
     return audio_files.write(folder / "a.mp3", audio_files.music(1.0), muxing=bare)
 
 
-def test_id3v1_stays_and_alone_becomes_version_2(tmp_path: Path) -> None:
+ID3V1 = b"TAG" + b"Only here".ljust(30, b"\0") + bytes(94) + bytes([31])  # genre: Trance
+
+
+def test_id3v1_alone_becomes_version_2(tmp_path: Path) -> None:
     path = bare_mp3(tmp_path)
-    id3v1 = b"TAG" + b"Only here".ljust(30, b"\0") + bytes(94) + bytes([31])  # genre: Trance
-    path.write_bytes(path.read_bytes() + id3v1)
+    path.write_bytes(path.read_bytes() + ID3V1)
     write(path, "GENRE", mode="append")
-    assert path.read_bytes().endswith(id3v1)
     found = TinyTag.get(path)
     assert (found.title, found.as_dict()["genre"]) == ("Only here", ["Trance", NEW])
+
+
+def test_id3v1_beside_version_2_stays(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp3", {"artist": "A"})
+    path.write_bytes(path.read_bytes() + ID3V1)
+    write(path, "GENRE")
+    assert path.read_bytes().endswith(ID3V1)
+    assert by_ffmpeg(path)[0].get("title") is None  # it reads version 2 alone
 
 
 def test_version_2_2_becomes_2_3_and_undo_restores_it(tmp_path: Path) -> None:

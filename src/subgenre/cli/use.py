@@ -150,9 +150,8 @@ def tag(
             raise ConfigError("--undo takes the files from the backup; leave the others out")
         return _undo_tags(undo, terminal)
     fields = [words.removeprefix("subgenre=") for words in write]
-    if not write or not all(words.startswith("subgenre=") for words in write):
-        given = " ".join(write) or "missing"
-        raise ConfigError(f"--write is {given}; give for example --write subgenre=GROUPING")
+    if not all(words.startswith("subgenre=") for words in write):
+        raise ConfigError(f"--write is {' '.join(write)}; give for example --write subgenre=GENRE")
     tagged = subgenre.load(run, engine=engine, console=terminal).tag(
         audio,
         *fields,

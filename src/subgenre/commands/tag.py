@@ -16,7 +16,7 @@ from subgenre.core import files, parallel
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_choice
 from subgenre.dataset import journal
-from subgenre.errors import AudioError, LibraryError
+from subgenre.errors import AudioError, ConfigError, LibraryError
 from subgenre.library import retagging, sources, tag_fields
 from subgenre.library.scan import stamp
 from subgenre.library.sources import Skipped
@@ -111,11 +111,14 @@ def tag(
         alpha, maps, workers: as of `classify`.
 
     Raises:
-        MissingExtraError: mutagen is not installed. ConfigError: an unknown field or mode.
+        MissingExtraError: mutagen is not installed. ConfigError: no field, or no such field or
+            mode.
         RunError: the model has no vectors. LibraryError: no audio, or none of it can be read.
         OSError: the disk is full; what the backup names can be undone.
     """
     console = console or Silent()
+    if not fields:
+        raise ConfigError("no field is named; give for example --write subgenre=GENRE")
     for field in fields:
         check_choice("field", field, FIELDS)
     check_choice("mode", mode, MODES)
