@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from subgenre.metrics import clusters
+
 # In continuous integration, where CI is set, the same examples each time.
 settings.register_profile(
     "subgenre", max_examples=40, deadline=None, derandomize="CI" in os.environ
@@ -61,6 +63,18 @@ def need(condition: bool, reason: str) -> None:
     if os.environ.get("SUBGENRE_REQUIRE_ALL") == "1":
         pytest.fail(f"required here: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws(request: pytest.FixtureRequest) -> Iterator[None]:
+    """NMI and ARI have the interval of 5 draws, not 40: 40 take a third of an evaluation's time.
+
+    The tests of the metrics take all draws.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "metrics":
+            patch.setattr(clusters, "REDRAWS", 5)
+        yield
 
 
 @pytest.fixture(scope="session")

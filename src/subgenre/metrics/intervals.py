@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from subgenre.metrics.clusters import OF_CLUSTERS, REDRAWS
+from subgenre.metrics.clusters import OF_CLUSTERS
 from subgenre.metrics.registry import METRICS
 from subgenre.metrics.vectors import Floats, Ints
 
@@ -265,7 +265,7 @@ def _by_t(value: float, draws: Floats) -> tuple[float, float]:
     """Return value +- Student's t times the standard deviation of its draws."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(REDRAWS - 1, 0.975) * draws.std(ddof=1))
+    half = float(stdtrit(len(draws) - 1, 0.975) * draws.std(ddof=1))
     return value - half, value + half
 
 
@@ -276,4 +276,4 @@ def _p_by_t(value: float, draws: Floats) -> float:
     error = draws.std(ddof=1)
     if error == 0.0:
         return float(value == 0.0)
-    return float(2 * stdtr(REDRAWS - 1, -abs(value) / error))
+    return float(2 * stdtr(len(draws) - 1, -abs(value) / error))
