@@ -8,6 +8,7 @@
 # make fuzz   preprocesses and indexes all hostile files of the tests' generator
 # make soak   the explorer under load for 30 minutes
 # make stop   Ctrl-C and SIGTERM in each stage: the seconds to the end
+# make docs   the documentation site in build/site, strict
 # make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
 # make sbom   installs the locked packages and lists them with their licences in sbom.json (CycloneDX)
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop lock sbom clean
+.PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop docs lock sbom clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -73,6 +74,9 @@ soak: $(VENV)/.dev
 
 stop: $(VENV)/.dev
 	$(BIN)/python benchmarks/stopping.py
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(TOOLS)/.made: Makefile
 	$(PYTHON) -m venv $(TOOLS)

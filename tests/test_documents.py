@@ -1,26 +1,39 @@
-"""The examples of README.md, docs/thesis.md, docs/tags.md and docs/api.md run as they are written.
+"""The examples of README.md, of the pages in docs/ and of the notebooks run as they are written.
 
-They run in order in one folder, on a small library, without worker processes. Not run: `make` and
-the installation (they need the network), and Windows's `py`. Replaced: the AST's download in
-`docs/thesis.md` by `musicnn`, and absolute paths by paths in the folder. `subgenre explore` is
-started on a free port and stopped.
+They run in one folder, on a small library, without worker processes, after the commands of
+README.md. Not run: `make` and the installation (they need the network), Windows's `py`, and the
+blocks that say so in their first line, which `MARKED` lists. `docs/extending.md` has its own test.
+Replaced: the AST's download in `docs/thesis.md` by `musicnn`, the epochs of recipes by a few, the
+demo's library by a smaller one, names of models and of a track by those that are there, and
+absolute paths by paths in the folder. `subgenre explore` is started on a free port and stopped.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from subgenre import cli
+from subgenre import cli, config, demo
+from subgenre.cli.main import COMMANDS
+from subgenre.core import csv_tables, workspace
+from subgenre.demo import STYLES, music_files
+from subgenre.library import formats, rekordbox
+from subgenre.library.track import Track
 from tests import audio_files
 from tests.audio.test_tempo_key import RATE, cadence, clicks
 from tests.conftest import REPOSITORY
@@ -35,6 +48,32 @@ TITLES = (
     *("Amber", "Birch", "Cedar", "Delta", "Ember", "Fjord", "Glade", "Heron"),
 )
 NOT_RUN = ("make ", "python3 -m venv", "pip ", "py ", ".venv")
+MARK = "# not run by the tests: "
+MARKED = {  # the reason of each block
+    "docs/architecture.md": ["an outline"],
+    "docs/backbones.md": ["needs the hub"],
+    "docs/export.md": [
+        "tests/commands/test_export.py runs the script on a smaller model",
+        "tests/commands/test_export.py does the same with a smaller model",
+        "they serve a page until they are stopped",
+    ],
+    "docs/howto/report.md": ["trains five models"],
+    "docs/scaling.md": ["takes hours"],
+    "docs/served-index.md": ["needs a server", "needs a server"],
+}
+HOW_TO = ("docs/howto/labels.md", "docs/howto/lists.md", "docs/tags.md")
+RUN_HERE = {
+    *("README.md", "docs/index.md", "docs/tutorial.md", "docs/api.md", "docs/thesis.md"),
+    *("docs/cluster.md", "docs/export.md", "docs/howto/playlists.md", *HOW_TO),
+}
+RUN_ELSEWHERE = {"docs/extending.md"}  # tests/test_extending.py
+EPOCHS, DEMO_STYLES = 5, ("deep house", "acid house", "techno")
+PLACEHOLDERS: dict[str, Callable[[], str]] = {
+    "fully_trained_models_before": lambda: RUN,
+    "fully_trained_models_after": lambda: workspace.runs(Path())[-1].name,
+    f"{RUN}/tags_1.jsonl": lambda: str(next(Path().glob("*/tags_1.jsonl"))),
+    "Tidal Basin": lambda: min(Path("WAV/house/acid house").iterdir()).stem[3:],
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +94,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def blocks(document: str, language: str = "") -> list[str]:
-    """Return the code blocks of a document, in order."""
+def blocks(document: str, *languages: str) -> list[str]:
+    """Return the code blocks of a document, in order, without those that are marked."""
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [code for kind, code in found if kind == language]
+    return [code for kind, code in found if kind in languages and not code.startswith(MARK)]
 
 
 def commands(document: str) -> list[list[str]]:
     """Return the commands of a document as words, without comments."""
-    lines = [line for block in blocks(document) for line in block.splitlines()]
+    lines = [line for block in blocks(document, "") for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines if not line.startswith(NOT_RUN)]
 
 
-def start_and_stop(words: list[str]) -> None:
-    """Start the explorer, wait for its address, and stop it."""
+@cache
+def start_and_stop(*words: str) -> None:
+    """Start the explorer, wait for its address, and stop it; once for all pages."""
     server = subprocess.Popen(
         [sys.executable, "-m", *words, "--port", "0"], stderr=subprocess.PIPE, text=True
     )
@@ -80,41 +120,58 @@ def start_and_stop(words: list[str]) -> None:
     assert server.returncode in (0, 128 + signal.SIGTERM)
 
 
-def test_the_commands_of_the_readme(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_commands(document: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the commands of a document in a folder."""
     monkeypatch.chdir(folder)
     replace_workers(monkeypatch)
-    for words in commands("README.md"):
-        assert words[0] == "subgenre"
-        if words[1] == "explore":
-            start_and_stop(words)
+    for program, *words in commands(document):
+        given = [PLACEHOLDERS[word]() if word in PLACEHOLDERS else word for word in words]
+        if program == "cd":
+            monkeypatch.chdir(given[0])
+        elif given[0] == "explore":
+            start_and_stop(program, *given)
         else:
-            assert cli.main(words[1:]) == 0, words
+            assert program == "subgenre"
+            assert cli.main(given) == 0, given
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_epochs() -> Iterator[None]:
+    """Each recipe has `EPOCHS` epochs."""
+    load = config.load_recipe
+    shorten = partial(config.replace, section="optim", epochs=EPOCHS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "load_recipe", lambda name: shorten(load(name)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def ready(folder: Path) -> Path:
+    """The folder after the commands of README.md."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_commands("README.md", folder, patch)
     (folder / next(folder.glob("fully_trained_models_*"))).rename(folder / RUN)
-    assert (folder / RUN / "report.html").is_file()
-    assert (folder / "more.m3u8").is_file()
+    return folder
 
 
-def test_the_python_of_the_api_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_the_commands_of_the_readme(ready: Path) -> None:
+    assert (ready / RUN / "report.html").is_file()
+    assert (ready / "more.m3u8").is_file()
+
+
+def test_the_python_of_the_api_page(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
     replace_workers(monkeypatch)
     code = "\n".join(blocks("docs/api.md", "python"))
     for path in ("/music/new", "/anywhere/else.flac"):
         assert path in code
-        code = code.replace(path, f"{folder}{path}")
-    names: dict[str, object] = {}
-    exec(compile(code, "docs/api.md", "exec"), names)
-    assert (folder / "mine.m3u8").is_file()
+        code = code.replace(path, f"{ready}{path}")
+    exec(compile(code, "docs/api.md", "exec"), {})
+    assert (ready / "mine.m3u8").is_file()
 
 
-def test_the_commands_of_the_tags_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    replace_workers(monkeypatch)
-    for words in commands("docs/tags.md"):
-        assert cli.main(words[1:]) == 0, words
-
-
-def test_the_commands_of_the_thesis(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_the_commands_of_the_thesis(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
     replace_workers(monkeypatch)
     for python, script, *options in commands("docs/thesis.md"):
         assert python == "python"
@@ -127,3 +184,90 @@ def test_the_commands_of_the_thesis(folder: Path, monkeypatch: pytest.MonkeyPatc
             runpy.run_path(str(REPOSITORY / script), run_name="__main__")
         assert stop.value.code in (0, None), script
     assert any(Path("ast_triplet_output").iterdir())
+
+
+@pytest.mark.parametrize("page", HOW_TO)
+def test_the_commands_of_a_how_to(page: str, ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    run_commands(page, ready, monkeypatch)
+
+
+def test_the_commands_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    smaller = partial(demo.make_library, tracks_per_subgenre=4, track_s=10, workers=1)
+    monkeypatch.setattr(demo, "make_library", smaller)
+    monkeypatch.setattr(music_files, "STYLES", [s for s in STYLES if s.name in DEMO_STYLES])
+    run_commands("docs/tutorial.md", tmp_path, monkeypatch)
+    assert len(formats.read_playlist(tmp_path / "demo" / "first.m3u8")) == 10
+
+
+def test_the_commands_of_the_home_page_are_run_on_other_pages() -> None:
+    run = [*commands("docs/tutorial.md"), *commands("docs/howto/labels.md")]
+    assert all(words in run for words in commands("docs/index.md"))
+
+
+def test_playlists_of_each_kind(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "WAV").symlink_to(ready / "WAV")
+    lists = {
+        label: [Track(path.stem, path) for path in sorted((tmp_path / "WAV" / label).iterdir())[:3]]
+        for label in LABELS
+    }
+    for name, tracks in lists.items():
+        formats.write_playlist(tmp_path / "playlists" / f"{name}.m3u8", tracks)
+    rekordbox.write_rekordbox(tmp_path / "rekordbox.xml", lists)
+    rows = [(track.path, *name.split("/")) for name, tracks in lists.items() for track in tracks]
+    csv_tables.write(tmp_path / "tracks.csv", [("path", "genre", "subgenre"), *rows])
+    run_commands("docs/howto/playlists.md", tmp_path, monkeypatch)
+
+
+def test_the_shards_of_the_cluster_page(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "WAV").symlink_to(ready / "WAV")
+    run_commands("docs/cluster.md", tmp_path, monkeypatch)
+    assert (tmp_path / "preprocessed_features" / "chunks.parquet").is_file()
+
+
+def test_the_vectors_of_the_export_page(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
+    shutil.rmtree("exported")
+    assert cli.main(["export", "--faiss", "--out", "exported"]) == 0
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks("docs/export.md", "python")), names)
+    assert names["index"].ntotal == len(names["tracks"]) > 0
+
+
+def test_the_notebooks(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ready)
+    replace_workers(monkeypatch)
+    for name in ("judged_model", "compare_recipes"):
+        path = REPOSITORY / "docs" / "notebooks" / f"{name}.ipynb"
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        assert not any(cell.get("outputs") for cell in cells)
+        exec(compile("\n".join(code), path.name, "exec"), {})
+    plt.close("all")
+
+
+def test_each_block_is_run_or_says_why_not() -> None:
+    marked: dict[str, list[str]] = {}
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
+        page = path.relative_to(REPOSITORY).as_posix()
+        text = path.read_text(encoding="utf-8")
+        reasons = re.findall(rf"^```\w*\n{MARK}(.*)$", text, re.MULTILINE)
+        if reasons:
+            marked[page] = reasons
+        if blocks(page, "", "sh", "python"):
+            assert page in RUN_HERE | RUN_ELSEWHERE, page
+    assert marked == MARKED
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    words = [mkdocs, "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    commands = (tmp_path / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
+    assert ">subgenre demo [OPTIONS]" in commands
+    assert all(f'id="subgenre-{command.__name__}"' in commands for command in COMMANDS)

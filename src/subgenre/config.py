@@ -181,7 +181,8 @@ class BatchConfig:
     Attributes:
         kind: `triplet` (each epoch has one triplet for each training chunk) or `pk`.
         size: triplets a step, for `triplet`.
-        subgenres: P, tracks: K (each subgenre), chunks: C (each track), for `pk`; 0: all.
+        subgenres: P of a `pk` batch; 0: all. tracks: K of each subgenre; 0: all.
+        chunks: C of each track; 0: all.
         same_genre: share of the `pk` batches drawn from one genre (siblings are hard negatives).
         accumulate: steps whose gradients are averaged for one update of the weights.
     """
