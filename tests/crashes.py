@@ -38,6 +38,7 @@ from subgenre.commands import index as indexing
 from subgenre.core import workspace
 from subgenre.core.files import TEMPORARY
 from subgenre.dataset import building
+from subgenre.metrics import clusters
 from subgenre.models import cache, embedding
 from subgenre.search import storage
 from tests.small_library import replace_workers, write_wav
@@ -106,6 +107,7 @@ def slow_motion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(indexing, "SAVE_EVERY_S", -1.0)
     patch.setattr(cache, "SAVE_EVERY_S", -1.0)
     patch.setattr(embedding, "_batch_size", lambda _device: 3)
+    patch.setattr(clusters, "REDRAWS", 5)  # of an interval, which takes a third of the time
 
 
 class Operations:

@@ -18,6 +18,7 @@ from subgenre.core import hardware
 from subgenre.dataset.folder import FeatureFolder
 from subgenre.models import backbones, embedding, encoder
 from subgenre.models.encoder import Encoder
+from subgenre.report import maps
 from subgenre.training import fit
 from tests.folders import make_folder
 from tests.stand_in_device import NAME, stand_in_device
@@ -204,6 +205,7 @@ def test_each_backbone_runs_and_returns(ast, folder, device, tmp_path: Path) -> 
 
 def test_the_commands_from_training_to_refit(folder, device, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(hardware, "pick_device", lambda _name: device)
+    monkeypatch.setattr(maps, "PCA_BELOW", 1000)  # UMAP uses no device, and takes seconds
     settings = config.replace(config.load_recipe("laptop"), "model", backbone="musicnn")
     settings = config.replace(settings, "optim", epochs=2)
     run = train.train(
