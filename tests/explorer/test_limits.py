@@ -17,6 +17,7 @@ import anyio
 import httpx
 import pytest
 
+from subgenre.errors import ConfigError
 from subgenre.explorer import limits, server
 from tests.explorer_library import make_library, served
 
@@ -157,6 +158,31 @@ def test_only_loopback_needs_no_token(library, monkeypatch, host, open_to_all):
     finally:
         made[0].should_exit = True
         thread.join(10)
+
+
+class Ended:
+    """A server that ends at once."""
+
+    def run(self, sockets):
+        pass
+
+
+@pytest.mark.parametrize(("host", "token"), [("0.0.0.0", "f" * 32), ("127.0.0.1", "")])
+def test_the_token_of_the_environment_is_taken(library, monkeypatch, host, token):
+    monkeypatch.setenv("SUBGENRE_TOKEN", "f" * 32)
+    printed, given = [], []
+    monkeypatch.setattr(server, "make_server", lambda app: Ended())
+    monkeypatch.setattr(server, "create_app", lambda *arguments: given.append(arguments[2]))
+    server.serve(library, host=host, port=0, on_ready=printed.append)
+    assert given == [token]
+    assert httpx.URL(printed[0]).params.get("token", "") == token
+
+
+@pytest.mark.parametrize("token", ["", "secret", "f" * 31, "f" * 32 + "\n", "ü" * 40, "a b;" * 10])
+def test_a_token_that_can_be_guessed_or_fits_no_address_is_refused(library, monkeypatch, token):
+    monkeypatch.setenv("SUBGENRE_TOKEN", token)
+    with pytest.raises(ConfigError, match="SUBGENRE_TOKEN must have 32 or more"):
+        server.serve(library, host="0.0.0.0", port=0, on_ready=print)
 
 
 def test_an_answer_is_sent_at_once():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import secrets
 import socket
 import threading
@@ -16,16 +18,21 @@ from subgenre.explorer.app import create_app
 from subgenre.explorer.content import Library
 from subgenre.explorer.limits import MAX_CONNECTIONS, STOP_S, Connection
 
+VARIABLE = "SUBGENRE_TOKEN"  # the environment's: a container keeps its token when it starts again
+
 
 def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the explorer of a library until it is interrupted.
 
     Port 0 takes a free one. `on_ready` is called with the page's address. On any address but
-    loopback it holds the token that every request needs.
+    loopback it holds the token that every request needs: that of the environment, or a new one.
+
+    Raises:
+        ConfigError: the address or port is not available, or the token can be guessed.
     """
     with bind(host, port) as bound:
         ip, number = bound.getsockname()[:2]
-        token = "" if ipaddress.ip_address(ip).is_loopback else secrets.token_urlsafe()
+        token = "" if ipaddress.ip_address(ip).is_loopback else _token()
         server = make_server(create_app(library, host, token))
         on_ready(address(host, number) + (f"?token={token}" if token else ""))
         ended = threading.Event()
@@ -43,6 +50,18 @@ def serve(library: Library, *, host: str, port: int, on_ready: Callable[[str], N
         finally:
             server.should_exit = True
             ended.wait(STOP_S + 0.5)  # no longer: a refit may take minutes
+
+
+def _token() -> str:
+    given = os.environ.get(VARIABLE)
+    if given is None:
+        return secrets.token_urlsafe()
+    if not re.fullmatch(r"[\w-]{32,}", given, re.ASCII):
+        raise ConfigError(
+            f"{VARIABLE} must have 32 or more of A-Z, a-z, 0-9, - and _, without spaces; make one "
+            "with: openssl rand -hex 32"
+        )
+    return given
 
 
 def make_server(app: Any) -> uvicorn.Server:
