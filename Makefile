@@ -10,6 +10,7 @@
 # make stop   Ctrl-C and SIGTERM in each stage: the seconds to the end
 # make docs   the documentation site in build/site, strict
 # make lock   requirements-lock.txt anew: the versions of constraints.txt with hashes
+# make dist   the sdist, and the wheel made from it, in dist/
 # make sbom   installs the locked packages and lists them with their licences in sbom.json (CycloneDX)
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop docs lock sbom clean
+.PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop docs lock dist sbom clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -88,6 +89,10 @@ lock: $(TOOLS)/.made
 	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" --quiet --output-file requirements-lock.txt
 
+dist: $(TOOLS)/.made
+	rm -rf dist
+	$(TOOLS)/bin/uv build --out-dir dist
+
 sbom: $(TOOLS)/.made
 	$(PYTHON) -m venv --clear --without-pip $(TOOLS)/release
 	$(TOOLS)/bin/uv pip install -q --python $(TOOLS)/release --require-hashes -r requirements-lock.txt
@@ -95,4 +100,4 @@ sbom: $(TOOLS)/.made
 	  --output-reproducible --output-file sbom.json
 
 clean:
-	rm -rf $(VENV) $(TOOLS) sbom.json build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TOOLS) sbom.json build dist .mypy_cache .ruff_cache .pytest_cache
