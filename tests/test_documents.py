@@ -58,6 +58,7 @@ MARKED = {  # the reason of each block
         "they serve a page until they are stopped",
     ],
     "docs/howto/report.md": ["trains five models"],
+    "docs/install.md": ["needs a container engine"],
     "docs/scaling.md": ["takes hours"],
     "docs/served-index.md": ["needs a server", "needs a server"],
 }
