@@ -11,25 +11,28 @@ from mkdocs.structure.files import File, Files
 
 from subgenre.cli.main import app
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the page of the commands, a page for each notebook, and the examples."""
+    """Add the pages of the commands, of each notebook and on security, and the examples."""
     commands = app.generate_docs(output_format="markdown").replace("# subgenre", "# Commands", 1)
     commands = re.sub("## Table of Contents.*?(?=\\*\\*Commands)", "", commands, flags=re.DOTALL)
     files.append(File.generated(config, "reference/commands.md", content=commands))
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = notebook_page(json.loads(file.content_string), file.name)
         files.append(File.generated(config, file.src_uri.replace(".ipynb", ".md"), content=page))
-    for path in EXAMPLES.iterdir():
+    security = str(ROOT / "SECURITY.md")
+    files.append(File.generated(config, "security.md", abs_src_path=security))
+    for path in (ROOT / "examples").iterdir():
         files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Make a link to an example of the repository one to its copy in the site."""
-    return markdown.replace("](../examples/", "](examples/")
+    """Make links to other files of the repository ones to their copies in the site."""
+    markdown = markdown.replace("](../examples/", "](examples/")
+    return markdown.replace("](../SECURITY.md", "](security.md")
 
 
 def notebook_page(notebook: dict[str, list[dict[str, object]]], name: str) -> str:
