@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from subgenre.core import stopping
 from subgenre.errors import ConfigError, TrainingError
 from subgenre.training import distributed
 from subgenre.training.distributed import Group
@@ -27,7 +30,7 @@ def test_processes_that_do_not_meet_are_one_clear_error(monkeypatch: pytest.Monk
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed.getsockname()[1])}
         for name, value in (place | {"RANK": "1", "WORLD_SIZE": "2"}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(distributed, "_TIMEOUT", timedelta(seconds=1))
+        monkeypatch.setattr(distributed, "_JOIN_TIMEOUT", timedelta(seconds=1))
         with pytest.raises(TrainingError, match="can't reach one another"):
             distributed.start("cpu")
 
@@ -85,11 +88,39 @@ def work(rank: int, port: int, folder: Path) -> None:
     distributed.sum_gradients(model.parameters(), group)
     flags = [distributed.any_process(rank == 1, group, torch.device("cpu"))]
     flags.append(distributed.any_process(False, group, torch.device("cpu")))
+    timeout = torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout
     torch.save(
-        {"loss": loss.detach(), "grads": [p.grad for p in model.parameters()], "flags": flags},
+        {
+            "loss": loss.detach(),
+            "grads": [p.grad for p in model.parameters()],
+            "flags": flags,
+            "timeout_s": timeout.total_seconds(),
+        },
         folder / f"{rank}.pt",
     )
     distributed.stop()
+
+
+def _waits(port: int) -> None:
+    with stopping.caught():
+        join(0, port)
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_another_ends_at_once() -> None:
+    """torchrun stops it so when the other has died."""
+    port = free_port()
+    waiting = mp.get_context("fork").Process(target=_waits, args=(port,))
+    waiting.start()
+    while waiting.is_alive():
+        with contextlib.suppress(ConnectionRefusedError):  # it does not yet listen
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+    waiting.terminate()
+    waiting.join(timeout=20)
+    code = waiting.exitcode
+    waiting.kill()
+    assert code == -signal.SIGTERM
 
 
 @pytest.mark.slow
@@ -105,6 +136,7 @@ def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
         for grad, parameter in zip(found["grads"], model.parameters(), strict=True):
             assert torch.allclose(grad, parameter.grad, atol=1e-10)
         assert found["flags"] == [True, False]
+        assert found["timeout_s"] == 12 * 3600  # that of joining is shorter
 
 
 def test_what_learns_in_no_process_stays_without_a_gradient(

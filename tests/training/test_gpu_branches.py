@@ -113,6 +113,7 @@ def test_each_process_takes_the_gpu_of_its_local_rank(monkeypatch, device, backe
         init_process_group=lambda name, timeout: started.update(backend=name),
         get_rank=lambda: 1,
         get_world_size=lambda: 2,
+        distributed_c10d=SimpleNamespace(_set_pg_timeout=lambda timeout: None),
     )
     monkeypatch.setattr(distributed, "dist", fake)
     assert distributed.start(device) == distributed.Group(1, 2, 1)

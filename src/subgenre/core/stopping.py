@@ -49,6 +49,22 @@ def caught() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Let SIGTERM end the process at once: while foreign code waits, `_stop` would not be called.
+
+    For a block with nothing to tidy up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename == _IMPORT_SYSTEM:

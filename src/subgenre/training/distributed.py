@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from subgenre.core import stopping
 from subgenre.core.shards import Shard
 from subgenre.errors import ConfigError, SubgenreError, TrainingError
 
 T = TypeVar("T")
 
+_JOIN_TIMEOUT = timedelta(minutes=10)
 # The others wait while the first process joins the frozen backbone's output or validates.
 _TIMEOUT = timedelta(hours=12)
 
@@ -59,7 +61,9 @@ def start(device: str) -> Group:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
+            with stopping.at_once():  # torchrun stops a process that waits for one that has died
+                dist.init_process_group("nccl" if cuda else "gloo", timeout=_JOIN_TIMEOUT)
+            dist.distributed_c10d._set_pg_timeout(_TIMEOUT)
         except RuntimeError as problem:
             reason = next(iter(str(problem).splitlines()), type(problem).__name__)
             raise TrainingError(
