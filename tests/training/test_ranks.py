@@ -19,7 +19,7 @@ from subgenre import cli
 from subgenre.audio.features import AST_SPEC
 from subgenre.config import TrainConfig
 from subgenre.dataset.folder import FeatureFolder
-from subgenre.errors import Interrupted
+from subgenre.errors import Interrupted, TrainingError
 from subgenre.models import embedding
 from subgenre.models.cache import CACHE
 from subgenre.training import checkpoint, distributed, fit, trainer
@@ -241,3 +241,25 @@ def test_no_process_leaves_before_the_first_has_saved(
     fit.fit(folder, ids(folder), _shared(1))  # the frozen backbone's output is cached
     two_processes(_stopped_rank, folder.path, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["1", "1"]
+
+
+def _sees_another(rank: int, port: int, features: Path, out: Path) -> None:
+    """Resume as one of two, where the second one does not yet see the checkpoint."""
+    group = join(rank, port)
+    folder = FeatureFolder.open(features)
+    run: dict[str, Any] = {"group": group, "checkpoints": out, "fingerprint": {}}
+    fit.fit(folder, ids(folder), _shared(1), **run)
+    seen = None if rank else out / checkpoint.NAME
+    reason = "another process" if rank == 0 else r"after step 0 here, after step \d+ in the first"
+    with pytest.raises(TrainingError, match=reason):
+        fit.fit(folder, ids(folder), _shared(1), **run, resume=seen)
+    distributed.stop()
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_checkpoints_stop(
+    folder: FeatureFolder, tmp_path: Path
+) -> None:
+    """A network file system may show another machine the newest file some seconds later."""
+    fit.fit(folder, ids(folder), _shared(1))  # the frozen backbone's output is cached
+    two_processes(_sees_another, folder.path, tmp_path)

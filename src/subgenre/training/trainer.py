@@ -97,6 +97,13 @@ class Trainer:
             self.optimizer.load_state_dict(saved["optimizer"])
             vars(self.watch).update(state.watch)
             self.began -= state.seconds
+        expected = distributed.broadcast(state.done, self.group, self.device)
+        with distributed.fail_together(self.group, self.device):  # a shared folder may lag behind
+            if state.done != expected:
+                raise TrainingError(
+                    f"the checkpoint ends after step {state.done} here, after step {expected:.0f} "
+                    "in the first process; start again when all machines see the same file"
+                )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             first = self._batches(state.epoch)
