@@ -19,6 +19,8 @@ TOOLS := $(VENV)-tools
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
+# else each process of the tests compiles all of them anew
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test test-fast lint check bench crash damage fuzz soak stop docs lock dist sbom clean
 
 help:

@@ -52,6 +52,7 @@ MARK = "# not run by the tests: "
 MARKED = {  # the reason of each block
     "docs/architecture.md": ["an outline"],
     "docs/backbones.md": ["needs the hub"],
+    "docs/cluster.md": ["tests/training/test_nodes.py runs the script for SLURM"],
     "docs/export.md": [
         "tests/commands/test_export.py runs the script on a smaller model",
         "tests/commands/test_export.py does the same with a smaller model",
