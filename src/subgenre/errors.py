@@ -75,7 +75,7 @@ class Interrupted(TrainingError):  # noqa: N818 - a requested stop, not a fault
     """A signal stopped the run after its checkpoint was saved."""
 
     exit_code = 143  # as of a process that SIGTERM ended
-    go_on = "the same command with --resume goes on"
+    go_on = "`subgenre train --resume` with the same options goes on"
 
 
 class CheckpointError(SubgenreError):

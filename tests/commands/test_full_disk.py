@@ -65,7 +65,7 @@ def test_train_leaves_no_half_of_a_model_and_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(stage, "_write", write)
         note, line = refused(capsys, 2**30, *words).splitlines()
-    assert "with --resume goes on" in note
+    assert "train --resume`" in note
     assert "safetensors" in line
     assert not (tmp_path / "m").exists()
     assert main([*words, "--resume", "--quiet"]) == 0

@@ -64,13 +64,17 @@ def test_the_weight_of_one_track_is_given_where_it_is_large():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "doubt"), [(0.043, 0.174, False), (-0.01, 0.22, True), (-0.2, -0.02, False)]
+    ("low", "high", "p", "doubt"),
+    [
+        *((0.043, 0.174, 0.0017, False), (-0.2, -0.02, 0.03, False)),
+        *((-0.01, 0.22, 0.04, True), (0.02, 0.32, 0.065, True)),
+    ],
 )
-def test_only_the_interval_of_the_difference_decides_whether_training_helped(low, high, doubt):
+def test_only_the_difference_decides_whether_training_helped(low, high, p, doubt):
     gain = (low + high) / 2
     data = with_models(
         138,
-        {"frozen": Difference(gain, low, high, 0.0017, 138)},
+        {"frozen": Difference(gain, low, high, p, 138)},
         frozen=Score(0.55, 0.47, 0.63, 0.1),  # the two intervals overlap in each case
         trained=Score(0.55 + gain, 0.47 + gain, 0.63 + gain, 0.1),
     )

@@ -120,7 +120,7 @@ def test_ctrl_c_names_this_runs_checkpoint_alone(
     place = {"checkpoints": tmp_path / "c", "out": tmp_path / "m"}
     with pytest.raises(KeyboardInterrupt):
         stage.train(folder.path, recipe(), **place, console=console)
-    assert any("with --resume goes on" in text for text in console.messages) == own
+    assert any("train --resume`" in text for text in console.messages) == own
 
 
 @pytest.mark.parametrize(

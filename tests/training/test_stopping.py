@@ -45,7 +45,7 @@ def test_a_run_that_was_killed_while_it_wrote_its_model_is_resumed(
         patch.setattr(stage, "_write_vectors", pressed)
         with pytest.raises(KeyboardInterrupt):
             stage.train(folder.path, recipe(), **place, console=console)
-    assert any("with --resume goes on" in text for text in console.messages)
+    assert any("train --resume`" in text for text in console.messages)
     assert (tmp_path / "m" / workspace.SPLIT).is_file()
     assert not (tmp_path / "m" / workspace.CONFIG).exists()
     with pytest.raises(RunError, match="is not empty"):  # a new run replaces nothing

@@ -97,7 +97,7 @@ def classify(
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         console.warn(
-            f"the model was trained on {text.counted(len(names), 'file')}: “fits” is too high for "
+            f"the model was trained on {len(names)} of these files, so “fits” is too high for "
             f"{', '.join(names[:NAMED])}{more}"
         )
     auroc = model.rejection.get("auroc", {}).get("value")

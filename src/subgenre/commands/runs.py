@@ -130,7 +130,7 @@ class Compared:
     def verdict(self) -> str:
         """State in a sentence what the interval of the difference shows."""
         main = self.differences[MAIN]
-        if main.low <= 0 <= main.high:
+        if not main.clear:
             return (
                 f"{counted(self.n_tracks, 'track')} show no difference between the two models "
                 f"(p {p_value(main.p)})"

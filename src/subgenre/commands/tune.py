@@ -268,7 +268,7 @@ def _verdict(ranked: Sequence[Trial], first: Trial, by: str) -> str:
     gain = metrics.compare(best.measured, first.measured, seed=first.candidate.settings.run.seed)[
         by
     ]
-    doubt = "; the difference may be chance" if gain.low <= 0 else ""
+    doubt = "; the difference may be chance" if not gain.clear else ""
     value, low, high = (signed(figure, 3) for figure in (gain.difference, gain.low, gain.high))
     return (
         f"{sentence}, {value} [{low}, {high}] over "

@@ -55,6 +55,11 @@ class Difference:
     p: float
     n: int
 
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than chance: both the interval and p have to show it."""
+        return not self.low <= 0 <= self.high and self.p < 0.05
+
 
 @dataclass(frozen=True)
 class Measured:

@@ -90,8 +90,8 @@ def _beside_baselines(data: ReportData) -> list[str]:
         if base is None or difference is None or (name in SIMPLE and difference.low > 0):
             continue
         gap = f"{start} {_text(base)}, {difference_text(difference)} this model"
-        unclear = difference.difference != 0 and difference.low <= 0 <= difference.high
-        lines.append(f"{gap}{MAY_BE_CHANCE if unclear else ''}.")
+        doubt = difference.difference != 0 and not difference.clear
+        lines.append(f"{gap}{MAY_BE_CHANCE if doubt else ''}.")
     return lines
 
 
