@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import shutil
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,11 @@ from tinytag import TinyTag
 
 from subgenre.audio import reading
 from subgenre.cli import main
-from subgenre.library import retagging
+from subgenre.commands import tag
+from subgenre.core import files
+from subgenre.dataset.journal import Journal
+from subgenre.library import retagging, tag_fields
+from subgenre.library.scan import stamp
 from tests import audio_files
 from tests.runs import sounding_run
 from tests.small_disk import largest_file
@@ -216,3 +222,146 @@ def test_a_missing_library_is_named_with_its_licence(
     assert code == 2
     assert "GPL-2.0-or-later" in err
     assert "pip install 'subgenre[tag]'" in err
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    """A backup of two files, `new/a.flac` and `new/b.flac`; what they were is in `old`."""
+    book = tmp_path / "model" / "tags_1.jsonl"
+    (tmp_path / "new").mkdir()
+    with Journal(book, {"kind": tag.KIND}) as journal:
+        for seed, name in enumerate(("a.flac", "b.flac")):
+            path = audio_files.write(tmp_path / "new" / name, audio_files.music(1.0, seed=seed))
+            (tmp_path / "old").mkdir(exist_ok=True)
+            shutil.copy2(path, tmp_path / "old")
+            retagging.change(
+                path,
+                tag_fields.plan(path, "dark", ["GENRE"], "overwrite"),
+                track_id=reading.probe(path).id,
+                seen=stamp(path),
+                record=lambda entry, name=name: journal.append(  # type: ignore[misc]
+                    {"path": f"../new/{name}", **entry}
+                ),
+            )
+    return book
+
+
+def as_before(backup: Path) -> list[str]:
+    """Return the names of the files that are as before the change."""
+    home = backup.parent.parent
+    old = {path: path.read_bytes() for path in sorted((home / "old").iterdir())}
+    found = [home / "new" / path.name for path in old]
+    pairs = zip(found, old.values(), strict=True)
+    return [path.name for path, data in pairs if path.is_file() and path.read_bytes() == data]
+
+
+def replace_line(backup: Path, number: int, line: bytes) -> None:
+    lines = backup.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = line
+    backup.write_bytes(b"".join(lines))
+
+
+def edit_line(backup: Path, number: int, **values: Any) -> None:
+    """Write a line anew, with a right checksum."""
+    entry = {**json.loads(backup.read_bytes().splitlines()[number - 1]), **values}
+    kept = {key: value for key, value in entry.items() if value is not None}
+    replace_line(backup, number, json.dumps(files.with_checksum(kept)).encode() + b"\n")
+
+
+def skipped_once(err: str, reason: str) -> bool:
+    lines = [line for line in err.splitlines() if "skipped" in line]
+    return len(lines) == 1 and reason in lines[0] and "Traceback" not in err
+
+
+def test_undo_writes_into_the_audio_of_its_line_only(backup: Path, call: Call) -> None:
+    script, evil = backup.with_name("profile"), b"rm -r music"
+    script.write_bytes(b"known content")
+    values = {"path": script.name, "new": files.checksum(b"known content")}
+    patch = {"old": files.checksum(evil), "patch": [b64encode(evil).decode()]}
+    edit_line(backup, 2, **values, **patch)
+    code, undone, err = call("--undo", backup)
+    assert (code, len(undone["restored"])) == (1, 1)
+    assert skipped_once(err, "profile")
+    assert script.read_bytes() == b"known content"
+
+
+def test_undo_refuses_a_line_without_a_checksum(backup: Path, call: Call) -> None:
+    entry = json.loads(backup.read_bytes().splitlines()[1])
+    del entry[files.CHECKSUM]
+    replace_line(backup, 2, json.dumps(entry).encode() + b"\n")
+    code, _, err = call("--undo", backup)
+    assert code == 1
+    assert skipped_once(err, "line 2 is damaged")
+    assert as_before(backup) == []
+
+
+@pytest.mark.parametrize("kind", ["empty", "pipe", "folder", "gone"])
+def test_one_bad_file_does_not_stop_the_undo(backup: Path, call: Call, kind: str) -> None:
+    path = backup.parent.parent / "new" / "a.flac"
+    path.unlink()
+    if kind == "empty":
+        path.touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    code, _, err = call("--undo", backup)
+    assert code == 1
+    assert skipped_once(err, "a.flac")
+    assert as_before(backup) == ["b.flac"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({name: None} for name in ("path", "id", "mtime_ns", "old", "new", "patch")),
+        *({"path": path} for path in (3, "", "a\0b", "\ud800", "a" * 5000)),
+        *({"mtime_ns": value} for value in ("x", 10**40, 0.5)),
+        *({"patch": patch} for patch in (3, [3], [[0, 10**18]], [[-5, 5]], [["0", "5"]], ["a"])),
+        {"old": "x"},
+    ],
+    ids=str,
+)
+def test_a_line_of_another_shape_is_named_and_changes_nothing(
+    backup: Path, call: Call, values: dict[str, Any]
+) -> None:
+    edit_line(backup, 2, **values)
+    before = (backup.parent.parent / "new" / "a.flac").read_bytes()
+    code, _, err = call("--undo", backup)
+    assert code == 1
+    assert skipped_once(err, "")
+    assert as_before(backup) == ["b.flac"]
+    assert (backup.parent.parent / "new" / "a.flac").read_bytes() == before
+
+
+@pytest.mark.parametrize(("line", "kept"), [(3, ["a.flac"]), (2, [])])
+def test_a_cut_backup_is_named(backup: Path, call: Call, line: int, kept: list[str]) -> None:
+    lines = backup.read_bytes().splitlines(keepends=True)
+    backup.write_bytes(b"".join(lines[: line - 1]) + lines[line - 1][:-30])
+    code, _, err = call("--undo", backup)
+    assert code == 1
+    assert skipped_once(err, f"line {line} is incomplete: ../new/{'ab'[line - 2]}.flac")
+    assert as_before(backup) == kept
+
+
+def test_undo_keeps_a_link(backup: Path, call: Call) -> None:
+    path = backup.parent.parent / "new" / "a.flac"
+    target = path.rename(path.with_name("moved.flac"))
+    path.symlink_to(target.name)
+    assert call("--undo", backup)[0] == 0
+    assert path.is_symlink()
+    assert as_before(backup) == ["a.flac", "b.flac"]
+
+
+def test_undo_of_a_missing_backup_says_so(tmp_path: Path, call: Call) -> None:
+    code, _, err = call("--undo", tmp_path / "none.jsonl")
+    assert code == 2
+    assert "none.jsonl does not exist" in err
+
+
+def test_two_commands_at_once_have_two_backups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tags_1.jsonl").touch()
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # made by another command meanwhile
+    assert tag._new_backup(tmp_path) == tmp_path / "tags_2.jsonl"

@@ -6,7 +6,9 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +49,29 @@ def test_a_patch_is_small_where_tags_moved_and_silence_repeats(tmp_path: Path) -
         patch = patches.difference(before, after)
         assert restored(after, patch) == old
     assert len(json.dumps(patch)) < 1000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(3, None, {}, "a", "\u00e9" * 4),
+        *([-1, 2], [0, -1], [0, 10**18], [10**30, 1], [0.0, 1], ["0", "1"], [0, 1, 2]),
+    ],
+)
+def test_what_is_no_patch_is_refused(part: Any) -> None:
+    with pytest.raises(ValueError, match=r"no part of the file|base64|ASCII"):
+        restored(b"new content", [part])
+
+
+def test_a_patch_does_not_fill_the_disk() -> None:
+    class Count(io.RawIOBase):
+        size = 0
+
+        def write(self, data: Any) -> int:
+            self.size += len(data)
+            return len(data)
+
+    out: Any = Count()
+    with pytest.raises(ValueError, match="more than"):
+        patches.restore(bytes(2**20), [[0, 2**20]] * 1000, out)
+    assert out.size < 2**29

@@ -9,6 +9,7 @@ import errno
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from tinytag import TinyTag
 
 from subgenre.audio import reading
-from subgenre.core.files import TEMPORARY
+from subgenre.core.files import TEMPORARY, checksum
 from subgenre.errors import AudioError
 from subgenre.library import retagging, tag_fields
 from subgenre.library.scan import CHANGED, stamp
@@ -134,6 +135,26 @@ def test_undo_restores_each_byte_the_times_and_the_mode(tmp_path: Path, name: st
     assert path.read_bytes() == before
     assert (path.stat().st_mtime_ns, path.stat().st_mode) == (seen.st_mtime_ns, seen.st_mode)
     assert not retagging.undo(path, record)
+
+
+def test_undo_restores_a_time_of_zero(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.flac")
+    os.utime(path, ns=(0, 0))
+    assert retagging.undo(path, write(path, "GENRE"))
+    assert path.stat().st_mtime_ns == 0
+
+
+def test_undo_changes_tags_only(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.flac")
+    other = make(tmp_path / "b.flac").read_bytes()[:-1] + b"x"
+    record = write(path, "GENRE")
+    before = path.read_bytes()
+    of_other = {"old": checksum(other), "patch": [b64encode(other).decode()]}
+    with pytest.raises(AudioError, match="record is damaged"):
+        retagging.undo(path, {**record, **of_other})
+    with pytest.raises(AudioError, match="has other audio"):
+        retagging.undo(path, {**record, "id": "0" * 32})
+    assert path.read_bytes() == before
 
 
 def test_undo_leaves_a_file_that_somebody_changed(tmp_path: Path) -> None:
@@ -277,6 +298,35 @@ def test_a_file_that_changes_meanwhile_stays(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=CHANGED):
         retagging.change(path, changes, **arguments, record=lambda _: path.write_bytes(other))
     assert path.read_bytes() == other
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from subgenre.audio import reading
+from subgenre.core import patches
+from subgenre.errors import AudioError
+from subgenre.library import retagging, scan, tag_fields
+path, real = Path(sys.argv[1]), patches.difference
+def difference(*contents):
+    os.truncate(path, 5000)
+    return real(*contents)
+patches.difference = difference
+changes = tag_fields.plan(path, "Trance", ["GENRE"], "overwrite")
+track_id, seen = reading.probe(path).id, scan.stamp(path)
+try:
+    retagging.change(path, changes, track_id=track_id, seen=seen, record=lambda _: None)
+except AudioError as problem:
+    assert str(problem) == scan.CHANGED
+    print("refused")
+"""
+
+
+def test_a_file_that_is_cut_meanwhile_stays(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.flac")
+    words: Sequence[str] = (sys.executable, "-c", CUT, str(path))
+    found = subprocess.run(words, check=False, timeout=120, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "refused\n")  # else it ends with SIGBUS
 
 
 def test_a_file_whose_audio_would_change_stays(

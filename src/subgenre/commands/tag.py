@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from subgenre.core import files, parallel
 from subgenre.core.progress import Console, Silent
 from subgenre.core.validation import check_choice
 from subgenre.dataset import journal
-from subgenre.errors import AudioError, ConfigError, LibraryError
+from subgenre.errors import AudioError, ConfigError, LibraryError, SubgenreError
 from subgenre.library import retagging, sources, tag_fields
 from subgenre.library.scan import stamp
 from subgenre.library.sources import Skipped
@@ -24,6 +26,8 @@ from subgenre.library.tag_fields import FIELDS, MODES, Change
 from subgenre.library.uris import Maps
 
 KIND = "tags"  # of a backup, in its header
+# of a line of a backup, with JSON's escapes
+_PATH = re.compile(rb'\{"path": ("(?:[ !#-\[\]-~]|\\["\\/bfnrt]|\\u[0-9a-f]{4})*")')
 
 
 @dataclass(frozen=True)
@@ -162,12 +166,14 @@ def tag(
 def undo(backup: Path, console: Console | None = None) -> Undone:
     """Restore the files that `tag` changed, byte for byte, with their times.
 
-    A file that somebody changed since stays as it is.
+    A file that somebody changed since stays as it is, and so does one whose line is damaged.
 
     Raises:
         LibraryError: no backup of tags.
     """
     console = console or Silent()
+    if not backup.exists():
+        raise LibraryError(f"{backup} does not exist; name the file that `tag` wrote")
     header, entries = journal.read(backup)
     if header.get("kind") != KIND:
         raise LibraryError(f"{backup} is no backup of tags; name the file that `tag` wrote")
@@ -176,16 +182,30 @@ def undo(backup: Path, console: Console | None = None) -> Undone:
     skipped: list[Skipped] = []
     with console.progress("restoring") as update:
         for done, entry in enumerate(entries, start=1):
-            path = files.located(entry["path"], backup.parent)
+            path = backup
             try:
+                retagging.check_record(entry, f"line {1 + done}")
+                path = files.located(entry["path"], backup.parent)
+                path = Path(os.path.realpath(path))
                 (restored if retagging.undo(path, entry) else unchanged).append(path)
-            except (AudioError, OSError) as problem:
+            except (SubgenreError, OSError, ValueError) as problem:  # ValueError: no path
                 skipped.append(_skipped(path, problem))
             update(done, len(entries))
-    if backup.read_bytes().count(b"\n") > 1 + len(entries):
-        reason = f"line {2 + len(entries)} is damaged; the files from there on stay as they are"
-        skipped.append(Skipped(backup, reason))
+    if torn := journal.torn(backup):
+        skipped.append(Skipped(backup, f"line {2 + len(entries)} {_damage(torn)}"))
     return Undone(tuple(restored), tuple(unchanged), sources.warn_of_skipped(console, skipped))
+
+
+def _damage(torn: bytes) -> str:
+    """Describe what follows the last whole line of a backup."""
+    if b"\n" in torn:
+        return "is damaged; the files from there on stay as they are"
+    path = _PATH.match(torn)
+    file = sources.shown(json.loads(path[1])) if path else "its file"
+    return (
+        f"is incomplete: {file} is unchanged if `tag --apply` was killed there; if the backup was "
+        "cut later, it keeps its new tags"
+    )
 
 
 def _write(plans: Sequence[_Plan], backup: Path, console: Console) -> list[Skipped]:
@@ -215,7 +235,7 @@ def _change(plan: _Plan, book: journal.Journal, folder: Path) -> None:
     )
 
 
-def _skipped(path: Path, problem: AudioError | OSError) -> Skipped:
+def _skipped(path: Path, problem: SubgenreError | OSError | ValueError) -> Skipped:
     """Return why a file was skipped; a full disk ends the command instead."""
     if parallel.no_room(problem):
         raise problem
@@ -226,7 +246,11 @@ def _skipped(path: Path, problem: AudioError | OSError) -> Skipped:
 def _new_backup(folder: Path) -> Path:
     """Make an empty file for the old tags, beside those of earlier commands."""
     number = 1
-    while (path := folder / f"tags_{number}.jsonl").exists():
-        number += 1
-    path.touch(exist_ok=False)
-    return path
+    while True:
+        path = folder / f"tags_{number}.jsonl"
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return path

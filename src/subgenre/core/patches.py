@@ -21,11 +21,12 @@ Content = bytes | mmap.mmap
 _BLOCK = 64  # bytes that are looked for
 _NEAR = 2**20  # bytes after and before the last match, where the next one is looked for
 _STEP = 2**20  # bytes that are compared at once
+_MORE = 2**28  # bytes by which a file may shrink: the largest tag of ID3
 
 
 @contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """Map a file that is not empty for reading."""
+    """Map a file that is not empty, and that nobody else shortens, which would end us (SIGBUS)."""
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
@@ -57,14 +58,24 @@ def difference(old: Content, new: Content) -> Patch:
 
 
 def restore(new: Content, patch: Sequence[list[int] | str], out: IO[bytes]) -> None:
-    """Write the old content."""
+    """Write the old content.
+
+    Raises:
+        ValueError: it is no patch of this content, or makes far more than that.
+    """
+    left = len(new) + _MORE
     for part in patch:
-        if isinstance(part, str):
-            out.write(b64decode(part))
-        else:
-            start, length = part
-            for at in range(start, start + length, _STEP):
-                out.write(new[at : min(at + _STEP, start + length)])
+        match part:
+            case str():
+                out.write(b64decode(part, validate=True))
+            case [int(start), int(length)] if 0 <= start <= start + length <= len(new):
+                left -= length
+                if left < 0:
+                    raise ValueError(f"it makes more than {len(new) + _MORE} bytes")
+                for at in range(start, start + length, _STEP):
+                    out.write(new[at : min(at + _STEP, start + length)])
+            case _:
+                raise ValueError(f"it has {part!r:.80}, which is no part of the file")
 
 
 def _equal(old: Content, at: int, new: Content, found: int) -> int:

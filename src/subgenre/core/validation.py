@@ -20,7 +20,7 @@ from subgenre.errors import ConfigError
 
 T = TypeVar("T")
 _TYPES: dict[type, str] = {int: "a whole number", float: "a number", bool: "true or false"}
-_TYPES |= {str: "text", dict: "a table"}
+_TYPES |= {str: "text", dict: "a table", list: "a list"}
 _MAX_BYTES = 2**16  # of a TOML file
 # more parts of a key than any table of ours has; `tomllib` takes the square of their number
 _DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){16}""")

@@ -44,6 +44,12 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return header, lines[1:]
 
 
+def torn(path: Path) -> bytes:
+    """Return what follows the last line that `read` returns."""
+    data = path.read_bytes()
+    return data[sum(map(len, _complete_lines(data))) :]
+
+
 class Journal:
     """A journal open for appending; a context manager."""
 
@@ -77,11 +83,13 @@ class Journal:
 
 def _complete_lines(data: bytes) -> list[bytes]:
     """Return the lines before the first that is incomplete or damaged."""
-    lines = []
+    lines: list[bytes] = []
     for line in data.splitlines(keepends=True):
         try:
             entry = json.loads(line)
             complete = line.endswith(b"\n") and isinstance(entry, dict) and files.whole(entry)
+            # only the header may have none, so that another version is named
+            complete = complete and (not lines or files.CHECKSUM in entry)
         except (ValueError, RecursionError):
             complete = False
         if not complete:
