@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from base64 import b64encode
@@ -197,6 +198,72 @@ def test_id3v1_alone_becomes_version_2(tmp_path: Path) -> None:
     assert (found.title, found.as_dict()["genre"]) == ("Only here", ["Trance", NEW])
 
 
+def test_a_comment_of_id3v1_alone_is_seen(tmp_path: Path) -> None:
+    path = bare_mp3(tmp_path)
+    own = b"my comment".ljust(28, b"\0") + bytes([0, 5, 31])
+    path.write_bytes(path.read_bytes() + ID3V1[:97] + own)
+    assert tag_fields.plan(path, NEW, ("COMMENT",), "missing") == []
+    write(path, "COMMENT", mode="append")
+    assert by_tinytag(path)["comment"] == [f"my comment; {NEW}"]
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("languages", [("eng", "deu"), ("deu", "XXX"), ("fra", "deu")])
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_second_run_leaves_the_comment_of_another_language(
+    tmp_path: Path, version: int, languages: tuple[str, str], mode: str
+) -> None:
+    from mutagen import id3
+
+    path = bare_mp3(tmp_path)
+    own = id3.ID3()
+    for language, text in zip(languages, ("short", "ein Kommentar"), strict=True):
+        own.add(id3.COMM(encoding=0, lang=language, desc="", text=text))
+    own.save(path, v2_version=version)
+    write(path, "COMMENT", mode=mode)
+    assert tag_fields.plan(path, NEW, ("COMMENT",), mode) == []
+    written = [c.lang for c in id3.ID3(path).getall("COMM") if NEW in c.text[0]]
+    assert written == [languages[1] if languages[0] != "eng" else "eng"]
+
+
+def test_a_frame_with_text_is_seen_beside_an_empty_one(tmp_path: Path) -> None:
+    path = bare_mp3(tmp_path)
+    frames = b"".join(
+        name + len(data).to_bytes(4) + bytes(2) + data
+        for name, data in (
+            (b"COMM", b"\0eng\0\0"),
+            (b"COMM", b"\0deu\0mine"),
+            (b"GRP1", b"\0\0"),
+            (b"TIT1", b"\0mine"),
+        )
+    )
+    path.write_bytes(b"ID3\3\0\0" + bytes([0, 0, 0, len(frames)]) + frames + path.read_bytes())
+    assert tag_fields.plan(path, NEW, ("COMMENT", "GROUPING"), "missing") == []
+
+
+@pytest.mark.parametrize("version", [3, 4])
+@pytest.mark.parametrize("value", ["2", "140", "RX", "CR", "(17)", "(4)x", "((x"])
+def test_a_genre_that_reads_as_a_code_of_id3_is_refused(
+    tmp_path: Path, version: int, value: str
+) -> None:
+    from mutagen import id3
+
+    path = bare_mp3(tmp_path)
+    own = id3.ID3()
+    own.add(id3.TIT2(encoding=3, text="Ti"))
+    own.save(path, v2_version=version)
+    refused(path, f"its GENRE would read as .*, not {re.escape(value)}", value=value)
+
+
+def test_id3_that_no_reader_finds_is_refused(tmp_path: Path) -> None:
+    path = audio_files.write(tmp_path / "a.wav", audio_files.music(1.0))
+    head, _, samples = path.read_bytes().partition(b"data")
+    samples = samples[4:-1]  # an odd number of bytes, without the pad byte that must follow
+    chunks = head[8:] + b"data" + len(samples).to_bytes(4, "little") + samples
+    path.write_bytes(b"RIFF" + len(chunks).to_bytes(4, "little") + chunks)
+    refused(path, "its GENRE would read as nothing")
+
+
 def test_id3v1_beside_version_2_stays(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp3", {"artist": "A"})
     path.write_bytes(path.read_bytes() + ID3V1)
@@ -272,11 +339,11 @@ def test_other_formats_have_a_reason(tmp_path: Path, kind: str) -> None:
         tag_fields.plan(path, NEW, ("GENRE",), "missing")
 
 
-def refused(path: Path, reason: str) -> None:
+def refused(path: Path, reason: str, value: str = NEW) -> None:
     """See a file refused for a reason, and left as it is, with nothing beside it."""
     before, names = path.read_bytes(), sorted(path.parent.iterdir())
     with pytest.raises(AudioError, match=reason):
-        write(path, "GENRE")
+        write(path, "GENRE", value=value)
     assert path.read_bytes() == before
     assert sorted(path.parent.iterdir()) == names
 

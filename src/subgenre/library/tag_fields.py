@@ -11,7 +11,8 @@ These are the names of Picard (picard-docs.musicbrainz.org, "Tag Mapping") and o
 since version 12.5, others TIT1; Mixxx decides as above (`trackmetadata_id3v2.cpp`), tinytag too.
 
 Several values stand in a list where the format has one: repeated comments of Vorbis, strings of ID3
-v2.4, data of MP4. In ID3 v2.3 a slash separates them, and a comment of ID3 or MP4 is one text.
+v2.4, data of MP4. In ID3 v2.3 a slash separates them, and a comment of ID3 or MP4 is one text. Of
+the comments of ID3 in several languages, that of eng is meant, else of XXX, else of the first code.
 
 Some programs read ID3 alone where there is any. So a file that has only ID3v1, or a wav with the
 older chunk LIST INFO, gets those values as ID3v2 too.
@@ -81,16 +82,24 @@ def plan(path: Path, value: str, fields: Sequence[str], mode: str) -> list[Chang
 
 
 def write(path: Path, changes: Sequence[Change]) -> None:
-    """Write the new values into a file, in place; all other tags stay.
+    """Write the new values into a file, in place, and read them back; all other tags stay.
 
     Raises:
-        AudioError: as of `plan`. OSError: the disk is full.
+        AudioError: as of `plan`, or a reader would find other values. OSError: the disk is full.
     """
     with _reasons():
         found = _open(path)
         for change in changes:
             found.write(change.field, change.new)
         found.save()
+        again = _open(path)
+        for change in changes:
+            read = again.read(change.field)
+            if not all(any(_holds(text, value) for text in read) for value in change.new):
+                raise AudioError(
+                    f"its {change.field} would read as {'; '.join(read) or 'nothing'}, not "
+                    f"{'; '.join(change.new)}, so it stays as it is"
+                )
 
 
 def _new(old: Values, value: str, mode: str) -> Values:
@@ -128,6 +137,8 @@ class _Id3:
         file = kind(path, translate=False, load_v1=False)
         if file.tags is None:
             file = kind(path, translate=False)
+            for comment in file.tags.getall("COMM") if file.tags else ():
+                comment.desc = ""  # which tells mutagen that it is of ID3v1
         if file.tags is None:
             _refuse_ape(path)
             file.add_tags()
@@ -171,7 +182,14 @@ class _Id3:
     def _frame(self, field: str) -> Any:
         names = {"GENRE": ("TCON",), "GROUPING": ("GRP1", "TIT1"), "COMMENT": ("COMM",)}[field]
         frames = [frame for name in names for frame in self._tags.getall(name)]
-        return next((f for f in frames if not getattr(f, "desc", "")), None)
+        own = [frame for frame in frames if not getattr(frame, "desc", "")]
+        return min(own, key=_rank, default=None)
+
+
+def _rank(frame: Any) -> Any:
+    """Sort frames: those with text first, then by language; their order changes with their size."""
+    language = getattr(frame, "lang", "")
+    return not any(frame.text), language != "eng", language != "XXX", language
 
 
 def _refuse_ape(path: Path) -> None:
