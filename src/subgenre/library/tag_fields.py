@@ -71,35 +71,33 @@ def plan(path: Path, value: str, fields: Sequence[str], mode: str) -> list[Chang
             the others, `missing` fills an empty field only.
 
     Raises:
-        AudioError: no tags are written into this format, or those of the file are damaged.
+        AudioError: no tags are written into this format, those of the file are damaged, or a reader
+            would find other values.
     """
     with _reasons():
         found = _open(path)
         changes = [
             Change(field, old := found.read(field), _new(old, value, mode)) for field in fields
         ]
-    return [change for change in changes if change.new != change.old]
+        changes = [change for change in changes if change.new != change.old]
+        for change in changes:
+            found.write(change.field, change.new)
+        _check_values(found, changes)
+    return changes
 
 
 def write(path: Path, changes: Sequence[Change]) -> None:
     """Write the new values into a file, in place, and read them back; all other tags stay.
 
     Raises:
-        AudioError: as of `plan`, or a reader would find other values. OSError: the disk is full.
+        AudioError: as of `plan`. OSError: the disk is full.
     """
     with _reasons():
         found = _open(path)
         for change in changes:
             found.write(change.field, change.new)
         found.save()
-        again = _open(path)
-        for change in changes:
-            read = again.read(change.field)
-            if not all(any(_holds(text, value) for text in read) for value in change.new):
-                raise AudioError(
-                    f"its {change.field} would read as {'; '.join(read) or 'nothing'}, not "
-                    f"{'; '.join(change.new)}, so it stays as it is"
-                )
+        _check_values(_open(path), changes)
 
 
 def _new(old: Values, value: str, mode: str) -> Values:
@@ -114,6 +112,17 @@ def _holds(text: str, value: str) -> bool:
     """Return whether a value is one of those in a text, whatever its case."""
     text, value = text.casefold(), value.casefold()
     return any(f"{sign}{value}{sign}" in f"{sign}{text}{sign}" for sign in (_BETWEEN, "/"))
+
+
+def _check_values(found: _Tags, changes: Sequence[Change]) -> None:
+    """Refuse tags that read as other values than the new ones, as a genre that is a code does."""
+    for change in changes:
+        read = found.read(change.field)
+        if not all(any(_holds(text, value) for text in read) for value in change.new):
+            raise AudioError(
+                f"its {change.field} would read as {'; '.join(read) or 'nothing'}, not "
+                f"{'; '.join(change.new)}, so it stays as it is"
+            )
 
 
 class _Tags(Protocol):
