@@ -256,6 +256,13 @@ def test_a_genre_that_reads_as_a_code_of_id3_is_refused(
         tag_fields.plan(path, value, ("GENRE",), "append")
 
 
+def test_a_refused_genre_is_told_in_one_line(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.mp3", {**TAGS, "genre": "a\nb\x1b[31m"})
+    with pytest.raises(AudioError, match="would read as ") as problem:
+        tag_fields.plan(path, "140", ("GENRE",), "append")
+    assert str(problem.value).isprintable()
+
+
 def test_id3_that_no_reader_finds_is_refused(tmp_path: Path) -> None:
     path = audio_files.write(tmp_path / "a.wav", audio_files.music(1.0))
     head, _, samples = path.read_bytes().partition(b"data")

@@ -31,6 +31,7 @@ from tinytag import TinyTag
 
 from subgenre.audio import tags
 from subgenre.errors import AudioError, MissingExtraError
+from subgenre.library.sources import shown
 
 Values = tuple[str, ...]
 
@@ -119,9 +120,10 @@ def _check_values(found: _Tags, changes: Sequence[Change]) -> None:
     for change in changes:
         read = found.read(change.field)
         if not all(any(_holds(text, value) for text in read) for value in change.new):
+            there, new = (shown(_BETWEEN.join(values))[:80] for values in (read, change.new))
             raise AudioError(
-                f"its {change.field} would read as {'; '.join(read) or 'nothing'}, not "
-                f"{'; '.join(change.new)}, so it stays as it is"
+                f"its {change.field} would read as {there or 'nothing'}, not {new}, so it stays as "
+                "it is"
             )
 
 
