@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -258,3 +259,22 @@ def test_only_other_values_than_torch_have_a_precision() -> None:
     assert engines.precision("onnx", "cpu") == "onnx fp32"
     assert engines.precision("openvino", "cpu") in ("openvino bf16", "openvino fp32")
     assert engines.precision("openvino", "cuda") == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends the process there")
+def test_a_signal_after_another_thread_has_dropped_a_converted_network():
+    """OpenVINO's stack for signals was that thread's to remove: the signal ended the process."""
+    pytest.importorskip("openvino")
+    code = (
+        "import signal, threading, torch\n"
+        "from subgenre.models import engines\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "with torch.no_grad():\n"
+        "    networks = [engines._to_openvino(torch.nn.Linear(8, 8), torch.zeros(1, 8))]\n"
+        "dropping = threading.Thread(target=networks.clear)\n"
+        "dropping.start()\n"
+        "dropping.join()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,6 @@ class _Part(nn.Module):
 
 
 def _to_openvino(part: nn.Module, example: Tensor) -> Network:
-    from openvino import Core
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -191,8 +191,21 @@ def _to_openvino(part: nn.Module, example: Tensor) -> Network:
         "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[_number_format("openvino")],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    compiled = Core().compile_model(model, "CPU", options)
+    compiled = _openvino().compile_model(model, "CPU", options)
     return lambda features: torch.from_numpy(compiled(features.numpy())[0])
+
+
+@cache
+def _openvino() -> Any:
+    """Return OpenVINO, which stays as long as this process.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes that stack away in
+    the thread that drops it: in another one, the next signal ends the process.
+    """
+    _check_installed("openvino")
+    from openvino import Core
+
+    return Core()
 
 
 def _to_onnx(part: nn.Module, example: Tensor) -> Network:
@@ -216,10 +229,7 @@ _CONVERTERS = {"openvino": _to_openvino, "onnx": _to_onnx}
 def _number_format(engine: str) -> str:
     if engine != "openvino":
         return "fp32"
-    _check_installed(engine)
-    from openvino import Core
-
-    native = "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if native else "fp32"
 
 
