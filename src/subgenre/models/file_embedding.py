@@ -183,12 +183,12 @@ def _chunks(task: _Task, decoded: Iterator[Any]) -> _Chunked:
         measure=False,
     )
     outcome = chunking.make_chunks(job, decoded)
+    if stamp(task.path) != before:  # the id, or an error, may be of another recording
+        raise AudioError(CHANGED)
     if not outcome.rows:
         raise AudioError(outcome.reason)
     if np.mean([row["silent_share"] for row in outcome.rows]) >= SILENT:
         raise AudioError("is silent")
-    if stamp(task.path) != before:  # the id may be another recording's
-        raise AudioError(CHANGED)
     return probed, outcome.rows
 
 
