@@ -26,6 +26,7 @@ def test_every_position_comes_once_with_its_result():
     assert collect(workers.double, range(25)) == {i: 2 * i for i in range(25)}
 
 
+@pytest.mark.slow
 def test_one_worker_still_runs_outside_this_process():
     assert os.getpid() not in collect(workers.process_id, range(3), workers=1).values()
 
@@ -55,6 +56,7 @@ def test_a_file_that_takes_too_much_memory_fails_alone():
     assert found == {0: 1, 1: Failure("needs too much memory"), 2: 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "timeout_s", "reason"),
     [
@@ -143,6 +145,7 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path):
         os.kill(mark, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux")
 def test_ctrl_c_does_not_wait_for_the_start_of_workers(tmp_path: Path):
     (tmp_path / "slow.py").write_text(

@@ -374,6 +374,7 @@ def test_a_metric_that_can_not_be_scored_is_left_out_with_a_note() -> None:
         metrics.map_at_r(np.eye(4), np.arange(4))
 
 
+@pytest.mark.slow
 def test_scores_are_finite_whatever_the_sizes() -> None:
     rng = np.random.default_rng(0)
     with warnings.catch_warnings():

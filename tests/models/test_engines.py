@@ -22,6 +22,8 @@ from tests.consoles import RecordingConsole
 from tests.models import hub_folders
 from tests.toy import make_ast_folder
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 CUT = PreprocessConfig(chunk_s=1.0)
 NETWORKS = ("ast", "wav2vec2-stable", "whisper")

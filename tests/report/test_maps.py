@@ -111,6 +111,7 @@ def test_pca_keeps_what_two_dimensions_can_hold():
     np.testing.assert_allclose(pdist(found), pdist(vectors), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_ten_tracks_alike_still_give_a_map():
     found = maps.fit_map(np.ones((12, 4)), seed=0)
     assert np.isfinite(found.coordinates).all()

@@ -24,6 +24,7 @@ from subgenre.training import distributed
 from subgenre.training.distributed import Group
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_meet_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:  # nobody listens there
         closed.bind(("127.0.0.1", 0))
