@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +16,6 @@ import numpy as np
 import pytest
 
 import subgenre
-from subgenre.cli.main import main
 from subgenre.commands import explore
 from subgenre.commands import index as indexing
 from subgenre.commands.model_folder import ModelFolder
@@ -26,6 +23,7 @@ from subgenre.errors import ConfigError, IndexStoreError, MissingExtraError
 from subgenre.search import address, served
 from subgenre.search.track_rows import Filter
 from subgenre.search.vector_index import Index
+from tests.commands.conftest import Call
 from tests.runs import sounding_run, vector_run
 from tests.search.test_similarity import unit_vectors
 from tests.search.test_vector_index import Song, songs
@@ -35,19 +33,6 @@ from tests.small_library import replace_workers, write_wav
 pytestmark = pytest.mark.slow
 
 N = 3000
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any, str]]:
-    """Run a command with --json: exit code, its object, its messages."""
-
-    def run(*words: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = main([*map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +144,7 @@ def test_similar_looks_beyond_the_first_candidates(folder: Path, moved: str):
     ],
 )
 def test_commands_answer_as_on_a_folder(
-    folder: Path, moved: str, call: Callable[..., tuple[int, Any, str]], words: tuple[object, ...]
+    folder: Path, moved: str, call: Call, words: tuple[object, ...]
 ):
     code, expected, said = call(*words, "--run", folder)
     found = call(*words, "--run", folder, "--index", moved)
@@ -194,7 +179,7 @@ def test_a_library_is_indexed_and_checked(
     tmp_path: Path,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
-    call: Callable[..., tuple[int, Any, str]],
+    call: Call,
 ):
     replace_workers(monkeypatch)
     run = sounding_run(tmp_path / "home")
@@ -344,9 +329,7 @@ def _add_copies(url: str) -> None:
         "https://root:s3cret@host:19530",
     ],
 )
-def test_an_address_with_a_password_is_refused_and_not_shown(
-    text: str, folder: Path, call: Callable[..., tuple[int, Any, str]]
-):
+def test_an_address_with_a_password_is_refused_and_not_shown(text: str, folder: Path, call: Call):
     with pytest.raises(ConfigError, match=r"PGPASSWORD or ~/\.pgpass") as refused:
         address.parse(text)
     assert "s3" not in str(refused.value)
@@ -367,7 +350,7 @@ def test_what_is_missing_is_one_clear_line(
     folder: Path,
     postgres: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
-    call: Callable[..., tuple[int, Any, str]],
+    call: Call,
 ):
     def said(index: str, words: tuple[object, ...] = ("similar", "id000001")) -> str:
         code, _, text = call(*words, "--run", folder, "--index", index)

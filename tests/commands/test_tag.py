@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from base64 import b64encode
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,19 @@ import pytest
 from tinytag import TinyTag
 
 from subgenre.audio import reading
-from subgenre.cli import main
 from subgenre.commands import tag
 from subgenre.core import files
 from subgenre.dataset.journal import Journal
 from subgenre.library import retagging, tag_fields
 from subgenre.library.scan import stamp
 from tests import audio_files
+from tests.commands.conftest import Call
 from tests.runs import sounding_run
 from tests.small_disk import largest_file
 from tests.small_library import replace_workers, write_wav
 
 pytestmark = pytest.mark.slow
 
-Call = Callable[..., tuple[int, Any, str]]
 GENRE = ("--write", "subgenre=GENRE")
 
 
@@ -55,16 +54,9 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run `subgenre tag` with --json: exit code, its object, its messages."""
-
-    def run(*words: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = main(["tag", *map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
+def call(call: Call) -> Call:
+    """Run `subgenre tag` so."""
+    return partial(call, "tag")
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,27 +40,13 @@ from subgenre.search.requests import TRACKS
 from subgenre.search.vector_index import Index
 from tests import audio_files
 from tests.audio.test_tempo_key import RATE, cadence, clicks
+from tests.commands.conftest import Call
 from tests.consoles import RecordingConsole
 from tests.runs import DIM, LABELS, Row, sounding_run, vector_run, write_run
 from tests.search.test_vector_index import without_checksums
 from tests.small_library import replace_workers, write_wav
 
 pytestmark = pytest.mark.slow
-
-Call = Callable[..., tuple[int, Any, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command with --json: exit code, its object, its messages."""
-
-    def run(*words: object) -> tuple[int, Any, str]:
-        capsys.readouterr()
-        code = main([*map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

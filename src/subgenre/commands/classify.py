@@ -51,7 +51,7 @@ class Classified:
         return {
             "placements": [placement.row() for placement in self.placements],
             "chunk_s": self.chunk_s,
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [one.to_dict() for one in self.skipped],
             "copies": [str(path) for path in self.copies],
             "playlists": [str(path) for path in self.playlists],
         }

@@ -34,7 +34,7 @@ class Embedded:
         return {
             "path": str(self.path),
             "n_tracks": self.n_tracks,
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [one.to_dict() for one in self.skipped],
         }
 
 

@@ -67,7 +67,7 @@ class Indexed:
             plain["missing"] = list(self.relinked.missing)
         return {
             **plain,
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [one.to_dict() for one in self.skipped],
         }
 
 

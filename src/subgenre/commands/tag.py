@@ -62,7 +62,7 @@ class Tagged:
             ],
             "kept": [str(path) for path in self.kept],
             "none_of_these": [str(path) for path in self.none],
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [one.to_dict() for one in self.skipped],
             "backup": str(self.backup) if self.backup else None,
         }
 
@@ -80,7 +80,7 @@ class Undone:
         return {
             "restored": [str(path) for path in self.restored],
             "unchanged": [str(path) for path in self.unchanged],
-            "skipped": [{"path": str(s.path), "reason": s.reason} for s in self.skipped],
+            "skipped": [one.to_dict() for one in self.skipped],
         }
 
 

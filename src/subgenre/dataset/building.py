@@ -103,8 +103,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        skipped = [{"path": str(s.path), "reason": s.reason} for s in self.skipped]
-        return {**vars(self), "skipped": skipped}
+        return {**vars(self), "skipped": [one.to_dict() for one in self.skipped]}
 
 
 def preprocess(
@@ -306,8 +305,13 @@ def _journals(out: Path, shard: Shard | None = None) -> list[Path]:
 
     Of a recording in several shards the first copy is kept, so the first shard comes last.
     """
-    chosen = [shard] if shard else reversed(shards.every(out / workspace.SHARDS))
-    return [*(one.folder(out / workspace.SHARDS) / JOURNAL for one in chosen), out / JOURNAL]
+    return [*(place / JOURNAL for place in reversed(_shard_folders(out, shard))), out / JOURNAL]
+
+
+def _shard_folders(out: Path, shard: Shard | None) -> list[Path]:
+    """List what a shard, or without it each of them, has recorded."""
+    place = out / workspace.SHARDS
+    return [one.folder(place) for one in ([shard] if shard else shards.every(place))]
 
 
 def _remove_journals(out: Path) -> None:
@@ -351,9 +355,8 @@ def known_tracks(out: Path, source: Path, shard: Shard | None = None) -> dict[st
     the library has moved; empty without readable tables.
     """
     root = source if source.is_dir() else source.parent
-    chosen = [shard] if shard else shards.every(out / workspace.SHARDS)
     tracks: dict[str, Track] = {}
-    for place in (out, *(one.folder(out / workspace.SHARDS) for one in chosen)):
+    for place in (out, *_shard_folders(out, shard)):
         with suppress(FeatureError):
             tracks |= {str(track.path): track for track in folder.read_tracks(place, root)}
     return tracks

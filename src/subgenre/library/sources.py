@@ -46,6 +46,10 @@ class Skipped:
     path: Path
     reason: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return plain values for JSON."""
+        return {"path": str(self.path), "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Entry:
